@@ -1,0 +1,103 @@
+"""The survey: grid, time steps, sources, receivers, wavelet and absorbing band.
+
+Everything that distinguishes one acquisition from another stands here, in one frozen object.
+`OPENFWI` is the survey of the OpenFWI data sets and of the Yale/UNC-CH benchmark (Deng et al.,
+"OpenFWI", NeurIPS 2022, whose data was made with the acoustic code `a2d_mod_abc24` of KAUST).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+# Largest v dt / dx for which the 2-D scheme of fourth order in space is stable: sqrt(3/8).
+CFL_LIMIT = 0.6123
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One acquisition geometry and the grid that it is simulated on.
+
+    Positions are (row, column) of the map, row = depth. They may lie up to `absorbing_cells`
+    outside the map, in the absorbing band.
+    """
+
+    shape: tuple[int, int] = (70, 70)  # (nz, nx) cells of the map
+    spacing: float = 10.0  # m, the same in depth and position
+    dt: float = 1e-3  # s
+    n_steps: int = 999  # steps simulated and used for the misfit
+    file_rows: int = 1000  # time rows of a record file; rows from n_steps on are not used
+    frequency: float = 15.0  # Hz, peak of the Ricker wavelet
+    absorbing_cells: int = 120  # width of the absorbing band on each side
+    sources: tuple[tuple[int, int], ...] = ((1, 0), (1, 17), (1, 34), (1, 52), (1, 69))
+    receivers: tuple[tuple[int, int], ...] = tuple((1, column) for column in range(70))
+    velocity_bounds: tuple[float, float] = (1000.0, 6000.0)  # m/s, what counts as physical
+
+    def __post_init__(self):
+        nz, nx = self.shape
+        margin = self.absorbing_cells
+        for name, points in (("source", self.sources), ("receiver", self.receivers)):
+            for row, column in points:
+                if not (-margin <= row < nz + margin and -margin <= column < nx + margin):
+                    raise ValueError(
+                        f"{name} at row {row}, column {column} lies outside the padded grid "
+                        f"(rows {-margin}..{nz + margin - 1}, columns {-margin}..{nx + margin - 1})"
+                    )
+        fastest = CFL_LIMIT * self.spacing / self.dt
+        if self.velocity_bounds[1] > fastest:
+            raise ValueError(
+                f"velocity bound {self.velocity_bounds[1]} m/s is unstable: with spacing "
+                f"{self.spacing} m and dt {self.dt} s the scheme is stable up to {fastest:.0f} m/s"
+            )
+
+    @property
+    def padded_shape(self) -> tuple[int, int]:
+        """Shape of the grid that is simulated: the map and its absorbing band."""
+        return tuple(n + 2 * self.absorbing_cells for n in self.shape)
+
+    @property
+    def record_shape(self) -> tuple[int, int, int]:
+        """(shots, steps, receivers) of a simulated record."""
+        return (len(self.sources), self.n_steps, len(self.receivers))
+
+    @property
+    def file_shape(self) -> tuple[int, int, int]:
+        """(shots, rows, receivers) of a record as it is stored in a file."""
+        return (len(self.sources), self.file_rows, len(self.receivers))
+
+    @cached_property
+    def wavelet(self) -> np.ndarray:
+        """Ricker wavelet, (n_steps,) float64, zero after its own length.
+
+        w = (1 - 2 b) exp(-b), b = (pi f (k - centre) dt)^2, cut to 2 floor(1.1 / (f dt)) + 1
+        samples. The cut leaves a step of -1.6e-4 at the start, which is in the released data.
+        """
+        half = int(2.2 / self.frequency / self.dt / 2)
+        b = (np.pi * self.frequency * np.arange(-half, half + 1) * self.dt) ** 2
+        ricker = (1.0 - 2.0 * b) * np.exp(-b)
+        wavelet = np.zeros(self.n_steps)
+        wavelet[: ricker.size] = ricker[: self.n_steps]
+        return wavelet
+
+    @cached_property
+    def damping(self) -> tuple[np.ndarray, np.ndarray]:
+        """Damping per step and per unit of vmin: (by row, by column), float64, zero on the map.
+
+        kappa = vmin * damping. The left and right bands take the whole height with the damping
+        of their column; the top and bottom bands have that of their row in the columns between.
+        A band of width a damps by 3 ln(1e7) / (2 a) (x / a)^2, x counted outwards from the map.
+        """
+        nbc = self.absorbing_cells
+        profile = np.zeros(0)
+        if nbc:
+            width = max(nbc - 1, 1) * self.spacing
+            x = np.arange(nbc) * self.spacing
+            profile = 1.5 * np.log(1e7) / width * (x / width) ** 2 * self.dt
+        return tuple(np.concatenate([profile[::-1], np.zeros(n), profile]) for n in self.shape)
+
+    def padded_index(self, points) -> np.ndarray:
+        """(n, 2) int32 positions on the padded grid of (row, column) positions on the map."""
+        return np.asarray(points, dtype=np.int32).reshape(-1, 2) + np.int32(self.absorbing_cells)
+
+
+OPENFWI = Survey()

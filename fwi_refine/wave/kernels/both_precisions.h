@@ -1,0 +1,13 @@
+/* The row operations and time loops in float and in double, for the instruction set ISA. */
+#define PRECISION f32
+#define REAL float
+#include "rows.h"
+#include "loops.h"
+#undef PRECISION
+#undef REAL
+#define PRECISION f64
+#define REAL double
+#include "rows.h"
+#include "loops.h"
+#undef PRECISION
+#undef REAL

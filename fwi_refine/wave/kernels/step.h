@@ -1,0 +1,34 @@
+/* The point update of the acoustic wave equation, shared by every compiled kernel.
+ *
+ * Equation (constant density, damped at the edges):   p_tt + k p_t = v^2 (p_xx + p_zz) + source
+ * Scheme (second order in time, fourth in space; KAUST a2d_mod_abc24, as used for OpenFWI):
+ *
+ *   p[n+1] = (2 - kappa) p[n] - (1 - kappa) p[n-1] + alpha L p[n]
+ *   L p    = 2 c1 p + c2 N1 + c3 N2,   c1 = -5/2, c2 = 4/3, c3 = -1/12
+ *
+ * with alpha = (v dt / dx)^2, kappa = vmin * damping * dt, and N1, N2 the sums of the four
+ * neighbours at distance 1 and 2. L is symmetric, so with mu = alpha * lambda the adjoint
+ * recursion is this same update run backwards in time.
+ *
+ * Assumed: equal spacing in both directions; a grid that wraps around at its border, as the code
+ * that made the released data does; REAL is float or double, defined by whoever includes this.
+ */
+#ifndef FWI_STEP_H
+#define FWI_STEP_H
+
+#ifdef __CUDACC__
+#define FWI_INLINE __host__ __device__ __forceinline__
+#else
+#define FWI_INLINE static inline __attribute__((always_inline))
+#endif
+
+/* L p from the centre and the sums of its neighbours at distance 1 and 2. */
+#define FWI_LAPLACIAN(REAL, centre, near, far) \
+    ((REAL)-5.0 * (centre) + (REAL)(4.0 / 3.0) * (near) + (REAL)(-1.0 / 12.0) * (far))
+
+/* p[n+1]; decay = 1 - kappa. Written with the difference p[n] - p[n-1], which is small, so that
+ * float32 loses less than in the textbook form. */
+#define FWI_STEP(centre, old, decay, alpha, laplacian) \
+    ((centre) + (decay) * ((centre) - (old)) + (alpha) * (laplacian))
+
+#endif

@@ -1,0 +1,164 @@
+"""The wave operator: velocity maps to records, its tangent, its adjoint, and the data misfit.
+
+The map is padded with its edge values; the gradient of a padded cell therefore belongs to the
+edge cell whose value it took. vmin, the velocity that scales the damping, is the minimum of the
+map unless it is given: in an inversion it is an unknown of its own, as min(v) is not smooth.
+"""
+
+import os
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.native import NativeKernel
+from fwi_refine.wave.native import load as load_native
+from fwi_refine.wave.reference import ReferenceKernel
+
+# Imaging every 5th step changes the gradient by a few 1e-6 relative (BENCHMARKS.md).
+IMAGING_STEP = 5
+
+FALLBACK_WARNING = (
+    "the compiled wave kernel is not available, so the slow torch reference is used; "
+    "reinstall fwi-refine where a C compiler is present"
+)
+
+
+class Simulator:
+    """The wave operator of one survey.
+
+    Shapes: velocity maps v (B, nz, nx) m/s; vmin (B,) m/s; records (B, shots, steps, receivers).
+    All methods take torch tensors and return tensors of the simulator's dtype (misfit values and
+    derivatives by vmin: float64), without autograd; `simulate` is the differentiable door.
+
+    kernel: "auto" takes the compiled kernel where it was built, "native" insists on it,
+    "reference" is plain torch. imaging_step: gradients correlate every so many steps; 1 is exact.
+    threads: default all cores that torch uses. Raises ValueError for a velocity that is not
+    finite and positive, or too high for the time step.
+    """
+
+    def __init__(
+        self,
+        survey: Survey = OPENFWI,
+        dtype: torch.dtype = torch.float64,
+        kernel: str = "auto",
+        threads: int | None = None,
+        imaging_step: int = IMAGING_STEP,
+        narrow: bool = True,
+    ):
+        if kernel not in ("auto", "native", "reference"):
+            raise ValueError(f"kernel {kernel!r}: expected 'auto', 'native' or 'reference'")
+        if imaging_step < 1:
+            raise ValueError(f"imaging_step {imaging_step}: expected at least 1")
+        if kernel == "auto":
+            kernel = "native" if load_native() is not None else "reference"
+            if kernel == "reference" and os.environ.get("FWI_REFINE_KERNEL") != "reference":
+                warnings.warn(FALLBACK_WARNING, RuntimeWarning, stacklevel=2)
+        kind = NativeKernel if kernel == "native" else ReferenceKernel
+        self.survey = survey
+        self.dtype = dtype
+        self.threads = threads or torch.get_num_threads()
+        self._kernel = kind(survey, dtype, self.threads, imaging_step, narrow)
+
+    @property
+    def kernel(self) -> str:
+        """Which kernel computes, with its instruction set."""
+        return self._kernel.name
+
+    def forward(self, v, vmin=None):
+        """Records of the maps v, (B, shots, steps, receivers)."""
+        alpha, vmin = self._medium(v, vmin)
+        return self._kernel.forward(alpha, vmin)
+
+    def tangent(self, v, dv, vmin=None, dvmin=None):
+        """J dv: change of the records, to first order, for changes dv of v and dvmin of vmin.
+
+        vmin stays what it is unless dvmin says otherwise, whatever dv does to the minimum.
+        """
+        alpha, vmin = self._medium(v, vmin)
+        dvmin = torch.zeros_like(vmin) if dvmin is None else dvmin
+        dalpha = 2 * self._pad(v.to(self.dtype) * dv.to(self.dtype)) * self._scale
+        return self._kernel.tangent(alpha, vmin, dalpha, dvmin)
+
+    def adjoint(self, v, u, vmin=None):
+        """J^T u: (by v (B, nz, nx), by vmin (B,)); exact for imaging_step = 1."""
+        alpha, vmin = self._medium(v, vmin)
+        by_alpha, by_vmin = self._kernel.adjoint(alpha, vmin, u)
+        return self._by_velocity(v, by_alpha), by_vmin
+
+    def misfit(self, v, d, vmin=None):
+        """mean((s(v) - d)^2) over shots, steps and receivers, (B,) float64."""
+        alpha, vmin = self._medium(v, vmin)
+        value, _, _ = self._kernel.misfit(alpha, vmin, d, gradient=False)
+        return value / self._samples_per_record
+
+    def misfit_and_gradient(self, v, d, vmin=None):
+        """mean((s(v) - d)^2), (B,), its gradient by v, (B, nz, nx), and by vmin, (B,)."""
+        alpha, vmin = self._medium(v, vmin)
+        value, by_alpha, by_vmin = self._kernel.misfit(alpha, vmin, d, gradient=True)
+        n = self._samples_per_record
+        return value / n, self._by_velocity(v, by_alpha) / n, by_vmin / n
+
+    @property
+    def _samples_per_record(self):
+        shots, steps, receivers = self.survey.record_shape
+        return shots * steps * receivers
+
+    @property
+    def _scale(self):
+        return (self.survey.dt / self.survey.spacing) ** 2
+
+    def _medium(self, v, vmin):
+        nz, nx = self.survey.shape
+        if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
+            raise ValueError(f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx})")
+        v = v.detach()
+        vmin = v.amin(dim=(1, 2)).double() if vmin is None else vmin
+        return self._pad(v.to(self.dtype)).square() * self._scale, vmin
+
+    def _pad(self, v):
+        margin = self.survey.absorbing_cells
+        return F.pad(v[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else v
+
+    def _by_velocity(self, v, by_alpha):
+        """Folds the padded band onto the edge cells; d alpha / dv = 2 v (dt / dx)^2."""
+        margin = self.survey.absorbing_cells
+        for dim in (1, 2):
+            n = by_alpha.shape[dim] - 2 * margin
+            inside = by_alpha.narrow(dim, margin, n).clone()
+            inside.select(dim, 0).add_(by_alpha.narrow(dim, 0, margin).sum(dim))
+            inside.select(dim, n - 1).add_(by_alpha.narrow(dim, margin + n, margin).sum(dim))
+            by_alpha = inside
+        return by_alpha * 2 * self._scale * v.detach().to(by_alpha)
+
+
+class _Simulate(torch.autograd.Function):
+    """Forward run with the adjoint run as its backward; nothing but v is kept in between."""
+
+    @staticmethod
+    def forward(ctx, v, vmin, simulator):
+        ctx.save_for_backward(v, vmin)
+        ctx.simulator = simulator
+        return simulator.forward(v, vmin)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, u):
+        v, vmin = ctx.saved_tensors
+        by_v, by_vmin = ctx.simulator.adjoint(v, u, vmin)
+        return by_v.to(v), by_vmin.to(vmin), None
+
+
+def simulate(v, vmin=None, simulator: Simulator | None = None):
+    """Records of velocity maps v, (B, nz, nx) m/s or (nz, nx), differentiable by v and vmin.
+
+    With vmin=None it is the minimum of each map, and its derivative goes to the minimal cell.
+    simulator: default Simulator(dtype=v.dtype). Returns (B, shots, steps, receivers), without B
+    where v has none. A network can be trained through it.
+    """
+    batched = v if v.ndim == 3 else v[None]
+    simulator = simulator or Simulator(dtype=v.dtype)
+    vmin = batched.amin(dim=(1, 2)) if vmin is None else torch.as_tensor(vmin).reshape(-1)
+    record = _Simulate.apply(batched, vmin, simulator)
+    return record if v.ndim == 3 else record[0]

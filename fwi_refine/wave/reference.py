@@ -1,0 +1,137 @@
+"""The wave operator in plain torch: slow, short, and the specification of the compiled kernels.
+
+    p[n+1] = (2 - kappa + 2 c1 alpha) p[n] - (1 - kappa) p[n-1] + alpha (c2 N1 + c3 N2)
+    p[n+1] at the source += (v_source dt)^2 w[n] = alpha_source dx^2 w[n]
+
+alpha = (v dt / dx)^2 on the padded grid, kappa = vmin * damping, c1 = -5/2, c2 = 4/3,
+c3 = -1/12, N1 and N2 the sums of the four neighbours at distance 1 and 2 (KAUST a2d_mod_abc24).
+The grid wraps around at its border, as the original does (np.roll): with zero outside instead,
+records of maps that are fast near the surface differ by up to 0.1 rms, because the damping of
+the side bands is that of the column alone and leaves a nearly undamped way to the top.
+
+The adjoint: with mu = alpha * lambda the adjoint recursion is the same update run backwards,
+
+    mu[m] = step(mu[m+1], mu[m+2]) + alpha u[m-1] at the receivers,        m = n_steps .. 1
+    dJ/dalpha = (sum_n mu[n+1] L p[n]) / alpha + at the source sum_n dx^2 w[n] mu[n+1] / alpha
+    dJ/dvmin  = sum_x damping sum_n mu[n+1] (p[n-1] - p[n]) / alpha
+              = sum_x damping sum_n p[n] (mu[n+2] - mu[n+1]) / alpha
+
+J = sum(u * record). The sums over n may take every k-th step only (times k), as the fields are
+band-limited (`every`).
+"""
+
+import torch
+
+from fwi_refine.survey import Survey
+
+C1, C2, C3 = -5.0 / 2.0, 4.0 / 3.0, -1.0 / 12.0
+
+
+def laplacian(p):
+    """L p = 2 c1 p + c2 N1 + c3 N2 over the last two dimensions, which wrap around."""
+    near, far = (
+        sum(torch.roll(p, shift, dims=dim) for shift in (-k, k) for dim in (-2, -1)) for k in (1, 2)
+    )
+    return 2 * C1 * p + C2 * near + C3 * far
+
+
+class ReferenceKernel:
+    """The same interface as native.NativeKernel. Works on any device; loops over steps in Python."""
+
+    def __init__(self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow=True):
+        del threads, narrow  # torch uses its own threads, and every cell is always computed
+        self.name = "reference"
+        self._dtype = dtype
+        self._every = every
+        self._n_steps = survey.n_steps
+        self._sources = torch.from_numpy(survey.padded_index(survey.sources)).long()
+        self._receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long()
+        self._wavelet = (survey.wavelet * survey.spacing**2).tolist()
+        by_row, by_column = (torch.from_numpy(damping) for damping in survey.damping)
+        # side bands take the whole height with their column's damping
+        self._damping = torch.where(by_column == 0.0, by_row[:, None], by_column[None, :])
+
+    def forward(self, alpha, vmin):
+        """Records, (B, shots, steps, receivers)."""
+        record, _ = self._propagate(alpha, vmin, store=False)
+        return record
+
+    def tangent(self, alpha, vmin, dalpha, dvmin):
+        """Change of the records, to first order, for a change of alpha and of vmin."""
+        alpha, kappa = self._coefficients(alpha, vmin)
+        dalpha = dalpha.to(alpha)[:, None]
+        dkappa = self._damping.to(alpha) * dvmin.to(alpha)[:, None, None, None]
+        shots, (rows, cols) = range(len(self._sources)), self._sources.T
+        p = old = dp = dold = torch.zeros_like(alpha).repeat(1, len(self._sources), 1, 1)
+        traces = []
+        for w in self._wavelet:
+            driving = laplacian(p)
+            dnext = dp + (1 - kappa) * (dp - dold) + alpha * laplacian(dp)
+            dnext = dnext + dalpha * driving + dkappa * (old - p)
+            following = p + (1 - kappa) * (p - old) + alpha * driving
+            following[:, shots, rows, cols] += alpha[:, 0, rows, cols] * w
+            dnext[:, shots, rows, cols] += dalpha[:, 0, rows, cols] * w
+            p, old, dp, dold = following, p, dnext, dp
+            traces.append(self._at_receivers(dp))
+        return torch.stack(traces, dim=2)
+
+    def adjoint(self, alpha, vmin, u):
+        """Gradient of sum(u * record) by alpha, (B, rows, cols), and by vmin, (B,) float64."""
+        _, frames = self._propagate(alpha, vmin, store=True)
+        return self._backpropagate(alpha, vmin, u, frames)
+
+    def misfit(self, alpha, vmin, data, gradient):
+        """sum((record - data)^2), (B,) float64, and its gradients where gradient is true."""
+        record, frames = self._propagate(alpha, vmin, store=gradient)
+        residual = record - data.to(record)
+        value = residual.double().square().sum(dim=(1, 2, 3))
+        if not gradient:
+            return value, None, None
+        return value, *self._backpropagate(alpha, vmin, 2 * residual, frames)
+
+    def _coefficients(self, alpha, vmin):
+        alpha = alpha.detach().to(self._dtype)[:, None]
+        if not bool(((alpha > 0) & (alpha < 1)).all()):
+            raise ValueError("velocity is not finite and positive, or too high for the time step")
+        kappa = self._damping.to(alpha) * vmin.detach().to(alpha)[:, None, None, None]
+        return alpha, kappa
+
+    def _at_receivers(self, p):
+        return p[:, :, self._receivers[:, 0], self._receivers[:, 1]]
+
+    def _propagate(self, alpha, vmin, store):
+        """Records, and p[n] for n = every, 2 every, ... < n_steps where store is true."""
+        alpha, kappa = self._coefficients(alpha, vmin)
+        shots, (rows, cols) = range(len(self._sources)), self._sources.T
+        p = old = torch.zeros_like(alpha).repeat(1, len(self._sources), 1, 1)
+        traces, frames = [], {}
+        for n, w in enumerate(self._wavelet):
+            if store and n and n % self._every == 0:
+                frames[n] = p
+            following = p + (1 - kappa) * (p - old) + alpha * laplacian(p)
+            following[:, shots, rows, cols] += alpha[:, 0, rows, cols] * w
+            p, old = following, p
+            traces.append(self._at_receivers(p))
+        return torch.stack(traces, dim=2), frames
+
+    def _backpropagate(self, alpha, vmin, u, frames):
+        alpha, kappa = self._coefficients(alpha, vmin)
+        u = u.detach().to(alpha)
+        shots, (rows, cols) = range(len(self._sources)), self._sources.T
+        at_receivers = self._receivers[:, 0], self._receivers[:, 1]
+        mu = following = torch.zeros_like(alpha).repeat(1, len(self._sources), 1, 1)
+        image, by_damping = torch.zeros_like(alpha), torch.zeros_like(alpha)
+        for n in reversed(range(self._n_steps)):
+            before = mu + (1 - kappa) * (mu - following) + alpha * laplacian(mu)
+            before[:, :, *at_receivers] += alpha[:, :, *at_receivers] * u[:, :, n]
+            mu, following = before, mu  # mu[n+1] and mu[n+2]
+            for_sources = self._wavelet[n] * mu[:, shots, rows, cols]
+            image[:, 0].index_put_(
+                (torch.arange(len(mu))[:, None], rows, cols), for_sources, accumulate=True
+            )
+            if n in frames:
+                p = frames[n]
+                image += self._every * (mu * laplacian(p)).sum(1, keepdim=True)
+                by_damping += self._every * (p * (following - mu)).sum(1, keepdim=True)
+        by_vmin = (self._damping.to(alpha) * by_damping / alpha).double().sum(dim=(1, 2, 3))
+        return (image / alpha)[:, 0], by_vmin
