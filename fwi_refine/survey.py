@@ -84,7 +84,8 @@ class Survey:
         """Damping per step and per unit of vmin: (by row, by column), float64, zero on the map.
 
         kappa = vmin * damping. The left and right bands take the whole height with the damping
-        of their column; the top and bottom bands have that of their row in the columns between.
+        of their column, also in their innermost column, where it is zero; the top and bottom
+        bands have that of their row in the columns between.
         A band of width a damps by 3 ln(1e7) / (2 a) (x / a)^2, x counted outwards from the map.
         """
         nbc = self.absorbing_cells

@@ -31,10 +31,11 @@ class _Call(ctypes.Structure):
     """`Call` of kernels/wave.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ["rows", "cols", "samples", "shots", "n_receivers", "n_steps"]),
-        *((name, ctypes.c_int32) for name in ["every", "threads", "narrow", "isa"]),
-        *((name, ctypes.c_void_p) for name in ["sources", "receivers", "wavelet"]),
-        *((name, ctypes.c_void_p) for name in ["damping_row", "damping_col"]),
+        *((name, ctypes.c_int32) for name in ("rows", "cols", "samples", "shots")),
+        *((name, ctypes.c_int32) for name in ("n_receivers", "n_steps", "every", "threads")),
+        *((name, ctypes.c_int32) for name in ("margin", "narrow", "isa")),
+        *((name, ctypes.c_void_p) for name in ("sources", "receivers", "wavelet")),
+        *((name, ctypes.c_void_p) for name in ("damping_row", "damping_col")),
     ]
 
 
@@ -97,6 +98,7 @@ class NativeKernel:
             "n_steps": survey.n_steps,
             "every": every,
             "threads": threads,
+            "margin": survey.absorbing_cells,
             "narrow": int(narrow),
             "isa": self._library.fwi_best_isa(),
         }
@@ -106,6 +108,17 @@ class NativeKernel:
         record = self._empty(alpha.shape[0], *self._trace_shape)
         self._run("forward", alpha, [self._in(alpha), self._in64(vmin), record])
         return record
+
+    def wavefields(self, alpha, vmin):
+        """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
+        samples, rows, cols = alpha.shape
+        halo = self._library.fwi_halo()
+        call = self._call(1)
+        stride = self._frame_bytes(call) // (call.threads * self._n_frames * rows * self._real)
+        shape = (samples, self._sizes["shots"], self._n_frames, rows, stride)
+        frames = torch.zeros(shape, dtype=self._dtype)  # the kernel leaves out what is zero
+        self._run("fields", alpha, [self._in(alpha), self._in64(vmin), frames])
+        return frames[..., halo : halo + cols]
 
     def tangent(self, alpha, vmin, dalpha, dvmin):
         """Change of the records, to first order, for a change of alpha and of vmin."""
@@ -165,7 +178,7 @@ class NativeKernel:
             raise error(STATUS_TEXT[status])
 
     def _frames(self, call):
-        """Scratch for wavefields. Kept: touching fresh memory would cost a quarter of a gradient."""
+        """Scratch for wavefields, kept: touching fresh memory costs a quarter of a gradient."""
         if self._scratch is None:
             size_of_real = torch.empty(0, dtype=self._dtype).element_size()
             n_bytes = self._library.fwi_frame_bytes(

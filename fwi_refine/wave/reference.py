@@ -36,7 +36,7 @@ def laplacian(p):
 
 
 class ReferenceKernel:
-    """The same interface as native.NativeKernel. Works on any device; loops over steps in Python."""
+    """The same interface as native.NativeKernel, with a loop over the steps in Python."""
 
     def __init__(self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow=True):
         del threads, narrow  # torch uses its own threads, and every cell is always computed
@@ -48,8 +48,10 @@ class ReferenceKernel:
         self._receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long()
         self._wavelet = (survey.wavelet * survey.spacing**2).tolist()
         by_row, by_column = (torch.from_numpy(damping) for damping in survey.damping)
-        # side bands take the whole height with their column's damping
-        self._damping = torch.where(by_column == 0.0, by_row[:, None], by_column[None, :])
+        # the side bands take the whole height with their column's damping, also where it is zero
+        self._damping = by_column.repeat(len(by_row), 1)
+        margin = survey.absorbing_cells
+        self._damping[:, margin : margin + survey.shape[1]] = by_row[:, None]
 
     def forward(self, alpha, vmin):
         """Records, (B, shots, steps, receivers)."""

@@ -18,6 +18,7 @@ static int LOCAL(prepare)(Shot *s, const Call *call, const REAL *alpha, int shot
     const int align = ALIGNMENT / (int)sizeof(REAL);
     s->rows = call->rows;
     s->cols = call->cols;
+    s->margin = call->margin;
     s->widest = (call->cols + align - 1) / align * align;
     s->stride = stride_of(call);
     s->field_size = (size_t)s->rows * s->stride;
@@ -56,7 +57,7 @@ typedef struct {
     const double *vmin;   /* (samples) */
     const REAL *dalpha;   /* (samples, rows, cols) */
     const double *dvmin;  /* (samples) */
-    REAL *frames;         /* fwi_frame_bytes of scratch, where a gradient is wanted */
+    REAL *frames;         /* fwi_frame_bytes of scratch, where a gradient is wanted; FIELDS: output */
     const REAL *data;     /* (samples, shots, n_steps, receivers): u, or the measured record */
     REAL *record;         /* the same shape: output */
     double *value;        /* (samples, shots) sum of squared residuals */
@@ -83,7 +84,7 @@ static void LOCAL(run_task)(const Call *call, const LOCAL(Arrays) *a, const Shot
     }
     const size_t used = arena->used;
     FWI_DISPATCH(isa, forward_shot, s, arena, alpha, vmin, record, frames);
-    if (a->job == FORWARD)
+    if (a->job == FORWARD || a->job == FIELDS)
         return;
     const REAL *data = a->data + task * trace, *u = data;
     if (a->job != ADJOINT) {
@@ -129,10 +130,11 @@ static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
     {
         Arena arena = {aligned_alloc(ALIGNMENT, arena_bytes), 0};
         const unsigned float_mode = flush_subnormals();
-        REAL *frames = a->frames ? a->frames + (size_t)thread_number() * n_frames * field : NULL;
 #pragma omp for schedule(dynamic, 1)
         for (int task = 0; task < tasks; task++) {
             Shot shot;
+            const size_t place = a->job == FIELDS ? task : thread_number();
+            REAL *frames = a->frames ? a->frames + place * n_frames * field : NULL;
             const REAL *alpha = a->alpha + (size_t)(task / call->shots) * call->rows * call->cols;
             int here = arena.memory ? LOCAL(prepare)(&shot, call, alpha, task % call->shots, row_start, by_row)
                              : FWI_NO_MEMORY;
@@ -155,6 +157,13 @@ static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
 int ENTRY(forward)(const Call *call, const REAL *alpha, const double *vmin, REAL *record)
 {
     const LOCAL(Arrays) a = {.job = FORWARD, .alpha = alpha, .vmin = vmin, .record = record};
+    return LOCAL(run)(call, &a);
+}
+
+/* The wavefields p[every], p[2 every], ... of each shot; frames must be zero on entry. */
+int ENTRY(fields)(const Call *call, const REAL *alpha, const double *vmin, REAL *frames)
+{
+    const LOCAL(Arrays) a = {.job = FIELDS, .alpha = alpha, .vmin = vmin, .frames = frames};
     return LOCAL(run)(call, &a);
 }
 

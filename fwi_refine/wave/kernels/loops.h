@@ -35,7 +35,7 @@ static NAME(Medium) NAME(make_medium)(const Shot *s, Arena *arena, const REAL *a
     }
     for (int c = 0; c < s->cols; c++) {
         m.column_decay[c] = (REAL)(1.0 - vmin * s->damping_col[c]);
-        m.between[c] = s->damping_col[c] == 0.0;
+        m.between[c] = c >= s->margin && c < s->cols - s->margin;
     }
     return m;
 }

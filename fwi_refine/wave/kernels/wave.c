@@ -20,13 +20,14 @@
 enum { HALO = 16, DEPTH = 4, ALIGNMENT = 64 };
 enum { FWI_OK = 0, FWI_NO_MEMORY = 1, FWI_BAD_VELOCITY = 2 };
 
-typedef enum { FORWARD, TANGENT, ADJOINT, MISFIT, MISFIT_GRADIENT } Job;
+typedef enum { FORWARD, FIELDS, TANGENT, ADJOINT, MISFIT, MISFIT_GRADIENT } Job;
 
 /* What a call is about; the same structure in native.py. Positions are on the padded grid. */
 typedef struct {
     int32_t rows, cols, samples, shots, n_receivers, n_steps;
     int32_t every;   /* imaging at every `every`-th step */
     int32_t threads; /* threads to use */
+    int32_t margin;  /* width of the absorbing band on each side */
     int32_t narrow;  /* 0: compute every cell at every step (for tests) */
     int32_t isa;     /* index into the tables below */
     const int32_t *sources, *receivers; /* (n, 2) row, column */
@@ -36,7 +37,7 @@ typedef struct {
 
 /* One shot, as the loops see it. */
 typedef struct {
-    int rows, cols, stride, widest, n_receivers, n_steps, every;
+    int rows, cols, margin, stride, widest, n_receivers, n_steps, every;
     size_t field_size;
     int source[2];
     const int *receivers, *row_start, *by_row; /* receivers of row r: by_row[row_start[r]...] */
@@ -144,6 +145,12 @@ static int thread_number(void)
 static int stride_of(const Call *call)
 {
     return (call->cols + HALO - 1) / HALO * HALO + 2 * HALO;
+}
+
+/* Where a row begins in a stored wavefield. */
+int fwi_halo(void)
+{
+    return HALO;
 }
 
 /* Bytes of scratch that a gradient needs to keep wavefields in, for all threads together. */

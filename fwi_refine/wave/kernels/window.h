@@ -96,7 +96,8 @@ static void widen_for_storage(Windows *w, int widest)
 
 /* Windows of one shot. speed2 (rows, cols): (v dt / dx)^2; points are (row, column) pairs.
  * Columns are rounded outwards to multiples of `align`, at most `widest`. Returns 0, or -1 when
- * memory runs out. With narrow = 0 every cell is kept at every step. */
+ * memory runs out. With narrow = 0 every cell is kept at every step; without receivers, every cell
+ * that the wave has reached. */
 static int make_windows(Windows *w, const double *speed2, int rows, int cols, const int *source,
                         const int *receivers, int n_receivers, int n_steps, int block_steps,
                         int align, int widest, int narrow)
@@ -124,7 +125,8 @@ static int make_windows(Windows *w, const double *speed2, int rows, int cols, co
                 if (speed2[r * cols + c] > fastest)
                     fastest = speed2[r * cols + c];
         cost[i] = COARSE / sqrt(fastest + 1e-12);
-        from_source[i] = to_receiver[i] = 1e30;
+        from_source[i] = 1e30;
+        to_receiver[i] = n_receivers ? 1e30 : 0.0;
     }
     if (narrow) {
         from_source[source[0] / COARSE * ccols + source[1] / COARSE] = 0.0;

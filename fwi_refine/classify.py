@@ -1,0 +1,215 @@
+"""Which family a sample belongs to: from its record and its predicted map.
+
+Four tests, in the order of the published recipe (2nd place of the Yale/UNC-CH competition). The
+first that holds decides; a sample that passes none is layered. The thresholds stand in
+priors/openfwi.toml.
+
+    flat-vel      the record is mirror-symmetric: rms(first shot - mirrored last shot) is small.
+                  Only a map without lateral change gives such a record.
+    style-a       the map is smooth: its energy under the Gaussian process of Style A is small
+    style-b       no velocity is common: the most frequent round(v / 3) covers few cells
+    two-velocity  the two largest areas (neighbours within 10 m/s) cover nearly the whole map
+
+All numbers are measured for every sample, also those that were not needed, so that a report
+shows how far the sample was from each family.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from fwi_refine.priors import Priors, Routing
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.validate import check_prediction, check_record
+
+
+class Family(StrEnum):
+    """The five groups of families that are refined in different ways."""
+
+    FLAT_VEL = "flat-vel"
+    STYLE_A = "style-a"
+    STYLE_B = "style-b"
+    TWO_VELOCITY = "two-velocity"
+    LAYERED = "layered"
+
+
+OPENFWI_FAMILIES = {
+    "FlatVel_A": Family.FLAT_VEL,
+    "FlatVel_B": Family.FLAT_VEL,
+    "CurveVel_A": Family.LAYERED,
+    "CurveVel_B": Family.LAYERED,
+    "FlatFault_A": Family.TWO_VELOCITY,
+    "FlatFault_B": Family.LAYERED,
+    "CurveFault_A": Family.TWO_VELOCITY,
+    "CurveFault_B": Family.LAYERED,
+    "Style_A": Family.STYLE_A,
+    "Style_B": Family.STYLE_B,
+}
+
+
+MAP_NUMBERS = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A family and what speaks for it.
+
+    `evidence` holds the four measured numbers (symmetry_rms, style_a_log_energy, style_b_cells,
+    two_velocity_cells), each with its `..._threshold`, and the same keys for every sample.
+    `confidence` is 0 where a number stands on its threshold and nears 1 far from it: 1 - r, r the
+    largest ratio of a number to its threshold, taken such that it is below 1, over the tests up
+    to the one that decided. It is a distance, not a probability.
+    """
+
+    family: Family
+    evidence: dict[str, float]
+    reason: str
+    confidence: float
+
+
+def classify(prediction, record, priors: Priors, survey: Survey = OPENFWI) -> Classification:
+    """Family of one sample.
+
+    prediction: (nz, nx) m/s, the predicted map. record: (shots, rows, receivers), of which the
+    rows up to `survey.n_steps` are used. Raises SampleError for arrays of another shape or type
+    and for values that are not finite, ValueError for priors fitted on another grid.
+    """
+    prediction = check_prediction(prediction, survey=survey)
+    record = check_record(record, survey=survey)[:, : survey.n_steps]
+    routing = priors.routing
+    symmetry = symmetry_rms(record)
+    measured = {"symmetry_rms": symmetry, **measure_map(prediction, priors)}
+    energy, same, two = (measured[key] for key in MAP_NUMBERS)
+    cells = prediction.size
+
+    # (family, holds, number and threshold as positive quantities, what to say)
+    tests = (
+        (
+            Family.FLAT_VEL,
+            symmetry < routing.symmetry_rms,
+            (symmetry, routing.symmetry_rms),
+            f"asymmetry of the record {symmetry:.2g} rms against {routing.symmetry_rms:.2g}",
+        ),
+        (
+            Family.STYLE_A,
+            energy < routing.style_a_log_energy,
+            (np.exp(energy), np.exp(routing.style_a_log_energy)),
+            f"Style A energy e^{energy:.2f} against e^{routing.style_a_log_energy:.2f}",
+        ),
+        (
+            Family.STYLE_B,
+            same < routing.style_b_cells,
+            (same, routing.style_b_cells),
+            f"most frequent velocity in {same:.0f} cells against {routing.style_b_cells:.0f}",
+        ),
+        (
+            # The cells left over are compared: the areas themselves never exceed the map.
+            Family.TWO_VELOCITY,
+            two > routing.two_velocity_cells,
+            (cells - two, max(cells - routing.two_velocity_cells, 0.0)),
+            f"two largest areas {two:.0f} cells against {routing.two_velocity_cells:.0f}",
+        ),
+    )
+    reached = []
+    for test in tests:
+        reached.append(test)
+        if test[1]:
+            break
+    family, holds, _, words = reached[-1]
+    if not holds:
+        family, words = Family.LAYERED, f"no other test holds; {words}"
+    confidence = 1.0 - max(_closeness(*numbers) for _, _, numbers, _ in reached)
+    evidence = measured | {f"{key}_threshold": getattr(routing, key) for key in measured}
+    return Classification(family, evidence, words, confidence)
+
+
+def _closeness(number: float, threshold: float) -> float:
+    """Ratio of the two, not negative, such that it is at most 1: 1 on the threshold."""
+    larger = max(number, threshold)
+    return float(min(number, threshold) / larger) if larger > 0 else 1.0
+
+
+def symmetry_rms(record: np.ndarray) -> float:
+    """Rms of the first shot minus the last one, mirrored over the receivers."""
+    difference = record[0].astype(np.float64) - record[-1, :, ::-1]
+    return float(np.sqrt(np.mean(difference**2)))
+
+
+def measure_map(prediction: np.ndarray, priors: Priors) -> dict[str, float]:
+    """The numbers that are measured on the predicted map (nz, nx), by the keys `MAP_NUMBERS`."""
+    routing = priors.routing
+    energy = float(priors.style_a.value(torch.from_numpy(np.asarray(prediction, np.float64))))
+    # A map that equals the mean has energy 0; e^0 is far below any threshold as well.
+    log_energy = np.log(max(energy, 1.0))
+    _, counts = np.unique(np.round(prediction / routing.style_b_bin), return_counts=True)
+    areas = np.sort(np.bincount(connected_areas(prediction, routing.area_tolerance).ravel()))
+    values = (log_energy, counts.max(), areas[-2:].sum())
+    return {key: float(value) for key, value in zip(MAP_NUMBERS, values, strict=True)}
+
+
+def connected_areas(velocity: np.ndarray, tolerance: float) -> np.ndarray:
+    """Labels 0, 1, ... (nz, nx) of areas in which neighbours differ by at most `tolerance` m/s.
+
+    Neighbours share an edge. Cells far apart in one area may differ by more.
+    """
+    index = np.arange(velocity.size).reshape(velocity.shape)
+    pairs = []
+    for axis in (0, 1):
+        near = np.abs(np.diff(velocity, axis=axis)) <= tolerance
+        first = np.take(index, range(velocity.shape[axis] - 1), axis=axis)
+        second = np.take(index, range(1, velocity.shape[axis]), axis=axis)
+        pairs.append(np.stack([first[near], second[near]]))
+    first, second = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(first.size, bool), (first, second)), shape=(velocity.size,) * 2)
+    return connected_components(graph, directed=False)[1].reshape(velocity.shape)
+
+
+def fit_routing(predictions: dict[Family, np.ndarray], priors: Priors) -> tuple[Routing, dict]:
+    """Thresholds refitted to predictions whose family is known.
+
+    predictions: family -> (n, nz, nx) m/s. Each threshold is fitted on the samples that reach
+    its test, if both sides are present, and kept otherwise; that of the symmetry is a property
+    of the records and is always kept. Returns the thresholds, and for each one that was fitted
+    the number of samples on its wrong side.
+    """
+    measured = {
+        family: [measure_map(prediction, priors) for prediction in maps]
+        for family, maps in predictions.items()
+    }
+
+    def numbers(key, *families):
+        return np.array([m[key] for family in families for m in measured.get(family, [])])
+
+    style_a, style_b = Family.STYLE_A, Family.STYLE_B
+    two, layered = Family.TWO_VELOCITY, Family.LAYERED
+    sides = {
+        "style_a_log_energy": ((style_a,), (style_b, two, layered)),
+        "style_b_cells": ((style_b,), (two, layered)),
+        "two_velocity_cells": ((layered,), (two,)),
+    }
+    fitted, wrong = {}, {}
+    for key, (low, high) in sides.items():
+        below, above = numbers(key, *low), numbers(key, *high)
+        if below.size and above.size:
+            fitted[key], wrong[key] = separate(below, above)
+    kept = {name: getattr(priors.routing, name) for name in Routing.__dataclass_fields__}
+    return Routing(**(kept | fitted)), wrong
+
+
+def separate(below: np.ndarray, above: np.ndarray) -> tuple[float, int]:
+    """The threshold between two sets of numbers, and how many lie on its wrong side.
+
+    Half way between the largest of `below` and the smallest of `above`. Where the sets overlap,
+    half way between the two neighbours that leave the fewest on the wrong side, and of several
+    such pairs the one furthest apart.
+    """
+    values = np.unique(np.concatenate([below, above]))
+    middles = np.concatenate([values[:1] - 1.0, (values[1:] + values[:-1]) / 2, values[-1:] + 1.0])
+    gaps = np.concatenate([[0.0], np.diff(values), [0.0]])
+    wrong = [int((below >= t).sum() + (above <= t).sum()) for t in middles]
+    best = min(range(len(middles)), key=lambda i: (wrong[i], -gaps[i]))
+    return float(middles[best]), wrong[best]

@@ -1,0 +1,103 @@
+"""The command line. Each command stands in a module of its own and is imported when needed."""
+
+import importlib
+import logging
+import os
+import sys
+
+import click
+
+from fwi_refine.cli import logs
+from fwi_refine.cli.signals import SIGNALS, Interrupted
+from fwi_refine.errors import FwiRefineError, InputError, OutputExistsError
+from fwi_refine.version import __version__
+
+OK, FAILURE, USAGE, SAMPLES_FAILED = 0, 1, 2, 3
+
+DEFAULT = "refine"
+COMMANDS = ("refine", "simulate", "classify", "evaluate", "submit", "fit-priors", "doctor")
+
+EPILOG = """\b
+Exit codes: 0 all refined; 1 failure; 2 usage or input; 3 finished, but samples failed (they are
+in the report, their start is passed through); 130 or 143 stopped by SIGINT or SIGTERM.
+
+\b
+Completion in bash: eval "$(_FWI_REFINE_COMPLETE=bash_source fwi-refine)"
+(zsh_source and fish_source likewise)
+"""
+
+
+class Commands(click.Group):
+    """Loads a command when it is asked for; without the name of one, `refine` is meant."""
+
+    def list_commands(self, ctx):
+        return COMMANDS
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"fwi_refine.cli.{name.replace('-', '_')}").command
+
+    def parse_args(self, ctx, args):
+        if args and not self._is_ours(ctx, args[0]):
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def _is_ours(self, ctx, first):
+        if first in COMMANDS or first in ("-h", "--help", "--version"):
+            return True
+        # What is neither a file nor looks like one is a misspelt command.
+        return not (first.startswith("-") or "." in first or "/" in first or os.path.exists(first))
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+)
+@click.version_option(__version__, prog_name="fwi-refine")
+def commands():
+    """Refines predicted velocity maps by full-waveform inversion of their records.
+
+    \b
+        fwi-refine predictions.npy seismic/ --out refined.npy
+
+    does the main job and is short for "fwi-refine refine ...": see "fwi-refine refine --help".
+    """
+
+
+def run(args=None) -> int:
+    """Runs the command line; returns the exit code."""
+    SIGNALS.install()
+    try:
+        return commands.main(args, prog_name="fwi-refine", standalone_mode=False) or OK
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (InputError, OutputExistsError) as error:
+        return _fail(error, USAGE)
+    except FwiRefineError as error:
+        return _fail(error, FAILURE)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", FAILURE)
+    except MemoryError:
+        return _fail("out of memory: use fewer --jobs", FAILURE)
+    except Interrupted as error:
+        return _fail(f"stopped by {error}", error.exit_code)
+    except click.Abort:
+        return _fail("stopped", 130)
+    finally:
+        logs.tear_down()
+        SIGNALS.restore()
+
+
+def _fail(error, code) -> int:
+    logging.getLogger(__name__).debug("details", exc_info=True)
+    click.echo(f"fwi-refine: {error}", err=True)
+    return code
+
+
+def main():
+    sys.exit(run())

@@ -1,0 +1,65 @@
+"""`fwi-refine doctor`: is the installation sound, does the physics match a record?"""
+
+import json
+import math
+
+import click
+
+from fwi_refine.cli import FAILURE, OK, options
+
+
+@click.command("doctor")
+@click.argument("record", type=options.PATH, required=False)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@options.logging_options
+def command(record, as_json):
+    """Check versions, devices, kernels, the adjoint and the speed.
+
+    With a RECORD (.npy of (5,1000,70)): do its sign, amplitude, first arrivals, reciprocity and
+    the velocities at its sources match the survey that is simulated? Exit code 1 if a check fails.
+    """
+    from fwi_refine import doctor, io
+    from fwi_refine.wave import Simulator
+
+    simulator = Simulator()
+    physics = []
+    if record:
+        physics = doctor.check_physics(io.open_records(record).read(0), simulator)
+    checks = [
+        *doctor.installation(simulator),
+        doctor.adjoint_test(),
+        *doctor.speed(simulator),
+        *physics,
+    ]
+    if as_json:
+        click.echo(json.dumps([_plain(check) for check in checks], indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.echo(_line(check, width))
+    return FAILURE if any(check.passed is False for check in checks) else OK
+
+
+def _line(check, width) -> str:
+    verdict = {True: "ok", False: "FAILED", None: ""}[check.passed]
+    expected = f"  (expected {check.expected})" if check.expected else ""
+    return f"{check.name:{width}}  {verdict:6}  {_text(check.value)}{expected}"
+
+
+def _text(value) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _plain(check) -> dict:
+    """As JSON has it: no NaN."""
+    values = check.value if isinstance(check.value, list) else [check.value]
+    values = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+    value = values if isinstance(check.value, list) else values[0]
+    return {
+        "name": check.name,
+        "value": value,
+        "expected": check.expected,
+        "passed": check.passed,
+    }

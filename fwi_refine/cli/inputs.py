@@ -1,0 +1,81 @@
+"""Opens what a command was given and finds which record belongs to which prediction."""
+
+import logging
+from dataclasses import dataclass
+
+from fwi_refine import io
+from fwi_refine.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Opened predictions and records, and the samples that are to be worked on."""
+
+    predictions: object  # see io/predictions.py
+    records: object  # see io/records.py
+    pairs: list  # of io.Pair
+    candidates: list  # (name, source, index in it of each prediction), the first is `predictions`
+
+    def samples(self):
+        """Reads one sample after another: Iterator of io.Sample."""
+        return io.read_samples(self.pairs, self.candidates, self.records)
+
+
+def open_inputs(predictions, records, ids_file=None, candidates=(), limit=None, shard=None):
+    """Raises InputError if any of it cannot be read, or does not belong together."""
+    source = io.open_predictions(predictions)
+    ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, predictions)
+    opened = io.open_records(records)
+    pairs = io.pair(ids, source.count, opened)
+    starts = [(str(predictions), source, range(source.count))]
+    for path in candidates:
+        other = io.open_predictions(path)
+        starts.append((str(path), other, _places(source, ids, other, path)))
+    log.info("%d predictions in %s, %d records in %s", source.count, predictions,
+             len(opened.ids), records)  # fmt: skip
+    unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
+    if unread > 0:
+        log.info("%d records have no prediction and are not read", unread)
+    return Inputs(source, opened, select(pairs, limit, shard), starts)
+
+
+def load_priors(path):
+    """The built-in priors, or those of a file. Raises InputError if it is none."""
+    from fwi_refine.priors import load
+
+    try:
+        return load(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--priors {path}: {error}") from error
+
+
+def _places(source, ids, other, path):
+    """Index in `other` of each map of `source`: by id where both have ids, else by position."""
+    if ids is not None and other.ids is not None:
+        known = {name: k for k, name in enumerate(other.ids)}
+        absent = [name for name in ids if name not in known]
+        if absent:
+            raise InputError(
+                f"candidate {path}: found {other.count} maps for {len(ids)} ids; the first id "
+                f"that differs is {absent[0]!r}, which it does not hold"
+            )
+        return [known[name] for name in ids]
+    if other.count != source.count:
+        first = min(other.count, source.count)
+        names = ids or other.ids
+        name = repr(names[first]) if names and first < len(names) else f"number {first + 1}"
+        raise InputError(
+            f"candidate {path}: found {other.count} maps, expected {source.count} as in "
+            f"{source.path}; the first that differs is {name}"
+        )
+    return range(source.count)
+
+
+def select(items, limit, shard):
+    """The part of a list that --shard and then --limit ask for."""
+    if shard is not None:
+        i, n = shard
+        items = items[len(items) * (i - 1) // n : len(items) * i // n]
+    return items[:limit]

@@ -1,0 +1,68 @@
+"""The progress bar, and the summary at the end."""
+
+import logging
+from collections import Counter
+from math import exp, log
+
+from fwi_refine.cli import OK, SAMPLES_FAILED
+
+LISTED = 10  # failed samples that the summary names; all are in the report
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Counts finished samples. The bar goes to stderr, and only if that is a terminal."""
+
+    def __init__(self, total, visible):
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, unit="sample", disable=None if visible else True)
+        self._families = Counter()
+        self._status = Counter()
+        self._log_reduction = 0.0  # sum over samples of ln(misfit before / after)
+        self._failed = []
+
+    def add(self, row):
+        self._status[row.status] += 1
+        if row.status == "failed":
+            if len(self._failed) < LISTED:
+                self._failed.append(row)
+            logger.warning("%s failed: %s", row.id, row.reason)
+        else:
+            self._families[row.family] += 1
+            logger.debug(
+                "%s %s as %s: misfit %.3g -> %.3g rms, %d evaluations, %.1f s",
+                row.id, row.status, row.family, row.misfit_before, row.misfit_after,
+                row.evaluations, row.seconds,
+            )  # fmt: skip
+        if row.misfit_before and row.misfit_after:
+            self._log_reduction += log(row.misfit_before / row.misfit_after)
+        self._bar.set_postfix_str(self._describe(), refresh=False)
+        self._bar.update()
+
+    def _describe(self) -> str:
+        families = ", ".join(f"{name} {n}" for name, n in sorted(self._families.items()))
+        if not families:
+            return ""
+        mean = exp(self._log_reduction / sum(self._families.values()))
+        return f"misfit / {mean:.3g}, {families}"
+
+    def close(self):
+        self._bar.close()
+
+    def summary(self) -> int:
+        """Logs how the run went; returns its exit code."""
+        counts = ", ".join(f"{n} {status}" for status, n in sorted(self._status.items()))
+        logger.info("%s; %s", counts, self._describe())
+        if not self._status["failed"]:
+            return OK
+        names = ", ".join(row.id for row in self._failed)
+        more = ", ..." if self._status["failed"] > LISTED else ""
+        logger.error(
+            "%d samples failed, their start was passed through: %s%s",
+            self._status["failed"],
+            names,
+            more,
+        )
+        return SAMPLES_FAILED

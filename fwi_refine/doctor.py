@@ -1,0 +1,191 @@
+"""Is this installation sound, and does the physics match a record? Checks with numbers."""
+
+import importlib.metadata
+import platform
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fwi_refine.survey import OPENFWI
+from fwi_refine.validate import check_record
+from fwi_refine.wave import Simulator
+
+NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
+FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
+PACKAGES = ("fwi-refine", "torch", "numpy", "scipy", "scikit-learn", "h5py", "joblib")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report. passed is None where there is nothing to pass."""
+
+    name: str
+    value: object  # float, list of floats or str
+    expected: str = ""
+    passed: bool | None = None
+
+
+def installation(simulator) -> list[Check]:
+    """Versions, devices and the kernel in use."""
+    checks = [Check("python", platform.python_version())]
+    checks += [Check(name, importlib.metadata.version(name)) for name in PACKAGES]
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    checks += [
+        Check("cpu threads", simulator.threads),
+        Check("cuda device", f"{device}; GPU kernels are not built in this version"),
+        Check("kernel", simulator.kernel, "native; the reference is right, but slow"),
+    ]
+    return checks
+
+
+def adjoint_test(survey=OPENFWI, seed=0) -> Check:
+    """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
+
+    Every step is imaged, as only that is exact, and kept short: it takes memory.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    nz, nx = survey.shape
+    survey = replace(survey, n_steps=min(survey.n_steps, 200))
+    simulator = Simulator(survey, imaging_step=1)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    v = 2500 + 300 * draw(1, nz, nx).clamp(-3, 3)
+    dv, dvmin, u = draw(1, nz, nx), draw(1), draw(1, *survey.record_shape)
+    tangent = simulator.tangent(v, dv, dvmin=dvmin)
+    by_v, by_vmin = simulator.adjoint(v, u)
+    left = (tangent * u).sum()
+    right = (dv * by_v).sum() + (dvmin * by_vmin).sum()
+    error = ((left - right).abs() / left.abs()).item()
+    return Check("adjoint test, relative error", error, "<= 1e-12", passed=error <= 1e-12)
+
+
+def speed(simulator) -> list[Check]:
+    """Seconds for one sample: the records of a map, and the misfit with its gradient."""
+    record = torch.zeros(1, *simulator.survey.record_shape, dtype=simulator.dtype)
+    v = torch.full((1, *simulator.survey.shape), 2500.0, dtype=torch.float64)
+    return [
+        Check("simulation, s", _seconds(lambda: simulator.forward(v))),
+        Check("misfit and gradient, s", _seconds(lambda: simulator.misfit_and_gradient(v, record))),
+    ]
+
+
+def _seconds(work, repeats=2) -> float:
+    """The fastest of some runs: the first one also allocates and starts threads."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def source_velocities(record, survey=OPENFWI) -> np.ndarray:
+    """Velocity of the map at each source that stands at a receiver, m/s; NaN where it does not.
+
+    The first row of a record there is (v dt)^2 w[0], and no wave has come back yet. NaN as well
+    where the sign of that row is not the sign of w[0].
+    """
+    ratio = np.full(len(survey.sources), np.nan)
+    for shot, source in enumerate(survey.sources):
+        if source in survey.receivers:
+            trace = record[shot, :, survey.receivers.index(source)]
+            ratio[shot] = float(trace[0]) / survey.wavelet[0]
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(ratio) / survey.dt
+
+
+def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
+    """Rms difference of the two traces between each pair of sources, in the record's units.
+
+    The scheme is reciprocal up to a factor, G(r <- x) = G(x <- r) (v_r / v_x)^2, and a source at
+    x injects with v_x^2: the factors cancel and both traces carry v_x^2 G(x <- r) alike.
+    """
+    places = [
+        survey.receivers.index(source) if source in survey.receivers else None
+        for source in survey.sources
+    ]
+    errors = {}
+    for a, column_a in enumerate(places):
+        for b, column_b in enumerate(places[:a]):
+            if column_a is not None and column_b is not None:
+                forth = record[a, : survey.n_steps, column_b].astype(np.float64)
+                back = record[b, : survey.n_steps, column_a].astype(np.float64)
+                errors[b, a] = float(np.sqrt(np.mean((forth - back) ** 2)))
+    return errors
+
+
+@dataclass(frozen=True)
+class FirstArrivals:
+    """First arrivals of a record beside simulated ones, medians over the traces.
+
+    amplitude: the record's peak over the simulated one, negative where the sign is wrong;
+    delay: by how much it comes later, s.
+    """
+
+    amplitude: float
+    delay: float
+
+
+def first_arrivals(record, velocities, simulator) -> FirstArrivals:
+    """Compares the direct waves near the sources, where they are the largest in the trace.
+
+    velocities: (shots,) m/s at the sources. The map that is simulated has in each column what
+    lies between the neighbouring sources, the same at all depths: what a reflector or a layer
+    below adds comes later and is smaller. Compared are the receivers within `NEAR` cells.
+    """
+    survey = simulator.survey
+    columns = [column for _, column in survey.sources]
+    profile = np.interp(np.arange(survey.shape[1]), columns, velocities)
+    v = torch.as_tensor(np.broadcast_to(profile, survey.shape).copy())[None]
+    expected = simulator.forward(v)[0].double().numpy()
+    found = np.asarray(record[:, : survey.n_steps], dtype=np.float64)
+    ratios, delays = [], []
+    for shot, (row, column) in enumerate(survey.sources):
+        for k, receiver in enumerate(survey.receivers):
+            if receiver[0] == row and NEAR[0] <= abs(receiver[1] - column) <= NEAR[1]:
+                a, b = expected[shot, :, k], found[shot, :, k]
+                first, second = (int(np.argmax(np.abs(trace))) for trace in (a, b))
+                ratios.append(b[second] / a[first])
+                delays.append((second - first) * survey.dt)
+    return FirstArrivals(float(np.median(ratios)), float(np.median(delays)))
+
+
+def check_physics(record, simulator) -> list[Check]:
+    """Does this record come from the survey that is simulated? Raises SampleError if unusable."""
+    survey = simulator.survey
+    record = check_record(record, survey=survey)
+    velocities = source_velocities(record, survey)
+    low, high = survey.velocity_bounds
+    plausible = bool(((velocities >= low) & (velocities <= high)).all())
+    errors = list(reciprocity_errors(record, survey).values())
+    rms = float(np.sqrt(np.mean(np.square(record[:, : survey.n_steps], dtype=np.float64))))
+    checks = [
+        Check("record rms", rms),
+        Check(
+            "velocity at the sources, m/s",
+            velocities.round(3).tolist(),
+            f"{low:g} to {high:g} (sign and scale of the first row)",
+            plausible,
+        ),
+        Check(
+            "reciprocity error, rms",
+            [min(errors), max(errors)],
+            "<= 1e-5 of the record's rms",
+            max(errors) <= 1e-5 * rms,
+        ),
+    ]
+    arrivals = first_arrivals(
+        record, velocities if plausible else np.full_like(velocities, FALLBACK), simulator
+    )
+    sign = "as simulated" if arrivals.amplitude > 0 else "reversed"
+    scale, delay = abs(arrivals.amplitude), arrivals.delay
+    return [
+        *checks,
+        Check("first arrivals, sign", sign, "as simulated", arrivals.amplitude > 0),
+        Check("first arrivals, amplitude", scale, "0.8 to 1.25", 0.8 <= scale <= 1.25),
+        Check("first arrivals, delay, s", delay, "-0.003 to 0.003", abs(delay) <= 0.003),
+    ]

@@ -1,0 +1,24 @@
+"""Samples in, maps out. Everything is read one sample at a time."""
+
+from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
+from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output
+from fwi_refine.io.predictions import open_predictions, read_start
+from fwi_refine.io.records import open_records
+from fwi_refine.io.samples import Sample, read_samples
+
+__all__ = [
+    "MapWriter",
+    "Pair",
+    "Sample",
+    "atomic_path",
+    "check_id",
+    "claim_output",
+    "open_predictions",
+    "open_records",
+    "pair",
+    "read_families",
+    "read_ids",
+    "read_samples",
+    "read_start",
+    "resolve_ids",
+]

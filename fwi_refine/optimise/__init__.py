@@ -1,0 +1,19 @@
+"""Optimisers that know no physics: they see a vector of unknowns, a value and a gradient."""
+
+from fwi_refine.optimise.gauss_newton import gauss_newton_step
+from fwi_refine.optimise.lbfgs import lbfgs
+from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt
+from fwi_refine.optimise.linesearch import Search, strong_wolfe
+from fwi_refine.optimise.result import Evaluator, Point, Result, Status
+
+__all__ = [
+    "Evaluator",
+    "Point",
+    "Result",
+    "Search",
+    "Status",
+    "gauss_newton_step",
+    "lbfgs",
+    "levenberg_marquardt",
+    "strong_wolfe",
+]

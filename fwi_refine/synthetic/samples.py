@@ -1,0 +1,82 @@
+"""A whole made sample: truth, start and record, each drawn from one seed."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from fwi_refine.survey import OPENFWI
+from fwi_refine.synthetic.layers import LAYERINGS, layered_map
+from fwi_refine.synthetic.starts import make_start
+from fwi_refine.synthetic.styles import TEXTURES, style_map
+from fwi_refine.wave import Simulator
+
+FAMILIES = (*LAYERINGS, *TEXTURES)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One made sample. Maps are (nz, nx) float32 m/s, the record (shots, rows, receivers)."""
+
+    id: str  # 10 hexadecimal digits, as the benchmark's ids
+    family: str
+    truth: np.ndarray
+    start: np.ndarray
+    record: np.ndarray
+    start_mae: float  # m/s
+    start_misfit: float  # rms over the rows that the misfit uses
+
+
+def make_map(family: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a map of one of `FAMILIES`: (70, 70) float64 m/s, integers except in the Style ones.
+
+    Raises ValueError for an unknown family.
+    """
+    if family in LAYERINGS:
+        return layered_map(family, rng)
+    if family in TEXTURES:
+        return style_map(family, rng)
+    raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
+
+
+def make_record(velocity: np.ndarray) -> np.ndarray:
+    """The record of a map (70, 70) in m/s: (5, 1000, 70) float32, simulated in float32.
+
+    The released data was made in single precision, so a made record has its rounding errors:
+    a double precision simulation of the true map misses it by 1e-5 to 5e-5 rms. The bytes are
+    the same on machines that run the same kernel of `fwi_refine.wave`.
+    """
+    velocity = torch.as_tensor(np.asarray(velocity, dtype=np.float64))
+    return _record_simulator().forward(velocity[None])[0].numpy()
+
+
+def make_sample(family: str, seed: int, index: int = 0, hardness: float = 1.0) -> Sample:
+    """Sample number `index` of a family.
+
+    It depends on the arguments alone, not on which samples were made before. Samples that differ
+    only in `hardness` have the same id, truth, record and pattern of errors.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
+    rng = np.random.default_rng([seed, FAMILIES.index(family), index])
+    name = rng.bytes(5).hex()
+    truth = make_map(family, rng).astype(np.float32)
+    start = make_start(truth.astype(np.float64), family, rng, hardness).astype(np.float32)
+    record = make_record(truth)
+    difference = (make_record(start) - record)[:, : OPENFWI.n_steps].astype(np.float64)
+    return Sample(
+        id=name,
+        family=family,
+        truth=truth,
+        start=start,
+        record=record,
+        start_mae=float(np.abs(start.astype(np.float64) - truth).mean()),
+        start_misfit=float(np.sqrt(np.mean(difference**2))),
+    )
+
+
+@cache
+def _record_simulator() -> Simulator:
+    """The single precision simulator of all rows of a record file."""
+    return Simulator(replace(OPENFWI, n_steps=OPENFWI.file_rows), dtype=torch.float32)

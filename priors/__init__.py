@@ -1,0 +1,123 @@
+"""Priors: what a velocity map is expected to look like, and the numbers that this was fitted to.
+
+`load` reads the hyper-parameters and the routing thresholds. Each prior acts on one map and has
+`value`, `gradient`, `value_and_gradient` and `hessian`; see `tv` and `gaussian_process`.
+"""
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from .gaussian_process import GaussianProcess
+from .tv import TotalVariation1D, TotalVariation2D
+
+__all__ = [
+    "GaussianProcess",
+    "Priors",
+    "Routing",
+    "TotalVariation1D",
+    "TotalVariation2D",
+    "load",
+    "to_table",
+]
+
+OPENFWI_FILE = Path(__file__).with_name("openfwi.toml")
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Thresholds of the tests that send a sample to its family; see `openfwi.toml`."""
+
+    symmetry_rms: float  # amplitude of the record
+    style_a_log_energy: float  # natural logarithm; the only one that may be negative
+    style_b_bin: float  # m/s
+    style_b_cells: float
+    area_tolerance: float  # m/s
+    two_velocity_cells: float
+
+
+@dataclass(frozen=True)
+class Priors:
+    """The Gaussian processes of the Style families and the routing thresholds."""
+
+    style_a: GaussianProcess
+    style_b: GaussianProcess
+    routing: Routing
+
+
+_SECTIONS = {
+    "style_a": tuple(f.name for f in fields(GaussianProcess) if f.name != "shape"),
+    "style_b": tuple(f.name for f in fields(GaussianProcess) if f.name != "shape"),
+    "routing": tuple(f.name for f in fields(Routing)),
+}
+_MAY_BE_ZERO = ("constant", "slope")
+_MAY_HAVE_ANY_SIGN = ("mean", "style_a_log_energy")
+
+
+def load(path: str | Path | None = None) -> Priors:
+    """Priors and thresholds: those of `openfwi.toml`, with the keys of the file `path` in place.
+
+    The file may hold only some of the sections and keys. Raises ValueError, naming file, key,
+    what was found and what was expected, for a file that cannot be read as TOML, for keys
+    that do not exist and for values that are not possible; OSError if it cannot be opened.
+    """
+    table = _read(OPENFWI_FILE)
+    if path is not None:
+        for section, values in _read(Path(path)).items():
+            table[section] |= values
+    return Priors(
+        style_a=GaussianProcess(**table["style_a"]),
+        style_b=GaussianProcess(**table["style_b"]),
+        routing=Routing(**table["routing"]),
+    )
+
+
+def to_table(priors: Priors) -> dict[str, dict[str, float]]:
+    """The sections and keys that `load` reads, for a TOML writer."""
+    numbers = asdict(priors)
+    return {name: {key: numbers[name][key] for key in keys} for name, keys in _SECTIONS.items()}
+
+
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    """The checked sections of one file, numbers as floats."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a TOML file: {error}") from error
+    checked = {}
+    for section, values in table.items():
+        if section not in _SECTIONS:
+            raise ValueError(
+                f"{path}: found [{section}], expected only the sections {_listed(_SECTIONS)}"
+            )
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: {section} is {values!r}, expected a section [{section}]")
+        for key in values:
+            if key not in _SECTIONS[section]:
+                raise ValueError(
+                    f"{path}: found key {key} in [{section}], expected only "
+                    f"{_listed(_SECTIONS[section])}"
+                )
+        checked[section] = {
+            key: _number(path, f"{section}.{key}", value) for key, value in values.items()
+        }
+    return checked
+
+
+def _number(path: Path, name: str, value) -> float:
+    key = name.rpartition(".")[2]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in _MAY_HAVE_ANY_SIGN:
+        expected, fits = "a finite number", number and math.isfinite(value)
+    elif key in _MAY_BE_ZERO:
+        expected, fits = "a number of at least 0", number and 0 <= value < math.inf
+    else:
+        expected, fits = "a number above 0", number and 0 < value < math.inf
+    if not fits:
+        raise ValueError(f"{path}: {name} is {value!r}, expected {expected}")
+    return float(value)
+
+
+def _listed(names) -> str:
+    return ", ".join(names)

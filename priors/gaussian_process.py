@@ -1,0 +1,300 @@
+"""Gaussian-process prior of the Style families.
+
+A map is a draw from a normal distribution around `mean` with the covariance, between cells at
+(row z, column x) and (z', x'),
+
+    K = sigma^2 exp(-((z - z')^2 + (x - x')^2) / (2 length^2)) + noise^2 [same cell]
+        + constant^2 + slope^2 (z - middle)(z' - middle)
+
+so `constant` (m/s) is the standard deviation of a velocity common to all cells, and `slope` (m/s
+per cell) that of a linear change with depth about the middle of the map. Rasmussen and Williams,
+"Gaussian Processes for Machine Learning" (2006), chapters 2, 4 and 5, has the formulas.
+
+`kernel` is this covariance made of scikit-learn's kernels, and `covariance` evaluates it. All else
+uses its structure: on a grid the first term is a Kronecker product, with the noise it is diagonal
+in the product of two 70 x 70 eigenbases, and the last two terms have rank one each (Woodbury's
+identity). A solve takes some 0.1 ms instead of the second of a dense 4900 x 4900 factorisation.
+"""
+
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
+from torch import Tensor
+
+# Coordinates in which the two rank-one terms are smaller than this part of their norm are not
+# coupled by them: the error of the modes is of this size, and they take 1 s instead of 10 s.
+UNCOUPLED = 1e-8
+
+
+class DepthSlope(DotProduct):
+    """Covariance z z' of a straight line in the first coordinate, with unit variance of slope."""
+
+    def __init__(self):
+        super().__init__(sigma_0=0.0, sigma_0_bounds="fixed")
+
+    def __call__(self, X, Y=None, eval_gradient=False):
+        """Covariance of the points `X` (n, d) with `Y` (m, d) or with themselves."""
+        return super().__call__(X[:, :1], None if Y is None else Y[:, :1], eval_gradient)
+
+    def diag(self, X):
+        """Variance at the points `X` (n, d)."""
+        return super().diag(X[:, :1])
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """Normal distribution of maps; `value` is the energy x^T K^-1 x of x = v - mean.
+
+    Maps are torch tensors (nz, nx) in m/s. Raises ValueError for hyper-parameters that are not
+    positive (`constant` and `slope` may be 0) and for maps of another shape.
+    """
+
+    length: float  # cells
+    sigma: float  # m/s
+    noise: float  # m/s
+    constant: float  # m/s
+    slope: float  # m/s per cell of depth
+    mean: float  # m/s
+    shape: tuple[int, int] = (70, 70)  # (nz, nx) cells
+
+    def __post_init__(self):
+        for name in ("length", "sigma", "noise", "constant", "slope"):
+            value = getattr(self, name)
+            least = "at least 0" if name in ("constant", "slope") else "above 0"
+            if not np.isfinite(value) or value < 0 or (value == 0 and least == "above 0"):
+                raise ValueError(f"{name} is {value}, expected a finite number {least}")
+        if not np.isfinite(self.mean):
+            raise ValueError(f"mean is {self.mean}, expected a finite velocity in m/s")
+
+    def __reduce__(self):  # to other processes without what was computed from the numbers
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The covariance as a scikit-learn kernel on points (z - middle, x - middle) in cells."""
+        return (
+            ConstantKernel(self.sigma**2) * RBF(self.length)
+            + WhiteKernel(self.noise**2)
+            + ConstantKernel(self.constant**2)
+            + ConstantKernel(self.slope**2) * DepthSlope()
+        )
+
+    def covariance(self) -> Tensor:
+        """Covariance matrix (cells, cells) in (m/s)^2, cells in row order."""
+        z, x = np.meshgrid(*(_centred(n) for n in self.shape), indexing="ij")
+        return torch.from_numpy(self.kernel(np.column_stack([z.ravel(), x.ravel()])))
+
+    def value(self, v: Tensor) -> Tensor:
+        """Energy x^T K^-1 x, 0-d; for draws it is chi-squared with one degree for each cell."""
+        return self.value_and_gradient(v)[0]
+
+    def gradient(self, v: Tensor) -> Tensor:
+        """2 K^-1 x, of the shape of `v`."""
+        return self.value_and_gradient(v)[1]
+
+    def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and gradient in one solve."""
+        x = self._centred_map(v)
+        solved = self._structure.solve(x)
+        return v.new_tensor(np.vdot(x, solved)), torch.from_numpy(2.0 * solved).to(v)
+
+    def hessian(self, v: Tensor) -> Tensor:
+        """2 K^-1, (cells, cells); exact, and the same for every map `v`."""
+        self._centred_map(v)
+        return torch.from_numpy(2.0 * self._precision).to(v)
+
+    def log_likelihood(self, v: Tensor) -> Tensor:
+        """Logarithm of the probability density of the map `v`, 0-d."""
+        constant = self._structure.log_determinant + v.numel() * np.log(2.0 * np.pi)
+        return -0.5 * (self.value(v) + constant)
+
+    def sample(self, rng: np.random.Generator | int) -> Tensor:
+        """Draw a map: (nz, nx) float64 m/s; `rng` is a numpy generator or a seed."""
+        return torch.from_numpy(self.mean + self._structure.draw(np.random.default_rng(rng)))
+
+    def modes(self, threshold: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Truncated singular value decomposition of the square root of the covariance.
+
+        Returns (mean map (nz, nx), modes (cells, k) with orthonormal columns, their singular
+        values (k,) in m/s, falling), of all singular values above `threshold` m/s. A map is
+        mean + modes @ (singular values * z), and z^T z is its energy. Of Style A's 4900 modes
+        1072 are above 1 m/s; with vmin that makes the 1073 unknowns of the published recipe.
+        """
+        vectors, scales = _modes(self, float(threshold))
+        mean = torch.full(self.shape, self.mean, dtype=torch.float64)
+        return mean, torch.from_numpy(vectors.copy()), torch.from_numpy(scales.copy())
+
+    @classmethod
+    def fit(cls, maps, mean: float | None = None) -> "GaussianProcess":
+        """Hyper-parameters of greatest likelihood for labelled maps (n, nz, nx) in m/s.
+
+        L-BFGS-B over the logarithms of the five, none below 0.01, with the analytic gradient
+        (Rasmussen and Williams, equation 5.9). `mean` None takes the mean of all cells. A map is
+        one sample of `constant` and of `slope`, which are found to 1 / sqrt(2 n) for that reason.
+        Raises ValueError for fewer than two maps, constant maps and values that are not finite.
+        """
+        maps = np.asarray(maps, dtype=np.float64)
+        if maps.ndim != 3 or len(maps) < 2 or min(maps.shape[1:]) < 4:
+            raise ValueError(f"maps have shape {maps.shape}, expected (n >= 2, nz >= 4, nx >= 4)")
+        if not np.isfinite(maps).all():
+            raise ValueError(f"{(~np.isfinite(maps)).sum()} values of the maps are not finite")
+        mean = float(maps.mean() if mean is None else mean)
+        x, shape = maps - mean, maps.shape[1:]
+
+        def objective(logs):
+            value, gradient = _Structure(*np.exp(logs), shape).log_likelihood(x)
+            return -value / x.size, -gradient / x.size
+
+        start = _rough_hyper_parameters(x)
+        bounds = [(np.log(0.3), np.log(max(shape))), *[(np.log(1e-2), np.log(1e5))] * 4]
+        best = minimize(objective, np.log(start), jac=True, method="L-BFGS-B", bounds=bounds)
+        length, sigma, noise, constant, slope = (float(value) for value in np.exp(best.x))
+        return cls(length, sigma, noise, constant, slope, mean, shape)
+
+    def _centred_map(self, v: Tensor) -> np.ndarray:
+        if tuple(v.shape) != tuple(self.shape):
+            raise ValueError(f"map of shape {tuple(v.shape)}, expected {tuple(self.shape)}")
+        return v.detach().cpu().numpy().astype(np.float64) - self.mean
+
+    @cached_property
+    def _structure(self) -> "_Structure":
+        names = ("length", "sigma", "noise", "constant", "slope", "shape")
+        return _Structure(*(getattr(self, name) for name in names))
+
+    @cached_property
+    def _precision(self) -> np.ndarray:
+        cells = self.shape[0] * self.shape[1]
+        return self._structure.solve(np.eye(cells).reshape(-1, *self.shape)).reshape(cells, cells)
+
+
+class _Structure:
+    """K = (Qz x Qx) diag(d) (Qz x Qx)^T + F F^T, and what follows from it.
+
+    Qz, Qx are eigenbases of the one-dimensional kernels, "x" is the Kronecker product,
+    d = sigma^2 lz lx + noise^2, and F has the columns `constant` and `slope` times depth.
+    Maps are arrays (..., nz, nx); "coordinates" are their components in the eigenbases.
+    """
+
+    def __init__(self, length, sigma, noise, constant, slope, shape):
+        self.sigma, self.noise = sigma, noise
+        self.bases, self.spectra, self.derivatives = [], [], []
+        for n in shape:
+            kernel, derivative = RBF(length)(_centred(n)[:, None], eval_gradient=True)
+            spectrum, basis = np.linalg.eigh(kernel)
+            self.bases.append(basis)
+            self.spectra.append(np.maximum(spectrum, 0.0))  # rounding leaves some at -1e-16
+            self.derivatives.append(basis.T @ derivative[:, :, 0] @ basis)
+        self.d = sigma**2 * np.outer(*self.spectra) + noise**2
+        depth = np.repeat(_centred(shape[0])[:, None], shape[1], axis=1)
+        self.trends = np.stack([np.full(shape, float(constant)), slope * depth])  # F
+        self.f = self.coordinates(self.trends)
+        self.weighted = self.f / self.d
+        capacitance = np.eye(2) + np.einsum("aij,bij->ab", self.f, self.weighted)
+        self.inverse = np.linalg.inv(capacitance)
+        self.log_determinant = np.log(self.d).sum() + np.linalg.slogdet(capacitance)[1]
+
+    def coordinates(self, maps):
+        return self.bases[0].T @ maps @ self.bases[1]
+
+    def maps(self, coordinates):
+        return self.bases[0] @ coordinates @ self.bases[1].T
+
+    def solve_coordinates(self, coordinates):
+        """K^-1 in coordinates, by Woodbury's identity."""
+        along = np.einsum("...ij,aij->...a", coordinates, self.weighted) @ self.inverse
+        return coordinates / self.d - np.tensordot(along, self.weighted, axes=1)
+
+    def solve(self, maps):
+        return self.maps(self.solve_coordinates(self.coordinates(maps)))
+
+    def draw(self, rng):
+        texture = self.maps(np.sqrt(self.d) * rng.standard_normal(self.d.shape))
+        return texture + np.tensordot(rng.standard_normal(2), self.trends, axes=1)
+
+    def log_likelihood(self, maps):
+        """Log-likelihood of maps (n, nz, nx), and its gradient in the logarithms of
+        (length, sigma, noise, constant, slope):
+
+            1/2 sum over maps of a^T K' a  -  n/2 tr(K^-1 K'),  a = K^-1 x,  K' = dK / d log
+        """
+        y = self.coordinates(maps)
+        a = self.solve_coordinates(y)
+        n = len(maps)
+        value = -0.5 * (np.vdot(y, a) + n * (self.log_determinant + y[0].size * np.log(2 * np.pi)))
+        gradient = []
+        for product, diagonal in self._covariance_derivatives():
+            coupling = np.einsum("aij,bij->ab", self.weighted, product(self.weighted))
+            trace = (diagonal / self.d).sum() - np.sum(self.inverse * coupling)
+            gradient.append(0.5 * (np.vdot(a, product(a)) - n * trace))
+        return value, np.array(gradient)
+
+    def _covariance_derivatives(self):
+        """For each logarithm: the product of K' with coordinates, and the diagonal of K'."""
+        (lz, lx), (dz, dx) = self.spectra, self.derivatives
+        variance = self.sigma**2
+        yield (
+            lambda y: variance * (dz @ (y * lx) + (lz[:, None] * y) @ dx),
+            variance * (np.outer(dz.diagonal(), lx) + np.outer(lz, dx.diagonal())),
+        )
+        smooth = 2.0 * (self.d - self.noise**2)
+        yield lambda y: smooth * y, smooth
+        white = np.full_like(self.d, 2.0 * self.noise**2)
+        yield lambda y: white * y, white
+        for f in self.f:
+            yield (
+                lambda y, f=f: 2.0 * np.einsum("...ij,ij->...", y, f)[..., None, None] * f,
+                2.0 * f**2,
+            )
+
+
+@lru_cache(maxsize=4)
+def _modes(process: GaussianProcess, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Modes (cells, k) and singular values (k,) above `threshold`, falling.
+
+    F F^T couples few of the coordinates: the others are modes as they are, and the coupled
+    ones are those of a dense matrix a fifth of the size.
+    """
+    structure = process._structure
+    d, f = structure.d.ravel(), structure.f.reshape(2, -1)
+    floor = UNCOUPLED * np.linalg.norm(f, axis=1, keepdims=True)
+    coupled = (np.abs(f) > floor).any(axis=0)
+    g = f[:, coupled]
+    variances, vectors = np.linalg.eigh(np.diag(d[coupled]) + g.T @ g)
+    kept, alone = variances > threshold**2, np.flatnonzero(~coupled & (d > threshold**2))
+    coordinates = np.zeros((kept.sum() + alone.size, d.size))
+    coordinates[: kept.sum(), coupled] = vectors[:, kept].T
+    coordinates[kept.sum() + np.arange(alone.size), alone] = 1.0
+    variances = np.concatenate([variances[kept], d[alone]])
+    order = np.argsort(variances)[::-1]
+    modes = structure.maps(coordinates[order].reshape(-1, *process.shape))
+    return modes.reshape(len(order), -1).T, np.sqrt(variances[order])
+
+
+def _centred(n: int) -> np.ndarray:
+    """Positions of n cells about their middle."""
+    return np.arange(n) - 0.5 * (n - 1)
+
+
+def _rough_hyper_parameters(x: np.ndarray) -> list[float]:
+    """Where the fit starts: (length, sigma, noise, constant, slope) of maps (n, nz, nx).
+
+    Constant and slope by least squares on each map; sigma from what they leave; noise from second
+    differences, in which a smooth field is small; first differences vary by (sigma / length)^2.
+    """
+    depth = _centred(x.shape[1])
+    constants = x.mean(axis=(1, 2))
+    slopes = np.tensordot(x.mean(axis=2), depth, axes=1) / (depth @ depth)
+    rest = x - constants[:, None, None] - slopes[:, None, None] * depth[:, None]
+    variance = rest.var()
+    if variance == 0:
+        raise ValueError("the maps are constant or straight lines in depth: nothing to fit")
+    white = min(np.diff(rest, 2, axis=2).var() / 6.0, 0.5 * variance)  # 1, -2, 1: 6 noise^2
+    steps = max(np.diff(rest, axis=2).var() - 2.0 * white, 0.01 * variance)
+    smooth = variance - white
+    length = np.clip(np.sqrt(smooth / steps), 0.5, 0.25 * min(x.shape[1:]))
+    scale = [np.sqrt(smooth), np.sqrt(white), np.sqrt(np.mean(constants**2))]
+    return [float(length), *np.maximum([*scale, np.sqrt(np.mean(slopes**2))], 1e-2)]

@@ -1,0 +1,81 @@
+"""Accuracy by family on made samples: start -> refined error and misfit, evaluations, seconds.
+
+    python scripts/benchmark_accuracy.py --per-family 2 --max-evaluations 400 --seed 7001
+
+Samples are drawn from the seed (see fwi_refine/synthetic), so that they can be named before a
+method is tuned. Prints one line for each sample as it ends, and Markdown tables at the end: a
+line for each sample, the mean of each family, and the score that the test set's shares give.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+
+import numpy as np
+import torch
+
+from fwi_refine.metrics import mean_absolute_error
+from fwi_refine.refine import refine_sample
+from fwi_refine.synthetic import FAMILIES, make_sample
+from fwi_refine.wave import Simulator
+
+# Shares of the benchmark's test set; the six fault and curve families in equal parts.
+SHARES = {"FlatVel_A": 0.0905, "FlatVel_B": 0.0905, "Style_A": 0.086, "Style_B": 0.096}
+SHARES |= {name: 0.636 / 6 for name in FAMILIES if name not in SHARES}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--per-family", type=int, default=2)
+    parser.add_argument("--max-evaluations", type=int, default=400)
+    parser.add_argument("--method", default="lbfgs")
+    parser.add_argument("--seed", type=int, default=7001)
+    parser.add_argument("--hardness", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    simulator = Simulator(threads=options.threads)
+    print(f"kernel: {simulator.kernel}, {options.threads} threads", flush=True)
+
+    errors = defaultdict(list)
+    lines = []
+    for family in options.families.split(","):
+        for index in range(options.per_family):
+            sample = make_sample(family, options.seed, index, options.hardness)
+            began = time.perf_counter()
+            refined = refine_sample(
+                sample.start,
+                sample.record,
+                method=options.method,
+                max_evaluations=options.max_evaluations,
+                simulator=simulator,
+            )
+            seconds = time.perf_counter() - began
+            before, after = (
+                mean_absolute_error(v, sample.truth) for v in (sample.start, refined.velocity)
+            )
+            errors[family].append((before, after))
+            lines.append(
+                f"| {family} | {index} | {refined.family} | {before:.2f} | {after:.3f} "
+                f"| {refined.misfit_before:.1e} | {refined.misfit_after:.1e} "
+                f"| {refined.evaluations} | {seconds:.0f} | {'; '.join(refined.flags)} |"
+            )
+            print(lines[-1], flush=True)
+
+    print(
+        "\n| family | sample | route | start MAE | refined MAE | misfit rms before | after ", end=""
+    )
+    print("| evaluations | seconds | notes |\n" + "|---" * 10 + "|")
+    print("\n".join(lines))
+    print("\n| family | start MAE | refined MAE |\n|---|---|---|")
+    means = {family: np.mean(values, axis=0) for family, values in errors.items()}
+    for family, (before, after) in means.items():
+        print(f"| {family} | {before:.2f} | {after:.3f} |")
+    if set(means) == set(SHARES):
+        before, after = sum(SHARES[family] * means[family] for family in SHARES)
+        print(f"| leaderboard-equivalent | {before:.2f} | {after:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Make samples like those of the OpenFWI benchmark: maps, network-like starts and records.
+
+    python scripts/make_samples.py --out DIR --families all --per-family 2 --seed 0
+    python scripts/make_samples.py --samples            # data_samples/, one sample for each route
+    python scripts/make_samples.py --table --per-family 20
+
+DIR gets predictions.npy and truth.npy (N, 70, 70) float32, seismic/<id>.npy (5, 1000, 70) float32
+and families.csv. The n-th prediction belongs to the n-th id in sorted order.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from fwi_refine.synthetic import FAMILIES, MISFIT_PER_MAE, NETWORK_MAE, make_sample
+
+DATA_SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
+# One family for each way in which samples are refined.
+ROUTES = {
+    "FlatVel_B": "flat-vel",
+    "Style_A": "style-a",
+    "Style_B": "style-b",
+    "CurveFault_A": "two-velocity",
+    "CurveVel_A": "layered",
+}
+
+
+def parse_families(_context, _parameter, value: str) -> tuple[str, ...]:
+    """Families of a comma-separated list, or all of them."""
+    families = FAMILIES if value == "all" else [name.strip() for name in value.split(",")]
+    for name in families:
+        if name not in FAMILIES:
+            raise click.BadParameter(
+                f"unknown family {name!r}, expected 'all' or a list of {', '.join(FAMILIES)}"
+            )
+    return tuple(dict.fromkeys(families))  # a family named twice would give the same samples
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write the samples to.")
+@click.option("--families", callback=parse_families, default="all", help="'all' or a list A,B,...")
+@click.option("--per-family", type=click.IntRange(min=1), default=1, help="Samples of each family.")
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--hardness", type=click.FloatRange(0, 10), default=1.0, help="2 to 3: the hard set.")
+@click.option("--samples", is_flag=True, help="Make data_samples/: one sample for each route.")
+@click.option("--table", is_flag=True, help="Print mean errors of the starts by family.")
+@click.option("--overwrite", is_flag=True, help="Replace all samples in the folder.")
+def main(out, families, per_family, seed, hardness, samples, table, overwrite):
+    """Make samples: maps of the OpenFWI families, network-like starts and their records."""
+    if samples:
+        out, families, per_family = out or DATA_SAMPLES, tuple(ROUTES), 1
+    if out is None and not table:
+        raise click.UsageError("give --out DIR, --samples or --table")
+    if out is not None:
+        prepare(out, overwrite)
+    rows = []
+    for family in families:
+        numbers = tqdm(range(per_family), family, disable=not sys.stderr.isatty())
+        for number in numbers:
+            sample = make_sample(family, seed, number, hardness)
+            if out is not None:
+                np.save(out / "seismic" / f"{sample.id}.npy", sample.record)
+            # The records, 1.4 MB each, are not kept.
+            errors = (sample.start_mae, sample.start_misfit)
+            rows.append((sample.id, family, *errors, sample.start, sample.truth))
+    if out is not None:
+        write(out, sorted(rows, key=lambda row: row[0]), samples)
+    if table:
+        click.echo(calibration_table(rows, hardness))
+
+
+def prepare(out: Path, overwrite: bool) -> None:
+    """Make the folders; with `overwrite`, take out the records of an earlier run."""
+    seismic = out / "seismic"
+    earlier = [*out.glob("predictions.npy"), *seismic.glob("*.npy")]
+    if earlier and not overwrite:
+        raise click.UsageError(
+            f"{out} holds samples already; add --overwrite or name another --out"
+        )
+    seismic.mkdir(parents=True, exist_ok=True)
+    for path in seismic.glob("*.npy"):
+        path.unlink()
+
+
+def write(out: Path, rows: list, routes: bool) -> None:
+    """Maps and the list of samples, in the order of their ids."""
+    np.save(out / "predictions.npy", np.stack([row[4] for row in rows]))
+    np.save(out / "truth.npy", np.stack([row[5] for row in rows]))
+    header = ["id", "family", "start_mae", "start_misfit"]
+    with open(out / ("samples.csv" if routes else "families.csv"), "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*header, "route"] if routes else header)
+        for name, family, mae, misfit, *_ in rows:
+            fields = [name, family, f"{mae:.4f}", f"{misfit:.4e}"]
+            writer.writerow([*fields, ROUTES[family]] if routes else fields)
+
+
+def calibration_table(rows: list, hardness: float) -> str:
+    """Mean errors of the starts by family against the network's, as a Markdown table."""
+    lines = [
+        "| family | samples | start MAE, m/s | target | misfit, rms | misfit per m/s | target |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        mine = np.array([row[2:4] for row in rows if row[1] == family])
+        if not mine.size:
+            continue
+        mae, misfit = mine.mean(axis=0)
+        lines.append(
+            f"| {family} | {len(mine)} | {mae:.1f} | {hardness * NETWORK_MAE[family]:.1f} "
+            f"| {misfit:.1e} | {misfit / mae:.1e} | {MISFIT_PER_MAE:.0e} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

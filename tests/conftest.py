@@ -1,0 +1,96 @@
+"""Made samples for the tests of files and commands: layered maps, blurred starts, records."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_refine.cli import run
+from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import Simulator
+
+
+@dataclass(frozen=True)
+class Made:
+    """Three samples, in memory and as files. Arrays are float32."""
+
+    ids: tuple[str, ...]
+    truth: np.ndarray  # (3, 70, 70) m/s
+    starts: np.ndarray  # (3, 70, 70) m/s
+    records: np.ndarray  # (3, 5, 1000, 70)
+    folder: Path
+
+    @property
+    def starts_file(self) -> str:
+        return str(self.folder / "starts.npy")
+
+    @property
+    def seismic(self) -> str:
+        return str(self.folder / "seismic")
+
+
+def make_truth():
+    """A tilted interface, three tilted layers, and a step: (3, 70, 70) float32 m/s."""
+    row, column = np.mgrid[:70, :70]
+    tilted = np.where(row - column // 4 < 30, 1800, 2600)
+    layers = np.select([row + column // 7 < 22, row - column // 5 < 45], [1700, 2300], 3100)
+    step = np.where(row < np.where(column < 35, 25, 40), 2000, 2900)
+    return np.stack([tilted, layers, step]).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Made:
+    """The samples, written once: starts.npy, truth.npy and seismic/<id>.npy."""
+    folder = tmp_path_factory.mktemp("made")
+    ids = ("a1", "b2", "c3")
+    truth = make_truth()
+    starts = np.roll(truth, 1, axis=1)  # every interface a row too deep, ...
+    starts[:, 0] = truth[:, 0]
+    starts[starts > 2200] *= np.float32(0.99)  # ... and deep layers 1 % too slow
+    survey = replace(OPENFWI, n_steps=OPENFWI.file_rows)
+    simulator = Simulator(survey, dtype=torch.float32)
+    records = simulator.forward(torch.as_tensor(truth, dtype=torch.float64)).numpy()
+    np.save(folder / "starts.npy", starts)
+    np.save(folder / "truth.npy", truth)
+    (folder / "seismic").mkdir()
+    for name, record in zip(ids, records, strict=True):
+        np.save(folder / "seismic" / f"{name}.npy", record)
+    return Made(ids, truth, starts, records, folder)
+
+
+@dataclass(frozen=True)
+class Refined:
+    code: int
+    maps: np.ndarray
+    report: list[dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def refine():
+    """Runs `fwi-refine` with few evaluations; returns exit code, maps and report rows."""
+    import csv
+
+    def call(predictions, records, out, *more) -> Refined:
+        arguments = [predictions, records, "--out", out, "--max-evaluations", EVALUATIONS, *more]
+        code = run([str(a) for a in arguments])
+        maps, rows = None, []
+        if Path(out).exists():
+            maps = np.load(out)
+            with open(Path(out).with_suffix(".csv"), newline="") as file:
+                rows = list(csv.DictReader(file))
+        return Refined(code, maps, rows)
+
+    return call
+
+
+EVALUATIONS = 2
+
+
+@pytest.fixture(scope="session")
+def baseline(made, refine, tmp_path_factory) -> Refined:
+    """The three samples refined on their own: what they must be in any company."""
+    result = refine(made.starts_file, made.seismic, tmp_path_factory.mktemp("run") / "out.npy")
+    assert result.code == 0
+    return result

@@ -1,0 +1,115 @@
+"""simulate, classify and evaluate as a user runs them."""
+
+import csv
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from fwi_refine.cli import options, run
+
+
+def rows_of(text):
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_simulate_gives_records_as_the_released_data_has_them(made, tmp_path, capsys):
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["velocity"] = made.truth[1:]
+        file["ids"] = ["x", "y"]
+    out = tmp_path / "seismic"
+    arguments = ["simulate", str(tmp_path / "v.h5"), "--out", str(out)]
+    assert run(arguments) == 0
+    assert sorted(os.listdir(out)) == ["x.npy", "y.npy"]
+    for name, record in (("x", made.records[1]), ("y", made.records[2])):
+        written = np.load(out / f"{name}.npy")
+        assert written.dtype == np.float32
+        assert written.tobytes() == record.tobytes()
+    assert run(arguments) == 2
+    assert "holds 2 of these records already, the first is x.npy" in capsys.readouterr().err
+
+
+def test_simulate_leaves_out_maps_that_cannot_be_simulated(made, tmp_path, capsys):
+    maps = made.truth.copy()
+    maps[0, 0, 0] = np.nan
+    maps[1] = 7000
+    np.save(tmp_path / "v.npy", maps)
+    arguments = [str(tmp_path / "v.npy"), "--out", str(tmp_path / "s"), "--precision", "float64"]
+    assert run(["simulate", *arguments]) == 3
+    error = capsys.readouterr().err
+    assert "v.npy[0]: found 1 of 4900 values not finite" in error
+    assert "v.npy[1]: found velocities 7000 to 7000 m/s, expected 1000 to 6000" in error
+    assert os.listdir(tmp_path / "s") == ["000002.npy"]
+    double = np.load(tmp_path / "s" / "000002.npy")
+    assert double.dtype == np.float32
+    np.testing.assert_allclose(double, made.records[2], atol=1e-3)
+    assert not np.array_equal(double, made.records[2])
+
+
+def test_classify(made, tmp_path, capsys):
+    truth = tmp_path / "families.csv"
+    truth.write_text("id,family\na1,FlatFault_A\nb2,curvevel-b\nc3,Style_B\n")
+    assert run(["classify", made.starts_file, made.seismic, "--truth", str(truth)]) == 0
+    captured = capsys.readouterr()
+    rows = rows_of(captured.out)
+    assert [row["id"] for row in rows] == list(made.ids)
+    assert [row["family"] for row in rows][:2] == ["two-velocity", "layered"]
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
+    assert "two_velocity_cells=" in rows[0]["evidence"]
+    table = [line.split() for line in captured.err.splitlines()]
+    assert ["family", *options.FAMILIES] in table
+    assert ["FlatFault_A", "0", "0", "0", "1", "0"] in table
+    assert "2 of 3 as expected" in captured.err
+
+
+def test_classify_names_the_sample_that_it_cannot_use(made, tmp_path, capsys):
+    np.save(tmp_path / "p.npy", np.full((3, 70, 70), np.nan))
+    assert run(["classify", str(tmp_path / "p.npy"), made.seismic]) == 3
+    rows = rows_of(capsys.readouterr().out)
+    assert [row["family"] for row in rows] == ["", "", ""]
+    assert "prediction of sample b2" in rows[1]["evidence"]
+
+
+def test_evaluate(made, tmp_path, capsys):
+    moved = made.truth.astype(np.float64) + np.array([1.0, -2.0, 6.0])[:, None, None]
+    np.save(tmp_path / "p.npy", moved)
+    truth = str(made.folder / "truth.npy")
+    (tmp_path / "families.csv").write_text("id,family\na1,A\nb2,B\nc3,B\n")
+    arguments = ["evaluate", str(tmp_path / "p.npy"), truth]
+    assert run([*arguments, "--families", str(tmp_path / "families.csv")]) == 0
+    rows = {row["family"]: row for row in rows_of(capsys.readouterr().out)}
+    assert list(rows) == ["A", "B", "all"]
+    assert [float(rows[name]["mae"]) for name in rows] == [1, 4, 3]
+    assert float(rows["B"]["rmse"]) == pytest.approx(np.sqrt(20), rel=1e-5)
+    assert [rows[name]["samples"] for name in rows] == ["1", "2", "3"]
+    assert float(rows["all"]["ssim"]) > 0.99
+
+
+def test_evaluate_measures_the_misfit(made, capsys):
+    truth = str(made.folder / "truth.npy")
+    arguments = ["--records", made.seismic, "--json"]
+    assert run(["evaluate", truth, truth, *arguments]) == 0
+    (right,) = json.loads(capsys.readouterr().out)
+    assert right["family"] == "all"
+    assert right["mae"] == 0
+    assert right["ssim"] == pytest.approx(1)
+    assert 0 < right["misfit_rms"] < 1e-4
+    assert run(["evaluate", made.starts_file, truth, *arguments]) == 0
+    (wrong,) = json.loads(capsys.readouterr().out)
+    assert wrong["misfit_rms"] > 1e-3
+
+
+def test_evaluate_matches_by_id_and_refuses_what_does_not_match(made, tmp_path, capsys):
+    for name, maps in (("p", made.truth), ("t", made.truth)):
+        (tmp_path / name).mkdir()
+        for k, v in enumerate(maps):
+            np.save(tmp_path / name / f"{'abc'[k]}.npy", v)
+    (tmp_path / "p" / "c.npy").unlink()
+    assert run(["evaluate", str(tmp_path / "p"), str(tmp_path / "t")]) == 0
+    assert rows_of(capsys.readouterr().out)[0]["samples"] == "2"
+    assert run(["evaluate", str(tmp_path / "t"), str(tmp_path / "p")]) == 2
+    assert "the first id that differs is 'c'" in capsys.readouterr().err
+    assert run(["evaluate", str(tmp_path / "p"), str(made.folder / "truth.npy")]) == 2
+    assert "found 2 maps" in capsys.readouterr().err

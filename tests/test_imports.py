@@ -1,0 +1,131 @@
+"""The data flows one way: a module imports its own layer and those below, never one above."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the bottom to the top. A new module needs a place here.
+LAYERS = (
+    {"version", "errors"},
+    {"survey"},
+    {"validate", "wave"},
+    {"priors", "optimise", "parameters", "objective", "misfit"},
+    {"classify"},
+    {"recipes"},
+    {"refine", "io", "report", "metrics", "submission", "synthetic", "doctor"},
+    {"batch", "results"},
+    {"cli"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+# What may be imported by the packages that know no physics, besides the standard library.
+PURE = {
+    "optimise": {"numpy", "torch", "fwi_refine.optimise"},
+    "priors": {"numpy", "scipy", "torch", "sklearn", "fwi_refine.priors"},
+}
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the project by its name. The folder priors/ is fwi_refine.priors."""
+    found = {}
+    for folder, package in (
+        (ROOT / "fwi_refine", "fwi_refine"),
+        (ROOT / "priors", "fwi_refine.priors"),
+    ):
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join((package, *parts))] = path
+    return found
+
+
+def imports(module: str, source: str) -> set[str]:
+    """Absolute names of all that a module imports, wherever in it the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # Each leading dot goes one package up; `module` ends in its file's name, or __init__.
+            base = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            # `from fwi_refine import wave` names a module, `from fwi_refine.wave import x` may not.
+            found |= (
+                {f"{base}.{alias.name}" for alias in node.names} if base == "fwi_refine" else {base}
+            )
+    return found
+
+
+def complaints(module: str, source: str) -> list[str]:
+    """What is wrong with the imports of a module."""
+    own = module.split(".")[1]
+    if own not in LEVEL:
+        return [f"{module} has no layer: give {own!r} its place in LAYERS"]
+    found = []
+    for name in sorted(imports(module, source)):
+        top, _, rest = name.partition(".")
+        if top == "fwi_refine":
+            other = rest.partition(".")[0]
+            if LEVEL.get(other, len(LAYERS)) > LEVEL[own]:
+                found.append(f"{module} imports {name}, which is above it or has no layer")
+        if own in PURE and top not in sys.stdlib_module_names:
+            allowed = PURE[own]
+            if top not in allowed and ".".join(name.split(".")[:2]) not in allowed:
+                found.append(f"{module} imports {name}; {own}/ may only import {sorted(allowed)}")
+    return found
+
+
+MODULES = {name: path for name, path in sources().items() if name != "fwi_refine.__init__"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    assert complaints(module, MODULES[module].read_text()) == []
+
+
+def test_the_package_itself_is_found():
+    assert {"fwi_refine.survey", "fwi_refine.optimise.lbfgs", "fwi_refine.priors.tv"} <= set(
+        MODULES
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("fwi_refine.survey", "from fwi_refine.wave import Simulator"),
+        ("fwi_refine.survey", "from fwi_refine import wave"),
+        ("fwi_refine.survey", "import fwi_refine.wave.native"),
+        ("fwi_refine.survey", "from .wave import Simulator"),
+        ("fwi_refine.wave.__init__", "from ..objective import Objective"),
+        ("fwi_refine.wave.native", "def f():\n    from fwi_refine.refine import refine_sample"),
+        ("fwi_refine.recipes", "from fwi_refine.cli.refine import main"),
+        ("fwi_refine.recipes", "from fwi_refine import __version__"),
+        ("fwi_refine.optimise.lbfgs", "from fwi_refine.survey import OPENFWI"),
+        ("fwi_refine.optimise.lbfgs", "import scipy.optimize"),
+        ("fwi_refine.priors.tv", "from fwi_refine.optimise import lbfgs"),
+        ("fwi_refine.priors.tv", "import h5py"),
+        ("fwi_refine.unheard_of", ""),
+    ],
+)
+def test_a_backward_import_is_noticed(module, source):
+    assert len(complaints(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("fwi_refine.cli.refine", "from fwi_refine.survey import OPENFWI\nimport click, json"),
+        ("fwi_refine.wave.operator", "from .native import load\nfrom . import reference"),
+        ("fwi_refine.optimise.__init__", "from .lbfgs import lbfgs\nimport math, torch"),
+        (
+            "fwi_refine.priors.__init__",
+            "import tomllib\nfrom sklearn.gaussian_process import kernels",
+        ),
+        ("fwi_refine.priors.tv", "from fwi_refine.priors.base import Prior"),
+    ],
+)
+def test_a_forward_import_is_accepted(module, source):
+    assert complaints(module, source) == []

@@ -1,0 +1,102 @@
+"""The data misfit as an objective: its gradient, its Gauss-Newton product, its bounds."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from fwi_refine.misfit import DataMisfit
+from fwi_refine.parameters import Full, Modes, Regions, Rows
+from fwi_refine.survey import Survey
+from fwi_refine.wave import Simulator
+from tests.helpers import taylor_test
+
+SURVEY = Survey(
+    shape=(8, 10),
+    n_steps=70,
+    absorbing_cells=6,
+    sources=((1, 0), (1, 9)),
+    receivers=tuple((1, c) for c in range(10)),
+)
+
+
+def random(*shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def modes():
+    basis = torch.linalg.qr(random(80, 7, seed=3)).Q
+    return Modes(torch.full((8, 10), 2500.0).double(), basis, torch.linspace(400, 50, 7).double())
+
+
+@pytest.fixture(params=["full", "rows", "modes", "regions"])
+def parameters(request):
+    labels = torch.arange(8)[:, None] // 2 * 3 + torch.arange(10)[None, :] // 4
+    return {
+        "full": Full((8, 10)),
+        "rows": Rows((8, 10)),
+        "modes": modes(),
+        "regions": Regions(labels),
+    }[request.param]
+
+
+def misfit_near(parameters, seed=0):
+    """A misfit, a point x that is off, and the record's own point."""
+    simulator = Simulator(SURVEY, imaging_step=1)
+    truth = 2500 + 120 * random(8, 10, seed=seed)
+    true_x = parameters.from_velocity(truth)
+    record = simulator.forward(parameters.velocity(true_x)[None], parameters.vmin(true_x)[None])[0]
+    x = parameters.from_velocity(truth + 60 * random(8, 10, seed=seed + 1))
+    return DataMisfit(simulator, parameters, record), x, true_x
+
+
+def test_gradient(parameters):
+    misfit, x, _ = misfit_near(parameters)
+    dx = random(x.numel(), seed=5)
+    order = taylor_test(misfit.value_and_gradient, x, dx / dx.abs().max(), [4.0, 2.0, 1.0, 0.5])
+    assert order == pytest.approx(2.0, abs=0.1)
+    assert misfit(x) == pytest.approx(misfit.value_and_gradient(x)[0], rel=1e-13)
+
+
+def test_it_vanishes_at_the_map_of_the_record(parameters):
+    misfit, x, true_x = misfit_near(parameters)
+    value, gradient = misfit.value_and_gradient(true_x)
+    assert value <= 1e-24 * misfit(x)
+    assert gradient.norm() <= 1e-10 * misfit.gradient(x).norm()
+
+
+def test_gauss_newton_product(parameters):
+    """It is the Hessian at the map of the record, symmetric and positive there."""
+    misfit, _, x = misfit_near(parameters)
+    a, b = (random(x.numel(), seed=s) for s in (7, 8))
+    product = misfit.hessian_product(x, a)
+    step = 0.02
+    difference = (misfit.gradient(x + step * a) - misfit.gradient(x - step * a)) / (2 * step)
+    assert (product - difference).norm() <= 1e-3 * product.norm()
+    assert torch.dot(b, product) == pytest.approx(torch.dot(a, misfit.hessian_product(x, b)).item())
+    assert torch.dot(a, product) > 0
+
+
+@pytest.mark.parametrize(("cell", "value"), [(0, 900.0), (5, 7000.0), (-1, -5.0), (-1, 7000.0)])
+def test_it_is_infinite_outside_the_bounds(cell, value):
+    misfit, x, _ = misfit_near(Full((8, 10)))
+    x[cell] = value
+    assert misfit(x) == math.inf
+    assert misfit.value_and_gradient(x)[0] == math.inf
+
+
+def test_rows_of_the_record_beyond_the_steps_are_not_used():
+    misfit, x, _ = misfit_near(Full((8, 10)))
+    padded = torch.cat([misfit._record[0], torch.full((2, 1, 10), torch.nan)], dim=1)
+    assert DataMisfit(misfit.simulator, misfit.parameters, padded)(x) == misfit(x)
+
+
+def test_another_survey_is_another_misfit():
+    """The number of steps is taken from the simulator's survey."""
+    misfit, x, _ = misfit_near(Full((8, 10)))
+    shorter = Simulator(dataclasses.replace(SURVEY, n_steps=40), imaging_step=1)
+    other = DataMisfit(shorter, misfit.parameters, misfit._record[0])(x)
+    assert other > 0
+    assert other != misfit(x)

@@ -1,0 +1,141 @@
+"""One sample from prediction to refined map: every route, and a result never worse."""
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_refine.classify import Family
+from fwi_refine.errors import SampleError
+from fwi_refine.priors import load
+from fwi_refine.recipes import PUBLISHED
+from fwi_refine.refine import refine_sample
+from fwi_refine.survey import OPENFWI
+from fwi_refine.synthetic import make_sample
+from fwi_refine.wave import Simulator
+
+ROUTES = {
+    "FlatVel_A": Family.FLAT_VEL,
+    "Style_A": Family.STYLE_A,
+    "Style_B": Family.STYLE_B,
+    "FlatFault_A": Family.TWO_VELOCITY,
+    "CurveVel_A": Family.LAYERED,
+}
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return Simulator()
+
+
+@pytest.fixture(scope="module")
+def priors():
+    return load()
+
+
+@pytest.fixture(scope="module")
+def layered():
+    return make_sample("CurveVel_A", seed=11)
+
+
+@pytest.mark.parametrize("family", ROUTES)
+def test_every_route_lowers_its_objective(family, simulator, priors):
+    sample = make_sample(family, seed=11)
+    refined = refine_sample(
+        sample.start, sample.record, priors=priors, simulator=simulator, max_evaluations=12
+    )
+    assert refined.family == ROUTES[family]
+    assert refined.status == "refined"
+    assert refined.objective_after < refined.objective_before
+    assert refined.misfit_after < 0.7 * refined.misfit_before
+    assert refined.misfit_before == pytest.approx(sample.start_misfit, rel=1e-3)
+    # two more than asked for: the misfit before and after, and one for the rounded map
+    assert refined.evaluations <= 12 + 3
+    assert refined.velocity.shape == (70, 70)
+    assert refined.velocity.dtype == np.float64
+
+
+def test_same_input_same_bits(layered, simulator, priors):
+    first, second = (
+        refine_sample(
+            layered.start, layered.record, priors=priors, simulator=simulator, max_evaluations=4
+        )
+        for _ in range(2)
+    )
+    assert np.array_equal(first.velocity, second.velocity)
+
+
+def test_a_perfect_start_is_not_made_worse(layered, simulator, priors):
+    refined = refine_sample(
+        layered.truth, layered.record, priors=priors, simulator=simulator, max_evaluations=5
+    )
+    assert refined.objective_after <= refined.objective_before
+    assert np.abs(refined.velocity - layered.truth).max() <= 0.5
+    assert refined.misfit_after < 1e-4
+
+
+@pytest.mark.parametrize("useless", ["constant", "out of range", "another sample's"])
+def test_a_useless_prediction_gives_a_finite_flagged_result(useless, layered, simulator, priors):
+    slowest, fastest = OPENFWI.velocity_bounds
+    prediction = {
+        "constant": np.full((70, 70), 3000.0),
+        "out of range": np.linspace(-1e4, 1e6, 4900).reshape(70, 70),
+        "another sample's": make_sample("Style_B", seed=12).start.astype(float),
+    }[useless]
+    refined = refine_sample(
+        prediction, layered.record, priors=priors, simulator=simulator, max_evaluations=5
+    )
+    assert np.isfinite(refined.misfit_after)
+    assert refined.objective_after <= refined.objective_before
+    if refined.status == "refined":
+        assert refined.velocity.min() >= slowest
+        assert refined.velocity.max() <= fastest
+    assert ("start outside bounds" in refined.flags) == (useless == "out of range")
+    assert "poor fit" in refined.flags
+
+
+def test_it_stops_when_asked_and_keeps_the_best(layered, simulator, priors):
+    asked = []
+
+    def should_stop():
+        asked.append(True)
+        return len(asked) > 4
+
+    refined = refine_sample(
+        layered.start, layered.record, priors=priors, simulator=simulator, should_stop=should_stop
+    )
+    assert refined.status == "refined"
+    assert refined.iterations <= 4
+    assert "stopped early" in refined.flags
+
+
+def test_bad_arguments_are_named(layered):
+    with pytest.raises(ValueError, match="method 'newton'"):
+        refine_sample(layered.start, layered.record, method="newton")
+    with pytest.raises(ValueError, match="flat-earth"):
+        refine_sample(layered.start, layered.record, family="flat-earth")
+    with pytest.raises(SampleError, match="not finite"):
+        refine_sample(np.full((70, 70), np.nan), layered.record)
+    with pytest.raises(SampleError, match="expected"):
+        refine_sample(layered.start, layered.record[:, :500])
+
+
+def test_there_is_a_recipe_for_every_family(priors):
+    assert set(PUBLISHED) == set(Family)
+    v = torch.linspace(1500, 4500, 4900, dtype=torch.float64).reshape(70, 70)
+    for recipe in PUBLISHED.values():
+        for stage in recipe.stages:
+            parameters = stage.parameters(v, priors)
+            x = parameters.from_velocity(v)
+            value, gradient = stage.prior(priors).value_and_gradient(
+                parameters.prior_coordinates(x)
+            )
+            assert np.isfinite(float(value))
+            assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.slow
+def test_flat_layers_come_out_exactly(simulator, priors):
+    """The whole published recipe; some five minutes on two cores."""
+    sample = make_sample("FlatVel_A", seed=11)
+    refined = refine_sample(sample.start, sample.record, priors=priors, simulator=simulator)
+    assert np.abs(refined.velocity - sample.truth).max() == 0.0

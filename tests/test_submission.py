@@ -1,0 +1,117 @@
+"""The competition's CSV: its format, its order, and when it is refused."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fwi_refine import io
+from fwi_refine.cli import run
+from fwi_refine.errors import InputError
+from fwi_refine.submission import write_submission
+
+MAPS = np.random.default_rng(5).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
+IDS = ["a_y_1", "000039dca2", "z"]  # an id may look like a key
+
+
+@pytest.fixture
+def source(tmp_path):
+    np.save(tmp_path / "maps.npy", MAPS)
+    return io.open_predictions(tmp_path / "maps.npy")
+
+
+def test_header_keys_and_values(tmp_path, source):
+    assert write_submission(source, IDS, tmp_path / "s.csv") == 3
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert lines[0] == "oid_ypos," + ",".join(f"x_{k}" for k in range(1, 70, 2))
+    assert len(lines) == 1 + 3 * 70
+    key, *values = lines[1 + 70 + 7].split(",")
+    assert key == "000039dca2_y_7"
+    np.testing.assert_array_equal(np.array(values, np.float32), MAPS[1, 7, 1::2])
+
+
+def test_it_reads_back_as_it_was(tmp_path, source):
+    write_submission(source, IDS, tmp_path / "s.csv")
+    back = io.open_predictions(tmp_path / "s.csv")
+    assert back.ids == IDS
+    for k, v in enumerate(MAPS):
+        np.testing.assert_array_equal(back.read(k)[:, 1::2].astype(np.float32), v[:, 1::2])
+
+
+def sample_submission(path, names):
+    keys = [f"{name}_y_{row}" for name in names for row in range(70)]
+    zeros = ",0.0" * 35
+    header = "oid_ypos," + ",".join(f"x_{k}" for k in range(1, 70, 2))
+    path.write_text("\n".join([header, *(key + zeros for key in keys)]) + "\n")
+    return keys
+
+
+def test_a_sample_submission_gives_the_order(tmp_path, source):
+    keys = sample_submission(tmp_path / "like.csv", ["z", "a_y_1"])
+    assert write_submission(source, IDS, tmp_path / "s.csv", like=tmp_path / "like.csv") == 2
+    lines = (tmp_path / "s.csv").read_text().splitlines()[1:]
+    assert [line.partition(",")[0] for line in lines] == keys
+    np.testing.assert_array_equal(np.array(lines[0].split(",")[1:], np.float32), MAPS[2, 0, 1::2])
+
+
+def test_rows_of_different_maps_may_alternate(tmp_path, source):
+    keys = sample_submission(tmp_path / "like.csv", IDS)
+    order = np.random.default_rng(0).permutation(len(keys))
+    lines = (tmp_path / "like.csv").read_text().splitlines()
+    shuffled = [lines[0], *(lines[1 + k] for k in order)]
+    (tmp_path / "like.csv").write_text("\n".join(shuffled))
+    write_submission(source, IDS, tmp_path / "s.csv", like=tmp_path / "like.csv")
+    written = (tmp_path / "s.csv").read_text().splitlines()[1:]
+    for line, k in zip(written, order, strict=True):
+        key, *values = line.split(",")
+        assert key == keys[k]
+        name, _, row = key.rpartition("_y_")
+        expected = MAPS[IDS.index(name), int(row), 1::2]
+        np.testing.assert_array_equal(np.array(values, np.float32), expected)
+
+
+def test_a_missing_id_is_refused_and_nothing_is_written(tmp_path, source):
+    sample_submission(tmp_path / "like.csv", ["z", "absent", "gone", "a_y_1"])
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(InputError, match=r"no map for 2 ids.*first is 'absent'"):
+        write_submission(source, IDS, tmp_path / "s.csv", like=tmp_path / "like.csv")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_map_that_is_not_finite_is_refused(tmp_path):
+    maps = MAPS.copy()
+    maps[1, 4, 4] = np.nan
+    np.save(tmp_path / "maps.npy", maps)
+    source = io.open_predictions(tmp_path / "maps.npy")
+    with pytest.raises(InputError, match=r"maps.npy\[1\].*row 4, column 4.*nothing was written"):
+        write_submission(source, IDS, tmp_path / "s.csv")
+    assert os.listdir(tmp_path) == ["maps.npy"]
+
+
+def test_duplicate_ids_are_refused(tmp_path, source):
+    with pytest.raises(InputError, match="duplicate id 'a'"):
+        write_submission(source, ["a", "b", "a"], tmp_path / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("key,x_1\n", "found the first column 'key'"), ("oid_ypos,x_1\nabc,0\n", "line 2: found key")],
+)
+def test_a_sample_submission_that_is_none(tmp_path, source, text, words):
+    (tmp_path / "like.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        write_submission(source, IDS, tmp_path / "s.csv", like=tmp_path / "like.csv")
+
+
+def test_the_command(tmp_path, source, capsys):
+    maps, out = str(source.path), str(tmp_path / "s.csv")
+    assert run(["submit", maps, "--out", out]) == 2
+    assert "the maps have no ids" in capsys.readouterr().err
+    (tmp_path / "ids").write_text("\n".join(IDS))
+    arguments = ["submit", maps, "--out", out, "--ids", str(tmp_path / "ids")]
+    assert run(arguments) == 0
+    assert "3 maps in" in capsys.readouterr().err
+    assert run(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run([*arguments, "--overwrite", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
