@@ -1,12 +1,19 @@
 """The data misfit: how far the simulated record is from the measured one."""
 
+import math
+
 import torch
 
 from fwi_refine.objective import Objective
 from fwi_refine.parameters import Parameters
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, jacobian
 
+FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
 COLUMNS = 16  # of the Jacobian, simulated at a time
+# A column is a float32 tangent run: a third of a float64 misfit and gradient. The full Jacobian
+# is 70 shots, as many as 14 records have.
+COLUMNS_PER_EVALUATION = 3
+JACOBIAN_COST = 14
 
 
 class DataMisfit(Objective):
@@ -40,26 +47,38 @@ class DataMisfit(Objective):
         return float(self.simulator.misfit(v, self._record, vmin)[0])
 
     def hessian(self, x):
-        """Gauss-Newton Hessian 2 / N J^T J, (n, n), from one tangent run for each unknown.
+        """Gauss-Newton Hessian 2 / N J^T J, (n, n).
 
-        For few unknowns. The columns are simulated in float32, as their rounding changes a step,
-        not where the steps end.
+        For few unknowns from one tangent run for each, for many from the full Jacobian by
+        reciprocity. Both are in float32: rounding changes a step, not where the steps end.
         """
         v, vmin = self._medium(x)
-        dv, dvmin = self.parameters.tangent(torch.eye(x.numel()).to(x))
-        if self._single is None:
-            self._single = Simulator(
-                self.simulator.survey, torch.float32, threads=self.simulator.threads
+        samples = self._record.numel()
+        if x.numel() > FEW_UNKNOWNS:
+            every_cell = x.numel() == v.numel() + 1
+            full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
+            unit, scale = full.normal_matrix(
+                None if every_cell else self.parameters.matrix(), self.simulator.threads
             )
-        columns = torch.cat(
-            [
-                self._single.tangent(
-                    v.expand(len(some), *v.shape[1:]), some, vmin.expand(len(some)), somevmin
-                ).flatten(1)
-                for some, somevmin in zip(dv.split(COLUMNS), dvmin.split(COLUMNS), strict=True)
-            ]
-        ).double()
-        return columns @ columns.T * (2.0 / columns.shape[1])
+            return unit * scale * scale[:, None] * (2.0 / samples)
+        if self._single is None:
+            self._single = Simulator(self.simulator.survey, torch.float32, **self._how())
+        columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
+        return columns @ columns.T * (2.0 / samples)
+
+    def hessian_cost(self):
+        """What a Hessian counts as, in evaluations of misfit and gradient."""
+        size = self.parameters.size
+        return JACOBIAN_COST if size > FEW_UNKNOWNS else math.ceil(size / COLUMNS_PER_EVALUATION)
+
+    def _columns(self, v, vmin, dx):
+        dv, dvmin = self.parameters.tangent(dx.to(v))
+        shape = (len(dx), *v.shape[1:])
+        change = self._single.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)
+        return change.flatten(1).double()
+
+    def _how(self):
+        return {"kernel": self.simulator.kernel.split()[0], "threads": self.simulator.threads}
 
     def hessian_product(self, x, dx):
         """Gauss-Newton Hessian times dx: 2 / N J^T J dx, by one tangent and one adjoint run."""
@@ -76,3 +95,25 @@ class DataMisfit(Objective):
         slowest, fastest = self.simulator.survey.velocity_bounds
         inside = bool(((v >= slowest) & (v <= fastest)).all()) and 0 < float(vmin) <= fastest
         return (v[None], vmin[None]) if inside else None
+
+
+class VminTie(Objective):
+    """((vmin - centre) / width)^2: keeps vmin near the minimum that the map had.
+
+    The damping of the absorbing band depends on vmin alone, weakly, so that a long step leaves it
+    anywhere. A width of 30 m/s is what the minimum of a map is worth as a guess of it.
+    """
+
+    def __init__(self, centre, width=30.0):
+        self.centre, self.width = float(centre), width
+
+    def value_and_gradient(self, x):
+        off = (float(x[-1]) - self.centre) / self.width
+        gradient = torch.zeros_like(x)
+        gradient[-1] = 2 * off / self.width
+        return off**2, gradient
+
+    def hessian(self, x):
+        hessian = torch.zeros(x.numel(), x.numel()).to(x)
+        hessian[-1, -1] = 2 / self.width**2
+        return hessian

@@ -30,7 +30,6 @@ class Parameters(abc.ABC):
     offset: torch.Tensor | float = 0.0  # (nz, nx) m/s: the map where all coefficients are zero
     # What a prior acts on: the map, or the coefficients where they are the simpler description.
     prior_acts_on_map = True
-    coefficients_are_velocities = True
 
     def __init__(self, shape: tuple[int, int], coefficients: int):
         self.shape = tuple(shape)
@@ -71,6 +70,11 @@ class Parameters(abc.ABC):
         """Change of map and vmin for a change of x: (..., size) -> (..., nz, nx), (...)."""
         return self.expand(dx[..., :-1]), dx[..., -1]
 
+    def matrix(self) -> torch.Tensor:
+        """The linear map x -> (v, vmin) as a matrix, (nz * nx + 1, size) float64."""
+        dv, dvmin = self.tangent(torch.eye(self.size, dtype=torch.float64))
+        return torch.cat((dv.flatten(1), dvmin[:, None]), dim=1).T
+
     def pullback(self, grad_v: torch.Tensor, grad_vmin: torch.Tensor | float) -> torch.Tensor:
         """Adjoint of `tangent`: gradients for v (..., nz, nx) and vmin (...) -> (..., size)."""
         return append(self.gather(grad_v), grad_vmin)
@@ -78,7 +82,7 @@ class Parameters(abc.ABC):
     def retract(self, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
         """Where a step dx from x leads: (size,) -> (size,), x + dx to first order.
 
-        Where the coefficients are velocities, the step is straight in squared slowness,
+        The step is straight in squared slowness,
 
             v <- (v^-2 - 2 v^-3 dv)^(-1/2),
 
@@ -86,12 +90,11 @@ class Parameters(abc.ABC):
         mean of 1 / v^2. A step too long for that gives infinite velocity, which no objective
         accepts.
         """
-        if not self.coefficients_are_velocities:
-            return x + dx
-        v, dv = x[:-1], dx[:-1]
+        v = self.velocity(x)
+        dv, dvmin = self.tangent(dx)
         squared_slowness = v**-2 - 2 * v**-3 * dv
         stepped = torch.where(squared_slowness > 0, squared_slowness, 0.0) ** -0.5
-        return torch.cat((stepped, x[-1:] + dx[-1:]))
+        return self.from_velocity(stepped, self.vmin(x) + dvmin)
 
     def prior_coordinates(self, x: torch.Tensor) -> torch.Tensor:
         """What a prior acts on: the map (..., nz, nx), or the coefficients (..., size - 1)."""
@@ -154,7 +157,6 @@ class Modes(Parameters):
     """
 
     prior_acts_on_map = False
-    coefficients_are_velocities = False
 
     def __init__(self, mean: torch.Tensor, basis: torch.Tensor, scales: torch.Tensor):
         cells, k = mean.numel(), scales.numel()

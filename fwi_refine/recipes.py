@@ -5,10 +5,13 @@ A recipe is a sequence of stages. A stage is one minimisation of
     mean((s(v) - d)^2) + weight * prior
 
 over the unknowns of its parameterisation, from the map that the stage before it left. vmin is one
-more unknown, without a prior. `PUBLISHED` is the method of the 2nd place of the Yale/UNC-CH
-competition (J. Cottaar, 2025): float64, L-BFGS with all pairs kept. It differs from what was
-published in one place: the closing Gauss-Newton step of Style A is solved by conjugate gradients,
-not from 1073 stored columns of the Jacobian.
+more unknown.
+
+`GAUSS_NEWTON` is the main method: Levenberg-Marquardt with the full Jacobian, steps straight in
+squared slowness. `PUBLISHED` is the method of the 2nd place of the Yale/UNC-CH competition
+(J. Cottaar, 2025): float64, L-BFGS with all pairs kept, vmin without a prior. It differs from what
+was published in one place: the closing Gauss-Newton step of Style A is solved by conjugate
+gradients, not from 1073 stored columns of the Jacobian.
 """
 
 from collections.abc import Callable
@@ -34,6 +37,9 @@ class Stage:
     prior: makes the prior from the priors; it acts on `Parameters.prior_coordinates`
     method: "lbfgs"; "levenberg-marquardt", for few unknowns; or "gauss-newton-step", one step
         solved by conjugate gradients
+    share: where it is not 0, weight is a floor only: the prior counts at least this share of the
+        misfit at the start of the stage, and vmin is tied to the map's minimum
+    must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
     misfit_target: mean square misfit at which the stage ends; None: no target
     initial_step: largest change of an unknown in the first trial step
     """
@@ -43,6 +49,8 @@ class Stage:
     weight: float
     max_iterations: int
     method: str = "lbfgs"
+    share: float = 0.0
+    must_fit: bool = False
     misfit_target: float | None = None
     gradient_tolerance: float = 0.0
     initial_step: float = 10.0  # m/s
@@ -69,21 +77,16 @@ def style_a_modes(v, priors):
     return Modes(*priors.style_a.modes(1.0))
 
 
-def tied_cells(v, priors):
-    return Regions.from_map(v, tolerance=1.0)
+def tied(tolerance):
+    return lambda v, priors: Regions.from_map(v, tolerance)
 
 
-def layers(priors):
-    return TotalVariation2D(epsilon=0.1)
+def layers_smoothed(epsilon):
+    return lambda priors: TotalVariation2D(epsilon)
 
 
-def flat_layers(priors):
-    return TotalVariation1D(epsilon=0.1)
-
-
-def flat_layers_rough(priors):
-    # a blurred start has no edges yet: with a small epsilon it would keep the ones it has
-    return TotalVariation1D(epsilon=10.0)
+def flat_layers_smoothed(epsilon):
+    return lambda priors: TotalVariation1D(epsilon)
 
 
 def unit_modes(priors):
@@ -94,7 +97,7 @@ def rough(priors):
     return priors.style_b
 
 
-_flat_layers = Stage(every_row, flat_layers, 1e-8, 1000, gradient_tolerance=1e-7)
+_flat_layers = Stage(every_row, flat_layers_smoothed(0.1), 1e-8, 1000, gradient_tolerance=1e-7)
 _smooth = Stage(
     style_a_modes,
     unit_modes,
@@ -104,8 +107,8 @@ _smooth = Stage(
     initial_step=0.01,  # unknowns count in standard deviations of their mode
 )
 _rough = Stage(every_cell, rough, 1e-15, 1500)
-_two_layers = Stage(every_cell, layers, 1e-7, 600, gradient_tolerance=10**4.5)
-_layers = Stage(every_cell, layers, 1e-8, 2500, gradient_tolerance=10**3.5)
+_two_layers = Stage(every_cell, layers_smoothed(0.1), 1e-7, 600, gradient_tolerance=10**4.5)
+_layers = Stage(every_cell, layers_smoothed(0.1), 1e-8, 2500, gradient_tolerance=10**3.5)
 
 PUBLISHED = {
     Family.FLAT_VEL: Recipe((_flat_layers,), round=True),
@@ -122,7 +125,7 @@ PUBLISHED = {
             replace(_layers, max_iterations=7500, misfit_target=GOOD_FIT),
             replace(
                 _layers,
-                parameters=tied_cells,
+                parameters=tied(1.0),
                 weight=1e-9,
                 max_iterations=1500,
                 gradient_tolerance=10**2.5,
@@ -132,13 +135,51 @@ PUBLISHED = {
     ),
 }
 
-# Gauss-Newton where the unknowns are few: 71 columns of the Jacobian are 71 tangent runs, and a
-# handful of steps ends at the same minimum that L-BFGS needs hundreds for (BENCHMARKS.md).
-_flat_newton = replace(_flat_layers, method="levenberg-marquardt", max_iterations=8)
-AUTO = PUBLISHED | {
-    Family.FLAT_VEL: Recipe(
-        (replace(_flat_newton, prior=flat_layers_rough, max_iterations=3), _flat_newton), round=True
+
+# Gauss-Newton: a handful of steps ends where L-BFGS needs hundreds to thousands (BENCHMARKS.md).
+# Total variation finds the layers, smoothed at first, because a blurred start has no edges yet;
+# then cells of one layer are tied, more and more generously as long as the record still fits, and
+# what is left is a few unknowns that the data determine well. The weight of a prior follows the
+# misfit down: at once at its floor, the first steps would fit errors of linearisation.
+def newton(parameters, prior, steps=1, weight=0.0, share=0.0, **options):
+    return Stage(
+        parameters, prior, weight, steps, method="levenberg-marquardt", share=share, **options
     )
+
+
+def tied_layers(tolerance, steps=1):
+    return newton(tied(tolerance), layers_smoothed(0.1), steps, 1e-10, 0.1, must_fit=True)
+
+
+_layer_by_layer = (
+    *(
+        newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
+        for epsilon in (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+    ),
+    *(tied_layers(tolerance) for tolerance in (1.0, 2.0, 4.0)),
+    tied_layers(4.0, steps=3),
+)
+GAUSS_NEWTON = {
+    Family.FLAT_VEL: Recipe(
+        (
+            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8),
+            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9),
+            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9),
+            tied_layers(1.0, steps=3),
+            tied_layers(1.0, steps=3),
+        ),
+        round=True,
+    ),
+    # a share is that of the misfit's noise: some 0.3 of the prior's energy at the solution, over
+    # the number of samples of a record
+    Family.STYLE_A: Recipe(
+        (newton(style_a_modes, unit_modes, weight=1e-15, share=0.001),) * 6, round=False
+    ),
+    Family.STYLE_B: Recipe(
+        (newton(every_cell, rough, weight=1e-15, share=0.004),) * 8, round=False
+    ),
+    Family.TWO_VELOCITY: Recipe(_layer_by_layer, round=True),
+    Family.LAYERED: Recipe(_layer_by_layer, round=True),
 }
 
-METHODS = {"auto": AUTO, "lbfgs": PUBLISHED}
+METHODS = {"auto": GAUSS_NEWTON, "gauss-newton": GAUSS_NEWTON, "lbfgs": PUBLISHED}

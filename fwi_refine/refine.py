@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fwi_refine.classify import Family, classify
-from fwi_refine.misfit import DataMisfit
+from fwi_refine.misfit import DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm
 from fwi_refine.optimise import gauss_newton_step, lbfgs, levenberg_marquardt
 from fwi_refine.priors import Priors
@@ -35,12 +35,12 @@ ROUNDED_FIT = 1e-4
 class Refined:
     """A refined sample. Velocities in m/s; misfits are rms, in the unit of the record.
 
-    status: "refined", "unchanged" (nothing better was found, velocity is the start: the prediction,
-    brought within the survey's bounds) or
-    "failed" (the start cannot be simulated; reason says why). objective_*: mean square misfit plus
+    status: "refined", "unchanged" (nothing better was found; velocity is the start, that is the
+    prediction brought within the survey's bounds) or "failed" (the start cannot be simulated;
+    reason says why). objective_*: mean square misfit plus
     weighted prior of the recipe's first stage. evaluations: simulations of misfit and gradient;
-    a misfit alone counts as one, a column of the Jacobian as one, a product with the Gauss-Newton
-    matrix as two.
+    a misfit alone counts as one, a product with the Gauss-Newton matrix as two, a Jacobian as
+    misfit.py says.
     """
 
     velocity: np.ndarray  # (nz, nx) float64
@@ -129,7 +129,9 @@ class _Run:
         for stage in self.recipe.stages:
             if self.exhausted():
                 break
-            v, vmin = self.minimise(stage, v, vmin)
+            found, found_vmin = self.minimise(stage, v, vmin)
+            if not stage.must_fit or self.misfit(found, found_vmin) <= 4 * self.misfit(v, vmin):
+                v, vmin = found, found_vmin
         if self.exhausted():
             self.flags.append("stopped early")
         misfit = self.misfit(v, vmin)
@@ -166,14 +168,25 @@ class _Run:
         """Map and vmin after one stage."""
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(self.priors), parameters)
-        objective = DataMisfit(self.simulator, parameters, self.record) + stage.weight * prior
+        misfit = DataMisfit(self.simulator, parameters, self.record)
+        x = parameters.from_velocity(v, vmin)
+        weight, objective = stage.weight, misfit
+        if stage.share:
+            now = misfit(x)
+            self.evaluations += 1
+            self.left -= 1
+            weight = max(weight, stage.share * now / prior(x))
+            objective = misfit + weight * VminTie(v.min())
+        objective = objective + weight * prior
+
+        if self.exhausted():
+            return v, vmin
 
         def callback(result):
             target = stage.misfit_target
-            fits = target is not None and result.value - stage.weight * prior(result.x) < target
+            fits = target is not None and result.value - weight * prior(result.x) < target
             return fits or self.should_stop()
 
-        x = parameters.from_velocity(v, vmin)
         limit = None if math.isinf(self.left) else int(self.left)
         if stage.method == "gauss-newton-step":
             result = gauss_newton_step(
@@ -185,7 +198,7 @@ class _Run:
                 x,
                 max_iterations=stage.max_iterations,
                 max_evaluations=limit,
-                hessian_cost=parameters.size,
+                hessian_cost=misfit.hessian_cost(),
                 retract=parameters.retract,
                 callback=callback,
             )

@@ -73,7 +73,7 @@ def refine():
     import csv
 
     def call(predictions, records, out, *more) -> Refined:
-        arguments = [predictions, records, "--out", out, "--max-evaluations", EVALUATIONS, *more]
+        arguments = [predictions, records, "--out", out, *QUICK, *more]
         code = run([str(a) for a in arguments])
         maps, rows = None, []
         if Path(out).exists():
@@ -86,6 +86,7 @@ def refine():
 
 
 EVALUATIONS = 2
+QUICK = ("--method", "lbfgs", "--max-evaluations", EVALUATIONS)
 
 
 @pytest.fixture(scope="session")

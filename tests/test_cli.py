@@ -70,7 +70,7 @@ def test_listed_names_are_those_of_the_modules():
         (["p.npy", "s", "--out", "x.npy", "--shard", "0/4"], "expected I/N with 1 <= I <= N"),
         (["p.npy", "s", "--out", "x.npy", "--family", "flat"], "is not one of 'auto'"),
         (["p.npy", "s", "--out", "x.npy", "--limit", "0"], "is not in the range x>=1"),
-        (["p.npy", "s", "--out", "x.npy", "--method", "gauss-newton"], "is not one of 'auto'"),
+        (["p.npy", "s", "--out", "x.npy", "--method", "newton"], "is not one of 'auto'"),
     ],
 )
 def test_usage_errors(arguments, words, capsys):

@@ -10,6 +10,9 @@ from fwi_refine.errors import SampleError
 
 log = logging.getLogger(__name__)
 
+# A Gauss-Newton step takes as long as this many evaluations of misfit and gradient.
+STEP = 50
+
 
 def print_plan(inputs, settings, jobs) -> int:
     """Reads and classifies every sample; CSV on stdout, a summary on stderr. Writes no file.
@@ -38,7 +41,10 @@ def print_plan(inputs, settings, jobs) -> int:
     writer.writerow(["family", "samples", "stages", "evaluations_at_most", "seconds_at_most"])
     for family in sorted(counts):
         stages = METHODS[settings.method][family].stages
-        evaluations = sum(stage.max_iterations for stage in stages)
+        evaluations = sum(
+            stage.max_iterations * (STEP if stage.method == "levenberg-marquardt" else 1)
+            for stage in stages
+        )
         evaluations = min(evaluations, settings.max_evaluations or evaluations)
         each = min(evaluations * seconds, settings.time_budget or float("inf"))
         needed = counts[family] * each

@@ -109,16 +109,22 @@ class NativeKernel:
         self._run("forward", alpha, [self._in(alpha), self._in64(vmin), record])
         return record
 
-    def wavefields(self, alpha, vmin):
+    def wavefields(self, alpha, vmin, out=None):
         """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
+        frames, stride, offset = (ctypes.c_int32() for _ in range(3))
+        layout = map(ctypes.byref, (self._call(alpha), frames, stride, offset))
+        self._library.fwi_frame_layout(*layout)
         samples, rows, cols = alpha.shape
-        halo = self._library.fwi_halo()
-        call = self._call(1)
-        stride = self._frame_bytes(call) // (call.threads * self._n_frames * rows * self._real)
-        shape = (samples, self._sizes["shots"], self._n_frames, rows, stride)
-        frames = torch.zeros(shape, dtype=self._dtype)  # the kernel leaves out what is zero
-        self._run("fields", alpha, [self._in(alpha), self._in64(vmin), frames])
-        return frames[..., halo : halo + cols]
+        shape = (samples, self._trace_shape[0], frames.value, rows, stride.value)
+        # what is zero is not written
+        if out is None:
+            fields = torch.zeros(shape, dtype=self._dtype)
+        elif tuple(out.shape) == (*shape[:-1], cols):
+            fields = out.zero_().as_strided(shape, out.stride(), 0)
+        else:
+            raise ValueError(f"out of shape {tuple(out.shape)}: expected {(*shape[:-1], cols)}")
+        self._run("fields", alpha, [self._in(alpha), self._in64(vmin), fields])
+        return fields[..., offset.value : offset.value + cols]
 
     def tangent(self, alpha, vmin, dalpha, dvmin):
         """Change of the records, to first order, for a change of alpha and of vmin."""
@@ -162,12 +168,15 @@ class NativeKernel:
     def _in64(self, tensor):
         return tensor.detach().to("cpu", torch.float64).contiguous()
 
-    def _run(self, function, alpha, tensors):
-        call = _Call(
+    def _call(self, alpha):
+        return _Call(
             samples=alpha.shape[0],
             **self._sizes,
             **{name: array.ctypes.data for name, array in self._arrays.items()},
         )
+
+    def _run(self, function, alpha, tensors):
+        call = self._call(alpha)
         entry = getattr(self._library, f"fwi_{function}_{self._suffix}")
         with self._lock:
             tensors = [self._frames(call) if t is FRAMES else t for t in tensors]

@@ -71,6 +71,16 @@ class Simulator:
         alpha, vmin = self._medium(v, vmin)
         return self._kernel.forward(alpha, vmin)
 
+    def wavefields(self, v, vmin=None, out=None):
+        """Every k-th wavefield p[k], p[2k], ... before the last step, k the imaging step.
+
+        (B, shots, frames, rows, columns) on the padded grid; p[n] is what row n - 1 of a record
+        was taken from. In a survey without receivers nothing is left out; with receivers the
+        compiled kernel leaves zeros where nothing can reach one of them any more. out: an earlier
+        result of the same shape, or of one sample and more shots cut to this shape, to overwrite.
+        """
+        return self._kernel.wavefields(*self._medium(v, vmin), out)
+
     def tangent(self, v, dv, vmin=None, dvmin=None):
         """J dv: change of the records, to first order, for changes dv of v and dvmin of vmin.
 

@@ -58,6 +58,12 @@ class ReferenceKernel:
         record, _ = self._propagate(alpha, vmin, store=False)
         return record
 
+    def wavefields(self, alpha, vmin, out=None):
+        """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
+        del out
+        _, frames = self._propagate(alpha, vmin, store=True)
+        return torch.stack(list(frames.values()), dim=2)
+
     def tangent(self, alpha, vmin, dalpha, dvmin):
         """Change of the records, to first order, for a change of alpha and of vmin."""
         alpha, kappa = self._coefficients(alpha, vmin)
@@ -120,12 +126,14 @@ class ReferenceKernel:
         alpha, kappa = self._coefficients(alpha, vmin)
         u = u.detach().to(alpha)
         shots, (rows, cols) = range(len(self._sources)), self._sources.T
-        at_receivers = self._receivers[:, 0], self._receivers[:, 1]
+        at_receivers = self._receivers[:, 0] * alpha.shape[-1] + self._receivers[:, 1]
+        at_receivers_alpha = alpha.flatten(2)[:, :, at_receivers]
         mu = following = torch.zeros_like(alpha).repeat(1, len(self._sources), 1, 1)
         image, by_damping = torch.zeros_like(alpha), torch.zeros_like(alpha)
         for n in reversed(range(self._n_steps)):
             before = mu + (1 - kappa) * (mu - following) + alpha * laplacian(mu)
-            before[:, :, *at_receivers] += alpha[:, :, *at_receivers] * u[:, :, n]
+            # receivers may stand at the same place: their shares add up
+            before.flatten(2).index_add_(2, at_receivers, at_receivers_alpha * u[:, :, n])
             mu, following = before, mu  # mu[n+1] and mu[n+2]
             for_sources = self._wavelet[n] * mu[:, shots, rows, cols]
             image[:, 0].index_put_(

@@ -55,7 +55,7 @@ static void NAME(update_row)(const NAME(Medium) *m, const Shot *s, REAL *restric
     const REAL *restrict alpha = NAME(row)(s, m->alpha, r);
     const REAL *restrict column_decay = m->column_decay, *restrict between = m->between;
     const REAL kappa_row = m->kappa_row[r];
-    for (int c = first; c < last; c++) {
+    for (ptrdiff_t c = first; c < last; c++) {
         const REAL laplacian = FWI_ROW_LAPLACIAN(p, up2, up1, down1, down2, c);
         old[c] = FWI_STEP(p[c], old[c], FWI_DECAY(m, c), alpha[c], laplacian);
     }
@@ -76,7 +76,7 @@ static void NAME(update_tangent_row)(const NAME(Medium) *m, const Shot *s, REAL 
     const REAL *restrict dalpha = NAME(row)(s, dalpha_field, r);
     const REAL *restrict column_decay = m->column_decay, *restrict between = m->between;
     const REAL kappa_row = m->kappa_row[r];
-    for (int c = first; c < last; c++) {
+    for (ptrdiff_t c = first; c < last; c++) {
         const REAL decay = FWI_DECAY(m, c);
         const REAL own = FWI_ROW_LAPLACIAN(dp, dup2, dup1, ddown1, ddown2, c);
         const REAL driving = FWI_ROW_LAPLACIAN(p, up2, up1, down1, down2, c);
@@ -98,11 +98,11 @@ static double NAME(image_row)(const NAME(Medium) *m, const Shot *s, REAL *gradie
     const REAL *restrict column_decay = m->column_decay, *restrict between = m->between;
     REAL *restrict gradient = NAME(row)(s, gradient_field, r);
     const REAL kappa_row = m->kappa_row[r];
-    for (int c = first; c < last; c++)
+    for (ptrdiff_t c = first; c < last; c++)
         gradient[c] += weight * mu[c] * FWI_ROW_LAPLACIAN(p, up2, up1, down1, down2, c);
     REAL damped = 0;
 #pragma omp simd reduction(+ : damped)
-    for (int c = first; c < last; c++)
+    for (ptrdiff_t c = first; c < last; c++)
         damped += ((REAL)1 - FWI_DECAY(m, c)) * p[c] * (mu_next[c] - mu[c]) / alpha[c];
     return (double)weight * damped;
 }
@@ -120,7 +120,7 @@ static void NAME(clear_leavers)(const Shot *s, REAL *field, int from, int to)
         if (keep_first <= first && keep_last >= last)
             continue;
         REAL *row = NAME(row)(s, field, r);
-        for (int c = first; c < last; c++)
+        for (ptrdiff_t c = first; c < last; c++)
             if (c < keep_first || c >= keep_last)
                 row[c] = 0;
         NAME(wrap)(row, s->cols);

@@ -147,10 +147,13 @@ static int stride_of(const Call *call)
     return (call->cols + HALO - 1) / HALO * HALO + 2 * HALO;
 }
 
-/* Where a row begins in a stored wavefield. */
-int fwi_halo(void)
+/* How the wavefields of one shot are stored: (frames, rows, stride), and at which column of a row
+ * the grid begins. */
+void fwi_frame_layout(const Call *call, int32_t *frames, int32_t *stride, int32_t *offset)
 {
-    return HALO;
+    *frames = (call->n_steps - 1) / call->every;
+    *stride = stride_of(call);
+    *offset = HALO;
 }
 
 /* Bytes of scratch that a gradient needs to keep wavefields in, for all threads together. */

@@ -1,0 +1,245 @@
+"""The Jacobian by reciprocity is that of the tangent: every kind of cell, vmin, and J^T."""
+
+import dataclasses
+import sys
+
+import pytest
+import torch
+
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave import Simulator, jacobian
+from fwi_refine.wave.native import load
+
+NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
+KERNELS = [pytest.param("native", marks=NATIVE), "reference"]
+POINTS = ((1, 0), (1, 34), (1, 50), (1, 69))
+REAL = dataclasses.replace(OPENFWI, sources=POINTS[:2], receivers=POINTS)
+# one source where no receiver stands, one inside the map; a receiver in the band, and one twice
+SMALL = Survey(
+    shape=(12, 15),
+    n_steps=331,
+    absorbing_cells=16,
+    sources=((1, 3), (6, 9)),
+    receivers=((1, 0), (1, 3), (2, 14), (-2, 5), (1, 0)),
+)
+CELLS = {
+    "interior": (35, 30),
+    "shallow": (3, 50),
+    "deep": (60, 12),
+    "top edge": (0, 25),
+    "left edge": (33, 0),
+    "bottom edge": (69, 40),
+    "right edge": (40, 69),
+    "top corner": (0, 0),
+    "bottom corner": (69, 69),
+    "source": (1, 34),
+    "source at an edge": (1, 0),
+    "receiver": (1, 50),
+}
+SINGLE, SMOOTH, VMIN = 2e-3, 7e-4, 2e-3
+TRANSPOSE = 1e-4
+
+
+def textured(survey=OPENFWI, seed=0, rough=150.0, step=800.0):
+    """Depth trend, a dipping contrast, and texture that changes from cell to cell."""
+    generator = torch.Generator().manual_seed(seed)
+    nz, nx = survey.shape
+    depth, column = torch.meshgrid(torch.arange(nz), torch.arange(nx), indexing="ij")
+    v = 1900 + 1300 * depth / nz + step * (depth / nz + 0.3 * column / nx > 0.6)
+    v = v + rough * torch.randn(nz, nx, generator=generator)
+    return v.double().clamp(1500, 4500)
+
+
+def smooth_change(survey, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, 1, 6, 6, generator=generator, dtype=torch.float64)
+    size = {"size": survey.shape, "mode": "bicubic", "align_corners": True}
+    return torch.nn.functional.interpolate(coarse, **size)[0, 0]
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+def column(full, cell):
+    nx = full.survey.shape[1]
+    index = -1 if cell is None else cell[0] * nx + cell[1]
+    return full.expand(full.matrix[:, index])
+
+
+def tangent(simulator, v, vmin, dv=None, dvmin=0.0):
+    dv = torch.zeros_like(v) if dv is None else dv
+    dvmin = torch.tensor([dvmin], dtype=torch.float64)
+    return simulator.tangent(v[None], dv[None], vmin[None], dvmin)[0]
+
+
+def unit(v, cell):
+    dv = torch.zeros_like(v)
+    dv[cell] = 1.0
+    return dv
+
+
+@pytest.fixture(scope="module")
+def real():
+    """(v, vmin, Jacobian, simulator) on the real grid, for two shots and four receivers."""
+    v = textured()
+    vmin = 0.97 * v.min()
+    return v, vmin, jacobian(v, vmin, survey=REAL), Simulator(REAL)
+
+
+@NATIVE
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+def test_a_single_cell(real, cell):
+    v, vmin, full, simulator = real
+    assert relative(column(full, cell), tangent(simulator, v, vmin, unit(v, cell))) <= SINGLE
+
+
+@NATIVE
+def test_vmin_and_smooth_changes(real):
+    v, vmin, full, simulator = real
+    by_vmin = tangent(simulator, v, vmin, dvmin=1.0)
+    assert relative(column(full, None), by_vmin) <= VMIN
+    dv = smooth_change(OPENFWI)
+    change = tangent(simulator, v, vmin, dv)
+    assert relative(full.matvec(dv), change) <= SMOOTH
+    together = full.matvec(dv, dvmin=2.0)
+    assert relative(together, change + 2 * by_vmin) <= SMOOTH
+
+
+def transpose_errors(full, simulator, v, vmin, dv):
+    """Relative difference of J^T u from the adjoint's, u the residual of a map dv away."""
+    start = v + dv
+    u = (simulator.forward(start[None], vmin[None]) - simulator.forward(v[None], vmin[None]))[0]
+    by_v, by_vmin = simulator.adjoint(v[None], u[None], vmin[None])
+    found, found_vmin = full.rmatvec(u)
+    return relative(found, by_v[0]), float(abs(found_vmin / by_vmin[0] - 1))
+
+
+@NATIVE
+def test_transpose_against_the_adjoint(real):
+    v, vmin, full, _ = real
+    simulator = Simulator(REAL, imaging_step=1)
+    dv = 40 * smooth_change(OPENFWI, seed=5) + 30 * (textured(seed=7) - v) / 150
+    by_v, by_vmin = transpose_errors(full, simulator, v, vmin, dv)
+    assert by_v <= TRANSPOSE
+    assert by_vmin <= 1e-3
+
+
+@NATIVE
+def test_the_whole_survey():
+    """All 5 shots and 70 receivers: 3 GB."""
+    v = textured(seed=1)
+    full, simulator = jacobian(v), Simulator(imaging_step=1)
+    dv = 60 * smooth_change(OPENFWI, seed=5)
+    by_v, by_vmin = transpose_errors(full, simulator, v, v.min(), dv)
+    assert by_v <= TRANSPOSE
+    assert by_vmin <= 1e-3
+    assert relative(full.matvec(dv), tangent(simulator, v, v.min(), dv)) <= SMOOTH
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def small(request):
+    v = textured(SMALL, seed=2)
+    vmin = 0.9 * v.min()
+    full = jacobian(v, vmin, survey=SMALL, dtype=torch.float64, kernel=request.param)
+    return v, vmin, full, Simulator(SMALL, kernel=request.param, imaging_step=1)
+
+
+def test_columns_of_a_small_survey(small):
+    """With a source off the receivers, a receiver in the band and one that stands twice."""
+    v, vmin, full, simulator = small
+    # all cells, or some of every kind where it takes long
+    indices = range(0, v.numel(), 13 if simulator.kernel == "reference" else 1)
+    cells = torch.eye(v.numel(), dtype=v.dtype)[indices].unflatten(1, v.shape)
+    many = simulator.tangent(v.expand_as(cells), cells, vmin.expand(len(cells)))
+    for index, expected in zip(indices, many, strict=True):
+        assert relative(full.expand(full.matrix[:, index]), expected) <= SINGLE
+    assert relative(column(full, None), tangent(simulator, v, vmin, dvmin=1.0)) <= VMIN
+
+
+def test_transpose_of_a_small_survey(small):
+    v, vmin, full, simulator = small
+    by_v, by_vmin = transpose_errors(full, simulator, v, vmin, 30 * smooth_change(SMALL))
+    assert by_v <= TRANSPOSE
+    assert by_vmin <= 1e-3
+
+
+@NATIVE
+def test_kernels_agree():
+    v = textured(SMALL, seed=4)
+    native, reference = (
+        jacobian(v, survey=SMALL, dtype=torch.float64, kernel=k) for k in ("native", "reference")
+    )
+    assert relative(native.matrix, reference.matrix) <= 1e-10
+
+
+def test_keeping_more_wavefields_changes_little():
+    v = textured(SMALL, seed=4)
+    columns = [jacobian(v, survey=SMALL, dtype=torch.float64, every=k).matrix for k in (8, 3)]
+    # modes have signs that depend on how they are computed: compare what does not
+    found, expected = (x.T @ x for x in columns)
+    assert relative(found, expected) <= 1e-3
+
+
+def test_without_a_band():
+    """vmin scales nothing then: its column is zero, and the normal matrix stays finite."""
+    survey = dataclasses.replace(SMALL, absorbing_cells=0, sources=((1, 3),), receivers=((1, 9),))
+    v = textured(survey)
+    full, simulator = jacobian(v, survey=survey), Simulator(survey)
+    for cell in ((0, 0), (5, 5), (1, 3)):
+        expected = tangent(simulator, v, v.min(), unit(v, cell))
+        assert relative(column(full, cell), expected) <= SINGLE
+    assert float(full.matrix[:, -1].abs().max()) == 0.0
+    normal, scale = full.normal_matrix()
+    assert scale[-1] == 1.0
+    assert not normal[-1].any()
+
+
+def test_normal_matrix(small):
+    """It is J^T J of the full-rate record, definite, and consistent with a basis."""
+    _, _, full, _ = small
+    normal, scale = full.normal_matrix()
+    records = torch.stack([full.expand(x).flatten() for x in full.matrix.T])
+    assert relative(normal * scale * scale[:, None], records @ records.T) <= 1e-12
+    assert torch.allclose(normal.diagonal(), torch.ones(len(scale), dtype=torch.float64))
+    assert torch.equal(normal, normal.T)
+    assert torch.linalg.eigvalsh(normal)[0] > -1e-13 * len(scale)
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.randn(len(scale), 7, generator=generator, dtype=torch.float64)
+    some, some_scale = full.normal_matrix(basis)
+    expected = basis.T @ (normal * scale * scale[:, None]) @ basis
+    assert relative(some * some_scale * some_scale[:, None], expected) <= 1e-12
+
+
+def test_normal_matrix_of_float32_in_pieces(monkeypatch):
+    """Pieces of rows and columns add up; sums are in float64 though J is in float32."""
+    full = jacobian(textured(SMALL), survey=SMALL, dtype=torch.float32)
+    module = sys.modules[type(full).__module__]
+    monkeypatch.setattr(module, "ROWS", 37)
+    monkeypatch.setattr(module, "COLUMNS", 41)
+    normal, scale = full.normal_matrix()
+    exact = full.matrix.double().T @ full.matrix.double()
+    assert relative(normal * scale * scale[:, None], exact) <= 1e-13
+
+
+def test_projection(small):
+    """Rows are coefficients of an orthonormal basis that holds what tangents make."""
+    v, vmin, full, simulator = small
+    y = torch.randn(len(full.matrix), dtype=torch.float64)
+    assert torch.allclose(full.project(full.expand(y)), y)
+    record = tangent(simulator, v, vmin, smooth_change(SMALL))
+    assert relative(full.expand(full.project(record)), record) <= SMOOTH
+
+
+def test_wrong_input_is_named():
+    v = textured(SMALL)
+    with pytest.raises(ValueError, match=r"velocity of shape \(1, 12, 15\): expected \(12, 15\)"):
+        jacobian(v[None], survey=SMALL)
+    with pytest.raises(ValueError, match="every 9: expected 1 to 8"):
+        jacobian(v, survey=SMALL, every=9)
+    v[3, 3] = float("nan")
+    with pytest.raises(ValueError, match="velocity is not finite and positive"):
+        jacobian(v, survey=SMALL)
+    full = jacobian(textured(SMALL), survey=SMALL)
+    with pytest.raises(ValueError, match=r"expected \(2, 331, 5\)"):
+        full.project(torch.zeros(2, 330, 5))
