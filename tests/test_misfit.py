@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
+from helpers import taylor_test
 
-from fwi_refine.misfit import DataMisfit
+import fwi_refine.misfit
+from fwi_refine.misfit import DataMisfit, VminTie
 from fwi_refine.parameters import Full, Modes, Regions, Rows
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
-from tests.helpers import taylor_test
 
 SURVEY = Survey(
     shape=(8, 10),
@@ -100,3 +101,28 @@ def test_another_survey_is_another_misfit():
     other = DataMisfit(shorter, misfit.parameters, misfit._record[0])(x)
     assert other > 0
     assert other != misfit(x)
+
+
+@pytest.mark.parametrize("few", [1000, 0])
+def test_gauss_newton_matrix(parameters, few, monkeypatch):
+    """From columns or from the full Jacobian, it is what the products with it say."""
+    monkeypatch.setattr(fwi_refine.misfit, "FEW_UNKNOWNS", few)
+    misfit, x, _ = misfit_near(parameters)
+    hessian = misfit.hessian(x)
+    assert torch.equal(hessian, hessian.T) or torch.allclose(hessian, hessian.T, rtol=1e-12)
+    for seed in (1, 2):
+        dx = random(x.numel(), seed=seed)
+        wanted = misfit.hessian_product(x, dx)
+        assert (hessian @ dx - wanted).norm() <= 5e-3 * wanted.norm()
+
+
+def test_the_tie_of_vmin():
+    x = torch.tensor([2000.0, 1560.0], dtype=torch.float64)
+    tie = VminTie(1500.0)
+    assert tie(x) == pytest.approx(4.0)
+    order = taylor_test(tie.value_and_gradient, x, torch.ones_like(x), [8.0, 4.0, 2.0])
+    assert order == pytest.approx(2.0, abs=1e-6)
+    hessian = tie.hessian(x)
+    x[-1] -= tie.gradient(x)[-1] / hessian[-1, -1]
+    assert tie(x) == pytest.approx(0.0, abs=1e-12)
+    assert hessian.count_nonzero() == 1

@@ -120,6 +120,38 @@ def test_float32_maps_and_plain_numbers_are_taken(parameters):
     assert parameters.vmin(x) == 1500
 
 
+@kinds
+def test_a_retraction_is_the_step_to_first_order(parameters):
+    x = parameters.from_velocity(2500 + 300 * random(*SHAPE, seed=5), 1800.0)
+    dx = parameters.from_velocity(2500 + 300 * random(*SHAPE, seed=6), 1803.0) - x
+    for step in (1e-2, 1e-3):
+        off = parameters.velocity(parameters.retract(x, step * dx) - step * dx - x)
+        off = off - parameters.velocity(torch.zeros_like(x))
+        assert off.abs().max() <= 200 * step**2 * 4
+    assert parameters.vmin(parameters.retract(x, dx)) == pytest.approx(1803.0)
+
+
+@pytest.mark.parametrize("name", ["full", "rows", "regions"])
+def test_a_retraction_is_straight_in_squared_slowness(name):
+    """Modes are left out: they fit the retracted map, so it is not exactly straight."""
+    parameters = KINDS[name]
+    x = parameters.from_velocity(2500 + 300 * random(*SHAPE, seed=5), 1800.0)
+    dx = 50 * random(parameters.size, seed=7)
+    v, dv = parameters.velocity(x), parameters.tangent(dx)[0]
+    torch.testing.assert_close(
+        parameters.velocity(parameters.retract(x, dx)) ** -2, v**-2 - 2 * v**-3 * dv
+    )
+    far = parameters.retract(x, 1e5 * dx.abs())
+    assert not torch.isfinite(parameters.velocity(far)).all()
+
+
+@kinds
+def test_the_matrix_is_the_tangent(parameters):
+    dx = random(parameters.size, seed=8)
+    dv, dvmin = parameters.tangent(dx)
+    torch.testing.assert_close(parameters.matrix() @ dx, torch.cat((dv.flatten(), dvmin[None])))
+
+
 def test_what_a_prior_acts_on():
     for name, shape in {"full": SHAPE, "rows": (7,), "modes": (6,), "regions": SHAPE}.items():
         parameters = KINDS[name]

@@ -55,11 +55,16 @@ def load() -> ctypes.CDLL | None:
     if path is None or os.environ.get("FWI_REFINE_KERNEL") == "reference":
         return None
     try:
-        library = ctypes.CDLL(str(path))
-        library.fwi_frame_bytes.restype = ctypes.c_size_t
-        return library
+        return open_library(path)
     except OSError:
         return None
+
+
+def open_library(path) -> ctypes.CDLL:
+    """A kernel's library with its types declared. Raises OSError where it cannot be loaded."""
+    library = ctypes.CDLL(str(path))
+    library.fwi_frame_bytes.restype = ctypes.c_size_t
+    return library
 
 
 class NativeKernel:

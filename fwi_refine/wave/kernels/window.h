@@ -5,7 +5,7 @@
  * equation |grad T| = 1 / speed, first order upwind, fast sweeping: Zhao, Math. Comp. 74, 2005),
  * solved on blocks of COARSE x COARSE cells with the highest speed of each block. The times are
  * made early by a share (SLACK) and by PAD blocks in space: what is left out then is below the
- * rounding of float64 (tests/test_wave_windows.py compares with the full grid).
+ * rounding of float64 (tests/test_wave.py compares with the full grid).
  */
 #ifndef FWI_WINDOW_H
 #define FWI_WINDOW_H
