@@ -92,7 +92,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 family=settings.family,
                 method=settings.method,
                 max_evaluations=settings.max_evaluations,
-                should_stop=_deadline(settings.time_budget),
+                should_stop=_deadline(started, settings.time_budget),
                 simulator=_simulator(settings.survey, settings.threads),
             )
     except SampleError as error:
@@ -133,15 +133,7 @@ def _best_start(sample, settings):
     record = torch.as_tensor(sample.record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(survey, settings.threads)
     misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
-    return sample.starts[int(np.argmin(misfits))]
-
-
-def _deadline(time_budget):
-    """A function that says whether the budget, in seconds from now, is used up."""
-    if time_budget is None:
-        return None
-    end = time.monotonic() + time_budget
-    return lambda: time.monotonic() > end
+    return sample.starts[int(np.nanargmin(misfits))]
 
 
 def _failure(sample, reason) -> Outcome:

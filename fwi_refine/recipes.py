@@ -10,8 +10,10 @@ more unknown.
 `GAUSS_NEWTON` is the main method: Levenberg-Marquardt with the full Jacobian, steps straight in
 squared slowness. `PUBLISHED` is the method of the 2nd place of the Yale/UNC-CH competition
 (J. Cottaar, 2025): float64, L-BFGS with all pairs kept, vmin without a prior. It differs from what
-was published in one place: the closing Gauss-Newton step of Style A is solved by conjugate
-gradients, not from 1073 stored columns of the Jacobian.
+was published in this: the closing Gauss-Newton step of Style A is solved by conjugate gradients,
+not from 1073 stored columns of the Jacobian; the Gaussian processes are centred on 3000 m/s; maps
+outside the survey's velocity bounds are not visited; and a map is rounded only if its record still
+fits.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ import torch
 from fwi_refine.classify import Family, classify
 from fwi_refine.misfit import DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm
-from fwi_refine.optimise import gauss_newton_step, lbfgs, levenberg_marquardt
+from fwi_refine.optimise import Status, gauss_newton_step, lbfgs, levenberg_marquardt
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.recipes import COST_SCALE, METHODS, Recipe, Stage
@@ -86,6 +86,8 @@ def refine_sample(
     simulator = simulator or Simulator(survey)
     classification = classify(prediction, record, priors, survey)
     chosen = classification.family if family == "auto" else Family(family)
+    if method == "auto" and simulator.kernel == "reference":
+        method = "lbfgs"  # the 70 shots of one Jacobian would take the reference many minutes
     run = _Run(simulator, priors, record, METHODS[method][chosen], max_evaluations, should_stop)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     flags = [] if torch.equal(start, torch.from_numpy(prediction)) else ["start outside bounds"]
@@ -122,22 +124,19 @@ class _Run:
         # A parameterisation may not hold the start as it is; its misfit counts all the same.
         before = misfit_before + self.penalty(first, start, vmin)
         if not math.isfinite(before):
-            return numbers | self._unchanged(
-                misfit_before, before, "failed", "its record is not finite"
-            )
-        v = start
-        for stage in self.recipe.stages:
-            if self.exhausted():
-                break
-            found, found_vmin = self.minimise(stage, v, vmin)
-            if not stage.must_fit or self.misfit(found, found_vmin) <= 4 * self.misfit(v, vmin):
-                v, vmin = found, found_vmin
-        if self.exhausted():
-            self.flags.append("stopped early")
+            reason = "the record simulated from the start does not have a finite misfit"
+            return numbers | self._finish("failed", misfit_before, before, before, reason)
+        v, vmin = self.run_stages(start, vmin)
         misfit = self.misfit(v, vmin)
-        if self.recipe.round:
-            v, vmin, misfit = self.rounded(v, vmin, misfit)
         after = misfit + self.penalty(first, v, vmin)
+        if self.recipe.round:
+            integers, minimum = v.round(), v.round().min()
+            rounded = self.misfit(integers, minimum)
+            total = rounded + self.penalty(first, integers, minimum)
+            if rounded <= max(ROUNDED_FIT**2, 4 * misfit) and total < before:
+                v, vmin, misfit, after = integers, minimum, rounded, total
+            else:
+                self.flags.append("not rounded: the record would fit worse")
         if not after < before:
             result = self._finish(
                 "unchanged", misfit_before, before, before, "nothing better than the start found"
@@ -149,9 +148,22 @@ class _Run:
             self.flags.append("poor fit")
         return numbers | result
 
-    def exhausted(self):
-        """Whether the evaluations are used up or the caller wants an end."""
-        return self.left <= 0 or self.should_stop()
+    def run_stages(self, v, vmin):
+        """Map and vmin after all stages, or after those that the budget allows."""
+        previous = reference = status = None
+        for stage in self.recipe.stages:
+            if stage is previous and status in (Status.CONVERGED, Status.STALLED):
+                continue  # the same again would find the same
+            if stage.must_fit and reference is None:
+                reference = self.misfit(v, vmin)
+            found, found_vmin, status = self.minimise(stage, v, vmin)
+            if not stage.must_fit or self.misfit(found, found_vmin) <= 4 * reference:
+                v, vmin = found, found_vmin
+            if status == Status.MAX_EVALUATIONS or self.should_stop():
+                self.flags.append("stopped early")
+                break
+            previous = stage
+        return v, vmin
 
     def _finish(self, status, misfit, before, after, reason=""):
         return {
@@ -165,22 +177,21 @@ class _Run:
         }
 
     def minimise(self, stage: Stage, v, vmin):
-        """Map and vmin after one stage."""
+        """Map, vmin and the optimiser's status after one stage; a stage that found nothing lower
+        leaves the map as it is, not as its parameterisation would have it."""
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(self.priors), parameters)
         misfit = DataMisfit(self.simulator, parameters, self.record)
         x = parameters.from_velocity(v, vmin)
         weight, objective = stage.weight, misfit
         if stage.share:
-            now = misfit(x)
-            self.evaluations += 1
-            self.left -= 1
-            weight = max(weight, stage.share * now / prior(x))
+            # a prior of almost nothing, as of a constant map, must not get a weight without bounds
+            weight = max(weight, stage.share * self.misfit(v, vmin) / max(prior(x), 1.0))
             objective = misfit + weight * VminTie(v.min())
         objective = objective + weight * prior
 
-        if self.exhausted():
-            return v, vmin
+        if self.left < 1:
+            return v, vmin, Status.MAX_EVALUATIONS
 
         def callback(result):
             target = stage.misfit_target
@@ -216,11 +227,14 @@ class _Run:
         self.iterations += result.iterations
         self.evaluations += result.evaluations
         self.left -= result.evaluations
-        return parameters.velocity(result.x), parameters.vmin(result.x)
+        if not result.iterations:
+            return v, vmin, result.status
+        return parameters.velocity(result.x), parameters.vmin(result.x), result.status
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""
         self.evaluations += 1
+        self.left -= 1
         record = torch.from_numpy(self.record)[None, :, : self.simulator.survey.n_steps]
         return float(self.simulator.misfit(v[None], record, vmin[None])[0])
 
@@ -229,12 +243,3 @@ class _Run:
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(self.priors), parameters)
         return stage.weight * prior(parameters.from_velocity(v, vmin))
-
-    def rounded(self, v, vmin, misfit):
-        """The map in integers with its own minimum as vmin, if the record still fits."""
-        integers = v.round()
-        found = self.misfit(integers, integers.min())
-        if found <= max(ROUNDED_FIT**2, 4 * misfit):
-            return integers, integers.min(), found
-        self.flags.append("not rounded: the record would fit worse")
-        return v, vmin, misfit

@@ -201,7 +201,7 @@ def test_a_dry_run_writes_nothing(made, tmp_path, capsys):
     rows = rows_of(captured.out)
     assert sum(int(row["samples"]) for row in rows) == 3
     assert {row["family"] for row in rows} <= set(options.FAMILIES)
-    assert {row["evaluations_at_most"] for row in rows} == {"10"}
+    assert {row["evaluations"] for row in rows} == {"10"}
     assert "3 samples to refine, 0 that would fail" in captured.err
     assert tree(made.folder) == before
     assert os.listdir(tmp_path) == []
@@ -220,7 +220,7 @@ def test_config_gives_defaults_and_knows_its_keys(made, tmp_path, capsys):
     assert run([*arguments, "--dry-run", "--limit", "1"]) == 0
     captured = capsys.readouterr()
     (row,) = rows_of(captured.out)
-    assert (row["samples"], row["evaluations_at_most"]) == ("1", "7")
+    assert (row["samples"], row["evaluations"]) == ("1", "7")
     assert captured.err == ""
     for text, words in (
         ("jobz = 2", "unknown key 'jobz', expected one of: candidate, device"),

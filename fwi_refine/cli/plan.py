@@ -10,17 +10,17 @@ from fwi_refine.errors import SampleError
 
 log = logging.getLogger(__name__)
 
-# A Gauss-Newton step takes as long as this many evaluations of misfit and gradient.
-STEP = 50
+# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of.
+STEP_COUNT, STEP_TIME = 17, 45
 
 
 def print_plan(inputs, settings, jobs) -> int:
     """Reads and classifies every sample; CSV on stdout, a summary on stderr. Writes no file.
 
-    The time is an upper bound: a measured gradient times the evaluations that are allowed.
+    An estimate: every stage with all its iterations, in multiples of a measured gradient.
     """
     from fwi_refine.classify import Family, classify
-    from fwi_refine.refine import METHODS
+    from fwi_refine.recipes import METHODS
 
     counts, failed = Counter(), 0
     for sample in inputs.samples():
@@ -38,21 +38,21 @@ def print_plan(inputs, settings, jobs) -> int:
     seconds = _seconds_per_evaluation(settings)
     total = 0.0
     writer = csv.writer(sys.stdout)
-    writer.writerow(["family", "samples", "stages", "evaluations_at_most", "seconds_at_most"])
+    writer.writerow(["family", "samples", "stages", "evaluations", "seconds"])
     for family in sorted(counts):
         stages = METHODS[settings.method][family].stages
-        evaluations = sum(
-            stage.max_iterations * (STEP if stage.method == "levenberg-marquardt" else 1)
-            for stage in stages
-        )
-        evaluations = min(evaluations, settings.max_evaluations or evaluations)
-        each = min(evaluations * seconds, settings.time_budget or float("inf"))
+        newton = sum(s.max_iterations for s in stages if s.method == "levenberg-marquardt")
+        other = sum(s.max_iterations for s in stages) - newton
+        evaluations = other + STEP_COUNT * newton
+        allowed = min(evaluations, settings.max_evaluations or evaluations)
+        each = (other + STEP_TIME * newton) * allowed / evaluations * seconds
+        each = min(each, settings.time_budget or each)
         needed = counts[family] * each
         total += needed
-        writer.writerow([family, counts[family], len(stages), evaluations, f"{needed:.0f}"])
+        writer.writerow([family, counts[family], len(stages), allowed, f"{needed:.0f}"])
     log.info(
-        "%d samples to refine, %d that would fail; at %.2f s an evaluation and %d jobs at most "
-        "%s. Nothing was written.",
+        "%d samples to refine, %d that would fail; at %.2f s an evaluation and %d jobs "
+        "about %s. Nothing was written.",
         sum(counts.values()),
         failed,
         seconds,

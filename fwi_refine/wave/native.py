@@ -82,6 +82,7 @@ class NativeKernel:
         if not self._library.fwi_has_openmp():
             self.name += " without OpenMP"
         self._dtype = dtype
+        self._threads = threads
         self._scratch = None
         self._lock = threading.Lock()  # one call at a time may use the scratch memory
         self._suffix = {torch.float32: "f32", torch.float64: "f64"}[dtype]
@@ -102,7 +103,6 @@ class NativeKernel:
             "n_receivers": len(survey.receivers),
             "n_steps": survey.n_steps,
             "every": every,
-            "threads": threads,
             "margin": survey.absorbing_cells,
             "narrow": int(narrow),
             "isa": self._library.fwi_best_isa(),
@@ -124,10 +124,13 @@ class NativeKernel:
         # what is zero is not written
         if out is None:
             fields = torch.zeros(shape, dtype=self._dtype)
-        elif tuple(out.shape) == (*shape[:-1], cols):
+        elif tuple(out.shape) == (*shape[:-1], cols) and out.dtype == self._dtype:
             fields = out.zero_().as_strided(shape, out.stride(), 0)
         else:
-            raise ValueError(f"out of shape {tuple(out.shape)}: expected {(*shape[:-1], cols)}")
+            raise ValueError(
+                f"out of shape {tuple(out.shape)} and {out.dtype}: expected "
+                f"{(*shape[:-1], cols)} and {self._dtype}"
+            )
         self._run("fields", alpha, [self._in(alpha), self._in64(vmin), fields])
         return fields[..., offset.value : offset.value + cols]
 
@@ -174,8 +177,10 @@ class NativeKernel:
         return tensor.detach().to("cpu", torch.float64).contiguous()
 
     def _call(self, alpha):
+        tasks = alpha.shape[0] * self._sizes["shots"]
         return _Call(
             samples=alpha.shape[0],
+            threads=min(self._threads, tasks),  # each has scratch memory of its own
             **self._sizes,
             **{name: array.ctypes.data for name, array in self._arrays.items()},
         )
@@ -193,10 +198,9 @@ class NativeKernel:
 
     def _frames(self, call):
         """Scratch for wavefields, kept: touching fresh memory costs a quarter of a gradient."""
-        if self._scratch is None:
-            size_of_real = torch.empty(0, dtype=self._dtype).element_size()
-            n_bytes = self._library.fwi_frame_bytes(
-                ctypes.byref(call), ctypes.c_size_t(size_of_real)
-            )
-            self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
+        size = self._library.fwi_frame_bytes(
+            ctypes.byref(call), ctypes.c_size_t(self._dtype.itemsize)
+        )
+        if self._scratch is None or self._scratch.numel() < size:
+            self._scratch = torch.empty(size, dtype=torch.uint8)
         return self._scratch

@@ -5,6 +5,7 @@ edge cell whose value it took. vmin, the velocity that scales the damping, is th
 map unless it is given: in an inversion it is an unknown of its own, as min(v) is not smooth.
 """
 
+import functools
 import os
 import warnings
 
@@ -160,6 +161,11 @@ class _Simulate(torch.autograd.Function):
         return by_v.to(v), by_vmin.to(vmin), None
 
 
+@functools.lru_cache(maxsize=2)
+def _default_simulator(dtype):
+    return Simulator(dtype=dtype)
+
+
 def simulate(v, vmin=None, simulator: Simulator | None = None):
     """Records of velocity maps v, (B, nz, nx) m/s or (nz, nx), differentiable by v and vmin.
 
@@ -168,7 +174,7 @@ def simulate(v, vmin=None, simulator: Simulator | None = None):
     where v has none. A network can be trained through it.
     """
     batched = v if v.ndim == 3 else v[None]
-    simulator = simulator or Simulator(dtype=v.dtype)
+    simulator = simulator or _default_simulator(v.dtype)
     vmin = batched.amin(dim=(1, 2)) if vmin is None else torch.as_tensor(vmin).reshape(-1)
     record = _Simulate.apply(batched, vmin, simulator)
     return record if v.ndim == 3 else record[0]

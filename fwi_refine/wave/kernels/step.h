@@ -6,7 +6,7 @@
  *   p[n+1] = (2 - kappa) p[n] - (1 - kappa) p[n-1] + alpha L p[n]
  *   L p    = 2 c1 p + c2 N1 + c3 N2,   c1 = -5/2, c2 = 4/3, c3 = -1/12
  *
- * with alpha = (v dt / dx)^2, kappa = vmin * damping * dt, and N1, N2 the sums of the four
+ * with alpha = (v dt / dx)^2, kappa = vmin * damping, the damping per step, and N1, N2 the sums of the four
  * neighbours at distance 1 and 2. L is symmetric, so with mu = alpha * lambda the adjoint
  * recursion is this same update run backwards in time.
  *
@@ -15,12 +15,6 @@
  */
 #ifndef FWI_STEP_H
 #define FWI_STEP_H
-
-#ifdef __CUDACC__
-#define FWI_INLINE __host__ __device__ __forceinline__
-#else
-#define FWI_INLINE static inline __attribute__((always_inline))
-#endif
 
 /* L p from the centre and the sums of its neighbours at distance 1 and 2. */
 #define FWI_LAPLACIAN(REAL, centre, near, far) \
