@@ -156,9 +156,13 @@ class _Run:
                 continue  # the same again would find the same
             if stage.must_fit and reference is None:
                 reference = self.misfit(v, vmin)
+                self.left -= 1
             found, found_vmin, status = self.minimise(stage, v, vmin)
-            if not stage.must_fit or self.misfit(found, found_vmin) <= 4 * reference:
-                v, vmin = found, found_vmin
+            if stage.must_fit:
+                self.left -= 1
+                if self.misfit(found, found_vmin) > 4 * reference:
+                    found, found_vmin = v, vmin
+            v, vmin = found, found_vmin
             if status == Status.MAX_EVALUATIONS or self.should_stop():
                 self.flags.append("stopped early")
                 break
@@ -187,6 +191,7 @@ class _Run:
         if stage.share:
             # a prior of almost nothing, as of a constant map, must not get a weight without bounds
             weight = max(weight, stage.share * self.misfit(v, vmin) / max(prior(x), 1.0))
+            self.left -= 1
             objective = misfit + weight * VminTie(v.min())
         objective = objective + weight * prior
 
@@ -234,7 +239,6 @@ class _Run:
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""
         self.evaluations += 1
-        self.left -= 1
         record = torch.from_numpy(self.record)[None, :, : self.simulator.survey.n_steps]
         return float(self.simulator.misfit(v[None], record, vmin[None])[0])
 
