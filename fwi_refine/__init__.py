@@ -1,0 +1,1 @@
+"""fwi-refine: refines predicted velocity maps by full-waveform inversion of their records."""

@@ -40,7 +40,7 @@ def main():
     }
     print("| imaging every | " + " | ".join(residuals) + " |\n|---|---|---|")
     wanted = {name: exact.adjoint(v, u)[0] for name, u in residuals.items()}
-    for every in (3, 5, 6, 8):
+    for every in (3, 5, 6, 7, 8):
         simulator = Simulator(threads=options.threads, imaging_step=every)
         errors = [
             ((simulator.adjoint(v, u)[0] - wanted[name]).norm() / wanted[name].norm()).item()

@@ -55,7 +55,16 @@ class Running:
             source = f"{made.seismic}/{made.ids[k % 3]}.npy"
             os.symlink(source, folder / "seismic" / f"{k:02d}.npy")
         command = [sys.executable, "-c", "from fwi_refine.cli import main; main()"]
-        arguments = ["p.npy", "seismic", "--out", "o.npy", "--time-budget", "1.5"]
+        arguments = [
+            "p.npy",
+            "seismic",
+            "--out",
+            "o.npy",
+            "--method",
+            "lbfgs",
+            "--time-budget",
+            "1.5",
+        ]
         self.folder = folder
         self.terminal, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 120))

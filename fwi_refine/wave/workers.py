@@ -14,8 +14,9 @@ def one_thread_each(threads: int):
     Here the work is cut into fixed pieces, and each is done by one thread, whichever it is.
     """
     before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run does not wait for what is queued
         torch.set_num_threads(before)
