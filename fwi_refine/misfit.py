@@ -5,7 +5,7 @@ import math
 import torch
 
 from fwi_refine.objective import Objective
-from fwi_refine.parameters import Parameters
+from fwi_refine.parameters import Full, Parameters
 from fwi_refine.wave import Simulator, jacobian
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
@@ -55,11 +55,9 @@ class DataMisfit(Objective):
         v, vmin = self._medium(x)
         samples = self._record.numel()
         if x.numel() > FEW_UNKNOWNS:
-            every_cell = x.numel() == v.numel() + 1
+            basis = None if isinstance(self.parameters, Full) else self.parameters.matrix()
             full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
-            unit, scale = full.normal_matrix(
-                None if every_cell else self.parameters.matrix(), self.simulator.threads
-            )
+            unit, scale = full.normal_matrix(basis, self.simulator.threads)
             return unit * scale * scale[:, None] * (2.0 / samples)
         if self._single is None:
             self._single = Simulator(self.simulator.survey, torch.float32, **self._how())
