@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Samples at a time, each in a process of its own of up to 5 GB; 0: one for each core.",
+    help="Samples at a time, each in a process of its own of up to 6 GB; 0: one for each core.",
 )
 @click.option(
     "--max-evaluations",
