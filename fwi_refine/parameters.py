@@ -16,8 +16,8 @@ import abc
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+
+from fwi_refine.areas import connected_areas
 
 
 class Parameters(abc.ABC):
@@ -213,14 +213,8 @@ class Regions(Parameters):
         """
         device = v.device if isinstance(v, torch.Tensor) else None
         v = torch.as_tensor(v).detach().cpu().numpy()
-        cell = np.arange(v.size).reshape(v.shape)
-        down, right = (np.abs(np.diff(v, axis=axis)) < tolerance for axis in (0, 1))
-        ends = (
-            np.concatenate((cell[:-1][down], cell[:, :-1][right])),
-            np.concatenate((cell[1:][down], cell[:, 1:][right])),
-        )
-        ties = coo_matrix((np.ones(ends[0].size, dtype=np.int8), ends), shape=(v.size, v.size))
-        labels = connected_components(ties, directed=False)[1].reshape(v.shape)
+        # "less than": at most the largest number below the tolerance
+        labels = connected_areas(v, np.nextafter(np.float64(tolerance), -np.inf))
         return cls(torch.as_tensor(labels, device=device))
 
     def expand(self, c):

@@ -11,11 +11,11 @@ import torch
 from click.testing import CliRunner
 
 from fwi_refine import priors
+from fwi_refine.areas import connected_areas
 from fwi_refine.classify import (
     OPENFWI_FAMILIES,
     Family,
     classify,
-    connected_areas,
     fit_routing,
     measure_map,
     separate,

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top. A new module needs a place here.
 LAYERS = (
     {"version", "errors"},
-    {"survey"},
+    {"survey", "areas"},
     {"validate", "wave"},
     {"priors", "optimise", "parameters", "objective", "misfit"},
     {"classify"},
