@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fwi_refine.known_cells import source_velocities
 from fwi_refine.survey import OPENFWI
 from fwi_refine.validate import check_record
 from fwi_refine.wave import Simulator
@@ -81,21 +82,6 @@ def _seconds(work, repeats=2) -> float:
         work()
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def source_velocities(record, survey=OPENFWI) -> np.ndarray:
-    """Velocity of the map at each source that stands at a receiver, m/s; NaN where it does not.
-
-    The first row of a record there is (v dt)^2 w[0], and no wave has come back yet. NaN as well
-    where the sign of that row is not the sign of w[0].
-    """
-    ratio = np.full(len(survey.sources), np.nan)
-    for shot, source in enumerate(survey.sources):
-        if source in survey.receivers:
-            trace = record[shot, :, survey.receivers.index(source)]
-            ratio[shot] = float(trace[0]) / survey.wavelet[0]
-    with np.errstate(invalid="ignore"):
-        return np.sqrt(ratio) / survey.dt
 
 
 def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:

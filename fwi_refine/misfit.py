@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from fwi_refine.objective import Objective
+from fwi_refine.objective import Objective, SumOfSquaredResiduals
 from fwi_refine.parameters import Full, Parameters
-from fwi_refine.wave import Simulator, jacobian
+from fwi_refine.wave import Simulator, jacobian, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
 COLUMNS = 16  # of the Jacobian, simulated at a time
@@ -27,7 +27,6 @@ class DataMisfit(Objective):
     def __init__(self, simulator: Simulator, parameters: Parameters, record):
         self.simulator = simulator
         self.parameters = parameters
-        self._single = None  # a float32 simulator, made when it is needed
         steps = simulator.survey.n_steps
         self._record = torch.as_tensor(record)[None, :, :steps].to(torch.float64)
 
@@ -45,6 +44,56 @@ class DataMisfit(Objective):
             return torch.inf
         v, vmin = medium
         return float(self.simulator.misfit(v, self._record, vmin)[0])
+
+    def hessian_product(self, x, dx):
+        """Gauss-Newton Hessian times dx: 2 / N J^T J dx, by one tangent and one adjoint run."""
+        v, vmin = self._medium(x)
+        dv, dvmin = self.parameters.tangent(dx)
+        change = self.simulator.tangent(v, dv[None], vmin, dvmin[None])
+        by_v, by_vmin = self.simulator.adjoint(v, change, vmin)
+        product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
+        return product * (2.0 / change[0].numel())
+
+    def _medium(self, x):
+        """(v (1, nz, nx), vmin (1,)), or None where they are not physical."""
+        v, vmin = self.parameters.velocity(x), self.parameters.vmin(x)
+        slowest, fastest = self.simulator.survey.velocity_bounds
+        inside = bool(((v >= slowest) & (v <= fastest)).all()) and 0 < float(vmin) <= fastest
+        return (v[None], vmin[None]) if inside else None
+
+
+class BandMisfit(DataMisfit, SumOfSquaredResiduals):
+    """The misfit within the wavelet's band: mean((Q Q^T (s - d))^2), Q as in `wave.jacobian`.
+
+    No velocity map can change a record outside that band, so what is there is noise. It must not
+    reach the gradient: the adjoint correlates every few steps only, which folds high frequencies
+    onto the band, and near the floor of the data the Gauss-Newton solve blew that error up until
+    no step lowered the misfit.
+    """
+
+    def __init__(self, simulator, parameters, record):
+        super().__init__(simulator, parameters, record)
+        self._basis = record_basis(simulator.survey)
+        self._single = None  # a float32 simulator, made when it is needed
+
+    def residual(self, x):
+        medium = self._medium(x)
+        if medium is None:
+            return None
+        v, vmin = medium
+        return self._in_band(self.simulator.forward(v, vmin).double() - self._record)
+
+    def pull_back(self, x, r):
+        v, vmin = self._medium(x)
+        by_v, by_vmin = self.simulator.adjoint(v, r, vmin)
+        return self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x)) * (2.0 / r.numel())
+
+    def _in_band(self, r):
+        coefficients = torch.einsum("tk,bstr->bskr", self._basis, r)
+        return torch.einsum("tk,bskr->bstr", self._basis, coefficients)
+
+    __call__ = SumOfSquaredResiduals.__call__
+    value_and_gradient = SumOfSquaredResiduals.value_and_gradient
 
     def hessian(self, x):
         """Gauss-Newton Hessian 2 / N J^T J, (n, n).
@@ -78,22 +127,6 @@ class DataMisfit(Objective):
     def _how(self):
         return {"kernel": self.simulator.kernel.split()[0], "threads": self.simulator.threads}
 
-    def hessian_product(self, x, dx):
-        """Gauss-Newton Hessian times dx: 2 / N J^T J dx, by one tangent and one adjoint run."""
-        v, vmin = self._medium(x)
-        dv, dvmin = self.parameters.tangent(dx)
-        change = self.simulator.tangent(v, dv[None], vmin, dvmin[None])
-        by_v, by_vmin = self.simulator.adjoint(v, change, vmin)
-        product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
-        return product * (2.0 / change[0].numel())
-
-    def _medium(self, x):
-        """(v (1, nz, nx), vmin (1,)), or None where they are not physical."""
-        v, vmin = self.parameters.velocity(x), self.parameters.vmin(x)
-        slowest, fastest = self.simulator.survey.velocity_bounds
-        inside = bool(((v >= slowest) & (v <= fastest)).all()) and 0 < float(vmin) <= fastest
-        return (v[None], vmin[None]) if inside else None
-
 
 class VminTie(Objective):
     """((vmin - centre) / width)^2: keeps vmin near the minimum that the map had.
@@ -101,6 +134,8 @@ class VminTie(Objective):
     The damping of the absorbing band depends on vmin alone, weakly, so that a long step leaves it
     anywhere. A width of 30 m/s is what the minimum of a map is worth as a guess of it.
     """
+
+    quadratic = True
 
     def __init__(self, centre, width=30.0):
         self.centre, self.width = float(centre), width

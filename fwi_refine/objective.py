@@ -14,7 +14,12 @@ from fwi_refine.parameters import Parameters
 
 
 class Objective(abc.ABC):
-    """A function to minimise. A subclass gives `value_and_gradient`, and `hessian` if it can."""
+    """A function to minimise. A subclass gives `value_and_gradient`, and `hessian` if it can.
+
+    quadratic: whether the Hessian is the same everywhere
+    """
+
+    quadratic = False
 
     @abc.abstractmethod
     def value_and_gradient(self, x: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -54,6 +59,31 @@ class Objective(abc.ABC):
     __rmul__ = __mul__
 
 
+class SumOfSquaredResiduals(Objective):
+    """mean(r(x)^2), for optimisers that use its structure.
+
+    A subclass gives `residual`, `pull_back` and `hessian`, the Gauss-Newton matrix 2 / N J^T J.
+    """
+
+    @abc.abstractmethod
+    def residual(self, x: torch.Tensor) -> torch.Tensor | None:
+        """r, N numbers of any shape; None where x is not allowed."""
+
+    @abc.abstractmethod
+    def pull_back(self, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """2 / N J(x)^T r, (n,): the gradient if the residual at x were r."""
+
+    def __call__(self, x):
+        residual = self.residual(x)
+        return torch.inf if residual is None else float(residual.square().mean())
+
+    def value_and_gradient(self, x):
+        residual = self.residual(x)
+        if residual is None:
+            return torch.inf, torch.zeros_like(x)
+        return float(residual.square().mean()), self.pull_back(x, residual)
+
+
 class WeightedSum(Objective):
     """The sum of weight * term. Each term is evaluated once for value and gradient together."""
 
@@ -63,6 +93,10 @@ class WeightedSum(Objective):
     @property
     def terms(self):
         return self._terms
+
+    @property
+    def quadratic(self):
+        return all(term.quadratic for _, term in self.terms)
 
     def __call__(self, x):
         return sum(weight * term(x) for weight, term in self.terms)
@@ -90,12 +124,14 @@ class PriorTerm(Objective):
     affine in x, so the chain rule is one product with its adjoint, `Parameters.prior_pullback`,
     for the gradient, and two for the Hessian. vmin is not penalised.
 
-    prior: has value_and_gradient(u) -> (value, gradient like u), and hessian(u) -> (n, n)
+    prior: has value_and_gradient(u) -> (value, gradient like u), hessian(u) -> (n, n), and says
+        whether it is `quadratic`
     """
 
     def __init__(self, prior, parameters: Parameters):
         self.prior = prior
         self.parameters = parameters
+        self.quadratic = prior.quadratic
 
     def value_and_gradient(self, x):
         value, gradient = self.prior.value_and_gradient(self.parameters.prior_coordinates(x))
@@ -113,6 +149,8 @@ class SumOfSquares:
 
     On `Modes` it is the energy of the Gaussian process that the modes come from.
     """
+
+    quadratic = True
 
     def value_and_gradient(self, z):
         return torch.dot(z, z), 2.0 * z

@@ -39,8 +39,9 @@ class Stage:
     prior: makes the prior from the priors; it acts on `Parameters.prior_coordinates`
     method: "lbfgs"; "levenberg-marquardt", for few unknowns; or "gauss-newton-step", one step
         solved by conjugate gradients
-    share: where it is not 0, weight is a floor only: the prior counts at least this share of the
-        misfit at the start of the stage, and vmin is tied to the map's minimum
+    corrections: most steps with one Jacobian ("levenberg-marquardt")
+    share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
+        as long as that is more ("levenberg-marquardt")
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
     misfit_target: mean square misfit at which the stage ends; None: no target
     initial_step: largest change of an unknown in the first trial step
@@ -51,19 +52,30 @@ class Stage:
     weight: float
     max_iterations: int
     method: str = "lbfgs"
+    corrections: int = 10
     share: float = 0.0
     must_fit: bool = False
     misfit_target: float | None = None
     gradient_tolerance: float = 0.0
     initial_step: float = 10.0  # m/s
 
+    def weight_at(self, misfit: float, prior: float) -> float:
+        """The prior's weight where the mean square misfit and the prior have these values."""
+        # a prior of almost nothing, as of a constant map, must not get a weight without bounds
+        return max(self.weight, self.share * misfit / max(prior, 1.0))
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages, one after the other, and whether the velocities of the family are integers."""
+    """Stages, one after the other, and whether the velocities of the family are integers.
+
+    sharpen: further stages for maps of integers, on the record with the rounding of the released
+    data's coefficients taken out, as `refine` says
+    """
 
     stages: tuple[Stage, ...]
     round: bool
+    sharpen: tuple[Stage, ...] = ()
 
 
 def every_cell(v, priors):
@@ -77,6 +89,11 @@ def every_row(v, priors):
 def style_a_modes(v, priors):
     # the ones with a singular value above 1 (m/s), as published
     return Modes(*priors.style_a.modes(1.0))
+
+
+def more_style_a_modes(v, priors):
+    # those below 1 m/s are worth 2e-5 rms of the record, more than its rounding
+    return Modes(*priors.style_a.modes(0.15))
 
 
 def tied(tolerance):
@@ -149,17 +166,26 @@ def newton(parameters, prior, steps=1, weight=0.0, share=0.0, **options):
     )
 
 
-def tied_layers(tolerance, steps=1):
-    return newton(tied(tolerance), layers_smoothed(0.1), steps, 1e-10, 0.1, must_fit=True)
+def tied_layers(tolerance, steps=1, weight=1e-10):
+    return newton(tied(tolerance), layers_smoothed(0.1), steps, weight, 0.1, must_fit=True)
 
 
-_layer_by_layer = (
-    *(
-        newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
-        for epsilon in (30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+_layer_by_layer = Recipe(
+    stages=(
+        *(
+            newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
+            for epsilon in (30.0, 10.0, 1.0)
+        ),
+        *(tied_layers(tolerance) for tolerance in (1.0, 2.0, 4.0)),
+        tied_layers(4.0, steps=3),
     ),
-    *(tied_layers(tolerance) for tolerance in (1.0, 2.0, 4.0)),
-    tied_layers(4.0, steps=3),
+    round=True,
+    # with the rounding taken out, the floor of the misfit is five times lower, and the weights too
+    sharpen=(
+        newton(every_cell, layers_smoothed(0.3), weight=1e-11, share=0.3),
+        tied_layers(1.0, weight=1e-11),
+        tied_layers(4.0, weight=1e-11),
+    ),
 )
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
@@ -172,16 +198,20 @@ GAUSS_NEWTON = {
         ),
         round=True,
     ),
-    # a share is that of the misfit's noise: some 0.3 of the prior's energy at the solution, over
-    # the number of samples of a record
+    # 2e-15 is the variance of a float32 record's rounding within the wavelet's band over the
+    # number of its samples: with it the objective is a log density
     Family.STYLE_A: Recipe(
-        (newton(style_a_modes, unit_modes, weight=1e-15, share=0.001),) * 6, round=False
+        (
+            newton(style_a_modes, unit_modes, steps=3, weight=2e-15, share=0.05),
+            newton(more_style_a_modes, unit_modes, steps=4, weight=2e-15, share=0.05),
+        ),
+        round=False,
     ),
     Family.STYLE_B: Recipe(
-        (newton(every_cell, rough, weight=1e-15, share=0.004),) * 8, round=False
+        (newton(every_cell, rough, steps=6, weight=2e-15, share=0.05),), round=False
     ),
-    Family.TWO_VELOCITY: Recipe(_layer_by_layer, round=True),
-    Family.LAYERED: Recipe(_layer_by_layer, round=True),
+    Family.TWO_VELOCITY: _layer_by_layer,
+    Family.LAYERED: _layer_by_layer,
 }
 
 METHODS = {"auto": GAUSS_NEWTON, "gauss-newton": GAUSS_NEWTON, "lbfgs": PUBLISHED}

@@ -18,6 +18,7 @@ identity). A solve takes some 0.1 ms instead of the second of a dense 4900 x 490
 
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +61,8 @@ class GaussianProcess:
     slope: float  # m/s per cell of depth
     mean: float  # m/s
     shape: tuple[int, int] = (70, 70)  # (nz, nx) cells
+
+    quadratic: ClassVar[bool] = True  # the Hessian is the same for every map
 
     def __post_init__(self):
         for name in ("length", "sigma", "noise", "constant", "slope"):

@@ -42,6 +42,7 @@ class _TotalVariation:
     epsilon: float = 0.1  # m/s: differences well below it are penalised as their square
 
     dimensions: ClassVar[int]
+    quadratic: ClassVar[bool] = False
 
     def __post_init__(self):
         if not self.epsilon > 0:

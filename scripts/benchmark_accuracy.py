@@ -10,6 +10,7 @@ line for each sample, the mean of each family, and the score that the test set's
 import argparse
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,11 +29,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--per-family", type=int, default=2)
-    parser.add_argument("--max-evaluations", type=int, default=400)
+    parser.add_argument("--max-evaluations", type=int)
     parser.add_argument("--method", default="lbfgs")
     parser.add_argument("--seed", type=int, default=7001)
     parser.add_argument("--hardness", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save", type=Path, help="folder for the refined maps and their truths")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     simulator = Simulator(threads=options.threads)
@@ -40,8 +42,8 @@ def main():
 
     errors = defaultdict(list)
     lines = []
-    for family in options.families.split(","):
-        for index in range(options.per_family):
+    for index in range(options.per_family):
+        for family in options.families.split(","):
             sample = make_sample(family, options.seed, index, options.hardness)
             began = time.perf_counter()
             refined = refine_sample(
@@ -62,6 +64,15 @@ def main():
                 f"| {refined.evaluations} | {seconds:.0f} | {'; '.join(refined.flags)} |"
             )
             print(lines[-1], flush=True)
+            if options.save:
+                options.save.mkdir(parents=True, exist_ok=True)
+                np.savez(
+                    options.save / f"{family}_{options.seed}_{index}_{options.hardness:g}.npz",
+                    truth=sample.truth,
+                    start=sample.start,
+                    velocity=refined.velocity,
+                    vmin=refined.vmin,
+                )
 
     print(
         "\n| family | sample | route | start MAE | refined MAE | misfit rms before | after ", end=""

@@ -10,6 +10,7 @@ import torch
 
 from fwi_refine import doctor
 from fwi_refine.cli import run
+from fwi_refine.known_cells import source_velocities
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 
@@ -42,7 +43,7 @@ def by_name(checks):
 def test_the_velocity_at_the_sources_is_read_from_the_first_row(made):
     for record, truth in zip(made.records, made.truth, strict=True):
         expected = [truth[row, column] for row, column in OPENFWI.sources]
-        np.testing.assert_allclose(doctor.source_velocities(record), expected, rtol=1e-6)
+        np.testing.assert_allclose(source_velocities(record), expected, rtol=1e-6)
 
 
 def test_reciprocity_holds_to_the_precision_of_float32(made):
@@ -92,7 +93,7 @@ def test_speed_is_measured(simulator):
 
 @needs_real
 def test_the_real_record_has_the_known_source_velocities(real):
-    velocities = doctor.source_velocities(real)
+    velocities = source_velocities(real)
     expected = [1630.625, 1638.745, 1641.221, 1636.683, 1694.053]
     np.testing.assert_allclose(velocities, expected, atol=5e-4)
 

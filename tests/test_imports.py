@@ -13,7 +13,7 @@ LAYERS = (
     {"version", "errors"},
     {"survey", "areas"},
     {"validate", "wave"},
-    {"priors", "optimise", "parameters", "objective", "misfit"},
+    {"priors", "optimise", "parameters", "objective", "misfit", "known_cells"},
     {"classify"},
     {"recipes"},
     {"refine", "io", "report", "metrics", "submission", "synthetic", "doctor"},

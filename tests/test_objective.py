@@ -57,6 +57,8 @@ class SumOfCubes(Objective):
 class Roughness:
     """A quadratic prior: the sum of squared differences from `centre`, in a matrix norm."""
 
+    quadratic = True
+
     def __init__(self, n, centre):
         factor = random(n, n, seed=9)
         self.matrix = factor @ factor.T / n + torch.eye(n).double()

@@ -1,94 +1,193 @@
-"""Levenberg-Marquardt: damped Newton steps with an approximate Hessian."""
+"""Levenberg-Marquardt for a sum of squares and a prior, with several corrections per Jacobian.
+
+A Jacobian costs as much as dozens of residuals. So after the first step r and J are not both
+renewed: the residual is, the Jacobian J of the point that the iteration began at is not, and
+
+    (H + w P + damping) d_k = -(J^T r_k 2 / N + w prior'_k),    step <- step + d_k
+
+is solved again, r_k the residual where the step so far leads. This is the simplified Newton
+method on J^T r = 0; its first correction is geodesic acceleration (Transtrum and Sethna, 2012)
+with a finite step. It must be J^T r_k with the old J: the true gradient at the new point differs
+from it by (J_k - J)^T r_k, most of it along directions that the data hardly see, which the solve
+amplifies without bounds.
+"""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
-from fwi_refine.optimise.result import Evaluator, Result, Status
+from fwi_refine.optimise.result import Result, Status
 
-# Damping, relative to the diagonal of the Hessian: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-6, 1e-12, 1e3
-LESS, MORE = 0.01, 10.0
-TRUSTED = 0.5  # share of the predicted decrease from which a smaller damping is tried next
+# Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
+FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
+LESS, MORE = 0.1, 30.0
+SLOW = 0.98  # corrections that leave more than this share of the objective are the last
+RETRIES = 3  # with more damping, for each Jacobian
+# The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
+FALLEN = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """Where a step leads."""
+
+    step: torch.Tensor
+    x: torch.Tensor
+    residual: torch.Tensor | None
+    misfit: float
+    prior: float
+
+    def value(self, weight):
+        return self.misfit + weight * self.prior
 
 
 def levenberg_marquardt(
-    objective,
+    misfit,
+    prior,
     x0: torch.Tensor,  # (n,)
     *,
+    weight: Callable[[float, float], float],
     max_iterations: int,
+    corrections: int = 8,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
     retract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.add,
     callback: Callable[[Result], bool | None] | None = None,
 ) -> Result:
-    """Minimise an objective from x0, and return the best point seen, which may be x0 itself.
+    """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
 
-    objective: has `value_and_gradient(x)` and `hessian(x)`, an (n, n) matrix that is positive
-    semidefinite, such as the Gauss-Newton matrix. Each step solves, with s = sqrt(diag H),
-
-        (H / (s s^T) + damping I) y = -g / s,      dx = y / s      (Marquardt, 1963)
-
-    and goes to retract(x, dx). A step that does not lower the objective is repeated with more
-    damping, without another Hessian; one that does as the quadratic model says lessens it.
-
-    hessian_cost: evaluations that a Hessian counts as. relative_decrease: a step that lowers the
-    objective by a smaller share ends the run ("converged"). callback: as in `lbfgs`.
+    misfit: an `objective.SumOfSquaredResiduals`; prior: an Objective with a Hessian (see
+    `Objective.quadratic`). weight(misfit, prior): the prior's weight for these two values; it
+    never rises during a run, so the objective never does. corrections: most steps with one
+    Jacobian. hessian_cost: evaluations that a Jacobian counts as; a residual counts as one, and
+    so does a product with J^T. relative_decrease: an iteration that lowers the objective by a
+    smaller share ends the run ("converged"). callback: called with a Result after each correction
+    that lowered the objective; True ends the run ("stopped"). `Result.history` holds the
+    objective, with the weight of its time, at the start and after each iteration.
     """
-    evaluate = Evaluator(objective, max_evaluations)
-    point = evaluate(x0.detach().to(torch.float64, copy=True))
-    values, hessians = [point.value], 0
+    run = _Run(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
+    return run.minimise(
+        x0.detach().to(torch.float64, copy=True), max_iterations, corrections, relative_decrease
+    )
 
-    def result(status):
-        used = evaluate.count + hessian_cost * hessians
-        return Result(
-            point.x, point.value, point.gradient, status, len(values) - 1, used, list(values)
+
+class _Run:
+    def __init__(self, misfit, prior, weight, retract, callback, max_evaluations, hessian_cost):
+        self.misfit, self.prior, self.weight_of = misfit, prior, weight
+        self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
+        self.limit = math.inf if max_evaluations is None else max_evaluations
+        self.evaluations = 0
+        self.weight = math.inf
+        self.damping = FIRST
+        self.values = []
+        self.stopped = False
+
+    def minimise(self, x, max_iterations, corrections, relative_decrease):
+        here = self.trial(x, torch.zeros_like(x))
+        if not math.isfinite(here.misfit + here.prior):
+            self.weight = 1.0
+            return self.result(here, Status.NOT_FINITE)
+        self.follow(here)
+        self.values.append(here.value(self.weight))
+        for _ in range(max_iterations):
+            # the Jacobian, and a correction, which is a product and a residual
+            if self.limit - self.evaluations < self.hessian_cost + 2:
+                return self.result(here, Status.MAX_EVALUATIONS)
+            hessian = self.misfit.hessian(here.x)
+            self.evaluations += self.hessian_cost
+            found = self.correct(here, hessian, corrections)
+            if found is here:
+                return self.result(here, Status.STALLED)
+            decrease = here.value(self.weight) - found.value(self.weight)
+            here = found
+            self.values.append(here.value(self.weight))
+            if self.stopped:
+                return self.result(here, Status.STOPPED)
+            if decrease < relative_decrease * here.value(self.weight):
+                return self.result(here, Status.CONVERGED)
+        return self.result(here, Status.MAX_ITERATIONS)
+
+    def correct(self, base, hessian, corrections):
+        """The best point that the Jacobian of `base` leads to."""
+        here = _Trial(torch.zeros_like(base.x), base.x, base.residual, base.misfit, base.prior)
+        left, retries = corrections, 0
+        while left > 0 and retries < RETRIES and not self.stopped:
+            self.follow(here)
+            before = here.value(self.weight)
+            solve = self.factorise(hessian, here)
+            best, used = self.chain(base.x, here, solve, left)
+            left -= used
+            if best is None:
+                self.damping, retries = self.damping * MORE, retries + 1
+                if self.damping > MOST or (used == 0 and solve is not None):
+                    break
+                continue
+            here = best
+            if here.value(self.weight) > SLOW * before and not self.fallen(here):
+                break
+        if retries == 0:
+            self.damping = max(self.damping * LESS, LEAST)
+        return base if here.x is base.x else here
+
+    def chain(self, base, here, solve, left):
+        """The best of a chain of corrections with one factor, or None; and its length."""
+        best, last, used, trial = None, math.inf, 0, here
+        lowest = here.value(self.weight)
+        while solve is not None and used < left and self.limit - self.evaluations >= 2:
+            self.evaluations += 1
+            gradient = self.misfit.pull_back(base, trial.residual)
+            gradient = gradient + self.weight * self.prior.gradient(trial.x)
+            step = trial.step - solve(gradient)
+            trial = self.trial(self.retract(base, step), step)
+            used += 1
+            value = trial.value(self.weight)
+            if value < lowest:
+                best, lowest = trial, value
+                if self.callback is not None and self.callback(self.result(trial, Status.RUNNING)):
+                    self.stopped = True
+                    break
+            if not self.prior.quadratic or not value < SLOW * last:
+                break
+            if best is trial and self.fallen(trial):
+                break
+            last = value
+        return best, used
+
+    def trial(self, x, step):
+        if not bool(torch.isfinite(x).all()):
+            return _Trial(step, x, None, math.inf, math.inf)
+        residual = self.misfit.residual(x)
+        self.evaluations += 1
+        if residual is None:
+            return _Trial(step, x, None, math.inf, math.inf)
+        misfit, prior = float(residual.square().mean()), float(self.prior(x))
+        finite = math.isfinite(misfit + prior)
+        return (
+            _Trial(step, x, residual, misfit, prior)
+            if finite
+            else (_Trial(step, x, None, math.inf, math.inf))
         )
 
-    if not point.finite:
-        return result(Status.NOT_FINITE)
-    damping = FIRST
-    while len(values) <= max_iterations:
-        if evaluate.left - hessian_cost * (hessians + 1) < 1:
-            return result(Status.MAX_EVALUATIONS)
-        hessian = objective.hessian(point.x)
-        hessians += 1
-        scale = hessian.diagonal().clamp_min(1e-300).sqrt()
-        unit = hessian / scale[:, None] / scale
-        while True:
-            if evaluate.left - hessian_cost * hessians < 1:
-                return result(Status.MAX_EVALUATIONS)
-            step = damped_step(unit, point.gradient / scale, damping)
-            trial = None
-            if step is not None:
-                step = step / scale
-                trial = evaluate(retract(point.x, step))
-            if trial is not None and trial.finite and trial.value < point.value:
-                break
-            damping *= MORE
-            if damping > MOST:
-                return result(Status.STALLED)
-        model = float(point.gradient @ step + 0.5 * step @ (hessian @ step))
-        decrease = point.value - trial.value
-        if decrease >= TRUSTED * -model:
-            damping = max(damping * LESS, LEAST)
-        small = decrease < relative_decrease * point.value
-        point = trial
-        values.append(point.value)
-        if callback is not None and callback(result(Status.RUNNING)):
-            return result(Status.STOPPED)
-        if small:
-            return result(Status.CONVERGED)
-    return result(Status.MAX_ITERATIONS)
+    def factorise(self, hessian, here):
+        """The function g -> (H + w P + damping)^-1 g, or None where that is not definite."""
+        matrix = torch.add(hessian, self.prior.hessian(here.x), alpha=self.weight)
+        scale = matrix.diagonal().clamp_min(1e-300).sqrt()
+        matrix.div_(scale).div_(scale[:, None]).diagonal().add_(self.damping)
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
+            return None
+        return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale
 
+    def follow(self, here):
+        self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
 
-def damped_step(hessian, gradient, damping):
-    """-(hessian + damping I)^-1 gradient, or None where that is not positive definite."""
-    damped = hessian + damping * torch.eye(len(gradient)).to(hessian)
-    factor, info = torch.linalg.cholesky_ex(damped)
-    if int(info) != 0:
-        return None
-    step = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-    return step if math.isfinite(float(step.abs().sum())) else None
+    def fallen(self, here):
+        return self.weight_of(here.misfit, here.prior) < FALLEN * self.weight
+
+    def result(self, here, status):
+        value = here.value(self.weight)
+        values = self.values or [value]
+        return Result(here.x, value, None, status, len(values) - 1, self.evaluations, list(values))

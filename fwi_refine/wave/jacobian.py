@@ -95,6 +95,16 @@ def _sum_of_products(parts, pool):
         wide = wide[: len(part)].copy_(part)  # fresh memory would cost as much as the product
 
 
+def record_basis(survey: Survey = OPENFWI):
+    """Q: an orthonormal basis of the traces that the wavelet's band can make, (n_steps, modes)."""
+    return make_plan(survey, _longest_interval(survey)).basis
+
+
+def _longest_interval(survey):
+    """Most steps between two kept wavefields that still hold the wavelet."""
+    return max(1, int(1 / (KEPT_PER_PERIOD * survey.frequency * survey.dt)))
+
+
 def jacobian(
     v,  # (nz, nx) m/s
     vmin=None,
@@ -124,7 +134,7 @@ def jacobian(
     v = v.detach().cpu()
     vmin = v.min() if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
     vmin = vmin.detach().reshape(1).to("cpu", torch.float64)
-    most = max(1, int(1 / (KEPT_PER_PERIOD * survey.frequency * survey.dt)))
+    most = _longest_interval(survey)
     every = most if every is None else every
     if not 1 <= every <= most:
         raise ValueError(

@@ -1,0 +1,87 @@
+"""Records as the released data's were made: coefficients rounded to float32.
+
+The code behind OpenFWI (KAUST a2d_mod_abc24) writes a step as
+
+    p[n+1] = a p[n] - b p[n-1] + alpha (c2 N1 + c3 N2),   a = 2 - kappa + 2 c1 alpha,  b = 1 - kappa
+
+and a float32 run of it rounds a, b and alpha once, for all steps. That acts like a small change
+of the medium, the same in every step, and is most of what float32 does: rounded coefficients with
+float64 arithmetic come within 3e-6 rms of an all-float32 run, exact ones within 1e-5 to 2.5e-5
+(BENCHMARKS.md). The kernels of this package keep p[n] - p[n-1], which loses less, so they do not
+serve where the released data's own errors are wanted.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.reference import C1, C2, C3
+from fwi_refine.wave.workers import one_thread_each
+
+
+def released_record(v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.float64):
+    """The record of one map v (nz, nx) m/s with float32 coefficients: (shots, n_steps, receivers).
+
+    vmin: default the minimum of v. arithmetic: torch.float32 for a record like the released ones,
+    torch.float64 for the effect of the rounded coefficients alone.
+    Raises ValueError for a v of another shape.
+    """
+    if tuple(v.shape) != survey.shape:
+        raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
+    v = v.detach().double()
+    vmin = float(v.min() if vmin is None else vmin)
+    margin, (nz, nx) = survey.absorbing_cells, survey.shape
+    padded = F.pad(v[None, None], (margin,) * 4, mode="replicate")[0, 0] if margin else v
+    alpha = (padded * survey.dt / survey.spacing) ** 2
+    by_row, by_column = (torch.from_numpy(damping) for damping in survey.damping)
+    kappa = by_column.repeat(nz + 2 * margin, 1)
+    kappa[:, margin : margin + nx] = by_row[:, None]
+    kappa = vmin * kappa
+
+    def rounded(x):
+        return x.to(torch.float32).to(arithmetic)
+
+    coefficients = [rounded(x) for x in (2 - kappa + 2 * C1 * alpha, 1 - kappa, alpha)]
+    strength = rounded((padded * survey.dt) ** 2)
+    wavelet = rounded(torch.from_numpy(survey.wavelet))
+    receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long().T
+
+    def shot(source):
+        return _shot(coefficients, source, (strength[tuple(source)] * wavelet).tolist(), receivers)
+
+    with one_thread_each(torch.get_num_threads()) as pool:
+        return torch.stack(list(pool.map(shot, survey.padded_index(survey.sources).tolist())))
+
+
+def _shot(coefficients, source, wavelet, receivers):
+    """One shot's traces, (n_steps, receivers)."""
+    torch.set_flush_denormal(True)  # in this worker alone; they would cost most of the time
+    centre, decay, alpha = coefficients
+    row, column = source
+    receivers = receivers[0] * centre.shape[1] + receivers[1]
+    near, far = torch.tensor([C2, C3], dtype=torch.float32).tolist()
+    p, old, following, sums, part = (torch.zeros_like(centre) for _ in range(5))
+    traces = []
+    for w in wavelet:
+        torch.mul(centre, p, out=following)
+        following.addcmul_(decay, old, value=-1)
+        sums.zero_()
+        for distance, weight in ((1, near), (2, far)):
+            part.zero_()
+            for dim in (0, 1):
+                _add_neighbours(part, p, distance, dim)
+            sums.add_(part, alpha=weight)
+        following.addcmul_(alpha, sums)
+        following[row, column] += w
+        old, p, following = p, following, old
+        traces.append(p.flatten()[receivers])
+    return torch.stack(traces)
+
+
+def _add_neighbours(sums, p, distance, dim):
+    """Adds both neighbours at a distance along dim, on a grid that wraps around."""
+    n = p.shape[dim]
+    for target, origin in ((0, distance), (distance, 0)):
+        sums.narrow(dim, target, n - distance).add_(p.narrow(dim, origin, n - distance))
+    sums.narrow(dim, 0, distance).add_(p.narrow(dim, n - distance, distance))
+    sums.narrow(dim, n - distance, distance).add_(p.narrow(dim, 0, distance))
