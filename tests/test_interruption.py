@@ -37,6 +37,14 @@ def processes_in(folder):
     return found
 
 
+def workers_in(folder):
+    return [
+        pid
+        for pid in processes_in(folder)
+        if b"LokyProcess" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
 def wait_for(condition, seconds):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
@@ -123,17 +131,25 @@ def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs)
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the workers in /proc")
-def test_a_worker_that_dies_ends_the_run_with_a_reason(made, tmp_path):
+def test_a_worker_that_dies_does_not_end_the_run(made, tmp_path):
     with Running(made, tmp_path, 2) as running:
         running.wait_for_two()
-        workers = [
-            pid
-            for pid in processes_in(tmp_path)
-            if b"LokyProcess" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        workers = workers_in(tmp_path)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        text = read_until(running.terminal, "use fewer --jobs", 60)
-        assert running.process.wait(10) == 1
-        assert "a worker process died" in text
+        text = read_until(running.terminal, "a worker process died", 60)
+        text += read_until(running.terminal, "8/40", 120)
+        assert "failed" not in text
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 143
         running.check_partial()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the workers in /proc")
+def test_workers_end_with_a_run_that_is_killed(made, tmp_path):
+    with Running(made, tmp_path, 2) as running:
+        running.wait_for_two()
+        assert len(workers_in(tmp_path)) == 2
+        running.process.kill()
+        running.process.wait()
+        assert wait_for(lambda: not processes_in(tmp_path), 20), "worker processes are left"

@@ -18,7 +18,7 @@ class Hdf5Array:
     def __init__(self, path, names):
         import h5py
 
-        self.path = Path(path)
+        self.path, self._names = Path(path), names
         try:
             self._file = h5py.File(self.path, "r")
         except OSError as error:
@@ -32,6 +32,9 @@ class Hdf5Array:
             )
         self._dataset = self._file[self.name]
         self.shape, self.dtype = self._dataset.shape, self._dataset.dtype
+
+    def __reduce__(self):
+        return Hdf5Array, (self.path, self._names)  # another process opens the file anew
 
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
