@@ -46,8 +46,7 @@ class Processes:
                 "a worker process died; the %d tasks that were handed out are done one at a time",
                 len(suspects),
             )
-            for task in suspects:
-                yield task, self._alone(function, task)
+            yield from self._one_at_a_time(function, suspects)
 
     def _until_one_dies(self, function, tasks):
         """Yields results until a worker dies; returns the tasks that were handed out by then."""
@@ -75,17 +74,25 @@ class Processes:
         finally:
             pool.shutdown(kill_workers=True)
 
-    def _alone(self, function, task):
-        pool = self._pool(1)
+    def _one_at_a_time(self, function, tasks):
+        """Yields results; where a process dies now, its task is the reason."""
+        pool = None
         try:
-            return pool.submit(function, task).result()
-        except TerminatedWorkerError as error:
-            return WorkerError(
-                "its worker process died, also with no other beside it; too little memory is a "
-                f"common reason ({str(error).splitlines()[0]})"
-            )
+            for task in tasks:
+                pool = pool or self._pool(1)
+                try:
+                    result = pool.submit(function, task).result()
+                except TerminatedWorkerError as error:
+                    result = WorkerError(
+                        "its worker process died, also with no other beside it; too little memory "
+                        f"is a common reason ({str(error).splitlines()[0]})"
+                    )
+                    pool.shutdown(kill_workers=True)
+                    pool = None
+                yield task, result
         finally:
-            pool.shutdown(kill_workers=True)
+            if pool is not None:
+                pool.shutdown(kill_workers=True)
 
     def _pool(self, jobs):
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -131,7 +138,7 @@ class Dask:
 
     def map(self, function, tasks: Iterable) -> Iterator:
         tasks = iter(tasks)
-        finished = self._distributed.as_completed()
+        finished = self._distributed.as_completed(loop=self._client.loop)
         waiting = {}  # future -> task
         try:
             while True:

@@ -25,8 +25,8 @@ def write_inputs(folder, names):
     (folder / "ids.txt").write_text("\n".join(names))
     (folder / "seismic").mkdir()
     record = random.normal(size=(5, 1000, 70)).astype("f4")
+    np.save(folder / "record.npy", record)
     for name in names:
-        np.save(folder / "record.npy", record)
         os.link(folder / "record.npy", folder / "seismic" / f"{name}.npy")
     return folder
 

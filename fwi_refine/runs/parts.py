@@ -101,34 +101,37 @@ def _encode(part) -> bytes:
     """The bytes of the file. HDF5 writes to memory: a full disk must not meet it half way."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        for name, kind in COLUMNS.items():
-            values = [getattr(row, name) for row in part.rows]
-            file[f"report/{name}"] = _texts(values) if kind is str else _numbers(values)
+        file["report"] = _table(part.rows)
         for name, values in part.maps.items():
             file[f"maps/{name}"] = values.astype("<f4")
     return buffer.getvalue()
 
 
-def _texts(values):
-    encoded = [value.encode() for value in values]
-    longest = max(1, *map(len, encoded))
-    return np.array(encoded, dtype=h5py.string_dtype("utf-8", longest))
-
-
-def _numbers(values):
-    return np.array([np.nan if value is None else value for value in values], dtype="<f8")
+def _table(rows):
+    """The rows as a table of fixed-length text and of numbers, NaN where one is not known."""
+    columns, types = [], []
+    for name, kind in COLUMNS.items():
+        values = [getattr(row, name) for row in rows]
+        if kind is str:
+            values = [value.encode() for value in values]
+            types.append((name, h5py.string_dtype("utf-8", max(1, *map(len, values)))))
+        else:
+            values = [np.nan if value is None else value for value in values]
+            types.append((name, "<f8"))
+        columns.append(values)
+    return np.array(list(zip(*columns, strict=True)), dtype=types)
 
 
 def _decode(data) -> Part:
     with h5py.File(io.BytesIO(data), "r") as file:
-        columns = {name: file["report"][name][()] for name in COLUMNS}
+        table = file["report"][()]
         maps = {name: values[()] for name, values in file["maps"].items()}
-    sizes = {len(values) for values in (*columns.values(), *maps.values())}
+    sizes = {len(values) for values in (table, *maps.values())}
     if len(sizes) != 1 or VELOCITY not in maps:
-        raise ValueError(f"found columns of the lengths {sorted(sizes)}, maps {sorted(maps)}")
+        raise ValueError(f"found tables of the lengths {sorted(sizes)}, maps {sorted(maps)}")
     rows = []
-    for cells in zip(*columns.values(), strict=True):
-        row = Row(**{n: _plain(v, COLUMNS[n]) for n, v in zip(columns, cells, strict=True)})
+    for cells in table:
+        row = Row(**{name: _plain(cells[name], kind) for name, kind in COLUMNS.items()})
         check_id(row.id)
         if row.status not in STATUSES:
             raise ValueError(f"found the status {row.status!r}, expected {', '.join(STATUSES)}")
