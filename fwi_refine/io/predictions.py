@@ -84,10 +84,6 @@ class ArrayPredictions(_Predictions):
             )
         if not self.count:
             raise InputError(f"predictions {array.path}: holds no maps")
-        if ids is not None and len(ids) != self.count:
-            raise InputError(
-                f"predictions {array.path}: found {len(ids)} ids and {self.count} maps"
-            )
 
     def where(self, k) -> str:
         return f"{self.path}[{k}]"

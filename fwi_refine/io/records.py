@@ -191,10 +191,6 @@ class Hdf5Records:
         ids = self._array.ids()
         self.named = ids is not None
         self.ids = ids or [f"{self.path.stem}_{k}" for k in range(len(self._array))]
-        if len(self.ids) != len(self._array):
-            raise InputError(
-                f"records {path}: found {len(self.ids)} ids and {len(self._array)} records"
-            )
         self._rows = range(len(self._array))
         self._truth = None
         if "velocity" in self._array.datasets:

@@ -137,7 +137,7 @@ def _read_config(path):
     """The table of a run, with the keys and types that this class relies on."""
     try:
         config = tomllib.loads(path.read_bytes().decode())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.parent}: not a run directory ({path.name}: {error})") from error
     if config.get("format") != FORMAT:
         raise InputError(

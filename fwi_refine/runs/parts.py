@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from fwi_refine.errors import PartError
+from fwi_refine.io.hdf5 import ERRORS as HDF5_ERRORS
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import publish
 from fwi_refine.report import Row
@@ -87,7 +88,7 @@ def read_part(path, run) -> Part:
         raise PartError(f"{path}: damaged, or of another run: its bytes do not match its name")
     try:
         return _decode(data)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except HDF5_ERRORS as error:
         raise PartError(f"{path}: does not hold the results of a chunk ({error})") from error
 
 
