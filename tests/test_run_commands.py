@@ -61,6 +61,17 @@ def test_a_run_directory_gives_what_a_run_without_one_gives(
     assert run(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "m.npy")]) == 2
 
 
+def test_other_chunks_order_and_jobs_give_the_same_bits(made, baseline, tmp_path):
+    order = [2, 0, 1]
+    np.save(tmp_path / "p.npy", made.starts[order])
+    (tmp_path / "ids").write_text("\n".join(made.ids[k] for k in order))
+    arguments = [str(tmp_path / "p.npy"), made.seismic, "--ids", str(tmp_path / "ids"), *QUICK]
+    arguments[-1] = "3"
+    out = ["--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "o.npy")]
+    assert run([*arguments, *out, "--jobs", "2", "--threads", "1"]) == 0
+    assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps[order].tobytes()
+
+
 def test_verify_names_what_is_damaged(refine_in, tmp_path, capsys):
     assert refine_in(tmp_path / "run") == 0
     before = tree(tmp_path)

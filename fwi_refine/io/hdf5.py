@@ -40,6 +40,8 @@ class Hdf5Array:
         with self._guarded(InputError, f"{self.name} cannot be read"):
             self._dataset = self._file[self.name]
             self.shape, self.dtype = self._dataset.shape or (), self._dataset.dtype
+        if self.dtype.hasobject:
+            raise InputError(f"{self.path}: found the type {self.dtype} in {self.name}")
         row_bytes = self.dtype.itemsize
         for n in self.shape[1:]:
             row_bytes *= n

@@ -125,8 +125,8 @@ def _table(rows):
 
 def _decode(data) -> Part:
     with h5py.File(io.BytesIO(data), "r") as file:
-        table = file["report"][()]
-        maps = {name: values[()] for name, values in file["maps"].items()}
+        table = _plain_values(file["report"], {"S", "f"})
+        maps = {name: _plain_values(values, {"f"}) for name, values in file["maps"].items()}
     sizes = {len(values) for values in (table, *maps.values())}
     if len(sizes) != 1 or VELOCITY not in maps:
         raise ValueError(f"found tables of the lengths {sorted(sizes)}, maps {sorted(maps)}")
@@ -138,6 +138,15 @@ def _decode(data) -> Part:
             raise ValueError(f"found the status {row.status!r}, expected {', '.join(STATUSES)}")
         rows.append(row)
     return Part(rows, maps)
+
+
+def _plain_values(dataset, kinds):
+    """A dataset, in memory. Types that hold pointers are not even read: only a file that was made
+    to do damage has them."""
+    types = [dtype for dtype, *_ in (dataset.dtype.fields or {"": (dataset.dtype,)}).values()]
+    if not {dtype.kind for dtype in types} <= kinds:
+        raise TypeError(f"found the type {dataset.dtype}")
+    return dataset[()]
 
 
 def _plain(value, kind):
