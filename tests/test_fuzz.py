@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from run_cases import merged, prepare, refine_all, write_inputs
 from test_parts import RUN, make_part
 
 from fwi_refine import io
 from fwi_refine.errors import FwiRefineError, InputError, PartError, SampleError
 from fwi_refine.io.hdf5 import Hdf5Array
 from fwi_refine.priors import load as load_priors
-from fwi_refine.runs import RunDirectory
+from fwi_refine.runs import RunDirectory, look
 from fwi_refine.runs.parts import _digest, read_part, write_part
 
 MAP = np.random.default_rng(0).uniform(1500, 4500, (1, 70, 70)).astype("f4")
@@ -151,6 +152,35 @@ def test_a_part_whose_name_was_made_to_match(tmp_path, data):
     made.write_bytes(content)
     with refused(PartError, made.name):
         assert read_part(made, RUN).maps
+
+
+JOURNAL = """{"time": 1.5, "event": "start", "pid": 7, "host": "h"}
+{"time": 2.5, "event": "part", "chunk": 0, "seconds": [1, 2], "status": {"refined": 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    case = write_inputs(tmp_path_factory.mktemp("case"), ["a", "b"])
+    run = prepare(case, case / "run")
+    refine_all(case, run)
+    return run, case
+
+
+@FUZZ
+@given(content=damaged(JOURNAL.encode(), 200))
+@example(JOURNAL.replace("1.5", '"x"').encode())
+@example(JOURNAL.replace('"chunk": 0', '"chunk": []').encode())
+@example(JOURNAL.replace('"refined": 2', '"refined": "b"').encode())
+@example(b"[" * 9000)
+def test_a_journal(finished, content):
+    """It may be lost or wrong: the result is there all the same."""
+    run, case = finished
+    (run.shards_folder / "1-of-1.jsonl").write_bytes(content)
+    assert look(run).done == 2
+    maps, report = merged(run, case)
+    assert maps.shape == (2, 70, 70)
+    assert [line[0] for line in report] == ["id", "a", "b"]
 
 
 def rewrite(change):

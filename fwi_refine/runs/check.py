@@ -9,7 +9,7 @@ import numpy as np
 from fwi_refine.errors import PartError
 from fwi_refine.runs.directory import RunDirectory
 from fwi_refine.runs.parts import VELOCITY
-from fwi_refine.runs.shards import held_shards, known_shards, read_journal
+from fwi_refine.runs.shards import held_shards, known_shards, last_start, stored_parts
 
 RECENT = 20  # parts of a shard from which its present rate is taken
 
@@ -42,11 +42,9 @@ def look(run: RunDirectory) -> Progress:
     held = held_shards(run.shards_folder)
     events, shards, rate = {}, [], 0.0
     for shard in known_shards(run.shards_folder):
-        journal = list(read_journal(run.shards_folder, shard))
-        finished = [e for e in journal if e.get("event") == "part" and e.get("chunk") in parts]
+        finished = [e for e in stored_parts(run.shards_folder, shard) if e["chunk"] in parts]
         events |= {entry["chunk"]: entry for entry in finished}
-        starts = [entry for entry in journal if entry.get("event") == "start"]
-        last = starts[-1] if starts else {}
+        last = last_start(run.shards_folder, shard)
         chunks = run.chunks(shard)
         shards.append(
             {
@@ -59,12 +57,12 @@ def look(run: RunDirectory) -> Progress:
             }
         )
         if shard in held:
-            since = [e for e in finished if e.get("time", 0) >= last.get("time", 0)]
+            since = [e for e in finished if e["time"] >= last.get("time", 0)]
             rate += _rate(run, since[-RECENT:])
     status, families = Counter(), Counter()
     for entry in events.values():
-        status.update(entry.get("status", {}))
-        families.update(entry.get("family", {}))
+        for counts, name in ((status, "status"), (families, "family")):
+            counts.update(_counts(entry.get(name)))
     return Progress(
         samples=run.count,
         done=sum(len(run.samples(number)) for number in parts),
@@ -75,6 +73,12 @@ def look(run: RunDirectory) -> Progress:
         rate=rate or None,
         shards=shards,
     )
+
+
+def _counts(value) -> dict:
+    """Counts of a journal, nothing where it holds something else."""
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: n for name, n in items if type(n) is int}
 
 
 def _rate(run, finished) -> float:

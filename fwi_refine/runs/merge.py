@@ -9,7 +9,7 @@ from fwi_refine.results import Results
 from fwi_refine.runs.config import differences
 from fwi_refine.runs.directory import RunDirectory
 from fwi_refine.runs.parts import VELOCITY
-from fwi_refine.runs.shards import known_shards, read_journal
+from fwi_refine.runs.shards import known_shards, stored_parts
 
 
 def merge(
@@ -77,9 +77,8 @@ def _seconds(runs):
     known = {}
     for run in runs:
         for shard in known_shards(run.shards_folder):
-            for entry in read_journal(run.shards_folder, shard):
-                if entry.get("event") == "part":
-                    known[entry.get("chunk")] = entry.get("seconds")
+            for entry in stored_parts(run.shards_folder, shard):
+                known[entry["chunk"]] = entry.get("seconds")
 
     def seconds(number, count):
         values = known.get(number)

@@ -77,9 +77,15 @@ def _is_held(folder, shard):
 
 
 def _in_use(folder, shard) -> str:
-    starts = [e for e in read_journal(folder, shard) if e.get("event") == "start"]
-    who = f"process {starts[-1].get('pid')} on {starts[-1].get('host')}" if starts else "a process"
+    last = last_start(folder, shard)
+    who = f"process {last.get('pid')} on {last.get('host')}" if last else "a process"
     return f"{folder.parent}: {who} works on shard {shard[0]}/{shard[1]} of this run"
+
+
+def last_start(folder, shard) -> dict:
+    """The entry of the process that began last to work on a shard; empty if none is known."""
+    starts = [entry for entry in read_journal(folder, shard) if entry.get("event") == "start"]
+    return starts[-1] if starts else {}
 
 
 class Journal:
@@ -114,7 +120,14 @@ def read_journal(folder, shard):
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and isinstance(entry.get("time"), int | float):
+            yield entry
+
+
+def stored_parts(folder, shard):
+    """What the journal of a shard says of the parts that were stored, oldest first."""
+    for entry in read_journal(folder, shard):
+        if entry.get("event") == "part" and type(entry.get("chunk")) is int:
             yield entry
