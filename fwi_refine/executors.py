@@ -6,6 +6,7 @@ not grow with their number. An exception of the function is raised. A task whose
 tried again; one whose process dies each time comes with a `WorkerError` as its result.
 """
 
+import contextlib
 import itertools
 import logging
 import os
@@ -13,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
 
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
@@ -135,6 +136,8 @@ class Dask:
             self._client = distributed.Client(address, timeout=timeout, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"--dask {address}: no scheduler answers ({error})") from error
+        if not self._client.nthreads():
+            log.warning("%s has no workers yet; the samples wait for them", address)
 
     def map(self, function, tasks: Iterable) -> Iterator:
         tasks = iter(tasks)
@@ -151,7 +154,8 @@ class Dask:
                 future = next(finished)
                 yield waiting.pop(future), self._result(future)
         finally:
-            self._client.cancel(list(waiting))
+            with contextlib.suppress(OSError):
+                self._client.cancel(list(waiting))
 
     def close(self):
         """Leaves the cluster."""
@@ -159,13 +163,18 @@ class Dask:
 
     def _room(self) -> int:
         """How many tasks should be handed over: at least one, for a cluster still to come."""
-        return max(1, AHEAD * len(self._client.nthreads()))
+        try:
+            return max(1, AHEAD * len(self._client.nthreads()))
+        except OSError as error:
+            raise WorkerError(f"the Dask scheduler has gone ({error})") from error
 
     def _result(self, future):
         try:
             return future.result()
         except self._distributed.KilledWorker as error:
             return WorkerError(f"the workers that took it died ({error})")
+        except CancelledError as error:
+            raise WorkerError(f"the Dask scheduler has gone ({error})") from error
 
 
 _WORKING = threading.Lock()

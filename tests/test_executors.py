@@ -27,6 +27,7 @@ from fwi_refine import batch
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
 from fwi_refine.executors import Dask, Processes, Serial
+from fwi_refine.runs import check_parts
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
 HERE = os.path.dirname(__file__)
@@ -178,6 +179,24 @@ def test_dask_workers_that_die_cost_nothing(tmp_path, both):
         refine_all(case, run, opened, refine=slow, added=kill)
     assert len(killed) == (2 if both else 1)
     assert {p.name: p.read_bytes() for p in run.parts_folder.iterdir()} == plain
+
+
+def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
+    case = write_inputs(tmp_path, [f"n{k:02d}" for k in range(16)])
+    run = prepare(case, tmp_path / "run")
+    with dask_cluster(tmp_path) as address, closing(Dask(address)) as opened:
+        scheduler = opened._client.run_on_scheduler(os.getpid)
+        killed = []
+
+        def kill(rows):
+            if not killed:
+                os.kill(scheduler, signal.SIGKILL)
+                killed.append(scheduler)
+
+        with pytest.raises(WorkerError, match="the Dask scheduler has gone"):
+            refine_all(case, run, opened, refine=slow, added=kill)
+    assert 1 <= len(run.parts()) < 8
+    assert all(problem is None for _, problem in check_parts(run))
 
 
 def test_a_worker_with_another_program_is_refused(case):
