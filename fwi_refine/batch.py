@@ -79,16 +79,18 @@ def run(
     deaths = 0
     for chunk, outcomes in executor.map(function, chunks):
         if isinstance(outcomes, WorkerError):
+            singles = [Chunk(chunk.number, (sample,)) for sample in chunk.samples]
+            tried = executor.map(function, singles) if len(singles) > 1 else [(chunk, outcomes)]
             outcomes = []
-            singles = (Chunk(chunk.number, (sample,)) for sample in chunk.samples)
-            for single, found in executor.map(function, singles):
+            for single, found in tried:
                 died = isinstance(found, WorkerError)
                 deaths = deaths + 1 if died else 0
                 if deaths >= DEATHS:
                     raise WorkerError(f"{deaths} samples in a row: {found}; use fewer --jobs")
-                (sample,) = single.samples
-                outcomes += [_failure(sample, f"sample {sample.id}: {found}")] if died else found
+                outcomes += [_died(*single.samples, found)] if died else found
             outcomes.sort(key=lambda outcome: outcome.index)
+        else:
+            deaths = 0
         yield chunk, outcomes
 
 
@@ -172,6 +174,10 @@ def _best_start(sample, settings):
     simulator = _simulator(survey, settings.threads)
     misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
     return sample.starts[int(np.nanargmin(misfits))]
+
+
+def _died(sample, error) -> Outcome:
+    return _failure(sample, f"sample {sample.id}: {error}")
 
 
 def _failure(sample, reason) -> Outcome:

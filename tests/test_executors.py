@@ -21,13 +21,13 @@ from run_cases import (
     trivial,
     write_inputs,
 )
-from test_interruption import wait_for
+from test_interruption import Running, read_until, wait_for
 
 from fwi_refine import batch
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
 from fwi_refine.executors import Dask, Processes, Serial
-from fwi_refine.runs import check_parts
+from fwi_refine.runs import RunDirectory, check_parts
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
 HERE = os.path.dirname(__file__)
@@ -143,10 +143,10 @@ def test_a_sample_that_kills_its_worker_fails_alone(cluster, tmp_path, kind):
 
 
 def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "DEATHS", 3)
-    case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(3)])
-    run = prepare(case, tmp_path / "run")
-    with pytest.raises(WorkerError, match=r"3 samples in a row.*use fewer --jobs"):
+    monkeypatch.setattr(batch, "DEATHS", 2)
+    case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(2)])
+    run = prepare(case, tmp_path / "run", chunk_size=1)
+    with pytest.raises(WorkerError, match=r"2 samples in a row.*use fewer --jobs"):
         refine_all(case, run, Processes(2))
     assert len(run.parts()) == 1
 
@@ -215,11 +215,26 @@ def test_a_scheduler_that_does_not_answer():
         Dask("nonsense://x", timeout=1)
 
 
-def test_dask_on_the_command_line(made, baseline, cluster, tmp_path):
-    arguments = [made.starts_file, made.seismic, "--dask", cluster]
+def test_dask_on_the_command_line(made, baseline, cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.folder)
+    arguments = ["starts.npy", "seismic", "--dask", cluster]
     quick = ["--method", "lbfgs", "--max-evaluations", "2"]
     run_dir = ["--run-dir", str(tmp_path / "run"), "--chunk-size", "1"]
     assert run_command([*arguments, *quick, *run_dir, "--out", str(tmp_path / "o.npy")]) == 0
     assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps.tobytes()
     assert run_command([*arguments, *quick, "--out", str(tmp_path / "p.npy")]) == 0
     assert (tmp_path / "p.npy").read_bytes() == (tmp_path / "o.npy").read_bytes()
+
+
+def test_interruption_of_a_run_on_dask(made, cluster, tmp_path):
+    more = ["--dask", cluster, "--run-dir", "run", "--chunk-size", "1"]
+    with Running(made, tmp_path, 1, more) as running:
+        running.wait_for_two()
+        running.process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        read_until(running.terminal, "stopped by SIGTERM", 10)
+        assert running.process.wait(10) == 143
+        assert time.monotonic() - told < 10
+    run = RunDirectory(tmp_path / "run")
+    assert 2 <= len(run.parts()) < 40
+    assert all(problem is None for _, problem in check_parts(run))

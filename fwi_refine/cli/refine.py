@@ -120,8 +120,11 @@ def command(
     from fwi_refine import io
 
     report = check_outputs(out, report, run_dir, shard)
-    paths = [path.absolute() if run_dir else path for path in (predictions, records, *candidates)]
-    inputs = open_inputs(*paths[:2], ids_file, paths[2:], limit, None if run_dir else shard)
+    if run_dir or dask:  # other processes, and later ones, find them from another folder
+        predictions, records = predictions.absolute(), records.absolute()
+        candidates = [path.absolute() for path in candidates]
+    part = None if run_dir else shard
+    inputs = open_inputs(predictions, records, ids_file, candidates, limit, part)
     if not inputs.pairs:
         raise InputError(f"--shard {shard[0]}/{shard[1]}: no samples in this part")
     if out and not dry_run:
