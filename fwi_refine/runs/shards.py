@@ -72,6 +72,8 @@ def _is_held(folder, shard):
         lock.acquire(blocking=False)
     except filelock.Timeout:
         return True
+    except OSError:  # somebody else's run, on a disk that may only be read: nothing can be said
+        return False
     lock.release()
     return False
 
