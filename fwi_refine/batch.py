@@ -1,31 +1,32 @@
-"""Many samples: one after another, or in several processes. Each is refined on its own.
+"""Many samples, in chunks, on any executor. Each sample is refined on its own.
 
 What happens to a sample depends on that sample and the settings alone, so the result has the
-same bits for any order, any number of jobs, and whatever its neighbours are.
+same bits for any order, any executor, and whatever its neighbours are.
 """
 
 import functools
 import logging
-import multiprocessing
-import signal
+import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import joblib
 import numpy as np
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
 from fwi_refine.errors import SampleError, WorkerError
-from fwi_refine.io.samples import Sample
+from fwi_refine.io.samples import Sample, load_record
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.priors import Priors
 from fwi_refine.refine import refine_sample
 from fwi_refine.report import Row, describe_evidence
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.version import __version__
 from fwi_refine.wave import Simulator
+
+# So many samples, one after another, whose processes died: then it is not the samples.
+DEATHS = 5
 
 log = logging.getLogger(__name__)
 
@@ -52,30 +53,69 @@ class Outcome:
     velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
 
 
-def run(samples: Iterable[Sample], settings: Settings, jobs: int = 1) -> Iterator[Outcome]:
-    """Outcomes as samples finish; with several jobs not in the order of the samples.
+@dataclass(frozen=True)
+class Chunk:
+    """Samples that are worked on together; their records may still have to be read."""
 
-    Samples are read as they are needed, so memory does not grow with their number. Raises
-    WorkerError if a process dies.
+    number: int
+    samples: tuple[Sample, ...]
+
+
+def run(
+    chunks: Iterable[Chunk],
+    settings: Settings,
+    executor,  # see executors.py
+    refine: Callable[[Sample, Settings], Outcome] | None = None,
+) -> Iterator[tuple[Chunk, list[Outcome]]]:
+    """Chunks with the outcomes of their samples as they finish; in any order.
+
+    refine: what is done to one sample; `refine_one` by default. A sample whose process dies fails
+    alone. Raises WorkerError if the processes die whatever the sample is, or if a worker would
+    compute something else than this process.
     """
-    if jobs == 1:
-        for sample in samples:
-            yield refine_one(sample, settings)
-        return
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
-    try:
-        yield from parallel(joblib.delayed(refine_one)(sample, settings) for sample in samples)
-    except TerminatedWorkerError as error:
+    function = functools.partial(
+        refine_chunk, settings=settings, refine=refine or refine_one, expected=identity(settings)
+    )
+    deaths = 0
+    for chunk, outcomes in executor.map(function, chunks):
+        if isinstance(outcomes, WorkerError):
+            singles = [Chunk(chunk.number, (sample,)) for sample in chunk.samples]
+            tried = executor.map(function, singles) if len(singles) > 1 else [(chunk, outcomes)]
+            outcomes = []
+            for single, found in tried:
+                died = isinstance(found, WorkerError)
+                deaths = deaths + 1 if died else 0
+                if deaths >= DEATHS:
+                    raise WorkerError(f"{deaths} samples in a row: {found}; use fewer --jobs")
+                outcomes += [_died(*single.samples, found)] if died else found
+            outcomes.sort(key=lambda outcome: outcome.index)
+        else:
+            deaths = 0
+        yield chunk, outcomes
+
+
+def refine_chunk(chunk, settings, refine, expected) -> list[Outcome]:
+    """Outcomes of the samples of a chunk, in their order.
+
+    expected: `identity` of the process that asks. Raises WorkerError if this one's differs.
+    """
+    found = identity(settings)
+    if found != expected:
         raise WorkerError(
-            "a worker process died, most likely because memory ran out: use fewer --jobs "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+            f"the worker on {socket.gethostname()} has fwi-refine {' with the kernel '.join(found)}"
+            f", expected {' with the kernel '.join(expected)}"
+        )
+    return [refine(sample, settings) for sample in chunk.samples]
+
+
+def identity(settings: Settings) -> tuple[str, str]:
+    """(version, kind of kernel): with another of them a sample gets another result."""
+    return __version__, kernel_name(settings).split()[0]
 
 
 def refine_one(sample: Sample, settings: Settings) -> Outcome:
     """Refines one sample. Whatever goes wrong in it is reported as its failure."""
-    if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process answers to it
+    sample = load_record(sample, settings.survey)
     if sample.problem is not None:
         return _failure(sample, sample.problem)
     started = time.monotonic()
@@ -134,6 +174,10 @@ def _best_start(sample, settings):
     simulator = _simulator(survey, settings.threads)
     misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
     return sample.starts[int(np.nanargmin(misfits))]
+
+
+def _died(sample, error) -> Outcome:
+    return _failure(sample, f"sample {sample.id}: {error}")
 
 
 def _failure(sample, reason) -> Outcome:

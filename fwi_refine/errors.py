@@ -18,4 +18,12 @@ class OutputExistsError(FwiRefineError):
 
 
 class WorkerError(FwiRefineError):
-    """A worker process died, for instance because memory ran out (exit code 1)."""
+    """Worker processes die, or are not the ones that were expected (exit code 1)."""
+
+
+class PartError(FwiRefineError):
+    """A stored part of a run is damaged or does not belong to it (exit code 1)."""
+
+
+class RunError(FwiRefineError):
+    """A run is in use by another process, or is not in the state that was asked for (code 1)."""

@@ -223,7 +223,7 @@ def test_config_gives_defaults_and_knows_its_keys(made, tmp_path, capsys):
     assert (row["samples"], row["evaluations"]) == ("1", "7")
     assert captured.err == ""
     for text, words in (
-        ("jobz = 2", "unknown key 'jobz', expected one of: candidate, device"),
+        ("jobz = 2", "unknown key 'jobz', expected one of: candidate, chunk-size, dask"),
         ("jobs = 'many'", "'many' is not a valid integer"),
         ("jobs = ", "cannot be read"),
     ):

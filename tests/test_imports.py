@@ -16,8 +16,9 @@ LAYERS = (
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells"},
     {"classify"},
     {"recipes"},
-    {"refine", "io", "report", "metrics", "submission", "synthetic", "doctor"},
+    {"refine", "io", "report", "metrics", "submission", "synthetic", "doctor", "executors"},
     {"batch", "results"},
+    {"runs"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fwi_refine.runs import RunDirectory, check_parts, look
+
 
 def read_until(terminal, words, seconds):
     """What the program writes on the terminal until it has written `words`."""
@@ -37,6 +39,14 @@ def processes_in(folder):
     return found
 
 
+def workers_in(folder):
+    return [
+        pid
+        for pid in processes_in(folder)
+        if b"LokyProcess" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
 def wait_for(condition, seconds):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
@@ -47,7 +57,7 @@ def wait_for(condition, seconds):
 class Running:
     """A run of 40 samples in a folder of its own, with its terminal."""
 
-    def __init__(self, made, folder, jobs):
+    def __init__(self, made, folder, jobs, more=()):
         n = 40
         np.save(folder / "p.npy", np.resize(made.starts, (n, 70, 70)))
         (folder / "seismic").mkdir()
@@ -69,7 +79,7 @@ class Running:
         self.terminal, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 120))
         self.process = subprocess.Popen(
-            [*command, *arguments, "--jobs", str(jobs)],
+            [*command, *arguments, "--jobs", str(jobs), *more],
             cwd=folder,
             stderr=theirs,
             stdout=subprocess.PIPE,
@@ -122,18 +132,46 @@ def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs)
         running.check_partial()
 
 
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_of_a_run_directory_keeps_its_parts(made, tmp_path, signum, code):
+    with Running(made, tmp_path, 2, ["--run-dir", "run", "--chunk-size", "1"]) as running:
+        running.wait_for_two()
+        running.process.send_signal(signum)
+        told = time.monotonic()
+        read_until(running.terminal, "stopped by", 10)
+        assert running.process.wait(10) == code
+        assert time.monotonic() - told < 10
+        assert wait_for(lambda: not processes_in(tmp_path), 10), "worker processes are left"
+    assert set(os.listdir(tmp_path)) == {"p.npy", "seismic", "run"}
+    run = RunDirectory(tmp_path / "run")
+    assert 2 <= len(run.parts()) < 40
+    assert run.temporaries() == []
+    assert all(problem is None for _, problem in check_parts(run))
+    state = look(run)
+    assert state.done == len(run.parts()) == sum(state.status.values())
+    assert not state.shards[0]["running"]
+
+
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the workers in /proc")
-def test_a_worker_that_dies_ends_the_run_with_a_reason(made, tmp_path):
+def test_a_worker_that_dies_does_not_end_the_run(made, tmp_path):
     with Running(made, tmp_path, 2) as running:
         running.wait_for_two()
-        workers = [
-            pid
-            for pid in processes_in(tmp_path)
-            if b"LokyProcess" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        workers = workers_in(tmp_path)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        text = read_until(running.terminal, "use fewer --jobs", 60)
-        assert running.process.wait(10) == 1
-        assert "a worker process died" in text
+        text = read_until(running.terminal, "a worker process died", 60)
+        text += read_until(running.terminal, "6/40", 120)
+        assert "failed" not in text
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 143
         running.check_partial()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the workers in /proc")
+def test_workers_end_with_a_run_that_is_killed(made, tmp_path):
+    with Running(made, tmp_path, 2) as running:
+        running.wait_for_two()
+        assert len(workers_in(tmp_path)) == 2
+        running.process.kill()
+        running.process.wait()
+        assert wait_for(lambda: not processes_in(tmp_path), 20), "worker processes are left"

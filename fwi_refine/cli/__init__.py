@@ -15,7 +15,18 @@ from fwi_refine.version import __version__
 OK, FAILURE, USAGE, SAMPLES_FAILED = 0, 1, 2, 3
 
 DEFAULT = "refine"
-COMMANDS = ("refine", "simulate", "classify", "evaluate", "submit", "fit-priors", "doctor")
+COMMANDS = (
+    "refine",
+    "simulate",
+    "classify",
+    "evaluate",
+    "submit",
+    "status",
+    "verify",
+    "merge",
+    "fit-priors",
+    "doctor",
+)
 
 EPILOG = """\b
 Exit codes: 0 all refined; 1 failure; 2 usage or input; 3 finished, but samples failed (they are

@@ -22,6 +22,15 @@ class Inputs:
         """Reads one sample after another: Iterator of io.Sample."""
         return io.read_samples(self.pairs, self.candidates, self.records)
 
+    def chunks(self, numbers, size):
+        """Chunks of `size` samples, those of the given numbers: Iterator of batch.Chunk."""
+        from fwi_refine.batch import Chunk
+
+        for number in numbers:
+            pairs = self.pairs[number * size : (number + 1) * size]
+            planned = io.plan_samples(pairs, self.candidates, self.records)
+            yield Chunk(number, tuple(planned))
+
 
 def open_inputs(predictions, records, ids_file=None, candidates=(), limit=None, shard=None):
     """Raises InputError if any of it cannot be read, or does not belong together."""

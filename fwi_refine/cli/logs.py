@@ -22,13 +22,18 @@ def set_up(verbose, quiet, log_file):
     stderr.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(stderr)
     if log_file:
-        file = logging.FileHandler(log_file, encoding="utf-8")
-        file.setLevel(logging.DEBUG if verbose else logging.INFO)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(file)
+        add_file(log_file, logging.DEBUG if verbose else logging.INFO)
     root.setLevel(logging.WARNING)
     logging.getLogger("fwi_refine").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
+
+
+def add_file(path, level=logging.INFO):
+    """Messages go to this file too, after what it holds. Raises OSError if it cannot be made."""
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setLevel(level)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(file)
 
 
 def tear_down():

@@ -100,6 +100,7 @@ shard = click.option(
     metavar="I/N",
     help="Only part I of N, counted from 1; the parts' outputs, one after another, are the whole.",
 )
+run_argument = click.argument("run_dir", metavar="RUN", type=PATH)
 device = click.option(
     "--device",
     default="auto",

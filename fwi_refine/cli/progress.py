@@ -23,23 +23,34 @@ class Progress:
         self._log_reduction = 0.0  # sum over samples of ln(misfit before / after)
         self._failed = []
 
+    def found(self, row):
+        """Counts a sample that was finished by an earlier process."""
+        self._count(row)
+        if not self._bar.disable:
+            self._bar.initial += 1  # it says nothing about the rate
+            self._bar.update()
+
     def add(self, row):
-        self._status[row.status] += 1
         if row.status == "failed":
-            if len(self._failed) < LISTED:
-                self._failed.append(row)
             logger.warning("%s failed: %s", row.id, row.reason)
         else:
-            self._families[row.family] += 1
             logger.debug(
                 "%s %s as %s: misfit %.3g -> %.3g rms, %d evaluations, %.1f s",
                 row.id, row.status, row.family, row.misfit_before, row.misfit_after,
                 row.evaluations, row.seconds,
             )  # fmt: skip
-        if row.misfit_before and row.misfit_after:
-            self._log_reduction += log(row.misfit_before / row.misfit_after)
+        self._count(row)
         self._bar.set_postfix_str(self._describe(), refresh=False)
         self._bar.update()
+
+    def _count(self, row):
+        self._status[row.status] += 1
+        if row.status != "failed":
+            self._families[row.family] += 1
+        elif len(self._failed) < LISTED:
+            self._failed.append(row)
+        if row.misfit_before and row.misfit_after:
+            self._log_reduction += log(row.misfit_before / row.misfit_after)
 
     def _describe(self) -> str:
         families = ", ".join(f"{name} {n}" for name, n in sorted(self._families.items()))

@@ -4,7 +4,7 @@ from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, res
 from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output
 from fwi_refine.io.predictions import open_predictions, read_start
 from fwi_refine.io.records import open_records
-from fwi_refine.io.samples import Sample, read_samples
+from fwi_refine.io.samples import Sample, load_record, plan_samples, read_samples
 
 __all__ = [
     "MapWriter",
@@ -13,9 +13,11 @@ __all__ = [
     "atomic_path",
     "check_id",
     "claim_output",
+    "load_record",
     "open_predictions",
     "open_records",
     "pair",
+    "plan_samples",
     "read_families",
     "read_ids",
     "read_samples",

@@ -6,6 +6,7 @@ stay readable, so that a broken copy costs the samples that are missing and no o
 
 import os
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -78,6 +79,14 @@ class NpyArray:
 
 
 def _read_header(file):
+    """(shape, whether in Fortran order, type). Raises ValueError where there is no plain header."""
+    try:
+        return _parse_header(file)
+    except (SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError("its header cannot be understood") from error
+
+
+def _parse_header(file):
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(file)

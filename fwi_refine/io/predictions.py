@@ -2,8 +2,8 @@
 
 Every class here has: `count`; `ids`, list of str or None; `shape`, the shape of the whole, which
 the output takes over; `path`; `where(k)`, file and place of map k, for messages; `read(k)`, the
-raw map, raising SampleError; `salvage(k)`, what can be read of it, or None. Nothing that is
-returned is checked: see validate.check_prediction.
+raw map, raising SampleError; `salvage(k)`, what can be read of it, or None; `files()`, the files
+that they are read from. Nothing that is returned is checked: see validate.check_prediction.
 """
 
 from pathlib import Path
@@ -53,6 +53,9 @@ class _Predictions:
         except SampleError:
             return None
 
+    def files(self) -> list[Path]:
+        return [self.path]
+
 
 def read_start(predictions, k, survey=OPENFWI) -> np.ndarray:
     """(nz, nx) float32: map k as it stands in the file, NaN where it has no usable shape."""
@@ -81,10 +84,6 @@ class ArrayPredictions(_Predictions):
             )
         if not self.count:
             raise InputError(f"predictions {array.path}: holds no maps")
-        if ids is not None and len(ids) != self.count:
-            raise InputError(
-                f"predictions {array.path}: found {len(ids)} ids and {self.count} maps"
-            )
 
     def where(self, k) -> str:
         return f"{self.path}[{k}]"
@@ -114,3 +113,6 @@ class DirectoryPredictions(_Predictions):
 
     def read(self, k) -> np.ndarray:
         return NpyArray(self.where(k)).read()
+
+    def files(self) -> list[Path]:
+        return [Path(self.where(k)) for k in range(self.count)]

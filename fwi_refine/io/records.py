@@ -3,9 +3,12 @@
 Every class here has: `ids`, list of str; `named`, whether the ids are names given by the user
 (and not made up from position); `path`; `where(k)`, the file and place of record k, for messages;
 `read(k)`, the raw array, raising SampleError; `truth(k)`, the raw true map where it stands beside
-the records, else None. Nothing that is returned is checked: see validate.py.
+the records, else None; `alone(k)`, a source that holds record k only and can be sent to another
+process; `files(ks)`, the files that those records and their true maps are read from. Nothing that
+is returned is checked: see validate.py.
 """
 
+import copy
 import re
 from pathlib import Path
 
@@ -91,6 +94,12 @@ class DirectoryRecords:
     def truth(self, k):
         return None
 
+    def alone(self, k):
+        return DirectoryRecords(self.path, [f"{self.ids[k]}.npy"])
+
+    def files(self, ks) -> list[Path]:
+        return [Path(self.where(k)) for k in ks]
+
 
 class ShardRecords:
     """Files of many records each, in sorted order; `vel*` or `model*` beside them is the truth.
@@ -136,6 +145,18 @@ class ShardRecords:
         except SampleError:  # the truth is only for the report
             return None
 
+    def alone(self, k):
+        shard, row = self._places[k]
+        one = copy.copy(self)
+        one.ids, one._places = [self.ids[k]], [(0, row)]
+        one._shards, one._truths = [self._shards[shard]], [self._truths[shard]]
+        return one
+
+    def files(self, ks) -> list[Path]:
+        shards = sorted({self._places[k][0] for k in ks})
+        arrays = [a for s in shards for a in (self._shards[s], self._truths[s]) if a is not None]
+        return [array.path for array in arrays]
+
 
 def _find_truth(shard):
     """The array of true maps that belongs to a shard, None where there is none that fits."""
@@ -170,20 +191,25 @@ class Hdf5Records:
         ids = self._array.ids()
         self.named = ids is not None
         self.ids = ids or [f"{self.path.stem}_{k}" for k in range(len(self._array))]
-        if len(self.ids) != len(self._array):
-            raise InputError(
-                f"records {path}: found {len(self.ids)} ids and {len(self._array)} records"
-            )
+        self._rows = range(len(self._array))
         self._truth = None
         if "velocity" in self._array.datasets:
             truth = Hdf5Array(path, ("velocity",))
             self._truth = truth if len(truth) == len(self._array) else None
 
     def where(self, k) -> str:
-        return f"{self.path}, {self._array.name}[{k}]"
+        return f"{self.path}, {self._array.name}[{self._rows[k]}]"
 
     def read(self, k) -> np.ndarray:
-        return self._array.row(k)
+        return self._array.row(self._rows[k])
 
     def truth(self, k):
-        return None if self._truth is None else self._truth.row(k)
+        return None if self._truth is None else self._truth.row(self._rows[k])
+
+    def alone(self, k):
+        one = copy.copy(self)
+        one.ids, one._rows = [self.ids[k]], [self._rows[k]]
+        return one
+
+    def files(self, ks) -> list[Path]:
+        return [self.path] if ks else []

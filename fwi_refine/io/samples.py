@@ -1,7 +1,11 @@
-"""Samples as they are refined: start, record, and the truth where it is known, all checked."""
+"""Samples as they are refined: start, record, and the truth where it is known, all checked.
+
+They are read in two steps, because the starts are small and the records are not: `plan_samples`
+reads the starts, and `load_record` the record, in whichever process the sample is worked on.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,10 +25,17 @@ class Sample:
     truth: np.ndarray | None = None  # (nz, nx) m/s
     problem: str | None = None
     notes: tuple[str, ...] = ()  # candidates that could not be used, and why
+    source: object | None = None  # of the record, as long as it is not read; see io/records.py
 
 
 def read_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample]:
-    """Reads and checks one sample after another.
+    """Reads and checks one sample after another: both steps at once."""
+    for sample in plan_samples(pairs, predictions, records, survey):
+        yield load_record(sample, survey)
+
+
+def plan_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample]:
+    """Samples with their starts read and checked, and their records still to be read.
 
     pairs: as io.pair gives them; predictions: [(name, source, index of each sample in it)], the
     candidates to start from. A sample that cannot be used carries its problem.
@@ -39,17 +50,30 @@ def read_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample
                 starts.append((name, v))
             except SampleError as error:
                 problems.append(_named(error, where))
-        record = truth = None
         problem = pair.problem or (problems[0] if not starts else None)
-        if problem is None:
-            where = f"record of sample {pair.id} ({records.where(pair.record)})"
-            try:
-                record = check_record(records.read(pair.record), survey=survey, where=where)
-            except SampleError as error:
-                problem = _named(error, where)
-            truth = _read_truth(records, pair.record, survey)
-        notes = tuple(problems)
-        yield Sample(pair.index, pair.id, tuple(starts), record, truth, problem, notes)
+        yield Sample(
+            pair.index,
+            pair.id,
+            tuple(starts),
+            problem=problem,
+            notes=tuple(problems),
+            source=records.alone(pair.record) if problem is None else None,
+        )
+
+
+def load_record(sample, survey=OPENFWI) -> Sample:
+    """The sample with its record, and with the truth where it is known; or with its problem."""
+    source = sample.source
+    if source is None:
+        return sample
+    where = f"record of sample {sample.id} ({source.where(0)})"
+    record = problem = None
+    try:
+        record = check_record(source.read(0), survey=survey, where=where)
+    except SampleError as error:
+        problem = _named(error, where)
+    truth = _read_truth(source, 0, survey)
+    return replace(sample, record=record, truth=truth, problem=problem, source=None)
 
 
 def _named(error, where) -> str:

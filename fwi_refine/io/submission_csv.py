@@ -103,6 +103,9 @@ class SubmissionPredictions:
     def _problem(self, k, text):
         self._problems.setdefault(k, text)
 
+    def files(self) -> list[Path]:
+        return [self.path]
+
     def where(self, k) -> str:
         return f"{self.path}, id {self.ids[k]}"
 

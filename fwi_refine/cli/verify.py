@@ -1,0 +1,33 @@
+"""`fwi-refine verify`: is everything sound that a run directory holds?"""
+
+import logging
+
+import click
+
+from fwi_refine.cli import FAILURE, OK, options
+
+log = logging.getLogger(__name__)
+
+
+@click.command("verify")
+@options.run_argument
+@options.logging_options
+def command(run_dir):
+    """Read every byte of the parts of RUN; name those that are damaged on stdout, a line each.
+
+    Exit code 1 if there is one; refine removes it and refines its samples anew. Parts that are
+    not there yet are no damage. Changes nothing.
+    """
+    from fwi_refine import runs
+
+    run = runs.RunDirectory(run_dir)
+    sound = damaged = 0
+    for _, problem in runs.check_parts(run):
+        if problem is None:
+            sound += 1
+        else:
+            damaged += 1
+            click.echo(problem)
+    log.info("%d of %d parts are there and sound, %d damaged, %d files being written or left over",
+             sound, run.chunk_count, damaged, len(run.temporaries()))  # fmt: skip
+    return FAILURE if damaged else OK

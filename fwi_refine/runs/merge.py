@@ -1,0 +1,89 @@
+"""The parts of a finished run, put together: maps and report as a run without parts writes them."""
+
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import replace
+
+from fwi_refine.errors import InputError, PartError, RunError
+from fwi_refine.results import Results
+from fwi_refine.runs.config import differences
+from fwi_refine.runs.directory import RunDirectory
+from fwi_refine.runs.parts import VELOCITY
+from fwi_refine.runs.shards import known_shards, stored_parts
+
+
+def merge(
+    runs: list[RunDirectory],
+    out,
+    report,
+    overwrite=False,
+    told: Callable = lambda rows: None,
+    shielded=nullcontext,
+):
+    """Writes `out` (.npy, float32) and `report` (.csv) from the parts of a run.
+
+    runs: directories with parts of the same run, as machines without a common disk have them.
+    told: hears the rows of each part. Raises InputError if they are not the same run, RunError if
+    parts are missing, PartError if one is damaged, OutputExistsError; nothing is written then.
+    """
+    run = runs[0]
+    for other in runs[1:]:
+        if lines := differences(run.config, other.config):
+            raise InputError(f"{run.path} and {other.path} are not the same run: {lines[0]}")
+    listings = [(one, one.parts()) for one in runs]
+    files = [
+        [(one, path) for one, parts in listings for path in parts.get(number, ())]
+        for number in run.chunks()
+    ]
+    missing = [number for number, paths in enumerate(files) if not paths]
+    if missing:
+        first = run.samples(missing[0]).start + 1
+        raise RunError(
+            f"{run.path}: {len(missing)} of {run.chunk_count} parts are missing, the first that of "
+            f"sample number {first}: continue the run, or give the directories that have them"
+        )
+    seconds = _seconds(runs)
+    ids = [""] * run.count
+    shape = (run.count, *run.sample_shape)
+    results = Results(out, report, shape, run.config["survey"]["shape"], ids, overwrite)
+    with closing(results):
+        for number, paths in enumerate(files):
+            part = _read(paths)
+            rows = [
+                replace(row, seconds=time)
+                for row, time in zip(part.rows, seconds(number, len(part.rows)), strict=True)
+            ]
+            for k, row, v in zip(run.samples(number), rows, part.maps[VELOCITY], strict=True):
+                ids[k] = row.id
+                results.add(k, v, row)
+            told(rows)
+        with shielded():
+            results.publish()
+
+
+def _read(paths):
+    """The first sound part of a chunk. Raises PartError where there is none."""
+    problem = None
+    for run, path in paths:
+        try:
+            return run.read(path)
+        except PartError as error:
+            problem = problem or error
+    raise problem
+
+
+def _seconds(runs):
+    """A function (chunk, samples) that gives what each sample took; None where it is not known."""
+    known = {}
+    for run in runs:
+        for shard in known_shards(run.shards_folder):
+            for entry in stored_parts(run.shards_folder, shard):
+                known[entry["chunk"]] = entry.get("seconds")
+
+    def seconds(number, count):
+        values = known.get(number)
+        if not isinstance(values, list) or len(values) != count:
+            return [None] * count
+        return [float(v) if isinstance(v, int | float) else None for v in values]
+
+    return seconds

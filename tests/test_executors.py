@@ -1,0 +1,240 @@
+"""Executors: the same bytes from each, and what a dying worker costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+from run_cases import (
+    DEADLY,
+    SETTINGS,
+    expected_maps,
+    merged,
+    open_case,
+    prepare,
+    refine_all,
+    trivial,
+    write_inputs,
+)
+from test_interruption import Running, read_until, wait_for
+
+from fwi_refine import batch
+from fwi_refine.cli import run as run_command
+from fwi_refine.errors import InputError, WorkerError
+from fwi_refine.executors import Dask, Processes, Serial
+from fwi_refine.runs import RunDirectory, check_parts
+
+NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
+HERE = os.path.dirname(__file__)
+
+
+@contextmanager
+def dask_cluster(folder, workers=2):
+    """A scheduler and its workers as processes of their own on loopback; yields its address."""
+    pytest.importorskip("distributed")
+    contact = folder / "scheduler.json"
+    common = ["--scheduler-file", str(contact), "--no-dashboard"]
+    roles = [["scheduler", "--host", "127.0.0.1", "--port", "0"]]
+    roles += [["worker", "--host", "127.0.0.1", "--nthreads", "1"]] * workers
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{role}", *more, *common],
+            env=os.environ | {"PYTHONPATH": HERE},
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for role, *more in roles
+    ]
+    try:
+        assert wait_for(contact.exists, 60)
+        yield json.loads(contact.read_text())["address"]
+    finally:
+        for process in reversed(processes):
+            os.killpg(process.pid, signal.SIGTERM)
+        for process in processes:
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with dask_cluster(tmp_path_factory.mktemp("cluster")) as address:
+        yield address
+
+
+@contextmanager
+def executor(kind, cluster):
+    if kind == "dask":
+        with closing(Dask(cluster)) as opened:
+            yield opened
+    else:
+        yield Serial() if kind == "serial" else Processes(2)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("case"), NAMES)
+
+
+def parts_of(case, path, opened):
+    run = prepare(case, path)
+    refine_all(case, run, opened)
+    return {p.name: p.read_bytes() for p in run.parts_folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["processes", "dask"])
+def test_every_executor_stores_the_same_bytes(case, cluster, tmp_path, kind):
+    serial = parts_of(case, tmp_path / "serial", Serial())
+    assert len(serial) == 4
+    with executor(kind, cluster) as opened:
+        assert parts_of(case, tmp_path / kind, opened) == serial
+
+
+def square(x):
+    return x * x
+
+
+def fail_at_three(x):
+    if x == 3:
+        raise ZeroDivisionError("three")
+    return x
+
+
+@pytest.mark.parametrize("kind", ["serial", "processes", "dask"])
+def test_tasks_are_taken_as_there_is_room_and_errors_are_raised(cluster, kind):
+    taken = []
+
+    def tasks():
+        for k in range(40):
+            taken.append(k)
+            yield k
+
+    with executor(kind, cluster) as opened:
+        finished = []
+        for task, result in opened.map(square, tasks()):
+            finished.append(task)
+            assert result == task**2
+            assert len(taken) - len(finished) <= 5
+        assert sorted(finished) == [*range(40)]
+        with pytest.raises(ZeroDivisionError, match="three"):
+            list(opened.map(fail_at_three, range(10)))
+        assert sorted(opened.map(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
+
+
+@pytest.mark.parametrize("kind", ["processes", "dask"])
+def test_a_sample_that_kills_its_worker_fails_alone(cluster, tmp_path, kind):
+    names = ["a", "b", f"{DEADLY}1", "c", "bad", "d"]
+    case = write_inputs(tmp_path, names)
+    run = prepare(case, tmp_path / "run")
+    rows = []
+    with executor(kind, cluster) as opened:
+        refine_all(case, run, opened, added=rows.extend)
+    failed = {row.id: row.reason for row in rows if row.status == "failed"}
+    assert set(failed) == {f"{DEADLY}1", "bad"}
+    assert "died" in failed[f"{DEADLY}1"]
+    maps, report = merged(run, tmp_path)
+    np.testing.assert_array_equal(maps, expected_maps(case))
+    assert [line[0] for line in report[1:]] == names
+    refine_all(case, run, Serial())  # nothing is left to do, so nothing can be killed
+
+
+def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "DEATHS", 2)
+    case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(2)])
+    run = prepare(case, tmp_path / "run", chunk_size=1)
+    with pytest.raises(WorkerError, match=r"2 samples in a row.*use fewer --jobs"):
+        refine_all(case, run, Processes(2))
+    assert len(run.parts()) == 1
+
+
+def slow(sample, settings):
+    time.sleep(0.3)
+    return trivial(sample, settings)
+
+
+def worker_pids(opened):
+    return opened._client.run(os.getpid)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_dask_workers_that_die_cost_nothing(tmp_path, both):
+    """One worker is killed, or both, and their nannies start others."""
+    case = write_inputs(tmp_path, [f"n{k:02d}" for k in range(16)])
+    plain = parts_of(case, tmp_path / "plain", Serial())
+    run = prepare(case, tmp_path / "run")
+    killed = []
+    with dask_cluster(tmp_path) as address, closing(Dask(address)) as opened:
+        opened._client.wait_for_workers(2, timeout=60)
+
+        def kill(rows):
+            if not killed:
+                for pid in list(worker_pids(opened).values())[: 2 if both else 1]:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+        refine_all(case, run, opened, refine=slow, added=kill)
+    assert len(killed) == (2 if both else 1)
+    assert {p.name: p.read_bytes() for p in run.parts_folder.iterdir()} == plain
+
+
+def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
+    case = write_inputs(tmp_path, [f"n{k:02d}" for k in range(16)])
+    run = prepare(case, tmp_path / "run")
+    with dask_cluster(tmp_path) as address, closing(Dask(address)) as opened:
+        scheduler = opened._client.run_on_scheduler(os.getpid)
+        killed = []
+
+        def kill(rows):
+            if not killed:
+                os.kill(scheduler, signal.SIGKILL)
+                killed.append(scheduler)
+
+        with pytest.raises(WorkerError, match="the Dask scheduler has gone"):
+            refine_all(case, run, opened, refine=slow, added=kill)
+    assert 1 <= len(run.parts()) < 8
+    assert all(problem is None for _, problem in check_parts(run))
+
+
+def test_a_worker_with_another_program_is_refused(case):
+    chunk = next(open_case(case).chunks([0], 2))
+    version, kernel = batch.identity(SETTINGS)
+    assert len(batch.refine_chunk(chunk, SETTINGS, trivial, (version, kernel))) == 2
+    with pytest.raises(WorkerError, match=r"has fwi-refine .*, expected 9\.9 with the kernel"):
+        batch.refine_chunk(chunk, SETTINGS, trivial, ("9.9", kernel))
+
+
+def test_a_scheduler_that_does_not_answer():
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match="no scheduler answers"):
+        Dask("tcp://127.0.0.1:9", timeout=1)
+    with pytest.raises(InputError, match="no scheduler answers"):
+        Dask("nonsense://x", timeout=1)
+
+
+def test_dask_on_the_command_line(made, baseline, cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.folder)
+    arguments = ["starts.npy", "seismic", "--dask", cluster]
+    quick = ["--method", "lbfgs", "--max-evaluations", "2"]
+    run_dir = ["--run-dir", str(tmp_path / "run"), "--chunk-size", "1"]
+    assert run_command([*arguments, *quick, *run_dir, "--out", str(tmp_path / "o.npy")]) == 0
+    assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps.tobytes()
+    assert run_command([*arguments, *quick, "--out", str(tmp_path / "p.npy")]) == 0
+    assert (tmp_path / "p.npy").read_bytes() == (tmp_path / "o.npy").read_bytes()
+
+
+def test_interruption_of_a_run_on_dask(made, cluster, tmp_path):
+    more = ["--dask", cluster, "--run-dir", "run", "--chunk-size", "1"]
+    with Running(made, tmp_path, 1, more) as running:
+        running.wait_for_two()
+        running.process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        read_until(running.terminal, "stopped by SIGTERM", 10)
+        assert running.process.wait(10) == 143
+        assert time.monotonic() - told < 10
+    run = RunDirectory(tmp_path / "run")
+    assert 2 <= len(run.parts()) < 40
+    assert all(problem is None for _, problem in check_parts(run))

@@ -1,0 +1,188 @@
+"""refine --run-dir, status, verify and merge as a user runs them."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fwi_refine.cli import run
+
+QUICK = ["--method", "lbfgs", "--max-evaluations", "2", "--chunk-size", "2"]
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def refine_in(made):
+    def call(folder, *more):
+        arguments = [made.starts_file, made.seismic, "--run-dir", folder, *QUICK, *more]
+        return run([str(a) for a in arguments])
+
+    return call
+
+
+def test_a_run_directory_gives_what_a_run_without_one_gives(
+    made, baseline, refine_in, tmp_path, capsys
+):
+    assert refine_in(tmp_path / "run", "--out", tmp_path / "o.npy") == 0
+    assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps.tobytes()
+    for row, expected in zip(rows_of(tmp_path / "o.csv"), baseline.report, strict=True):
+        assert float(row.pop("seconds")) > 0
+        assert row == {name: value for name, value in expected.items() if name != "seconds"}
+    before = tree(tmp_path / "run" / "parts")
+    capsys.readouterr()
+    assert refine_in(tmp_path / "run", "--jobs", "2") == 0
+    assert "2 of 2 parts are there" in capsys.readouterr().err
+    assert tree(tmp_path / "run" / "parts") == before
+
+    assert run(["status", str(tmp_path / "run")]) == 0
+    text = capsys.readouterr().out
+    assert "3 of 3 done, in 2 of 2 parts" in text
+    assert "refined 3" in text
+    assert f"not running, last process {os.getpid()}" in text
+    assert run(["status", str(tmp_path / "run"), "--json"]) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert (state["samples"], state["done"], state["seconds_left"]) == (3, 3, None)
+    assert "3 refined" in (tmp_path / "run" / "shards" / "1-of-1.log").read_text()
+
+    assert run(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "m.npy")]) == 0
+    assert (tmp_path / "m.npy").read_bytes() == (tmp_path / "o.npy").read_bytes()
+    assert (tmp_path / "m.csv").read_bytes() == (tmp_path / "o.csv").read_bytes()
+    assert run(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "m.npy")]) == 2
+
+
+def test_other_chunks_order_and_jobs_give_the_same_bits(made, baseline, tmp_path):
+    order = [2, 0, 1]
+    np.save(tmp_path / "p.npy", made.starts[order])
+    (tmp_path / "ids").write_text("\n".join(made.ids[k] for k in order))
+    arguments = [str(tmp_path / "p.npy"), made.seismic, "--ids", str(tmp_path / "ids"), *QUICK]
+    arguments[-1] = "3"
+    out = ["--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "o.npy")]
+    assert run([*arguments, *out, "--jobs", "2", "--threads", "1"]) == 0
+    assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps[order].tobytes()
+
+
+def test_verify_names_what_is_damaged(refine_in, tmp_path, capsys):
+    assert refine_in(tmp_path / "run") == 0
+    before = tree(tmp_path)
+    capsys.readouterr()
+    assert run(["verify", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "2 of 2 parts are there and sound, 0 damaged" in captured.err
+    path, *_ = sorted((tmp_path / "run" / "parts").iterdir())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+    assert run(["verify", str(tmp_path / "run")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{path}: damaged")
+    assert len(captured.out.splitlines()) == 1
+    assert refine_in(tmp_path / "run") == 0
+    captured = capsys.readouterr()
+    assert f"{path}: damaged" in captured.err
+    assert "1 of 2 parts are there" in captured.err
+    assert tree(tmp_path / "run" / "parts") == {
+        p: content for p, content in before.items() if p.parent.name == "parts"
+    }
+
+
+def test_shards_of_a_run_and_a_sample_that_fails(made, baseline, tmp_path, capsys):
+    starts = made.starts.copy()
+    starts[1, 3, 4] = np.nan
+    np.save(tmp_path / "p.npy", starts)
+    folder = tmp_path / "run"
+    arguments = [str(tmp_path / "p.npy"), made.seismic, "--run-dir", str(folder), *QUICK]
+    arguments[-1] = "1"
+    for shard, code in (("2/3", 3), ("1/3", 0)):
+        assert run([*arguments, "--shard", shard]) == code
+    assert run(["merge", str(folder), "--out", str(tmp_path / "o.npy")]) == 1
+    assert "1 of 3 parts are missing, the first that of sample number 3" in capsys.readouterr().err
+    assert not (tmp_path / "o.npy").exists()
+    assert run([*arguments, "--shard", "3/3"]) == 0
+    capsys.readouterr()
+    assert run([*arguments, "--shard", "2/3"]) == 3  # it stays failed, and is not tried again
+    assert "1 of 1 parts are there" in capsys.readouterr().err
+    assert run(["merge", str(folder), "--out", str(tmp_path / "o.npy")]) == 3
+    maps = np.load(tmp_path / "o.npy")
+    np.testing.assert_array_equal(maps[1], starts[1])
+    for k in (0, 2):
+        assert maps[k].tobytes() == baseline.maps[k].tobytes()
+    rows = rows_of(tmp_path / "o.csv")
+    assert [row["status"] for row in rows] == ["refined", "failed", "refined"]
+    assert "1 of 4900 values not finite" in rows[1]["reason"]
+
+
+def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
+    assert refine_in(tmp_path / "run", "--dry-run") == 0
+    assert "0 of 2 parts are there" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+    assert refine_in(tmp_path / "run", "--shard", "2/2") == 0
+    before = tree(tmp_path)
+    capsys.readouterr()
+    assert refine_in(tmp_path / "run", "--dry-run") == 0
+    captured = capsys.readouterr()
+    assert "1 of 2 parts are there" in captured.err
+    assert sum(int(row["samples"]) for row in csv.DictReader(captured.out.splitlines())) == 2
+    assert tree(tmp_path) == before
+    assert refine_in(tmp_path / "run", "--dry-run", "--limit", "1") == 2
+    assert "samples.count: 3 in the run, 1 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--max-evaluations", "3"], "settings.max_evaluations: 2 in the run, 3 now"),
+        (["--method", "gauss-newton"], "settings.method: 'lbfgs' in the run, 'gauss-newton' now"),
+        (["--time-budget", "5"], "settings.time_budget: not set in the run, 5.0 now"),
+        (["--chunk-size", "1"], "samples.chunk_size: 2 in the run, 1 now"),
+        (["--limit", "2"], "samples.count: 3 in the run, 2 now"),
+        (["--candidate", "{starts}"], "inputs.candidates"),
+        (["--priors", "{priors}"], "priors.style_a.length: 3.478158 in the run, 3.5 now"),
+    ],
+)
+def test_another_run_in_the_same_directory(
+    made, refine_in, tmp_path, tmp_path_factory, capsys, more, words
+):
+    run_dir = tmp_path_factory.getbasetemp() / "to-differ-from"
+    assert refine_in(run_dir, "--shard", "2/2") == 0
+    (tmp_path / "priors.toml").write_text("[style_a]\nlength = 3.5\n")
+    before = tree(run_dir)
+    names = {"starts": made.starts_file, "priors": tmp_path / "priors.toml"}
+    capsys.readouterr()
+    assert refine_in(run_dir, *(str(m).format(**names) for m in more)) == 2
+    assert words in capsys.readouterr().err
+    assert tree(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["p.npy", "s"], "Missing option '--out' (or '--run-dir')"),
+        (["p.npy", "s", "--run-dir", "r", "--report", "r.csv"], "--report r.csv: needs --out"),
+        (
+            ["p.npy", "s", "--run-dir", "r", "--out", "o.npy", "--shard", "1/2"],
+            "fwi-refine merge r --out o.npy",
+        ),
+        (["merge", "r", "--out", "o.csv"], "expected a name that ends in .npy"),
+        (["merge", "--out", "o.npy"], "Missing argument 'RUN...'"),
+        (["merge", "r", "--out", "o.npy"], "r: not a run directory"),
+        (["status", "r"], "r: not a run directory"),
+        (["verify", "."], "not a run directory"),
+    ],
+)
+def test_usage_errors(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    assert words in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
