@@ -51,6 +51,7 @@ class Outcome:
     index: int
     row: Row
     velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
+    deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error; None: unknown
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,9 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
-    return Outcome(sample.index, row, None if refined.status == "failed" else velocity)
+    if refined.status == "failed":
+        velocity = None
+    return Outcome(sample.index, row, velocity, refined.deviation)
 
 
 def _deadline(started, budget):
@@ -197,6 +200,7 @@ def _row(sample, name, start, refined, velocity, seconds) -> Row:
         iterations=refined.iterations,
         seconds=seconds,
         vmin=refined.vmin,
+        expected_error=refined.expected_error,
         start=name,
         reason=refined.reason,
         flags="; ".join((*refined.flags, *sample.notes)),

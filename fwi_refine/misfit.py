@@ -75,6 +75,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         super().__init__(simulator, parameters, record)
         self._basis = record_basis(simulator.survey)
         self._single = None  # a float32 simulator, made when it is needed
+        self.last_hessian = None  # what `hessian` returned last
 
     def residual(self, x):
         medium = self._medium(x)
@@ -107,11 +108,13 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             basis = None if isinstance(self.parameters, Full) else self.parameters.matrix()
             full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
             unit, scale = full.normal_matrix(basis, self.simulator.threads)
-            return unit * scale * scale[:, None] * (2.0 / samples)
+            self.last_hessian = unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / samples)
+            return self.last_hessian
         if self._single is None:
             self._single = Simulator(self.simulator.survey, torch.float32, **self._how())
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
-        return columns @ columns.T * (2.0 / samples)
+        self.last_hessian = columns @ columns.T * (2.0 / samples)
+        return self.last_hessian
 
     def hessian_cost(self):
         """What a Hessian counts as, in evaluations of misfit and gradient."""

@@ -27,7 +27,7 @@ from fwi_refine.priors import Priors, TotalVariation1D, TotalVariation2D
 # The published cost is multiplied by this, which gives gradient_tolerance its unit.
 COST_SCALE = 1e15
 
-# Mean square misfit (5e-5 rms) at which the long stages stop.
+# Mean square misfit (5e-5 rms) at which the long stages stop: a good fit of released data.
 GOOD_FIT = 2.5e-9
 
 
@@ -43,6 +43,7 @@ class Stage:
     share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
         as long as that is more ("levenberg-marquardt")
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
+        and worse than `GOOD_FIT`
     misfit_target: mean square misfit at which the stage ends; None: no target
     initial_step: largest change of an unknown in the first trial step
     """

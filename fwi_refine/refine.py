@@ -11,13 +11,11 @@ import numpy as np
 import torch
 
 from fwi_refine.classify import Family, classify
-from fwi_refine.known_cells import KnownCells, known_cells
-from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
-from fwi_refine.objective import PriorTerm
-from fwi_refine.optimise import Status, gauss_newton_step, lbfgs, levenberg_marquardt
+from fwi_refine.posterior import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.recipes import COST_SCALE, METHODS, Recipe, Stage
+from fwi_refine.recipes import METHODS, Recipe
+from fwi_refine.stages import StageRunner
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_prediction, check_record
 from fwi_refine.wave import Simulator, released_record
@@ -46,7 +44,8 @@ class Refined:
     reason says why). objective_*: mean square misfit plus
     weighted prior of the recipe's first stage. evaluations: simulations of misfit and gradient;
     a misfit alone counts as one, a product with the Gauss-Newton matrix as two, a Jacobian as
-    misfit.py says.
+    misfit.py says. expected_error: expected mean absolute error; deviation (nz, nx) float32:
+    expected rms error of each cell (see posterior.py); None where they are not known.
     """
 
     velocity: np.ndarray  # (nz, nx) float64
@@ -63,6 +62,8 @@ class Refined:
     iterations: int
     reason: str = ""
     flags: tuple[str, ...] = ()
+    expected_error: float | None = None
+    deviation: np.ndarray | None = None
 
 
 def refine_sample(
@@ -94,8 +95,9 @@ def refine_sample(
     chosen = classification.family if family == "auto" else Family(family)
     if method == "auto" and simulator.kernel == "reference":
         method = "lbfgs"  # the 70 shots of one Jacobian would take the reference many minutes
-    run = _Run(simulator, priors, record, METHODS[method][chosen], max_evaluations, should_stop)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
+    recipe = METHODS[method][chosen]
+    run = _Run(simulator, priors, record, start, recipe, max_evaluations, should_stop)
     flags = [] if torch.equal(start, torch.from_numpy(prediction)) else ["start outside bounds"]
     result = run.refine(start)
     return Refined(
@@ -108,24 +110,17 @@ def refine_sample(
     )
 
 
-class _Run:
-    """The stages of one sample, and what they have used up so far."""
+class _Run(StageRunner):
+    """A sample from its start to what is handed back."""
 
-    def __init__(self, simulator, priors, record, recipe: Recipe, max_evaluations, should_stop):
-        self.simulator = simulator
-        self.priors = priors
-        self.record = record
+    def __init__(self, simulator, priors, record, start, recipe: Recipe, *limits):
+        super().__init__(simulator, priors, record, start, *limits)
         self.recipe = recipe
-        self.left = math.inf if max_evaluations is None else max_evaluations
-        self.should_stop = should_stop or (lambda: False)
-        self.evaluations = self.iterations = 0
-        self.flags = []
 
     def refine(self, start):
         """The fields of `Refined` that depend on the run."""
         vmin = start.min()
         first = self.recipe.stages[0]
-        self.known = known_cells(self.record, start, self.simulator.survey)
         misfit_before = self.misfit(start, vmin)
         numbers = {"misfit_before": math.sqrt(misfit_before), "vmin": float(vmin)}
         # A parameterisation may not hold the start as it is; its misfit counts all the same.
@@ -153,15 +148,13 @@ class _Run:
         else:
             result = self._finish("refined", misfit, before, after)
             result |= {"velocity": v.numpy().copy(), "vmin": float(vmin)}
+            deviation = self.deviation()
+            if deviation is not None:
+                result["deviation"] = deviation.to(torch.float32).numpy()
+                result["expected_error"] = expected_error(deviation)
         if result["misfit_after"] > POOR_FIT:
             self.flags.append("poor fit")
         return numbers | result
-
-    def with_known_cells(self, v):
-        v = v.clone()
-        rows, columns, velocities = self.known
-        v[rows, columns] = velocities
-        return v
 
     def sharpen(self, v, vmin):
         """Map and vmin after further stages without the rounding of the record's coefficients.
@@ -199,27 +192,6 @@ class _Run:
         plain, fits = (float(r.square().mean()) for r in (residual, residual + shift))
         return shift_of_rows, plain, fits
 
-    def run_stages(self, stages, v, vmin):
-        """Map and vmin after all stages, or after those that the budget allows."""
-        previous = reference = status = None
-        for stage in stages:
-            if stage is previous and status in (Status.CONVERGED, Status.STALLED):
-                continue  # the same again would find the same
-            if stage.must_fit and reference is None:
-                reference = self.misfit(v, vmin)
-                self.left -= 1
-            found, found_vmin, status = self.minimise(stage, v, vmin)
-            if stage.must_fit:
-                self.left -= 1
-                if self.misfit(found, found_vmin) > 4 * reference:
-                    found, found_vmin = v, vmin
-            v, vmin = found, found_vmin
-            if status == Status.MAX_EVALUATIONS or self.should_stop():
-                self.flags.append("stopped early")
-                break
-            previous = stage
-        return v, vmin
-
     def _finish(self, status, misfit, before, after, reason=""):
         return {
             "status": status,
@@ -230,75 +202,3 @@ class _Run:
             "evaluations": self.evaluations,
             "iterations": self.iterations,
         }
-
-    def minimise(self, stage: Stage, v, vmin):
-        """Map, vmin and the optimiser's status after one stage; a stage that found nothing lower
-        leaves the map as it is, not as its parameterisation would have it."""
-        if self.left < 1:
-            return v, vmin, Status.MAX_EVALUATIONS
-        parameters = stage.parameters(v, self.priors)
-        prior = PriorTerm(stage.prior(self.priors), parameters)
-        x = parameters.from_velocity(v, vmin)
-        limit = None if math.isinf(self.left) else int(self.left)
-        if stage.method == "levenberg-marquardt":
-            misfit = BandMisfit(self.simulator, parameters, self.record)
-            priors = prior + VminTie(v.min())
-            if parameters.prior_acts_on_map:
-                priors = priors + KnownCells(self.known, parameters)
-            result = levenberg_marquardt(
-                misfit,
-                priors,
-                x,
-                weight=stage.weight_at,
-                max_iterations=stage.max_iterations,
-                corrections=stage.corrections,
-                max_evaluations=limit,
-                hessian_cost=misfit.hessian_cost(),
-                retract=parameters.retract,
-                callback=lambda result: self.should_stop(),
-            )
-        else:
-            result = self.published(stage, parameters, prior, x, limit)
-        self.iterations += result.iterations
-        self.evaluations += result.evaluations
-        self.left -= result.evaluations
-        if not result.iterations:
-            return v, vmin, result.status
-        return parameters.velocity(result.x), parameters.vmin(result.x), result.status
-
-    def published(self, stage, parameters, prior, x, limit):
-        """One stage of the published method: the plain misfit and a fixed weight."""
-        weight = stage.weight
-        objective = DataMisfit(self.simulator, parameters, self.record) + weight * prior
-
-        def callback(result):
-            target = stage.misfit_target
-            fits = target is not None and result.value - weight * prior(result.x) < target
-            return fits or self.should_stop()
-
-        if stage.method == "gauss-newton-step":
-            return gauss_newton_step(
-                objective, x, max_evaluations=limit, should_stop=self.should_stop
-            )
-        return lbfgs(
-            objective,
-            x,
-            max_iterations=stage.max_iterations,
-            max_evaluations=limit,
-            gradient_tolerance=stage.gradient_tolerance,
-            scale=COST_SCALE,
-            initial_step=stage.initial_step,
-            callback=callback,
-        )
-
-    def misfit(self, v, vmin):
-        """Mean square misfit of a map."""
-        self.evaluations += 1
-        record = torch.from_numpy(self.record)[None, :, : self.simulator.survey.n_steps]
-        return float(self.simulator.misfit(v[None], record, vmin[None])[0])
-
-    def penalty(self, stage: Stage, v, vmin):
-        """Weighted prior of a map."""
-        parameters = stage.parameters(v, self.priors)
-        prior = PriorTerm(stage.prior(self.priors), parameters)
-        return stage.weight * prior(parameters.from_velocity(v, vmin))

@@ -20,7 +20,8 @@ class Row:
 
     status: "refined", "unchanged" (nothing better than the start was found), "failed" (see
     reason; the start was passed through) or "unfinished" (the run was stopped before it).
-    start: which prediction it started from. mae_*: mean absolute error in m/s, where the true
+    expected_error: mean absolute error to be expected, in m/s (see posterior.py). start: which
+    prediction it started from. mae_*: mean absolute error in m/s, where the true
     map stands beside the records.
     """
 
@@ -34,6 +35,7 @@ class Row:
     iterations: int | None = None
     seconds: float | None = None
     vmin: float | None = None
+    expected_error: float | None = None
     start: str = ""
     reason: str = ""
     flags: str = ""
@@ -42,7 +44,13 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-_DIGITS = {"seconds": "{:.2f}", "vmin": "{:.3f}", "mae_before": "{:.4f}", "mae_after": "{:.4f}"}
+_DIGITS = {
+    "seconds": "{:.2f}",
+    "vmin": "{:.3f}",
+    "expected_error": "{:.4f}",
+    "mae_before": "{:.4f}",
+    "mae_after": "{:.4f}",
+}
 
 
 def format_row(row) -> list[str]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from fwi_refine.io.outputs import MapWriter, claim_output
 from fwi_refine.report import ReportWriter
 
@@ -10,35 +12,45 @@ class Results:
     """The maps and the report of a run, filled in any order.
 
     out, report: final names; shape: of the whole array, its first axis the samples in the order
-    of `ids`; map_shape: (nz, nx). Nothing stands under a final name before `publish`. Raises
+    of `ids`; map_shape: (nz, nx). deviation: a third file, of the expected errors, NaN where they
+    are not known. Nothing stands under a final name before `publish`. Raises
     OutputExistsError if one of them exists, unless overwrite is true.
     """
 
-    def __init__(self, out, report, shape, map_shape, ids, overwrite=False):
+    def __init__(self, out, report, shape, map_shape, ids, overwrite=False, deviation=None):
         self._overwrite = overwrite
-        self._claim(out, report)
         self._out, self._report = Path(out), Path(report)
+        self._deviation = deviation and Path(deviation)
+        self._claim()
         self._rows = ReportWriter(ids)
         self._maps = MapWriter(out, shape, map_shape)
+        self._deviations = deviation and MapWriter(deviation, shape, map_shape)
+        self._unknown = np.full(map_shape, np.nan, np.float32)
 
     def start(self, k, velocity):
         """What map k is as long as there is no result for it."""
         self._maps.write(k, velocity)
+        if self._deviations:
+            self._deviations.write(k, self._unknown)
 
-    def add(self, k, velocity, row):
+    def add(self, k, velocity, row, deviation=None):
         """Result k; without a velocity its start stays."""
         if velocity is not None:
             self._maps.write(k, velocity)
+        if self._deviations and deviation is not None:
+            self._deviations.write(k, deviation)
         self._rows.add(k, row)
 
     def publish(self):
-        """Gives both files their names, the maps last: where they stand, the report does too."""
-        self._claim(self._out, self._report)  # another run may have finished meanwhile
+        """Gives all files their names, the maps last: where they stand, the others do too."""
+        self._claim()  # another run may have finished meanwhile
         self._rows.publish(self._report)
+        if self._deviations:
+            self._deviations.publish(self._deviation)
         self._maps.publish(self._out)
 
-    def _claim(self, out, report):
-        for path in (out, report):
+    def _claim(self):
+        for path in filter(None, (self._out, self._report, self._deviation)):
             claim_output(path, self._overwrite)
 
     def keep_partial(self) -> tuple[Path, Path] | None:
@@ -60,6 +72,8 @@ class Results:
     def close(self):
         """Removes what was not published."""
         self._maps.discard()
+        if self._deviations:
+            self._deviations.discard()
 
 
 def _partial_name(path, number=""):

@@ -17,6 +17,7 @@ OK, FAILURE, USAGE, SAMPLES_FAILED = 0, 1, 2, 3
 DEFAULT = "refine"
 COMMANDS = (
     "refine",
+    "start",
     "simulate",
     "classify",
     "evaluate",

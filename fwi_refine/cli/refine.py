@@ -49,6 +49,12 @@ log = logging.getLogger(__name__)
     "--report", type=options.PATH, help="CSV, a row a sample. Default: --out with .csv as suffix."
 )
 @click.option(
+    "--deviation",
+    type=options.PATH,
+    help="Also write the expected rms error of each cell, in m/s: .npy like --out, NaN where it "
+    "is not known. Not with --run-dir.",
+)
+@click.option(
     "--method",
     type=click.Choice(["auto", "gauss-newton", "lbfgs"]),
     default="auto",
@@ -100,9 +106,9 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    predictions, records, out, run_dir, chunk_size, candidates, report, method, family, jobs,
-    threads, dask, max_evaluations, time_budget, dry_run, ids_file, limit, shard, priors_file,
-    device, overwrite, config,
+    predictions, records, out, run_dir, chunk_size, candidates, report, deviation, method,
+    family, jobs, threads, dask, max_evaluations, time_budget, dry_run, ids_file, limit, shard,
+    priors_file, device, overwrite, config,
 ):  # fmt: skip
     """Refine the maps PREDICTIONS by inversion of RECORDS.
 
@@ -120,6 +126,10 @@ def command(
     from fwi_refine import io
 
     report = check_outputs(out, report, run_dir, shard)
+    if deviation is not None and (run_dir is not None or deviation.suffix != ".npy"):
+        raise InputError(
+            f"--deviation {deviation}: expected a name that ends in .npy, and no --run-dir"
+        )
     if run_dir or dask:  # other processes, and later ones, find them from another folder
         predictions, records = predictions.absolute(), records.absolute()
         candidates = [path.absolute() for path in candidates]
@@ -128,7 +138,7 @@ def command(
     if not inputs.pairs:
         raise InputError(f"--shard {shard[0]}/{shard[1]}: no samples in this part")
     if out and not dry_run:
-        for path in (out, report):
+        for path in filter(None, (out, report, deviation)):
             io.claim_output(path, overwrite)
 
     from fwi_refine import batch
@@ -165,6 +175,7 @@ def command(
         settings.survey.shape,
         [pair.id for pair in inputs.pairs],
         overwrite,
+        deviation,
     )
     with (
         contextlib.closing(results),
@@ -228,7 +239,9 @@ def _refine(inputs, settings, executor, results, progress) -> int:
             chunks = inputs.chunks(range(len(inputs.pairs)), 1)
             for _, (outcome,) in batch.run(chunks, settings, executor):
                 with SIGNALS.shielded():
-                    results.add(place[outcome.index], outcome.velocity, outcome.row)
+                    results.add(
+                        place[outcome.index], outcome.velocity, outcome.row, outcome.deviation
+                    )
                     bar.add(outcome.row)
             with SIGNALS.shielded(final=True):
                 results.publish()

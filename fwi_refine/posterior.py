@@ -1,0 +1,51 @@
+"""How far a refined map is expected to be from the truth.
+
+Close to the solution the record is linear in the unknowns, so that with noise of variance s^2 and
+a Gaussian prior of precision K^-1 the unknowns are distributed with the covariance
+
+    C = (J^T J / s^2 + K^-1)^-1
+
+(Tarantola, "Inverse Problem Theory", 2005, section 3.2), and cell i is off by sqrt((B C B^T)_ii)
+rms, B the columns of the parameterisation. Total variation is no Gaussian prior: for tied regions
+K^-1 is `WIDE` alone, and C is the error of their velocities if their outlines are right.
+"""
+
+import math
+
+import torch
+
+from fwi_refine.wave import record_basis
+
+WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
+# Of float32 records, rms per coefficient of the wavelet's band: no record is better than this.
+LEAST_NOISE = 5e-6
+MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
+
+
+def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
+    """Expected rms error of each cell, (nz, nx) float64 m/s.
+
+    hessian: 2 / N J^T J (n, n) at the solution; misfit: mean square residual there, within the
+    wavelet's band; prior_hessian: 2 K^-1 (n, n), or None without a Gaussian prior.
+    """
+    shots, steps, receivers = survey.record_shape
+    # N samples hold what `modes` coefficients of each trace say: the noise is theirs
+    share = record_basis(survey).shape[1] / steps
+    samples = shots * steps * receivers
+    variance = max(misfit / share, LEAST_NOISE**2)
+    precision = hessian * (samples / (2 * variance))
+    if prior_hessian is None:
+        precision.diagonal().add_(WIDE**-2)
+    else:
+        precision = precision.add_(prior_hessian, alpha=0.5)
+        precision[-1, -1] += WIDE**-2  # vmin, which priors leave alone
+    scale = precision.diagonal().sqrt()
+    factor = torch.linalg.cholesky(precision.div_(scale).div_(scale[:, None]))
+    columns = parameters.matrix()[:-1] / scale
+    halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
+    return halves.square().sum(0).sqrt().reshape(parameters.shape)
+
+
+def expected_error(deviation) -> float:
+    """Mean absolute error (m/s) that goes with standard deviations (nz, nx)."""
+    return MEAN_OF_NORMAL * float(deviation.mean())

@@ -1,0 +1,171 @@
+"""Carrying out the stages of a recipe, and what they use up."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from fwi_refine.known_cells import KnownCells, known_cells
+from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective import PriorTerm
+from fwi_refine.optimise import Status, gauss_newton_step, lbfgs, levenberg_marquardt
+from fwi_refine.parameters import Full, Parameters
+from fwi_refine.posterior import standard_deviation
+from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a Gauss-Newton stage ended: what the expected error follows from.
+
+    hessian: of the misfit, at its last Jacobian; misfit: mean square, within the band;
+    prior_hessian: of a Gaussian prior, None for total variation
+    """
+
+    parameters: Parameters
+    hessian: torch.Tensor
+    misfit: float
+    prior_hessian: torch.Tensor | None
+
+
+class StageRunner:
+    """The stages of one sample, and what they have used up so far."""
+
+    def __init__(self, simulator, priors, record, start, max_evaluations, should_stop):
+        self.simulator = simulator
+        self.priors = priors
+        self.record = record
+        self.left = math.inf if max_evaluations is None else max_evaluations
+        self.should_stop = should_stop or (lambda: False)
+        self.evaluations = self.iterations = 0
+        self.flags = []
+        self.known = known_cells(record, start, simulator.survey)
+        self.solution = None
+
+    def with_known_cells(self, v):
+        v = v.clone()
+        rows, columns, velocities = self.known
+        v[rows, columns] = velocities
+        return v
+
+    def run_stages(self, stages, v, vmin):
+        """Map and vmin after all stages, or after those that the budget allows."""
+        previous = reference = status = None
+        for stage in stages:
+            if stage is previous and status in (Status.CONVERGED, Status.STALLED):
+                continue  # the same again would find the same
+            if stage.must_fit and reference is None:
+                reference = self.misfit(v, vmin)
+                self.left -= 1
+            found, found_vmin, status = self.minimise(stage, v, vmin)
+            if stage.must_fit:
+                self.left -= 1
+                # what fits better than the data's own rounding has fitted some of it
+                if self.misfit(found, found_vmin) > max(4 * reference, GOOD_FIT):
+                    found, found_vmin = v, vmin
+            v, vmin = found, found_vmin
+            if status == Status.MAX_EVALUATIONS or self.should_stop():
+                self.flags.append("stopped early")
+                break
+            previous = stage
+        return v, vmin
+
+    def minimise(self, stage: Stage, v, vmin):
+        """Map, vmin and the optimiser's status after one stage; a stage that found nothing lower
+        leaves the map as it is, not as its parameterisation would have it."""
+        if self.left < 1:
+            return v, vmin, Status.MAX_EVALUATIONS
+        parameters = stage.parameters(v, self.priors)
+        prior = PriorTerm(stage.prior(self.priors), parameters)
+        x = parameters.from_velocity(v, vmin)
+        limit = None if math.isinf(self.left) else int(self.left)
+        if stage.method == "levenberg-marquardt":
+            misfit = BandMisfit(self.simulator, parameters, self.record)
+            priors = prior + VminTie(v.min())
+            if parameters.prior_acts_on_map:
+                priors = priors + KnownCells(self.known, parameters)
+            result = levenberg_marquardt(
+                misfit,
+                priors,
+                x,
+                weight=stage.weight_at,
+                max_iterations=stage.max_iterations,
+                corrections=stage.corrections,
+                max_evaluations=limit,
+                hessian_cost=misfit.hessian_cost(),
+                retract=parameters.retract,
+                callback=lambda result: self.should_stop(),
+            )
+            self.keep(misfit, prior, result)
+        else:
+            result = self.published(stage, parameters, prior, x, limit)
+        self.iterations += result.iterations
+        self.evaluations += result.evaluations
+        self.left -= result.evaluations
+        if not result.iterations:
+            return v, vmin, result.status
+        return parameters.velocity(result.x), parameters.vmin(result.x), result.status
+
+    def published(self, stage, parameters, prior, x, limit):
+        """One stage of the published method: the plain misfit and a fixed weight."""
+        weight = stage.weight
+        objective = DataMisfit(self.simulator, parameters, self.record) + weight * prior
+
+        def callback(result):
+            target = stage.misfit_target
+            fits = target is not None and result.value - weight * prior(result.x) < target
+            return fits or self.should_stop()
+
+        if stage.method == "gauss-newton-step":
+            return gauss_newton_step(
+                objective, x, max_evaluations=limit, should_stop=self.should_stop
+            )
+        return lbfgs(
+            objective,
+            x,
+            max_iterations=stage.max_iterations,
+            max_evaluations=limit,
+            gradient_tolerance=stage.gradient_tolerance,
+            scale=COST_SCALE,
+            initial_step=stage.initial_step,
+            callback=callback,
+        )
+
+    def keep(self, misfit, prior, result):
+        """Keeps what the expected error follows from."""
+        if misfit.last_hessian is None:
+            return
+        gaussian = prior.quadratic
+        if not gaussian and isinstance(misfit.parameters, Full):
+            self.solution = None  # total variation says nothing of single cells
+            return
+        self.solution = Solution(
+            misfit.parameters,
+            misfit.last_hessian,
+            misfit(result.x),
+            prior.hessian(result.x) if gaussian else None,
+        )
+
+    def deviation(self):
+        """Expected rms error of each cell (nz, nx) m/s after the last stage; None: not known."""
+        if self.solution is None:
+            return None
+        return standard_deviation(
+            self.solution.hessian,
+            self.solution.parameters,
+            self.solution.misfit,
+            self.simulator.survey,
+            self.solution.prior_hessian,
+        )
+
+    def misfit(self, v, vmin):
+        """Mean square misfit of a map."""
+        self.evaluations += 1
+        record = torch.from_numpy(self.record)[None, :, : self.simulator.survey.n_steps]
+        return float(self.simulator.misfit(v[None], record, vmin[None])[0])
+
+    def penalty(self, stage: Stage, v, vmin):
+        """Weighted prior of a map."""
+        parameters = stage.parameters(v, self.priors)
+        prior = PriorTerm(stage.prior(self.priors), parameters)
+        return stage.weight * prior(parameters.from_velocity(v, vmin))

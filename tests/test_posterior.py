@@ -1,0 +1,104 @@
+"""The expected error: against the closed form, and against what draws really err by."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_refine.objective import PriorTerm
+from fwi_refine.parameters import Full, Modes, Regions
+from fwi_refine.posterior import LEAST_NOISE, expected_error, standard_deviation
+from fwi_refine.priors import GaussianProcess
+from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import record_basis
+
+SHAPE = (4, 5)
+SURVEY = dataclasses.replace(OPENFWI, shape=SHAPE, sources=((1, 0),), receivers=((1, 1), (1, 3)))
+SAMPLES = int(np.prod(SURVEY.record_shape))
+SHARE = record_basis(SURVEY).shape[1] / SURVEY.n_steps
+PROCESS = GaussianProcess(1.5, 150.0, 20.0, 300.0, 10.0, 3000.0, SHAPE)
+
+
+def jacobian(n, seed=0):
+    """Some linear record: (60, n), with vmin, the last unknown, hardly seen."""
+    generator = torch.Generator().manual_seed(seed)
+    matrix = 1e-4 * torch.randn(60, n, generator=generator, dtype=torch.float64)
+    matrix[:, :3] *= 1e-3  # cells that the data do not tell
+    return matrix
+
+
+def test_it_is_the_covariance_in_closed_form():
+    parameters, noise = Full(SHAPE), 2e-3
+    j = jacobian(parameters.size)
+    found = standard_deviation(
+        2 / SAMPLES * j.T @ j,
+        parameters,
+        noise**2 * SHARE,
+        SURVEY,
+        PriorTerm(PROCESS, parameters).hessian(torch.zeros(21).double() + 3000.0),
+    )
+    precision = j.T @ j / noise**2
+    precision[:20, :20] += torch.linalg.inv(PROCESS.covariance())
+    precision[20, 20] += 1e-6
+    expected = torch.linalg.inv(precision).diagonal()[:20].sqrt().reshape(SHAPE)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_draws_err_by_what_is_expected():
+    """Truths from the prior, data with noise, the best estimate: its error is as said."""
+    parameters, noise, rng = Full(SHAPE), 1e-2, np.random.default_rng(3)
+    j = jacobian(parameters.size)[:, :20]
+    precision = torch.linalg.inv(PROCESS.covariance())
+    normal = torch.linalg.inv(j.T @ j / noise**2 + precision)
+    errors = []
+    for _ in range(2000):
+        x = PROCESS.sample(rng).flatten() - PROCESS.mean
+        data = j @ x + noise * torch.from_numpy(rng.standard_normal(60))
+        errors.append(normal @ (j.T @ data) / noise**2 - x)
+    full = torch.cat([j, torch.zeros(60, 1).double()], dim=1)
+    deviation = standard_deviation(
+        2 / SAMPLES * full.T @ full,
+        parameters,
+        noise**2 * SHARE,
+        SURVEY,
+        PriorTerm(PROCESS, parameters).hessian(torch.zeros(21).double() + 3000.0),
+    )
+    errors = torch.stack(errors)
+    torch.testing.assert_close(
+        errors.square().mean(0).sqrt(), deviation.flatten(), rtol=0.1, atol=0
+    )
+    assert expected_error(deviation) == pytest.approx(float(errors.abs().mean()), rel=0.05)
+
+
+def test_all_modes_say_what_the_cells_say():
+    modes = Modes(*PROCESS.modes(1e-3))
+    cells, noise = Full(SHAPE), 1e-2
+    j = jacobian(cells.size)
+    prior = torch.zeros(modes.size, modes.size).double()
+    prior[:-1, :-1] = 2 * torch.eye(modes.size - 1).double()
+    along = j @ modes.matrix()
+    variance = noise**2 * SHARE
+    first = standard_deviation(2 / SAMPLES * along.T @ along, modes, variance, SURVEY, prior)
+    second = standard_deviation(
+        2 / SAMPLES * j.T @ j,
+        cells,
+        variance,
+        SURVEY,
+        PriorTerm(PROCESS, cells).hessian(torch.zeros(21).double() + 3000.0),
+    )
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_cells_of_a_region_share_their_error_and_noise_has_a_floor():
+    labels = torch.arange(20).reshape(SHAPE) // 5
+    regions = Regions(labels)
+    j = jacobian(21) @ regions.matrix()
+    hessian = 2 / SAMPLES * j.T @ j
+    exact, floor, double = (
+        standard_deviation(hessian.clone(), regions, variance * SHARE, SURVEY)
+        for variance in (0.0, LEAST_NOISE**2, 4 * LEAST_NOISE**2)
+    )
+    assert torch.equal(exact, floor)
+    assert all(row.unique().numel() == 1 for row in floor)
+    torch.testing.assert_close(double[1:], 2 * floor[1:], rtol=1e-3, atol=0)
