@@ -64,7 +64,7 @@ class KnownCells(Objective):
         v = self.parameters.velocity(x)
         off = (v[self.rows, self.columns] - self.velocities) / self.width
         by_v = torch.zeros_like(v)
-        by_v[self.rows, self.columns] = 2 * off / self.width
+        by_v.index_put_((self.rows, self.columns), 2 * off / self.width, accumulate=True)
         return float(off @ off), self.parameters.pullback(by_v, 0.0)
 
     def hessian(self, x):

@@ -134,7 +134,7 @@ class _Run(StageRunner):
         misfit = self.misfit(v, vmin)
         after = misfit + self.penalty(first, v, vmin)
         if self.recipe.round:
-            integers, minimum = v.round(), v.round().min()
+            integers, minimum = self.integers(v, vmin)
             rounded = self.misfit(integers, minimum)
             total = rounded + self.penalty(first, integers, minimum)
             if rounded <= max(ROUNDED_FIT**2, 4 * misfit) and total < before:
@@ -165,12 +165,13 @@ class _Run(StageRunner):
         integers stay. The best fitting integers are returned, or the map as it came.
         """
         measured, best = self.record, (math.inf, v, vmin)
+        self.good_fit = 0.0  # the floor is lower now
         for left in reversed(range(SHARPENINGS + 1)):
-            integers = v.round()
-            shift, plain, fits = self.rounding_of_coefficients(integers, measured)
+            integers, minimum = self.integers(v, vmin)
+            shift, plain, fits = self.rounding_of_coefficients(integers, minimum, measured)
             if not fits < EXPLAINED * plain:
                 break
-            best = min(best, (fits, integers, integers.min()), key=lambda found: found[0])
+            best = min(best, (fits, integers, minimum), key=lambda found: found[0])
             if not left or "stopped early" in self.flags:
                 break
             self.record = measured - shift
@@ -180,12 +181,12 @@ class _Run(StageRunner):
         self.record = measured
         return best[1:]
 
-    def rounding_of_coefficients(self, v, measured):
+    def rounding_of_coefficients(self, v, vmin, measured):
         """What it adds to the record of v; mean square misfit of v without and with it."""
         self.evaluations += 2
         self.left -= 2
-        exact = self.simulator.forward(v[None])[0].double()
-        shift = released_record(v, survey=self.simulator.survey) - exact
+        exact = self.simulator.forward(v[None], vmin[None])[0].double()
+        shift = released_record(v, vmin, self.simulator.survey) - exact
         residual = exact - torch.from_numpy(measured)[:, : exact.shape[1]]
         shift_of_rows = np.zeros(measured.shape)
         shift_of_rows[:, : exact.shape[1]] = shift.numpy()

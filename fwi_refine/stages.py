@@ -41,6 +41,7 @@ class StageRunner:
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
+        self.good_fit = GOOD_FIT
 
     def with_known_cells(self, v):
         v = v.clone()
@@ -61,7 +62,7 @@ class StageRunner:
             if stage.must_fit:
                 self.left -= 1
                 # what fits better than the data's own rounding has fitted some of it
-                if self.misfit(found, found_vmin) > max(4 * reference, GOOD_FIT):
+                if self.misfit(found, found_vmin) > max(4 * reference, self.good_fit):
                     found, found_vmin = v, vmin
             v, vmin = found, found_vmin
             if status == Status.MAX_EVALUATIONS or self.should_stop():
@@ -139,6 +140,7 @@ class StageRunner:
         if not gaussian and isinstance(misfit.parameters, Full):
             self.solution = None  # total variation says nothing of single cells
             return
+        self.evaluations += 1
         self.solution = Solution(
             misfit.parameters,
             misfit.last_hessian,
@@ -157,6 +159,17 @@ class StageRunner:
             self.simulator.survey,
             self.solution.prior_hessian,
         )
+
+    def integers(self, v, vmin):
+        """The map (nz, nx) and vmin rounded to integers.
+
+        vmin is the minimum of the true map, and one wrong cell may lie far below it: the better of
+        the map's minimum and of what the data say is taken.
+        """
+        self.left -= 2
+        rounded = v.round()
+        choices = (rounded.min(), vmin.round())
+        return rounded, min(choices, key=lambda minimum: self.misfit(rounded, minimum))
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""
