@@ -45,7 +45,18 @@ def trivial(sample, settings) -> Outcome:
         return Outcome(sample.index, Row(sample.id, reason=f"{sample.id} is bad, as it should be"))
     v = sample.starts[0][1] + float(sample.record[0, 0, :3].sum())
     row = Row(
-        sample.id, "layered", "none", "refined", 0.5, 0.25, 3, 2, 0.125, float(v.min()), "starts"
+        sample.id,
+        "layered",
+        "none",
+        "refined",
+        0.5,
+        0.25,
+        3,
+        2,
+        0.125,
+        float(v.min()),
+        1.5,
+        "starts",
     )
     return Outcome(sample.index, row, v)
 

@@ -20,7 +20,7 @@ def make_part(n=3):
         Row(
             id=f"größe {k}", family="layered", evidence="a, b; ü", status="refined",
             misfit_before=0.1 * k, misfit_after=1e-30, evaluations=10**9 + k, iterations=0,
-            vmin=1500.25, start="p.npy", flags="poor fit",
+            vmin=1500.25, expected_error=0.75, start="p.npy", flags="poor fit",
         )
         for k in range(n - 1)
     ]  # fmt: skip
