@@ -23,7 +23,7 @@ MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard nor
 
 
 def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
-    """Expected rms error of each cell, (nz, nx) float64 m/s.
+    """Expected rms error of each cell, (nz, nx) float64 m/s; None if it cannot be computed.
 
     hessian: 2 / N J^T J (n, n) at the solution; misfit: mean square residual there, within the
     wavelet's band; prior_hessian: 2 K^-1 (n, n), or None without a Gaussian prior.
@@ -40,7 +40,9 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
         precision = precision.add_(prior_hessian, alpha=0.5)
         precision[-1, -1] += WIDE**-2  # vmin, which priors leave alone
     scale = precision.diagonal().sqrt()
-    factor = torch.linalg.cholesky(precision.div_(scale).div_(scale[:, None]))
+    factor, info = torch.linalg.cholesky_ex(precision.div_(scale).div_(scale[:, None]))
+    if int(info) != 0:  # rounding: some unknown is hardly seen at all
+        return None
     columns = parameters.matrix()[:-1] / scale
     halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
     return halves.square().sum(0).sqrt().reshape(parameters.shape)

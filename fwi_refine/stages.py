@@ -58,12 +58,13 @@ class StageRunner:
             if stage.must_fit and reference is None:
                 reference = self.misfit(v, vmin)
                 self.left -= 1
+            solution = self.solution
             found, found_vmin, status = self.minimise(stage, v, vmin)
             if stage.must_fit:
                 self.left -= 1
                 # what fits better than the data's own rounding has fitted some of it
                 if self.misfit(found, found_vmin) > max(4 * reference, self.good_fit):
-                    found, found_vmin = v, vmin
+                    found, found_vmin, self.solution = v, vmin, solution
             v, vmin = found, found_vmin
             if status == Status.MAX_EVALUATIONS or self.should_stop():
                 self.flags.append("stopped early")

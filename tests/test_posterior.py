@@ -102,3 +102,10 @@ def test_cells_of_a_region_share_their_error_and_noise_has_a_floor():
     assert torch.equal(exact, floor)
     assert all(row.unique().numel() == 1 for row in floor)
     torch.testing.assert_close(double[1:], 2 * floor[1:], rtol=1e-3, atol=0)
+
+
+def test_a_matrix_that_rounding_made_indefinite_has_no_answer():
+    hessian = torch.diag(torch.tensor([1.0, 1.0, 1e-30]).double())
+    hessian[0, 1] = hessian[1, 0] = 1 + 1e-12
+    regions = Regions(torch.arange(20).reshape(SHAPE) // 10)
+    assert standard_deviation(1e6 * hessian, regions, 1e-10, SURVEY) is None
