@@ -52,8 +52,8 @@ def test_every_route_lowers_its_objective(family, simulator, priors):
     assert refined.objective_after < refined.objective_before
     assert refined.misfit_after < 0.7 * refined.misfit_before
     assert refined.misfit_before == pytest.approx(sample.start_misfit, rel=1e-3)
-    # two more than asked for: the misfit before and after, and one for the rounded map
-    assert refined.evaluations <= 12 + 3
+    # more than asked for: the misfit before and after, and three for the rounded map and its vmin
+    assert refined.evaluations <= 12 + 5
     assert refined.velocity.shape == (70, 70)
     assert refined.velocity.dtype == np.float64
 
