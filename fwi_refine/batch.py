@@ -16,10 +16,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from fwi_refine.errors import SampleError, WorkerError
+from fwi_refine.inversion import refine_sample
 from fwi_refine.io.samples import Sample, load_record
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.priors import Priors
-from fwi_refine.refine import refine_sample
 from fwi_refine.report import Row, describe_evidence
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.version import __version__

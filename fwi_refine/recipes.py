@@ -19,10 +19,10 @@ fits.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fwi_refine.classify import Family
 from fwi_refine.objective import SumOfSquares
 from fwi_refine.parameters import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.priors import Priors, TotalVariation1D, TotalVariation2D
+from fwi_refine.routing import Family
 
 # The published cost is multiplied by this, which gives gradient_tolerance its unit.
 COST_SCALE = 1e15
@@ -71,7 +71,7 @@ class Recipe:
     """Stages, one after the other, and whether the velocities of the family are integers.
 
     sharpen: further stages for maps of integers, on the record with the rounding of the released
-    data's coefficients taken out, as `refine` says
+    data's coefficients taken out, as `inversion.py` says
     """
 
     stages: tuple[Stage, ...]

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fwi_refine.inversion import refine_sample
 from fwi_refine.metrics import mean_absolute_error
-from fwi_refine.refine import refine_sample
 from fwi_refine.synthetic import FAMILIES, make_sample
 from fwi_refine.wave import Simulator
 

@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from fwi_refine.classify import Family
 from fwi_refine.cli import COMMANDS, inputs, options, run
 from fwi_refine.cli.plan import describe_duration
+from fwi_refine.inversion import METHODS
 from fwi_refine.metrics import mean_absolute_error
-from fwi_refine.refine import METHODS
 from fwi_refine.report import COLUMNS
+from fwi_refine.routing import Family
 from fwi_refine.version import __version__
 
 

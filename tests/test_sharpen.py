@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.classify import Family
+from fwi_refine.inversion import _Run
 from fwi_refine.priors import load
 from fwi_refine.recipes import GAUSS_NEWTON
-from fwi_refine.refine import _Run
+from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
 from fwi_refine.wave.native import load as load_native

@@ -38,8 +38,8 @@ def command(predictions, records, truth, ids_file, limit, shard, priors_file, co
 
     families = io.read_families(truth) if truth else None
     inputs = open_inputs(predictions, records, ids_file, limit=limit, shard=shard)
-    from fwi_refine.classify import classify
     from fwi_refine.report import describe_evidence
+    from fwi_refine.routing import classify
 
     priors = load_priors(priors_file)
     writer = csv.writer(sys.stdout)
@@ -69,7 +69,7 @@ def print_confusion(confusion):
 
     A true family is one of OpenFWI's ten, FlatVel_A or flatvel-a, or the name of a route.
     """
-    from fwi_refine.classify import OPENFWI_FAMILIES
+    from fwi_refine.routing import OPENFWI_FAMILIES
 
     route_of = {_plain(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
     route_of |= {_plain(name): name for name in options.FAMILIES}

@@ -48,10 +48,10 @@ def command(train, out, predictions, base, limit, overwrite):
 
     import tomli_w
 
-    from fwi_refine.classify import OPENFWI_FAMILIES, fit_routing
     from fwi_refine.errors import InputError
     from fwi_refine.io import atomic_path, claim_output
     from fwi_refine.priors import GaussianProcess, load, to_table
+    from fwi_refine.routing import OPENFWI_FAMILIES, fit_routing
     from fwi_refine.version import __version__
 
     claim_output(out, overwrite)

@@ -9,7 +9,7 @@ import click
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
 
-# The names of classify.Family, listed here because importing that module takes seconds.
+# The names of routing.Family, listed here because importing that module takes seconds.
 FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 
 PATH = click.Path(path_type=Path)

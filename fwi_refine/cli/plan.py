@@ -19,8 +19,8 @@ def print_plan(inputs, settings, jobs) -> int:
 
     An estimate: every stage with all its iterations, in multiples of a measured gradient.
     """
-    from fwi_refine.classify import Family, classify
     from fwi_refine.recipes import METHODS
+    from fwi_refine.routing import Family, classify
 
     counts, failed = Counter(), 0
     for sample in inputs.samples():

@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from fwi_refine import priors
 from fwi_refine.areas import connected_areas
-from fwi_refine.classify import (
+from fwi_refine.cli.fit_priors import command
+from fwi_refine.errors import InputError, OutputExistsError, SampleError
+from fwi_refine.routing import (
     OPENFWI_FAMILIES,
     Family,
     classify,
@@ -21,8 +23,6 @@ from fwi_refine.classify import (
     separate,
     symmetry_rms,
 )
-from fwi_refine.cli.fit_priors import command
-from fwi_refine.errors import InputError, OutputExistsError, SampleError
 from fwi_refine.synthetic import make_map, make_start
 
 PRIORS = priors.load()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.classify import Family
 from fwi_refine.errors import SampleError
+from fwi_refine.inversion import refine_sample
 from fwi_refine.priors import load
 from fwi_refine.recipes import METHODS
-from fwi_refine.refine import refine_sample
+from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import make_sample
 from fwi_refine.wave import Simulator

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fwi_refine.classify import Family, classify
 from fwi_refine.posterior import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.recipes import METHODS, Recipe
+from fwi_refine.routing import Family, classify
 from fwi_refine.stages import StageRunner
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_prediction, check_record
@@ -80,7 +80,7 @@ def refine_sample(
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
-    family: "auto" classifies; otherwise one of `classify.Family`. method: a key of
+    family: "auto" classifies; otherwise one of `routing.Family`. method: a key of
     `recipes.METHODS`. should_stop: asked after every iteration; True ends with the best map so
     far. Raises SampleError for arrays that cannot be used, ValueError for an unknown family or
     method.
