@@ -102,19 +102,38 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         For few unknowns from one tangent run for each, for many from the full Jacobian by
         reciprocity. Both are in float32: rounding changes a step, not where the steps end.
         """
-        v, vmin = self._medium(x)
-        samples = self._record.numel()
         if x.numel() > FEW_UNKNOWNS:
-            basis = None if isinstance(self.parameters, Full) else self.parameters.matrix()
-            full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
-            unit, scale = full.normal_matrix(basis, self.simulator.threads)
-            self.last_hessian = unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / samples)
+            self.last_hessian = self._normal_matrix(self._jacobian(x))
             return self.last_hessian
+        v, vmin = self._medium(x)
         if self._single is None:
             self._single = Simulator(self.simulator.survey, torch.float32, **self._how())
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
-        self.last_hessian = columns @ columns.T * (2.0 / samples)
+        self.last_hessian = columns @ columns.T * (2.0 / self._record.numel())
         return self.last_hessian
+
+    def linearise(self, x):
+        """(2 / N J^T J, a function r -> 2 / N J^T r) with one and the same full Jacobian.
+
+        So the quadratic that they make has a minimum. With the exact gradient it falls without
+        bounds along directions that the data do not see, but that rounding makes them see.
+        """
+        full = self._jacobian(x)
+
+        def pull_back(r):
+            by_v, by_vmin = full.rmatvec(r[0])
+            return torch.cat((by_v.flatten(), by_vmin.reshape(1))) * (2.0 / r.numel())
+
+        return self._normal_matrix(full), pull_back
+
+    def _jacobian(self, x):
+        v, vmin = self._medium(x)
+        return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
+
+    def _normal_matrix(self, full):
+        basis = None if isinstance(self.parameters, Full) else self.parameters.matrix()
+        unit, scale = full.normal_matrix(basis, self.simulator.threads)
+        return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 
     def hessian_cost(self):
         """What a Hessian counts as, in evaluations of misfit and gradient."""

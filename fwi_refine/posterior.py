@@ -22,6 +22,14 @@ LEAST_NOISE = 5e-6
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
+def noise_variance(misfit, survey) -> float:
+    """Variance of a coefficient of the wavelet's band, for a mean square residual within it.
+
+    N samples hold no more than `modes` coefficients of each trace: the noise is theirs.
+    """
+    return misfit * survey.record_shape[1] / record_basis(survey).shape[1]
+
+
 def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
     """Expected rms error of each cell, (nz, nx) float64 m/s; None if it cannot be computed.
 
@@ -29,10 +37,8 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
     wavelet's band; prior_hessian: 2 K^-1 (n, n), or None without a Gaussian prior.
     """
     shots, steps, receivers = survey.record_shape
-    # N samples hold what `modes` coefficients of each trace say: the noise is theirs
-    share = record_basis(survey).shape[1] / steps
     samples = shots * steps * receivers
-    variance = max(misfit / share, LEAST_NOISE**2)
+    variance = max(noise_variance(misfit, survey), LEAST_NOISE**2)
     precision = hessian * (samples / (2 * variance))
     if prior_hessian is None:
         precision.diagonal().add_(WIDE**-2)

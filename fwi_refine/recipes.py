@@ -19,9 +19,10 @@ fits.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from fwi_refine.levels import find_levels
 from fwi_refine.objective import SumOfSquares
 from fwi_refine.parameters import Full, Modes, Parameters, Regions, Rows
-from fwi_refine.priors import Priors, TotalVariation1D, TotalVariation2D
+from fwi_refine.priors import SharedLevels, TotalVariation1D, TotalVariation2D
 from fwi_refine.routing import Family
 
 # The published cost is multiplied by this, which gives gradient_tolerance its unit.
@@ -36,9 +37,10 @@ class Stage:
     """One minimisation.
 
     parameters: makes the parameterisation from the present map (nz, nx) and the priors
-    prior: makes the prior from the priors; it acts on `Parameters.prior_coordinates`
-    method: "lbfgs"; "levenberg-marquardt", for few unknowns; or "gauss-newton-step", one step
-        solved by conjugate gradients
+    prior: makes the prior from the present map and the priors; it acts on
+        `Parameters.prior_coordinates`
+    method: "lbfgs"; "levenberg-marquardt"; or "gauss-newton-step", one step solved by conjugate
+        gradients
     corrections: most steps with one Jacobian ("levenberg-marquardt")
     share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
         as long as that is more ("levenberg-marquardt")
@@ -49,7 +51,7 @@ class Stage:
     """
 
     parameters: Callable[..., Parameters]
-    prior: Callable[[Priors], object]
+    prior: Callable[..., object]
     weight: float
     max_iterations: int
     method: str = "lbfgs"
@@ -70,13 +72,13 @@ class Stage:
 class Recipe:
     """Stages, one after the other, and whether the velocities of the family are integers.
 
-    sharpen: further stages for maps of integers, on the record with the rounding of the released
-    data's coefficients taken out, as `inversion.py` says
+    decide: for maps of few levels, rounds in which cells are given their levels, as `inversion.py`
+        says: what of the rms residual counts as noise at least
     """
 
     stages: tuple[Stage, ...]
     round: bool
-    sharpen: tuple[Stage, ...] = ()
+    decide: tuple[float, ...] = ()
 
 
 def every_cell(v, priors):
@@ -102,18 +104,26 @@ def tied(tolerance):
 
 
 def layers_smoothed(epsilon):
-    return lambda priors: TotalVariation2D(epsilon)
+    return lambda v, priors: TotalVariation2D(epsilon)
 
 
 def flat_layers_smoothed(epsilon):
-    return lambda priors: TotalVariation1D(epsilon)
+    return lambda v, priors: TotalVariation1D(epsilon)
 
 
-def unit_modes(priors):
+def few_levels(width):
+    def prior(v, priors):
+        levels = find_levels(v)
+        return SharedLevels(levels.velocities, levels.near, width)
+
+    return prior
+
+
+def unit_modes(v, priors):
     return SumOfSquares()
 
 
-def rough(priors):
+def rough(v, priors):
     return priors.style_b
 
 
@@ -157,10 +167,8 @@ PUBLISHED = {
 
 
 # Gauss-Newton: a handful of steps ends where L-BFGS needs hundreds to thousands (BENCHMARKS.md).
-# Total variation finds the layers, smoothed at first, because a blurred start has no edges yet;
-# then cells of one layer are tied, more and more generously as long as the record still fits, and
-# what is left is a few unknowns that the data determine well. The weight of a prior follows the
-# misfit down: at once at its floor, the first steps would fit errors of linearisation.
+# The weight of a prior follows the misfit down: at once at its floor, the first steps would fit
+# errors of linearisation.
 def newton(parameters, prior, steps=1, weight=0.0, share=0.0, **options):
     return Stage(
         parameters, prior, weight, steps, method="levenberg-marquardt", share=share, **options
@@ -171,22 +179,28 @@ def tied_layers(tolerance, steps=1, weight=1e-10):
     return newton(tied(tolerance), layers_smoothed(0.1), steps, weight, 0.1, must_fit=True)
 
 
+# Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
+# Then the levels are known well enough for cells to be drawn to the one or other, from further and
+# further near, and in the end each cell is given its level.
 _layer_by_layer = Recipe(
     stages=(
         *(
             newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
-            for epsilon in (30.0, 10.0, 1.0)
+            for epsilon in (30.0, 10.0)
         ),
-        *(tied_layers(tolerance) for tolerance in (1.0, 2.0, 4.0)),
-        tied_layers(4.0, steps=3),
+        newton(
+            every_cell,
+            layers_smoothed(1.0),
+            steps=4,
+            weight=1e-10,
+            share=0.3,
+            misfit_target=GOOD_FIT,
+        ),
+        *(newton(every_cell, few_levels(width), weight=1e-12) for width in (30.0, 10.0, 3.0, 1.0)),
     ),
     round=True,
-    # with the rounding taken out, the floor of the misfit is five times lower, and the weights too
-    sharpen=(
-        newton(every_cell, layers_smoothed(0.3), weight=1e-11, share=0.3),
-        tied_layers(1.0, weight=1e-11),
-        tied_layers(4.0, weight=1e-11),
-    ),
+    # the first ones are what the quadratic model is wrong by, the last ones float32 rounding
+    decide=(9e-6, 4.5e-6, 3e-6, 3e-6, 3e-6),
 )
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.known_cells import KnownCells, known_cells
+from fwi_refine.level_decision import decide_levels
+from fwi_refine.levels import to_integers
 from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm
 from fwi_refine.optimise import Status, gauss_newton_step, lbfgs, levenberg_marquardt
-from fwi_refine.parameters import Full, Parameters
-from fwi_refine.posterior import standard_deviation
+from fwi_refine.parameters import Full, Parameters, Regions
+from fwi_refine.posterior import noise_variance, standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
+
+# Wrong cells are put right one after another, now and then at another's cost: so many decisions
+# on all cells may follow each other with one Jacobian without halving the misfit.
+PATIENCE = 3
+SAME = 0.5  # m/s: integers that differ by less are the same
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class StageRunner:
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
+        self.hessian = None  # of the misfit, the last one by every cell
         self.good_fit = GOOD_FIT
 
     def with_known_cells(self, v):
@@ -78,7 +86,7 @@ class StageRunner:
         if self.left < 1:
             return v, vmin, Status.MAX_EVALUATIONS
         parameters = stage.parameters(v, self.priors)
-        prior = PriorTerm(stage.prior(self.priors), parameters)
+        prior = PriorTerm(stage.prior(v, self.priors), parameters)
         x = parameters.from_velocity(v, vmin)
         limit = None if math.isinf(self.left) else int(self.left)
         if stage.method == "levenberg-marquardt":
@@ -95,6 +103,7 @@ class StageRunner:
                 corrections=stage.corrections,
                 max_evaluations=limit,
                 hessian_cost=misfit.hessian_cost(),
+                target=stage.misfit_target or 0.0,
                 retract=parameters.retract,
                 callback=lambda result: self.should_stop(),
             )
@@ -137,6 +146,8 @@ class StageRunner:
         """Keeps what the expected error follows from."""
         if misfit.last_hessian is None:
             return
+        if isinstance(misfit.parameters, Full):
+            self.hessian = misfit.last_hessian
         gaussian = prior.quadratic
         if not gaussian and isinstance(misfit.parameters, Full):
             self.solution = None  # total variation says nothing of single cells
@@ -148,6 +159,14 @@ class StageRunner:
             misfit(result.x),
             prior.hessian(result.x) if gaussian else None,
         )
+
+    def keep_outlines(self, v, misfit):
+        """The same for a map of layers whose cells were decided on, if their outlines are right."""
+        if self.hessian is None:
+            return
+        regions = Regions.from_map(v, SAME)
+        columns = regions.matrix()
+        self.solution = Solution(regions, columns.T @ (self.hessian @ columns), misfit, None)
 
     def deviation(self):
         """Expected rms error of each cell (nz, nx) m/s after the last stage; None: not known."""
@@ -162,15 +181,46 @@ class StageRunner:
         )
 
     def integers(self, v, vmin):
-        """The map (nz, nx) and vmin rounded to integers.
+        """The map (nz, nx) and vmin rounded to integers, and their mean square misfit.
 
-        vmin is the minimum of the true map, and one wrong cell may lie far below it: the better of
-        the map's minimum and of what the data say is taken.
+        vmin is the minimum of the true map, and one wrong cell may lie far below it: the best of
+        the map's minimum, what the data say and the lowest level is taken.
         """
-        self.left -= 2
         rounded = v.round()
-        choices = (rounded.min(), vmin.round())
-        return rounded, min(choices, key=lambda minimum: self.misfit(rounded, minimum))
+        choices = ((rounded, rounded.min()), (rounded, vmin.round()), to_integers(v))
+        self.left -= len(choices)
+        return min(
+            ((*choice, self.misfit(*choice)) for choice in choices), key=lambda choice: choice[2]
+        )
+
+    def decide_levels(self, v, vmin, noise):
+        """Map and vmin with each cell at a level, or between levels; noise: least rms residual.
+
+        With one Jacobian, and the residual renewed a few times, as in `levenberg_marquardt`.
+        """
+        parameters = Full(v.shape)
+        misfit = BandMisfit(self.simulator, parameters, self.record)
+        x = parameters.from_velocity(v, vmin)
+        self.hessian, pull_back = misfit.linearise(x)
+        residual, found = misfit.residual(x), (v, vmin)
+        half = residual.numel() / 2
+        normal, used = self.hessian * half, misfit.hessian_cost() + 1
+        least, patience = math.inf, PATIENCE
+        while patience:
+            square = max(float(residual.square().mean()), noise**2)
+            variance = noise_variance(square, self.simulator.survey)
+            pull = pull_back(residual) * half
+            found = decide_levels(*found, v, pull, normal, variance, self.should_stop)
+            residual = misfit.residual(parameters.from_velocity(*found))
+            used += 1
+            value = float(residual.square().mean())
+            patience = PATIENCE if value < least / 2 else patience - 1
+            if value < least:
+                least, best = value, found
+        self.evaluations += used
+        self.left -= used
+        self.iterations += 1
+        return best
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""
@@ -181,5 +231,5 @@ class StageRunner:
     def penalty(self, stage: Stage, v, vmin):
         """Weighted prior of a map."""
         parameters = stage.parameters(v, self.priors)
-        prior = PriorTerm(stage.prior(self.priors), parameters)
+        prior = PriorTerm(stage.prior(v, self.priors), parameters)
         return stage.weight * prior(parameters.from_velocity(v, vmin))

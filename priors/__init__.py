@@ -1,7 +1,8 @@
 """Priors: what a velocity map is expected to look like, and the numbers that this was fitted to.
 
 `load` reads the hyper-parameters and the routing thresholds. Each prior acts on one map and has
-`value`, `gradient`, `value_and_gradient` and `hessian`; see `tv` and `gaussian_process`.
+`value`, `gradient`, `value_and_gradient` and `hessian`; see `tv`, `shared_levels` and
+`gaussian_process`.
 """
 
 import math
@@ -10,12 +11,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from .gaussian_process import GaussianProcess
+from .shared_levels import SharedLevels
 from .tv import TotalVariation1D, TotalVariation2D
 
 __all__ = [
     "GaussianProcess",
     "Priors",
     "Routing",
+    "SharedLevels",
     "TotalVariation1D",
     "TotalVariation2D",
     "load",

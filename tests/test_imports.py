@@ -14,8 +14,8 @@ LAYERS = (
     {"survey", "areas"},
     {"validate", "wave"},
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells", "posterior"},
-    {"routing"},
-    {"recipes"},
+    {"routing", "levels"},
+    {"recipes", "level_decision"},
     {"stages"},
     {
         "inversion",

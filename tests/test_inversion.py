@@ -148,7 +148,7 @@ def test_there_is_a_recipe_for_every_family(priors):
         for stage in (stage for recipe in recipes.values() for stage in recipe.stages):
             parameters = stage.parameters(v, priors)
             x = parameters.from_velocity(v)
-            value, gradient = stage.prior(priors).value_and_gradient(
+            value, gradient = stage.prior(v, priors).value_and_gradient(
                 parameters.prior_coordinates(x)
             )
             assert np.isfinite(float(value))

@@ -2,18 +2,21 @@
 
 from fwi_refine.optimise.gauss_newton import gauss_newton_step
 from fwi_refine.optimise.lbfgs import lbfgs
+from fwi_refine.optimise.level_search import LevelProblem, level_search
 from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt
 from fwi_refine.optimise.linesearch import Search, strong_wolfe
 from fwi_refine.optimise.result import Evaluator, Point, Result, Status
 
 __all__ = [
     "Evaluator",
+    "LevelProblem",
     "Point",
     "Result",
     "Search",
     "Status",
     "gauss_newton_step",
     "lbfgs",
+    "level_search",
     "levenberg_marquardt",
     "strong_wolfe",
 ]

@@ -54,6 +54,7 @@ def levenberg_marquardt(
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
+    target: float = 0.0,
     retract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.add,
     callback: Callable[[Result], bool | None] | None = None,
 ) -> Result:
@@ -64,13 +65,18 @@ def levenberg_marquardt(
     never rises during a run, so the objective never does. corrections: most steps with one
     Jacobian. hessian_cost: evaluations that a Jacobian counts as; a residual counts as one, and
     so does a product with J^T. relative_decrease: an iteration that lowers the objective by a
-    smaller share ends the run ("converged"). callback: called with a Result after each correction
-    that lowered the objective; True ends the run ("stopped"). `Result.history` holds the
-    objective, with the weight of its time, at the start and after each iteration.
+    smaller share ends the run ("converged"), and so does one to a misfit below `target`. callback:
+    called with a Result after each correction that lowered the objective; True ends the run
+    ("stopped"). `Result.history` holds the objective, with the weight of its time, at the start
+    and after each iteration.
     """
     run = _Run(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
     return run.minimise(
-        x0.detach().to(torch.float64, copy=True), max_iterations, corrections, relative_decrease
+        x0.detach().to(torch.float64, copy=True),
+        max_iterations,
+        corrections,
+        relative_decrease,
+        target,
     )
 
 
@@ -85,7 +91,7 @@ class _Run:
         self.values = []
         self.stopped = False
 
-    def minimise(self, x, max_iterations, corrections, relative_decrease):
+    def minimise(self, x, max_iterations, corrections, relative_decrease, target):
         here = self.trial(x, torch.zeros_like(x))
         if not math.isfinite(here.misfit + here.prior):
             self.weight = 1.0
@@ -106,7 +112,7 @@ class _Run:
             self.values.append(here.value(self.weight))
             if self.stopped:
                 return self.result(here, Status.STOPPED)
-            if decrease < relative_decrease * here.value(self.weight):
+            if decrease < relative_decrease * here.value(self.weight) or here.misfit < target:
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
@@ -157,18 +163,16 @@ class _Run:
         return best, used
 
     def trial(self, x, step):
+        refused = _Trial(step, x, None, math.inf, math.inf)
         if not bool(torch.isfinite(x).all()):
-            return _Trial(step, x, None, math.inf, math.inf)
+            return refused
         residual = self.misfit.residual(x)
         self.evaluations += 1
         if residual is None:
-            return _Trial(step, x, None, math.inf, math.inf)
+            return refused
         misfit, prior = float(residual.square().mean()), float(self.prior(x))
-        finite = math.isfinite(misfit + prior)
         return (
-            _Trial(step, x, residual, misfit, prior)
-            if finite
-            else (_Trial(step, x, None, math.inf, math.inf))
+            _Trial(step, x, residual, misfit, prior) if math.isfinite(misfit + prior) else refused
         )
 
     def factorise(self, hessian, here):

@@ -1,0 +1,142 @@
+"""Which unknowns stand at a level, at which, and which lie between: a mixed-integer least squares.
+
+    minimise  g.u + u.G u / 2 + sum over the free unknowns of price + ((u - centre) / width)^2 / 2
+
+over u and over the set of free unknowns; every other stands at one of its own few levels. With a
+minus log likelihood as the quadratic this is the most probable u where an unknown is free with a
+small probability, which is what the price says, and then about normal.
+
+Trying all choices is out of question, and choosing unknown by unknown gets stuck, because
+neighbours stand in for each other. So windows of neighbours are set free together, one window
+after the other, and what comes out is kept where the whole is lower: a large neighbourhood search
+(Shaw, CP 1998). Within a window the unknowns are decided one at a time, the surest first, each
+given those decided before, as integer ambiguities are in satellite navigation (bootstrapping:
+Teunissen, J. Geodesy 72, 1998).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_GAIN = 1e-6  # less than this, in the units of the objective, is no gain
+
+
+@dataclass
+class LevelProblem:
+    """The minimisation above, n unknowns and K levels. All arrays float64.
+
+    matrix: G (n, n), positive semidefinite; gradient: g (n,), at u = 0; levels: (K, n) the values
+    that each unknown may stand at, inf where it may not; centre, width: (n,) of a free unknown;
+    price: of being free
+    """
+
+    matrix: np.ndarray
+    gradient: np.ndarray
+    levels: np.ndarray
+    centre: np.ndarray
+    width: np.ndarray
+    price: float
+
+    def value(self, u, free) -> float:
+        """The objective at u (n,) with the unknowns `free` (n,) bool free."""
+        quadratic = self.gradient @ u + 0.5 * u @ self.matrix @ u
+        return float(quadratic + self.cost_of_free(np.flatnonzero(free), u[free]))
+
+    def cost_of_free(self, which, values):
+        """What is paid for these unknowns being free at these values."""
+        off = (values - self.centre[which]) / self.width[which]
+        return self.price * len(which) + 0.5 * float(off @ off)
+
+
+def level_search(problem: LevelProblem, u, free, windows, sweeps=4, should_stop=None):
+    """(u (n,), free (n,) bool): not higher than the given ones with their free unknowns at rest.
+
+    windows: index arrays. should_stop: asked before each window; True ends the search.
+    """
+    state = _State(problem, np.array(u, dtype=np.float64), np.array(free, dtype=bool))
+    for _ in range(sweeps):
+        gained = 0
+        for window in windows:
+            if should_stop is not None and should_stop():
+                return state.u, state.free
+            gained += state.improve(window)
+        if not gained:
+            break
+    return state.u, state.free
+
+
+class _State:
+    def __init__(self, problem, u, free):
+        self.problem, self.u, self.free = problem, u, free
+        self.settle()
+
+    def settle(self):
+        """Moves the free unknowns to their minimum, given the others."""
+        p = self.problem
+        self.which = np.flatnonzero(self.free)
+        F = self.which
+        self.slope = p.gradient + p.matrix @ self.u
+        precision = p.matrix[np.ix_(F, F)] + np.diag(p.width[F] ** -2.0)
+        self.covariance = np.linalg.inv(precision)
+        pull = self.slope[F] + (self.u[F] - p.centre[F]) / p.width[F] ** 2
+        change = -self.covariance @ pull
+        self.u[F] += change
+        self.slope += p.matrix[:, F] @ change
+
+    def improve(self, W) -> bool:
+        """Sets the unknowns W free, decides on them anew, and keeps what is lower."""
+        p = self.problem
+        rest, covariance = self.without(W)
+        # the quadratic in W alone, with the unknowns that stay free at their minimum
+        cross = p.matrix[np.ix_(rest, W)]
+        reduced = p.matrix[np.ix_(W, W)] - cross.T @ covariance @ cross
+        slope = self.slope[W]
+        inside = p.width[W] ** -2.0
+        pull = slope + (self.u[W] - p.centre[W]) * inside
+        spread = np.linalg.inv(reduced + np.diag(inside))
+        values, free = self.decide(W, self.u[W] - spread @ pull, spread)
+        change = values - self.u[W]
+        gain = -(slope @ change + 0.5 * change @ reduced @ change)
+        was = self.free[W]
+        gain += p.cost_of_free(W[was], self.u[W][was]) - p.cost_of_free(W[free], values[free])
+        if not gain > LEAST_GAIN:
+            return False
+        self.u[rest] -= covariance @ (cross @ change)
+        self.u[W], self.free[W] = values, free
+        self.settle()
+        return True
+
+    def without(self, W):
+        """The free unknowns that are not in W, and their covariance where W is fixed."""
+        inside = np.isin(self.which, W)
+        if not inside.any():
+            return self.which, self.covariance
+        a, b = np.flatnonzero(~inside), np.flatnonzero(inside)
+        cross = self.covariance[np.ix_(a, b)]
+        own = self.covariance[np.ix_(b, b)]
+        left = self.covariance[np.ix_(a, a)] - cross @ np.linalg.solve(own, cross.T)
+        return self.which[a], left
+
+    def decide(self, W, mean, covariance):
+        """Values (len(W),) and which are free: the surest first, each given those before."""
+        levels = self.problem.levels[:, W]
+        open_ = np.ones(len(W), dtype=bool)
+        for _ in W:
+            variance = np.maximum(covariance.diagonal(), 1e-12)
+            costs = (levels - mean) ** 2 / (2 * variance) + 0.5 * np.log(2 * math.pi * variance)
+            choice = costs.argmin(0)
+            unknowns = np.arange(len(W))
+            best = costs[choice, unknowns]
+            costs[choice, unknowns] = np.inf
+            second = np.minimum(costs.min(0), self.problem.price)
+            margin = np.where(open_ & (best < self.problem.price), second - best, -np.inf)
+            i = int(margin.argmax())
+            if margin[i] == -np.inf:
+                break
+            column = covariance[:, i] / variance[i]
+            mean = mean + column * (levels[choice[i], i] - mean[i])
+            mean[i] = levels[choice[i], i]
+            covariance = covariance - np.outer(column, covariance[i])
+            open_[i] = False
+        return mean, open_

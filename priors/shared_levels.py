@@ -1,0 +1,75 @@
+"""Few velocities, shared: the prior of a map made of layers whose velocities are nearly known.
+
+Total variation knows of neighbours only, and it pays for the height of a step: it cannot tell a
+cell of one of two layers from a cell between them. Here the velocity of a cell is expected at one
+of the levels of the layers near it, or anywhere, at a price that hardly grows with the distance:
+
+    value = -2 sum over cells of log sum over levels near the cell of 1 / (1 + (d / width)^2)
+
+d = distance of the cell from the level: -2 log density, up to a constant, of a mixture of Cauchy
+distributions. A cell that has no level near it is free.
+
+`hessian` is not the second derivative, which is negative away from a level, but that of the
+quadratic which touches the prior at the map and lies above it everywhere, as for total variation:
+a step of expectation maximisation (Dempster, Laird and Rubin, J. R. Stat. Soc. B 39, 1977), with
+each Cauchy distribution as a scale mixture of normal ones (Lange, Little and Taylor, J. Am. Stat.
+Assoc. 84, 1989).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SharedLevels:
+    """levels: (K,) m/s. near: (K, nz, nx) bool, the cells that may have each of them. width: m/s.
+
+    Raises ValueError if they do not fit together.
+    """
+
+    levels: Tensor
+    near: Tensor
+    width: float
+
+    quadratic: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.levels.dim() != 1 or self.near.shape[:-2] != self.levels.shape:
+            raise ValueError(
+                f"levels {tuple(self.levels.shape)} and near {tuple(self.near.shape)} do not fit: "
+                "expected (K,) and (K, nz, nx)"
+            )
+        if not self.width > 0:
+            raise ValueError(f"width is {self.width} m/s, expected more than 0")
+
+    def _shares(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances d and q_k / (1 + (d / width)^2), (K, nz, nx), and the sum (nz, nx).
+
+        q_k is the probability that the cell belongs to level k.
+        """
+        d = v - self.levels[:, None, None].to(v)
+        density = self.near.to(v) / (1 + (d / self.width) ** 2)
+        # a cell without a level has no density anywhere, and no cost
+        total = torch.where(self.near.any(0), density.sum(0), 1.0)
+        return d, density**2 / total, total
+
+    def value(self, v: Tensor) -> Tensor:
+        """-2 log density of `v`, 0-d, up to a constant."""
+        return -2 * self._shares(v)[2].log().sum()
+
+    def gradient(self, v: Tensor) -> Tensor:
+        """Gradient of `value`, of the shape of `v`."""
+        return self.value_and_gradient(v)[1]
+
+    def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and gradient in one pass."""
+        d, shares, total = self._shares(v)
+        return -2 * total.log().sum(), 4 / self.width**2 * (shares * d).sum(0)
+
+    def hessian(self, v: Tensor) -> Tensor:
+        """Majoriser at `v`, diagonal, (cells, cells), cells in row order."""
+        _, shares, _ = self._shares(v)
+        return torch.diag(4 / self.width**2 * shares.sum(0).flatten())
