@@ -31,9 +31,11 @@ def decide_levels(v, vmin, base, pull, hessian, variance, should_stop=None):
     the retraction in squared slowness; variance: of the residual's noise. The levels, and vmin
     with the lowest of them, are fitted anew. Returns v and vmin if there are no levels.
     """
+    device = v.device  # the search has many small steps: they are the CPU's
+    v, vmin, base, pull, hessian = (x.cpu() for x in (v, vmin, base, pull, hessian))
     levels = find_levels(v)
     if not len(levels.velocities):
-        return v, vmin
+        return v.to(device), vmin.to(device)
     off, which = levels.distance(v)
     free, which, base = (off > SNAP).flatten(), which.flatten(), base.flatten()
     edges = _along_edges(torch.where(free, -1, which).reshape(v.shape).numpy())
@@ -75,7 +77,8 @@ def decide_levels(v, vmin, base, pull, hessian, variance, should_stop=None):
     velocities = levels.velocities + change[: len(levels.velocities)]
     steps[cells[own]] += change[len(levels.velocities) :]
     result = torch.where(free, _after_step(steps, base), velocities[which])
-    return result.clamp(velocities.min(), velocities.max()).reshape(v.shape), vmin + change[0]
+    result = result.clamp(velocities.min(), velocities.max()).reshape(v.shape)
+    return result.to(device), (vmin + change[0]).to(device)
 
 
 def _problem(levels, cells, base, steps, gradient, hessian, variance):

@@ -36,7 +36,7 @@ class Levels:
 
 def find_levels(v) -> Levels:
     """The levels of a map v (nz, nx) m/s: the velocities of its areas, similar ones as one."""
-    values = v.numpy()
+    values = v.cpu().numpy()
     areas = connected_areas(values, AREA_TOLERANCE)
     large = np.flatnonzero(np.bincount(areas.ravel()) >= LEAST_AREA)
     medians = np.array([np.median(values[areas == area]) for area in large])
@@ -47,8 +47,8 @@ def find_levels(v) -> Levels:
     square = np.ones((2 * REACH + 1,) * 2, dtype=bool)
     near = [binary_dilation(mask, square) for mask in cells]
     return Levels(
-        torch.tensor([np.median(values[mask]) for mask in cells], dtype=torch.float64),
-        torch.from_numpy(np.array(near, dtype=bool).reshape(-1, *values.shape)),
+        torch.tensor([np.median(values[mask]) for mask in cells], dtype=torch.float64).to(v),
+        torch.from_numpy(np.array(near, dtype=bool).reshape(-1, *values.shape)).to(v.device),
     )
 
 

@@ -165,7 +165,7 @@ class StageRunner:
         if self.hessian is None:
             return
         regions = Regions.from_map(v, SAME)
-        columns = regions.matrix()
+        columns = regions.matrix(v.device)
         self.solution = Solution(regions, columns.T @ (self.hessian @ columns), misfit, None)
 
     def deviation(self):

@@ -70,8 +70,8 @@ def test_adjoint_on_the_real_survey():
     [
         ("loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
         ("loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
-        ("rows.h", "(mu_next[c] - mu[c])", "(mu_next[c] + mu[c])"),
-        ("rows.h", "dkappa * (old[c] - p[c])", "dkappa * (old[c] + p[c])"),
+        ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
+        ("step.h", "((old) - (centre))", "((old) + (centre))"),
     ],
 )
 def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp_path, monkeypatch):
@@ -244,7 +244,11 @@ def test_the_build_succeeds_without_a_compiler(tmp_path):
 def test_wrong_shapes_and_options_are_named():
     with pytest.raises(ValueError, match=r"expected \(B, 70, 70\)"):
         Simulator().forward(torch.ones(70, 70))
-    with pytest.raises(ValueError, match="'auto', 'native' or 'reference'"):
+    with pytest.raises(ValueError, match="'auto', 'native', 'reference' or 'cuda'"):
         Simulator(kernel="fast")
+    with pytest.raises(ValueError, match="'cuda' does not run on the device cpu"):
+        Simulator(kernel="cuda", device="cpu")
+    with pytest.raises(ValueError, match="'reference' does not run on the device cuda"):
+        Simulator(kernel="reference", device="cuda")
     with pytest.raises(ValueError, match="imaging_step 0"):
         Simulator(imaging_step=0)
