@@ -7,9 +7,24 @@ import numpy as np
 import pytest
 import torch
 
+from fwi_refine import executors
 from fwi_refine.cli import run
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
+
+
+@pytest.fixture(autouse=True)
+def one_job_in_this_process(monkeypatch):
+    """A command with one job works in the process of the test: another one takes seconds to start.
+
+    Tests that run the program as a process of its own, test_deadly among them, have two.
+    """
+    several = executors.Processes
+    monkeypatch.setattr(
+        executors,
+        "Processes",
+        lambda jobs, *more: executors.Serial() if jobs == 1 else several(jobs, *more),
+    )
 
 
 @dataclass(frozen=True)
