@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -248,6 +249,15 @@ def test_a_worker_with_another_program_is_refused(case):
     assert len(batch.refine_chunk(chunk, SETTINGS, trivial, (version, kernel))) == 2
     with pytest.raises(WorkerError, match=r"has fwi-refine .*, expected 9\.9 with the kernel"):
         batch.refine_chunk(chunk, SETTINGS, trivial, ("9.9", kernel))
+
+
+def test_a_defect_in_a_worker_is_logged_here_with_its_place(case, caplog):
+    broken = replace(SETTINGS, method="unheard-of")
+    ((_, outcomes),) = batch.run(open_case(case).chunks([0], 2), broken, Processes(1))
+    assert [outcome.row.status for outcome in outcomes] == ["failed", "failed"]
+    assert "unheard-of" in outcomes[0].row.reason
+    assert caplog.text.count("Traceback (most recent call last)") == 2
+    assert "in refine_one" in caplog.text
 
 
 def test_a_scheduler_that_does_not_answer():
