@@ -8,8 +8,9 @@ import functools
 import logging
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,8 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to every sample. threads: of the wave kernel, in each process.
-    device: "cpu", or "cuda" for the GPU that a process sees."""
+    """What is done to every sample. threads: of the wave kernel, in each process; device: "cpu", or
+    "cuda" for the GPU that a process sees; keep_deviation: whether outcomes have the expected
+    error of each cell."""
 
     priors: Priors
     family: str = "auto"
@@ -43,6 +45,7 @@ class Settings:
     time_budget: float | None = None  # s
     threads: int = 1
     device: str = "cpu"
+    keep_deviation: bool = False
     survey: Survey = OPENFWI
 
 
@@ -53,7 +56,8 @@ class Outcome:
     index: int
     row: Row
     velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
-    deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error; None: unknown
+    deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error, if known
+    traceback: str = ""  # of an unexpected error
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,16 @@ def run(
                 died = isinstance(found, WorkerError)
                 deaths = deaths + 1 if died else 0
                 if deaths >= DEATHS:
-                    raise WorkerError(f"{deaths} samples in a row: {found}; use fewer --jobs")
+                    raise WorkerError(
+                        f"{deaths} samples in a row: {found}; use fewer --jobs, or more memory"
+                    )
                 outcomes += [_died(*single.samples, found)] if died else found
             outcomes.sort(key=lambda outcome: outcome.index)
         else:
             deaths = 0
+        for outcome in outcomes:
+            if outcome.traceback:  # logged here, as a worker's log may be on another machine
+                log.error("sample %s: unexpected error\n%s", outcome.row.id, outcome.traceback)
         yield chunk, outcomes
 
 
@@ -142,8 +151,8 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
         return _failure(sample, f"sample {sample.id}: {error}")
     except Exception as error:
         # A defect that one sample brings to light must not cost the others their results.
-        log.exception("sample %s: unexpected error", sample.id)
-        return _failure(sample, f"sample {sample.id}: {type(error).__name__}: {error}")
+        outcome = _failure(sample, f"sample {sample.id}: {type(error).__name__}: {error}")
+        return replace(outcome, traceback=traceback.format_exc())
     finally:
         torch.set_num_threads(threads)
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
@@ -151,7 +160,8 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     if refined.status == "failed":
         velocity = None
-    return Outcome(sample.index, row, velocity, refined.deviation)
+    deviation = refined.deviation if settings.keep_deviation else None
+    return Outcome(sample.index, row, velocity, deviation)
 
 
 def _deadline(started, budget):

@@ -50,8 +50,11 @@ class Results:
         self._maps.publish(self._out)
 
     def _claim(self):
-        for path in filter(None, (self._out, self._report, self._deviation)):
+        for path in self._files():
             claim_output(path, self._overwrite)
+
+    def _files(self) -> list[Path]:
+        return [*filter(None, (self._out, self._report, self._deviation))]
 
     def keep_partial(self) -> tuple[Path, Path] | None:
         """Publishes what there is under `.partial` names; None if no sample was finished.
@@ -60,13 +63,15 @@ class Results:
         """
         if not self._rows.finished:
             return None
-        out, report = (_partial_name(path) for path in (self._out, self._report))
-        number = 1
-        while out.exists() or report.exists():
+        mark, number = ".partial", 1
+        while any(_marked(path, mark).exists() for path in self._files()):
             number += 1
-            out, report = (_partial_name(path, f"-{number}") for path in (self._out, self._report))
+            mark = f".partial-{number}"
+        out, report = _marked(self._out, mark), _marked(self._report, mark)
         self._maps.publish(out)  # its space was claimed at the start, that of the report was not
         self._rows.publish(report)
+        if self._deviations:
+            self._deviations.publish(_marked(self._deviation, mark))
         return out, report
 
     def close(self):
@@ -76,5 +81,5 @@ class Results:
             self._deviations.discard()
 
 
-def _partial_name(path, number=""):
-    return path.with_name(f"{path.stem}.partial{number}{path.suffix}")
+def _marked(path, mark):
+    return path.with_name(f"{path.stem}{mark}{path.suffix}")

@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
     """The checked sections of one file, numbers as floats."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     checked = {}
     for section, values in table.items():
@@ -110,16 +110,26 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
 
 def _number(path: Path, name: str, value) -> float:
     key = name.rpartition(".")[2]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = _as_float(value)
     if key in _MAY_HAVE_ANY_SIGN:
-        expected, fits = "a finite number", number and math.isfinite(value)
+        expected, fits = "a finite number", math.isfinite(number)
     elif key in _MAY_BE_ZERO:
-        expected, fits = "a number of at least 0", number and 0 <= value < math.inf
+        expected, fits = "a number of at least 0", 0 <= number < math.inf
     else:
-        expected, fits = "a number above 0", number and 0 < value < math.inf
+        expected, fits = "a number above 0", 0 < number < math.inf
     if not fits:
         raise ValueError(f"{path}: {name} is {value!r}, expected {expected}")
-    return float(value)
+    return number
+
+
+def _as_float(value) -> float:
+    """NaN for what is no number; integers may be too large to be one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _listed(names) -> str:

@@ -1,18 +1,20 @@
 """What a run of many samples costs besides refining them, and how it shares work out.
 
-    python scripts/benchmark_scale.py [--samples 65818] [--times report.csv] [--folder DIR]
+    python scripts/benchmark_scale.py [--parts ...] [--times BENCHMARKS.md] [--folder DIR]
 
-1. A run directory of so many samples is planned, filled by halves, opened again half finished,
-   and merged. A sample takes next to no time here: its record is read and checked, and its start
-   is stored. What is measured is therefore the machinery, in seconds for each sample, and the
-   memory at several points of the run. The records are links to five files, so they come from
-   memory.
-2. Some samples are really refined, with one evaluation allowed, the least that there is. The
-   machinery's share is measured against that time, in the same run.
-3. The same, and samples that only wait, in one process and in two.
-4. With --times, a report of refine: the schedule of the whole set on 1 to 64 workers, simulated
-   with the mean seconds of each route in that report, the shares of the benchmark's families, and
-   the measured seconds that the main process needs for a chunk.
+1. `machinery`. A run directory of so many samples is planned, filled by halves, opened again half
+   finished, and merged. A sample takes next to no time here: its record is read and checked, and
+   its start is stored. What is measured is therefore the machinery, in seconds for each sample,
+   and the memory at several points of the run. The records are links to five files, so they come
+   from memory.
+2. `share`. Some samples are really refined, with one evaluation allowed, the least that there is.
+   The machinery's share is measured against that time, in the same run.
+3. `processes`. The same, and samples that only wait, in one process and in two: on a machine that
+   does nothing else.
+4. `machinery` with --times: the schedule of the whole set on 1 to 64 workers, simulated with the
+   mean seconds of each family, the shares that the benchmark's families have, and the measured
+   seconds that the main process needs for a chunk. The times come from a report of refine (.csv),
+   or from a Markdown file, whose first table with the columns family and seconds is taken.
 
 Prints Markdown. Needs 20 kB of disk for each sample, twice.
 """
@@ -43,6 +45,7 @@ DATA = Path(__file__).parents[1] / "data_samples"
 CHUNK = 8
 SETTINGS = Settings(load(), method="lbfgs", max_evaluations=1, threads=1)
 WAIT = 0.25  # s
+PARTS = ("machinery", "share", "processes")
 # Shares of the benchmark's test set; the six fault and curve families in equal parts.
 SHARES = {"FlatVel_A": 0.0905, "FlatVel_B": 0.0905, "Style_A": 0.086, "Style_B": 0.096}
 SHARES |= {name: 0.636 / 6 for name in OPENFWI_FAMILIES if name not in SHARES}
@@ -184,21 +187,38 @@ def simulate(workers, chunks, handling):
         clock = max(clock, heapq.heappop(running)) + handling / 2
 
 
-def route_seconds(path):
-    """Mean seconds of each route in a report."""
-    seconds = defaultdict(list)
+def family_seconds(path):
+    """Mean seconds of each of OpenFWI's families. A report knows the routes that they take."""
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            if row["seconds"] and row["family"]:
-                seconds[row["family"]].append(float(row["seconds"]))
-    return {family: sum(values) / len(values) for family, values in seconds.items()}
+        rows = [*csv.DictReader(file)] if path.suffix == ".csv" else first_table(file)
+    seconds = defaultdict(list)
+    for row in rows:
+        if row["seconds"] and row["family"]:
+            seconds[row["family"]].append(float(row["seconds"]))
+    names = {name: name if name in seconds else str(OPENFWI_FAMILIES[name]) for name in SHARES}
+    return {name: sum(seconds[key]) / len(seconds[key]) for name, key in names.items()}
+
+
+def first_table(lines):
+    """Rows of the first Markdown table that has the columns family and seconds, as dictionaries."""
+    head, rows = None, []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.startswith("|"):
+            if rows:
+                break
+            head = None
+        elif head is not None:
+            rows.append(dict(zip(head, cells, strict=True)))
+        elif {"family", "seconds"} <= set(cells):
+            head = cells
+    return [row for row in rows if row["family"] in SHARES]
 
 
 def random_chunks(samples, seconds):
     """Seconds of chunks of samples in the random order that the test set has."""
     rng = random.Random(0)
-    routes = [str(OPENFWI_FAMILIES[name]) for name in SHARES]
-    drawn = rng.choices([seconds[route] for route in routes], SHARES.values(), k=samples)
+    drawn = rng.choices([seconds[name] for name in SHARES], SHARES.values(), k=samples)
     return [sum(drawn[k : k + CHUNK]) for k in range(0, samples, CHUNK)]
 
 
@@ -220,36 +240,58 @@ def print_machinery(samples, seconds, memory):
     return sum(steps[name] for name in own) / samples
 
 
+def print_share(folder, samples, own):
+    """own: measured seconds of all else for a sample, or None."""
+    each, share = measure_share(folder, samples)
+    print(f"\nA sample with one evaluation, one thread: {each:.3f} s. All else in that run of ")
+    print(f"{samples} samples: {share:.2%} of it.")
+    if own is not None:
+        print(f"The seconds of the table above: {own / each:.2%} of it.")
+
+
+def print_processes(folder, samples):
+    folder.mkdir()
+    write_inputs(folder, samples)
+    inputs = open_case(folder)
+    for what, refine in (("one evaluation", refine_one), (f"{WAIT} s of waiting", wait)):
+        one, two = (samples_per_second(inputs, jobs, refine, samples // 2) for jobs in (1, 2))
+        print(f"\n1 to 2 processes, {what}: {one:.2f} and {two:.2f} samples per second, ")
+        print(f"efficiency {two / one / 2:.1%}.")
+
+
+def print_schedule(samples, times, own):
+    chunks = random_chunks(samples, times)
+    print("\nSimulated, with", ", ".join(f"{k} {v:.0f} s" for k, v in times.items()))
+    print(f"and {1e3 * own * CHUNK:.1f} ms of the main process for a chunk:\n")
+    print("| workers | hours | efficiency |\n|---|---|---|")
+    for workers in (1, 2, 4, 8, 16, 32, 64):
+        total = simulate(workers, chunks, own * CHUNK)
+        print(f"| {workers} | {total / 3600:.1f} | {sum(chunks) / workers / total:.2%} |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--samples", type=int, default=65818)
     parser.add_argument("--real", type=int, default=24, help="samples that are really refined")
-    parser.add_argument("--times", type=Path, help="report of refine, for the simulated schedule")
+    parser.add_argument("--times", type=Path, help="seconds of the families, to simulate with")
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary one")
     options = parser.parse_args()
+    times = options.times and family_seconds(options.times)
+    own = None
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        (folder / "many").mkdir()
-        write_inputs(folder / "many", options.samples)
-        seconds, memory = measure_machinery(folder / "many", options.samples)
-        own = print_machinery(options.samples, seconds, memory)
-        each, share = measure_share(folder / "real", options.real)
-        print(f"\nA sample with one evaluation, one thread: {each:.3f} s. All else in that run of ")
-        print(f"{options.real} samples: {share:.2%} of it; at the seconds above: {own / each:.2%}.")
-        inputs = open_case(folder / "real")
-        for what, refine in (("one evaluation", refine_one), (f"{WAIT} s of waiting", wait)):
-            one, two = (samples_per_second(inputs, jobs, refine, 12) for jobs in (1, 2))
-            print(f"\n1 to 2 processes, {what}: {one:.2f} and {two:.2f} samples per second, ")
-            print(f"efficiency {two / one / 2:.1%}.")
-    if options.times:
-        times = route_seconds(options.times)
-        chunks = random_chunks(options.samples, times)
-        print("\nSimulated, with", ", ".join(f"{k} {v:.0f} s" for k, v in times.items()))
-        print(f"and {1e3 * own * CHUNK:.1f} ms of the main process for a chunk:\n")
-        print("| workers | hours | efficiency |\n|---|---|---|")
-        for workers in (1, 2, 4, 8, 16, 32, 64):
-            total = simulate(workers, chunks, own * CHUNK)
-            print(f"| {workers} | {total / 3600:.1f} | {sum(chunks) / workers / total:.2%} |")
+        if "machinery" in options.parts:
+            (folder / "many").mkdir()
+            write_inputs(folder / "many", options.samples)
+            seconds, memory = measure_machinery(folder / "many", options.samples)
+            own = print_machinery(options.samples, seconds, memory)
+        if "share" in options.parts:
+            print_share(folder / "share", options.real, own)
+        if "processes" in options.parts:
+            print_processes(folder / "processes", options.real)
+    if times and own is not None:
+        print_schedule(options.samples, times, own)
 
 
 if __name__ == "__main__":

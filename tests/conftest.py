@@ -1,5 +1,7 @@
 """Made samples for the tests of files and commands: layered maps, blurred starts, records."""
 
+import shutil
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,9 +9,24 @@ import numpy as np
 import pytest
 import torch
 
+from fwi_refine import executors
 from fwi_refine.cli import run
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
+
+
+@pytest.fixture(autouse=True)
+def one_job_in_this_process(monkeypatch):
+    """A command with one job works in the process of the test: another one takes seconds to start.
+
+    Tests that run the program as a process of its own, test_deadly among them, have two.
+    """
+    several = executors.Processes
+    monkeypatch.setattr(
+        executors,
+        "Processes",
+        lambda jobs, *more: executors.Serial() if jobs == 1 else several(jobs, *more),
+    )
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,16 @@ def made(tmp_path_factory) -> Made:
     for name, record in zip(ids, records, strict=True):
         np.save(folder / "seismic" / f"{name}.npy", record)
     return Made(ids, truth, starts, records, folder)
+
+
+@pytest.fixture(scope="session")
+def own_mounts() -> list[str]:
+    """How a shell begins that may mount disks of its own; skips where users may not do that."""
+    begin = ["unshare", "--map-root-user", "--mount"]
+    probe = [*begin, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("this system does not let its users mount a disk of their own")
+    return begin
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def trivial(sample, settings) -> Outcome:
         1.5,
         "starts",
     )
-    return Outcome(sample.index, row, v)
+    deviation = np.abs(v / 100).astype("f4") if settings.keep_deviation else None
+    return Outcome(sample.index, row, v, deviation)
 
 
 def expected_maps(folder):

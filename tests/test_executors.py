@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,17 +35,21 @@ HERE = os.path.dirname(__file__)
 
 
 @contextmanager
-def dask_cluster(folder, workers=2):
-    """A scheduler and its workers as processes of their own on loopback; yields its address."""
+def dask_cluster(folder, workers=2, **settings):
+    """A scheduler and its workers as processes of their own on loopback; yields its address.
+
+    settings: of the scheduler, such as ALLOWED_FAILURES=3, the deaths that it forgives a task.
+    """
     pytest.importorskip("distributed")
     contact = folder / "scheduler.json"
     common = ["--scheduler-file", str(contact), "--no-dashboard"]
     roles = [["scheduler", "--host", "127.0.0.1", "--port", "0"]]
     roles += [["worker", "--host", "127.0.0.1", "--nthreads", "1"]] * workers
+    environment = {f"DASK_DISTRIBUTED__SCHEDULER__{k}": str(v) for k, v in settings.items()}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", f"distributed.cli.dask_{role}", *more, *common],
-            env=os.environ | {"PYTHONPATH": HERE},
+            env=os.environ | {"PYTHONPATH": HERE} | environment,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -142,6 +147,18 @@ def test_a_sample_that_kills_its_worker_fails_alone(cluster, tmp_path, kind):
     refine_all(case, run, Serial())  # nothing is left to do, so nothing can be killed
 
 
+def test_a_neighbour_on_the_same_dask_worker_does_not_fail_with_it(tmp_path):
+    """One worker, which dies at the first deadly task: whatever waited for it is a suspect too."""
+    names = ["a", f"{DEADLY}1", "b", "c", "d", f"{DEADLY}2"]
+    case = write_inputs(tmp_path, names)
+    run, rows = prepare(case, tmp_path / "run", chunk_size=3), []
+    cluster = dask_cluster(tmp_path, workers=1, ALLOWED_FAILURES=0)
+    with cluster as address, closing(Dask(address)) as opened:
+        refine_all(case, run, opened, added=rows.extend)
+    assert {row.id for row in rows if row.status == "failed"} == {f"{DEADLY}1", f"{DEADLY}2"}
+    np.testing.assert_array_equal(merged(run, tmp_path)[0], expected_maps(case))
+
+
 def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "DEATHS", 2)
     case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(2)])
@@ -149,6 +166,33 @@ def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
     with pytest.raises(WorkerError, match=r"2 samples in a row.*use fewer --jobs"):
         refine_all(case, run, Processes(2))
     assert len(run.parts()) == 1
+
+
+def seen_device(task):
+    """What a worker sees, once so many workers have begun that each has a task."""
+    workers, folder = task
+    (folder / str(os.getpid())).touch()
+    assert wait_for(lambda: len(os.listdir(folder)) >= workers, 60)
+    return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.parametrize(("jobs", "wanted"), [(2, ["a", "b"]), (3, ["a", "a", "b"])])
+def test_each_process_has_a_device_of_its_own(tmp_path, jobs, wanted):
+    opened = Processes(jobs, devices=["a", "b"])
+    seen = {result for _, result in opened.map(seen_device, [(jobs, tmp_path)] * 12)}
+    assert sorted(device for _, device in seen) == wanted
+
+
+def seen_unless_first(mark):
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_the_device_of_a_process_that_died_is_free(tmp_path):
+    results = Processes(1, devices=["a"]).map(seen_unless_first, [tmp_path / "mark"] * 6)
+    assert [device for _, device in results] == ["a"] * 6
 
 
 def slow(sample, settings):
@@ -205,6 +249,15 @@ def test_a_worker_with_another_program_is_refused(case):
     assert len(batch.refine_chunk(chunk, SETTINGS, trivial, (version, kernel))) == 2
     with pytest.raises(WorkerError, match=r"has fwi-refine .*, expected 9\.9 with the kernel"):
         batch.refine_chunk(chunk, SETTINGS, trivial, ("9.9", kernel))
+
+
+def test_a_defect_in_a_worker_is_logged_here_with_its_place(case, caplog):
+    broken = replace(SETTINGS, method="unheard-of")
+    ((_, outcomes),) = batch.run(open_case(case).chunks([0], 2), broken, Processes(1))
+    assert [outcome.row.status for outcome in outcomes] == ["failed", "failed"]
+    assert "unheard-of" in outcomes[0].row.reason
+    assert caplog.text.count("Traceback (most recent call last)") == 2
+    assert "in refine_one" in caplog.text
 
 
 def test_a_scheduler_that_does_not_answer():

@@ -14,6 +14,7 @@ from run_cases import merged, prepare, refine_all, write_inputs
 from test_parts import RUN, make_part
 
 from fwi_refine import io
+from fwi_refine.cli import run
 from fwi_refine.errors import FwiRefineError, InputError, PartError, SampleError
 from fwi_refine.io.hdf5 import Hdf5Array
 from fwi_refine.priors import load as load_priors
@@ -125,10 +126,35 @@ def test_lists_of_ids_and_families(tmp_path, content):
 
 @FUZZ
 @given(content=damaged(b"[style_a]\nlength = 3.5\n[routing]\nstyle_b_cells = 95.0\n", 60))
+@example(b"style_a = " + b"[" * 3000)
+@example(b"[style_a]\nlength = " + b"9" * 5000)
+@example(b"[style_a]\nlength = " + b"9" * 400)
+@example(b"[style_a]\nmean = " + b"-9" + b"9" * 400)
 def test_priors(tmp_path, content):
     (tmp_path / "p.toml").write_bytes(content)
     with refused(ValueError, tmp_path):
         load_priors(tmp_path / "p.toml")
+
+
+@FUZZ
+@given(content=damaged(b'jobs = 2\nfamily = "layered"\ncandidate = ["a"]\nquiet = true\n', 60))
+@example(b"jobs = " + b"[" * 3000)
+@example(b"jobs = " + b"9" * 5000)
+@example(b"report = 3")
+@example(b"candidate = 3.5")
+@example(b"report = true")
+@example(b'report = "\\u0000"')
+@example(b"overwrite = 3.5")
+@example(b"overwrite = 7")
+@example(b'shard = "1/' + b"9" * 5000 + b'"')
+@example(b"quiet = [1]")
+@example(b"[report]\na = 1979-05-27")
+def test_options_from_a_file(tmp_path, content):
+    (tmp_path / "c.toml").write_bytes(content)
+    absent = [str(tmp_path / name) for name in ("absent.npy", "absent", "out.npy")]
+    arguments = [*absent[:2], "--out", absent[2], "--config", str(tmp_path / "c.toml")]
+    assert run(arguments) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
 
 
 @FUZZ
@@ -284,8 +310,6 @@ def test_hdf5_arrays_are_read_in_other_processes_too(tmp_path):
 
 @pytest.mark.parametrize("name", ["../up", "/etc/x", "a/../../b", "..", "."])
 def test_no_file_is_written_outside_of_the_directory(tmp_path, name):
-    from fwi_refine.cli import run
-
     with h5py.File(tmp_path / "p.h5", "w") as file:
         file["velocity"] = MAP
         file["ids"] = [name]

@@ -8,6 +8,8 @@ import pytest
 from fwi_refine import io
 from fwi_refine.errors import InputError, OutputExistsError
 from fwi_refine.io.outputs import MapWriter
+from fwi_refine.report import Row
+from fwi_refine.results import Results
 
 MAPS = np.random.default_rng(0).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
 
@@ -58,3 +60,21 @@ def test_outputs_are_not_overwritten_unasked(tmp_path):
         io.claim_output(tmp_path, overwrite=True)
     with pytest.raises(InputError, match="no directory"):
         io.claim_output(tmp_path / "absent" / "x.npy", overwrite=False)
+
+
+def test_what_is_finished_is_kept_beside_what_was_kept_before(tmp_path):
+    names = [tmp_path / name for name in ("o.npy", "o.csv", "d.npy")]
+    for k in range(3):
+        results = Results(*names[:2], MAPS.shape, (70, 70), ["a", "b", "c"], False, names[2])
+        for place in range(3):
+            results.start(place, MAPS[place])
+        assert results.keep_partial() is None
+        results.add(1, MAPS[2], Row("b", status="refined"), MAPS[1] / 100)
+        mark = ".partial" if k == 0 else f".partial-{k + 1}"
+        assert results.keep_partial() == (tmp_path / f"o{mark}.npy", tmp_path / f"o{mark}.csv")
+        results.close()
+        kept = np.load(tmp_path / f"o{mark}.npy"), np.load(tmp_path / f"d{mark}.npy")
+        np.testing.assert_array_equal(kept[0], MAPS[[0, 2, 2]])
+        np.testing.assert_array_equal(kept[1][1], MAPS[1] / 100)
+        assert np.isnan(kept[1][[0, 2]]).all()
+    assert len(os.listdir(tmp_path)) == 9

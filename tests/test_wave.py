@@ -105,6 +105,30 @@ def test_taylor(kernel, seed):
     assert order == pytest.approx(2.0, abs=0.1)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("n_steps", "band"), [(1, 8), (2, 8), (33, 0), (61, 5)])
+def test_taylor_where_surveys_end(kernel, n_steps, band):
+    """A single step, no band, source and receiver within it. Against no data at all, so that what
+    has hardly begun counts too."""
+    places = ((-min(band, 3), 2), (1, 9))
+    survey = dataclasses.replace(
+        SMALL, n_steps=n_steps, absorbing_cells=band, sources=places, receivers=places
+    )
+    simulator = Simulator(survey, kernel=kernel, imaging_step=1)
+    v, nothing = random_maps(survey, 1), torch.zeros(1, *survey.record_shape, dtype=torch.float64)
+    vmin = v.amin(dim=(1, 2))
+
+    def value_and_gradient(x):
+        value, by_v, by_vmin = simulator.misfit_and_gradient(
+            x[:-1].reshape(v.shape), nothing, x[-1:]
+        )
+        return value[0], torch.cat([by_v.flatten(), by_vmin])
+
+    x = torch.cat([v.flatten(), vmin])
+    order = taylor_test(value_and_gradient, x, random_like(x.shape, 5), [8.0, 4.0, 2.0, 1.0])
+    assert order == pytest.approx(2.0, abs=0.1)
+
+
 @NATIVE
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 def test_native_equals_reference(dtype, tolerance):

@@ -10,6 +10,7 @@ from collections import defaultdict
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.inputs import places_in
 from fwi_refine.errors import InputError, SampleError
 
 OVERALL = "all"
@@ -103,21 +104,7 @@ def match(maps, true_maps, listed):
     from fwi_refine import io
 
     names = io.resolve_ids(maps.ids, listed, maps.count, maps.path)
-    if names is not None and true_maps.ids is not None:
-        known = {name: k for k, name in enumerate(true_maps.ids)}
-        absent = [name for name in names if name not in known]
-        if absent:
-            raise InputError(
-                f"found {maps.count} maps in {maps.path} and {true_maps.count} in "
-                f"{true_maps.path}; the first id that differs is {absent[0]!r}, which has no truth"
-            )
-        return names, [known[name] for name in names]
-    if maps.count != true_maps.count:
-        raise InputError(
-            f"found {maps.count} maps in {maps.path} and {true_maps.count} in {true_maps.path}, "
-            "expected as many"
-        )
-    return names or true_maps.ids, range(maps.count)
+    return names or true_maps.ids, places_in(true_maps, maps, names)
 
 
 def _families(path, names, count):

@@ -41,7 +41,7 @@ def open_inputs(predictions, records, ids_file=None, candidates=(), limit=None, 
     starts = [(str(predictions), source, range(source.count))]
     for path in candidates:
         other = io.open_predictions(path)
-        starts.append((str(path), other, _places(source, ids, other, path)))
+        starts.append((str(path), other, places_in(other, source, ids)))
     log.info("%d predictions in %s, %d records in %s", source.count, predictions,
              len(opened.ids), records)  # fmt: skip
     unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
@@ -60,26 +60,27 @@ def load_priors(path):
         raise InputError(f"--priors {path}: {error}") from error
 
 
-def _places(source, ids, other, path):
-    """Index in `other` of each map of `source`: by id where both have ids, else by position."""
+def places_in(other, maps, ids):
+    """Index in `other` of each of `maps`: by id where both have ids, else by position.
+
+    ids: of `maps`, or None. Raises InputError if the counts or the ids do not match.
+    """
+    counts = f"found {other.count} maps in {other.path} and {maps.count} in {maps.path}"
     if ids is not None and other.ids is not None:
         known = {name: k for k, name in enumerate(other.ids)}
-        absent = [name for name in ids if name not in known]
-        if absent:
+        absent = next((name for name in ids if name not in known), None)
+        if absent is not None:
             raise InputError(
-                f"candidate {path}: found {other.count} maps for {len(ids)} ids; the first id "
-                f"that differs is {absent[0]!r}, which it does not hold"
+                f"{counts}; the first id that differs is {absent!r}, which {other.path} does not "
+                "hold"
             )
         return [known[name] for name in ids]
-    if other.count != source.count:
-        first = min(other.count, source.count)
+    if other.count != maps.count:
+        first = min(other.count, maps.count)
         names = ids or other.ids
         name = repr(names[first]) if names and first < len(names) else f"number {first + 1}"
-        raise InputError(
-            f"candidate {path}: found {other.count} maps, expected {source.count} as in "
-            f"{source.path}; the first that differs is {name}"
-        )
-    return range(source.count)
+        raise InputError(f"{counts}, expected as many; the first that differs is {name}")
+    return range(maps.count)
 
 
 def select(items, limit, shard):

@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -25,10 +26,10 @@ def _read_config(ctx, parameter, path):
         return None
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"--config {path}: cannot be read ({error})") from error
-    names = {
-        option.lstrip("-"): p.name
+    named = {
+        option.lstrip("-"): p
         for p in ctx.command.params
         if isinstance(p, click.Option) and p.name not in ("config", "help")
         for option in p.opts
@@ -36,21 +37,33 @@ def _read_config(ctx, parameter, path):
     }
     defaults = {}
     for key, value in values.items():
-        name = names.get(key.replace("_", "-"))
-        if name is None:
-            known = ", ".join(sorted(names))
+        parameter = named.get(key.replace("_", "-"))
+        if parameter is None:
+            known = ", ".join(sorted(named))
             raise InputError(f"--config {path}: unknown key {key!r}, expected one of: {known}")
-        defaults[name] = value
+        text, fits = _as_typed(value, parameter)
+        if not fits:
+            raise InputError(f"--config {path}: {key} is {value!r}, which this option cannot be")
+        defaults[parameter.name] = text
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
+
+
+def _as_typed(value, option):
+    """(what would stand on the command line, whether that is possible): click expects text."""
+    if isinstance(value, bool):
+        return value, option.is_flag or option.count
+    values = value if option.multiple and isinstance(value, list) else [value]
+    fits = all(type(v) in (int, float, str) and "\0" not in str(v) for v in values)
+    return [*map(str, values)] if option.multiple else str(value), fits
 
 
 def _shard(ctx, parameter, text):
     if text is None:
         return None
-    first, mark, last = text.partition("/")
-    if mark and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last):
-        return int(first), int(last)
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if found and 1 <= int(found[1]) <= int(found[2]):
+        return int(found[1]), int(found[2])
     raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N, for instance 3/8")
 
 
@@ -93,6 +106,25 @@ def torch_device(device: str) -> str:
     if device == "auto":
         return "cuda" if gpus(device) else "cpu"
     return device
+
+
+def together(kind, name, *options):
+    """Options that belong together: a command gets them as one argument, `name`.
+
+    kind: the dataclass that it is, with a field for the value of each option.
+    """
+
+    def decorate(command):
+        @functools.wraps(command)
+        def wrap(*args, **kwargs):
+            values = {field.name: kwargs.pop(field.name) for field in fields(kind)}
+            return command(*args, **{name: kind(**values)}, **kwargs)
+
+        for option in reversed(options):
+            wrap = option(wrap)
+        return wrap
+
+    return decorate
 
 
 def logging_options(command):

@@ -4,11 +4,18 @@ import logging
 from collections import Counter
 from math import exp, log
 
+import click
+
 from fwi_refine.cli import OK, SAMPLES_FAILED
 
 LISTED = 10  # failed samples that the summary names; all are in the report
 
 logger = logging.getLogger(__name__)
+
+
+def is_wanted() -> bool:
+    """Whether the user of the present command did not ask it to be quiet."""
+    return not click.get_current_context().params.get("quiet")
 
 
 class Progress:

@@ -5,7 +5,7 @@ import functools
 import logging
 from dataclasses import replace
 
-from fwi_refine.cli.progress import Progress
+from fwi_refine.cli.progress import Progress, is_wanted
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
 
@@ -39,7 +39,7 @@ class RunJob:
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
-    def refine(self, executor, visible) -> Progress:
+    def refine(self, executor) -> Progress:
         """Completes the shard; what is returned knows how it went."""
         from fwi_refine import runs
         from fwi_refine.cli import logs
@@ -53,7 +53,7 @@ class RunJob:
             )
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(self.inputs, self.settings, executor, self.shard)
-        with contextlib.closing(Progress(sum(samples), visible)) as bar:
+        with contextlib.closing(Progress(sum(samples), is_wanted())) as bar:
             runs.carry_out(
                 run,
                 work,
@@ -64,19 +64,20 @@ class RunJob:
         return bar
 
 
-def merge_runs(paths, out, report, overwrite, visible) -> int:
-    """Merges run directories into `out` and `report`; returns the exit code."""
+def merge_runs(paths, outputs) -> int:
+    """Merges run directories into `outputs`, see outputs.py; returns the exit code."""
     from fwi_refine import runs
 
     found = [runs.RunDirectory(path) for path in paths]
-    with contextlib.closing(Progress(found[0].count, visible)) as bar:
+    with contextlib.closing(Progress(found[0].count, is_wanted())) as bar:
         runs.merge(
             found,
-            out,
-            report,
-            overwrite,
+            outputs.out,
+            outputs.report,
+            outputs.overwrite,
+            outputs.deviation,
             told=lambda rows: [bar.found(row) for row in rows],
             shielded=functools.partial(SIGNALS.shielded, final=True),
         )
-    log.info("%s, report in %s", out, report)
+    log.info("%s, report in %s", outputs.out, outputs.report)
     return bar.summary()

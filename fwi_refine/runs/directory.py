@@ -12,7 +12,15 @@ import tomli_w
 from fwi_refine.errors import InputError, PartError
 from fwi_refine.io.outputs import atomic_path
 from fwi_refine.runs.config import FILE, FORMAT, config_hash, differences
-from fwi_refine.runs.parts import Part, part_number, read_part, temporary_number, write_part
+from fwi_refine.runs.parts import (
+    DEVIATION,
+    VELOCITY,
+    Part,
+    part_number,
+    read_part,
+    temporary_number,
+    write_part,
+)
 from fwi_refine.runs.shards import shard_chunks
 
 MAKING = 60  # s; how long another process may take to make the directory
@@ -54,6 +62,12 @@ class RunDirectory:
         run.check(config)
         return run
 
+    @property
+    def map_names(self) -> list[str]:
+        """The maps that its parts hold of each sample."""
+        kept = self.config["settings"].get("keep_deviation")
+        return [VELOCITY, DEVIATION] if kept else [VELOCITY]
+
     def check(self, config):
         """Raises InputError if the table of this run is not `config`."""
         lines = differences(self.config, config)
@@ -86,11 +100,13 @@ class RunDirectory:
         part = read_part(path, self.hash)
         number = part_number(path.name)
         expected = len(self.samples(number)) if number < self.chunk_count else 0
-        shape = self.config["survey"]["shape"]
-        if len(part.rows) != expected or any(
-            values.shape[1:] != tuple(shape) for values in part.maps.values()
-        ):
+        if len(part.rows) != expected:
             raise PartError(f"{path}: found {len(part.rows)} samples, expected {expected}")
+        shape = tuple(self.config["survey"]["shape"])
+        if sorted(part.maps) != sorted(self.map_names):
+            raise PartError(f"{path}: found maps {[*part.maps]}, expected {self.map_names}")
+        if any(values.shape[1:] != shape for values in part.maps.values()):
+            raise PartError(f"{path}: found maps of another shape, expected {shape}")
         return part
 
     def add(self, number, part):
@@ -149,6 +165,7 @@ def _read_config(path):
     for owner in (samples, survey):
         shape = owner.get("shape") if isinstance(owner, dict) else None
         sizes += shape if isinstance(shape, list) else [None]
-    if not all(type(size) is int and size > 0 for size in sizes):
-        raise InputError(f"{path}: damaged: its samples or survey have no counts and shapes")
+    whole = all(type(size) is int and size > 0 for size in sizes)
+    if not whole or not isinstance(config.get("settings"), dict):
+        raise InputError(f"{path}: damaged: found no settings, or no counts and shapes")
     return config

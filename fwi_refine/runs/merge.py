@@ -8,7 +8,7 @@ from fwi_refine.errors import InputError, PartError, RunError
 from fwi_refine.results import Results
 from fwi_refine.runs.config import differences
 from fwi_refine.runs.directory import RunDirectory
-from fwi_refine.runs.parts import VELOCITY
+from fwi_refine.runs.parts import DEVIATION, VELOCITY
 from fwi_refine.runs.shards import known_shards, stored_parts
 
 
@@ -17,19 +17,26 @@ def merge(
     out,
     report,
     overwrite=False,
+    deviation=None,
     told: Callable = lambda rows: None,
     shielded=nullcontext,
 ):
     """Writes `out` (.npy, float32) and `report` (.csv) from the parts of a run.
 
     runs: directories with parts of the same run, as machines without a common disk have them.
-    told: hears the rows of each part. Raises InputError if they are not the same run, RunError if
-    parts are missing, PartError if one is damaged, OutputExistsError; nothing is written then.
+    deviation: a .npy of the expected errors too. told: hears the rows of each part. Raises
+    InputError if they are not the same run or keep no expected errors, RunError if parts are
+    missing, PartError if one is damaged, OutputExistsError; nothing is written then.
     """
     run = runs[0]
     for other in runs[1:]:
         if lines := differences(run.config, other.config):
             raise InputError(f"{run.path} and {other.path} are not the same run: {lines[0]}")
+    if deviation is not None and DEVIATION not in run.map_names:
+        raise InputError(
+            f"{run.path}: has no expected errors of cells; a run keeps them that is begun with "
+            "refine --keep-deviation"
+        )
     listings = [(one, one.parts()) for one in runs]
     files = [
         [(one, path) for one, parts in listings for path in parts.get(number, ())]
@@ -45,7 +52,8 @@ def merge(
     seconds = _seconds(runs)
     ids = [""] * run.count
     shape = (run.count, *run.sample_shape)
-    results = Results(out, report, shape, run.config["survey"]["shape"], ids, overwrite)
+    map_shape = run.config["survey"]["shape"]
+    results = Results(out, report, shape, map_shape, ids, overwrite, deviation)
     with closing(results):
         for number, paths in enumerate(files):
             part = _read(paths)
@@ -53,9 +61,10 @@ def merge(
                 replace(row, seconds=time)
                 for row, time in zip(part.rows, seconds(number, len(part.rows)), strict=True)
             ]
-            for k, row, v in zip(run.samples(number), rows, part.maps[VELOCITY], strict=True):
+            maps = part.maps[VELOCITY], part.maps.get(DEVIATION, [None] * len(rows))
+            for k, row, v, error in zip(run.samples(number), rows, *maps, strict=True):
                 ids[k] = row.id
-                results.add(k, v, row)
+                results.add(k, v, row, error)
             told(rows)
         with shielded():
             results.publish()

@@ -22,7 +22,7 @@ from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import publish
 from fwi_refine.report import Row
 
-VELOCITY = "velocity"
+VELOCITY, DEVIATION = "velocity", "deviation"  # names of maps
 MEASURED = ("seconds",)  # columns that differ from run to run: they stand in the journal
 COLUMNS = {name: kind for name, kind in typing.get_type_hints(Row).items() if name not in MEASURED}
 STATUSES = ("refined", "unchanged", "failed")
@@ -35,8 +35,9 @@ _TEMPORARY = re.compile(r"\.part-(\d{6,})\.\d+\.tmp")
 class Part:
     """Results of one chunk.
 
-    rows: what is reported of each sample, without what was measured; maps: "velocity" (n, nz, nx)
-    float32 m/s, where a sample failed its start, and whatever else there is of each cell.
+    rows: what is reported of each sample, without what was measured. maps, (n, nz, nx) float32:
+    "velocity", m/s, where a sample failed its start; "deviation", if the run keeps it, the
+    expected rms error, m/s, NaN where it is not known.
     """
 
     rows: list[Row]

@@ -12,7 +12,7 @@ from fwi_refine import batch
 from fwi_refine.io import read_start
 from fwi_refine.report import Row
 from fwi_refine.runs.directory import RunDirectory
-from fwi_refine.runs.parts import VELOCITY, Part
+from fwi_refine.runs.parts import DEVIATION, VELOCITY, Part
 from fwi_refine.runs.shards import Journal, claimed
 
 log = logging.getLogger(__name__)
@@ -23,15 +23,15 @@ class Work:
     """What is to be done, and with what.
 
     inputs: opened predictions, and `chunks(numbers, size)`, see cli/inputs.py; executor: see
-    executors.py; shard: (i, n), i from 1; refine: what is done to a sample, for those who measure
-    or test the rest.
+    executors.py; shard: (i, n), i from 1; refine: what is done to a sample instead of
+    `batch.refine_one`, for those who measure or test the rest.
     """
 
     inputs: object
     settings: batch.Settings
     executor: object
     shard: tuple[int, int] = (1, 1)
-    refine: Callable = batch.refine_one
+    refine: Callable | None = None
 
 
 def carry_out(
@@ -83,10 +83,16 @@ def _facts(rows) -> dict:
 
 def _part(work, outcomes) -> Part:
     """What is stored of a chunk: where a sample failed, its start stands for the map."""
-    maps = [
-        read_start(work.inputs.predictions, outcome.index, work.settings.survey)
+    survey = work.settings.survey
+    velocity = [
+        read_start(work.inputs.predictions, outcome.index, survey)
         if outcome.velocity is None
         else outcome.velocity.astype(np.float32)
         for outcome in outcomes
     ]
-    return Part([outcome.row for outcome in outcomes], {VELOCITY: np.stack(maps)})
+    maps = {VELOCITY: np.stack(velocity)}
+    if work.settings.keep_deviation:
+        unknown = np.full(survey.shape, np.nan, np.float32)
+        found = (outcome.deviation for outcome in outcomes)
+        maps[DEVIATION] = np.stack([unknown if v is None else v for v in found])
+    return Part([outcome.row for outcome in outcomes], maps)

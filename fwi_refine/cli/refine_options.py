@@ -1,0 +1,197 @@
+"""The options of `refine`, in groups: which samples, what is done, where, and what is kept."""
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from fwi_refine.cli import options
+from fwi_refine.cli.inputs import load_priors, open_inputs
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples are refined, and what they may start from besides the predictions."""
+
+    candidates: tuple[Path, ...]
+    ids_file: Path | None
+    limit: int | None
+    shard: tuple[int, int] | None  # (i, n), i from 1
+
+    def open(self, predictions, records, absolute, shard):
+        """The inputs, see cli/inputs.py. absolute: other processes, and later ones, have to find
+        them from another folder; shard: the part of the samples that is opened."""
+        candidates = self.candidates
+        if absolute:
+            predictions, records = predictions.absolute(), records.absolute()
+            candidates = [path.absolute() for path in candidates]
+        return open_inputs(predictions, records, self.ids_file, candidates, self.limit, shard)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to each sample."""
+
+    method: str
+    family: str
+    max_evaluations: int | None
+    time_budget: float | None  # s
+    priors_file: Path | None
+
+    def settings(self, threads, keep_deviation):
+        from fwi_refine.batch import Settings
+
+        return Settings(
+            priors=load_priors(self.priors_file),
+            family=self.family,
+            method=self.method,
+            max_evaluations=self.max_evaluations,
+            time_budget=self.time_budget,
+            threads=threads,
+            keep_deviation=keep_deviation,
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the samples are refined."""
+
+    jobs: int  # 0: as many as there are cores
+    threads: int | None  # None: as there are cores for each job
+    dask: str | None
+    device: str
+
+    def for_samples(self, count):
+        """This place, with the numbers of jobs and threads that `count` samples get."""
+        jobs = min(self.jobs or _cores(), count)
+        threads = self.threads or (1 if self.dask else max(1, _cores() // jobs))
+        return replace(self, jobs=jobs, threads=threads)
+
+    @contextlib.contextmanager
+    def executor(self):
+        """What the samples are given to; see executors.py.
+
+        Also one job is a process of its own: the run survives a sample that ends its process.
+        """
+        from fwi_refine import executors
+
+        if self.dask:
+            with contextlib.closing(executors.Dask(self.dask)) as executor:
+                yield executor
+        else:
+            yield executors.Processes(self.jobs, self.threads)
+
+    def __str__(self):
+        where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
+        return f"{where}, {self.threads} threads each"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The run directory that finished parts are kept in, None without one."""
+
+    run_dir: Path | None
+    chunk_size: int
+    keep_deviation: bool
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every platform
+        return os.cpu_count() or 1
+
+
+choice = options.together(
+    Choice,
+    "choice",
+    click.option(
+        "--candidate",
+        "candidates",
+        type=options.PATH,
+        multiple=True,
+        help="More predictions; each sample starts from the one that fits best. Repeatable.",
+    ),
+    options.ids,
+    options.limit,
+    options.shard,
+)
+
+recipe = options.together(
+    Recipe,
+    "recipe",
+    click.option(
+        "--method",
+        type=click.Choice(["auto", "gauss-newton", "lbfgs"]),
+        default="auto",
+        show_default=True,
+        help="auto is gauss-newton; lbfgs is the published recipe.",
+    ),
+    click.option(
+        "--family",
+        type=click.Choice(["auto", *options.FAMILIES]),
+        default="auto",
+        show_default=True,
+        help="Take every sample to be of this family instead of classifying it.",
+    ),
+    click.option(
+        "--max-evaluations",
+        type=click.IntRange(min=1),
+        help="Misfit evaluations allowed for each sample.",
+    ),
+    click.option(
+        "--time-budget",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Seconds allowed for each sample.",
+    ),
+    options.priors,
+)
+
+place = options.together(
+    Place,
+    "place",
+    options.device,
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        help="Samples at a time, each in a process of its own of up to 6 GB; 0: one for each core.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
+    ),
+    click.option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Use the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786.",
+    ),
+)
+
+kept = options.together(
+    Kept,
+    "kept",
+    click.option(
+        "--run-dir",
+        type=options.PATH,
+        help="Keep finished parts in this directory. The same command continues a run that was "
+        "stopped; with --shard, several machines share one.",
+    ),
+    click.option(
+        "--chunk-size",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        help="Samples of a part of --run-dir.",
+    ),
+    click.option(
+        "--keep-deviation",
+        is_flag=True,
+        help="Keep in --run-dir what merge --deviation writes; refine --deviation does so too.",
+    ),
+)

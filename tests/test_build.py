@@ -1,0 +1,121 @@
+"""The kernel is built when the package is installed, and nothing is built or kept after that."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK
+
+from fwi_refine.wave import native
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (
+    "setup.py",
+    "setup.cfg",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "fwi_refine",
+    "priors",
+)
+# A compiler that takes its time to write a file, without optimising, which nobody looks at here.
+COMPILER = """#!/bin/sh
+cc "$@" -O0 || exit
+while [ $# -gt 0 ]; do [ "$1" = -o ] && out=$2; shift; done
+cp "$out" "$out.$$" && head -c 2000 "$out.$$" > "$out" && sleep 1 && cat "$out.$$" > "$out"
+rm "$out.$$"
+"""
+PROGRAM = "from fwi_refine.cli import main; main()"
+READ_ONLY = """
+set -e
+for folder in {folders}; do
+    mount --bind $folder $folder
+    mount -o remount,bind,ro $folder
+    ! touch $folder/probe 2>/dev/null
+done
+exec {python} -c "{program}" {arguments}
+"""
+
+
+def copy_sources(folder):
+    """What a build needs, without what was built."""
+    folder.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "_kernel*")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_two_builds_at_once(tmp_path):
+    """Both succeed, although they share a folder and the disk is slow: the second one waits."""
+    pytest.importorskip("setuptools")
+    checkout = copy_sources(tmp_path / "checkout")
+    (tmp_path / "cc").write_text(COMPILER)
+    (tmp_path / "cc").chmod(0o755)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps"]
+    builds = [
+        subprocess.Popen(
+            [*command, "--no-index", "--target", tmp_path / name, checkout],
+            env=os.environ | {"CC": str(tmp_path / "cc")},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    for build in builds:
+        assert build.communicate(timeout=600)[1] == ""
+        assert build.returncode == 0
+    one, two = (
+        sorted((tmp_path / name).glob("fwi_refine/wave/_kernel*")) for name in ("one", "two")
+    )
+    assert one[0].read_bytes() == two[0].read_bytes()
+    for library in (*one, *two):
+        assert native.open_library(library).fwi_best_isa() in range(len(native.INSTRUCTION_SETS))
+
+
+def test_an_installation_that_may_only_be_read(own_mounts, made, baseline, tmp_path):
+    """Program, interpreter and home folder: nothing is built, cached or written there."""
+    inputs = [made.starts_file, made.seismic, "--limit", "1"]
+    script = READ_ONLY.format(
+        folders=f"{ROOT} {sys.prefix}",
+        python=sys.executable,
+        program=PROGRAM,
+        arguments=" ".join(map(str, [*inputs, "--out", tmp_path / "o.npy", *QUICK])),
+    )
+    done = subprocess.run(
+        [*own_mounts, "sh", "-c", script],
+        env=os.environ | {"HOME": "/proc", "XDG_CACHE_HOME": "/proc", "TMPDIR": str(tmp_path)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps[:1].tobytes()
+
+
+def test_without_a_kernel_a_run_warns_once(made, tmp_path):
+    """Its workers have no kernel either, but say nothing more."""
+    checkout = copy_sources(tmp_path / "checkout")
+    np.save(tmp_path / "p.npy", np.full_like(made.starts, np.nan))
+    # fwi_refine.priors is the folder priors/, which a checkout keeps elsewhere
+    (checkout / "priors").rename(checkout / "fwi_refine" / "priors")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "p.npy", made.seismic, "--out", "o.npy", "--jobs", "2"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "kernel: reference" in done.stderr
+    assert done.stderr.count("the compiled wave kernel is not available") == 1
