@@ -18,6 +18,8 @@ from fwi_refine.io.submission_csv import KEY, header, split_key
 from fwi_refine.survey import OPENFWI
 from fwi_refine.validate import check_prediction
 
+VALUES_PER_MAP = OPENFWI.shape[0] * (OPENFWI.shape[1] // 2)
+
 
 def write_submission(
     predictions, ids, path, *, like=None, decimals=None, survey=OPENFWI, advance=None

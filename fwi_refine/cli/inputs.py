@@ -41,7 +41,7 @@ def open_inputs(predictions, records, ids_file=None, candidates=(), limit=None, 
     starts = [(str(predictions), source, range(source.count))]
     for path in candidates:
         other = io.open_predictions(path)
-        starts.append((str(path), other, _places(source, ids, other, path)))
+        starts.append((str(path), other, places_of(source, ids, other, path)))
     log.info("%d predictions in %s, %d records in %s", source.count, predictions,
              len(opened.ids), records)  # fmt: skip
     unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
@@ -60,7 +60,7 @@ def load_priors(path):
         raise InputError(f"--priors {path}: {error}") from error
 
 
-def _places(source, ids, other, path):
+def places_of(source, ids, other, path):
     """Index in `other` of each map of `source`: by id where both have ids, else by position."""
     if ids is not None and other.ids is not None:
         known = {name: k for k, name in enumerate(other.ids)}
