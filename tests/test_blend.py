@@ -43,7 +43,7 @@ def test_never_worse_than_the_best_alone_and_weights_are_fractions(seed, rounds)
     rng = np.random.default_rng(seed)
     table = {}
     found = climb(lambda w: table.setdefault(tuple(w), rng.normal()), 4, rounds)
-    assert found.score <= min(found.alone)
+    assert found.score == min(table.values()) <= min(found.alone)
     assert sum(found.weights) == pytest.approx(1)
     assert any(np.allclose(n * np.array(found.weights) % 1 % 1, 0) for n in range(1, rounds + 1))
     if rounds == 1:
@@ -284,6 +284,23 @@ def test_a_map_that_cannot_be_used_leaves_its_weight_to_the_others(made, files, 
     assert table["families"]["all"]["fitted_on"] == 2
     np.testing.assert_allclose(maps[0], made.truth[0] - 10)
     assert "a1: left out: " in capsys.readouterr().err
+
+
+def test_a_family_without_usable_samples_gets_equal_weights(made, files, capsys):
+    a = np.load(files / "a.npy")
+    a[2, 3, 3] = np.nan
+    np.save(files / "a.npy", a)
+    arguments = ["--truth", made.folder / "truth.npy", "--families", files / "families.csv"]
+    assert blend(files, *arguments) == 0
+    table = read(files)[2]["families"]
+    assert table["B"] == {
+        "weights": [0.5, 0.5], "score": None, "score_alone": None, "fitted_on": 0, "samples": 1,
+    }  # fmt: skip
+    assert table["A"]["fitted_on"] == 2
+    assert "B: none of the 1 samples drawn can be used" in capsys.readouterr().err
+    np.save(files / "a.npy", np.full_like(a, np.nan))
+    assert blend(files, *arguments, "--overwrite") == 2
+    assert "no weights can be found" in capsys.readouterr().err
 
 
 def test_a_sample_without_any_map_fails_alone(made, files, capsys):

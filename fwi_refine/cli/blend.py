@@ -121,28 +121,41 @@ def _find_weights(members, family_of, samples, rounds, seed) -> dict:
     import numpy as np
     from tqdm import tqdm
 
-    from fwi_refine.blend import climb
-
     measure = "mean absolute error, m/s" if members.has_truth else "mean rms misfit"
     table = {"members": members.names, "measure": measure, "families": {}}
     rng = np.random.default_rng(seed)
     for family in tqdm(sorted({*family_of} - {None}), unit="family", disable=None):
         of_family = [k for k, other in enumerate(family_of) if other == family]
-        score, count = members.score(sorted(rng.permutation(of_family)[:samples].tolist()))
-        if not count:
-            raise InputError(f"family {family}: none of its samples drawn can be used")
-        found = climb(score, len(members.names), rounds)
-        table["families"][family] = {
-            "weights": found.weights,
-            "score": found.score,
-            "score_alone": found.alone,
-            "samples": len(of_family),
-            "fitted_on": count,
-        }
-        weights = ", ".join(f"{w:.2f}" for w in found.weights)
-        log.info("%s: weights %s; %s %.6g, best alone %.6g (%d samples)", family, weights,
-                 measure, found.score, min(found.alone), count)  # fmt: skip
+        drawn = sorted(rng.permutation(of_family)[:samples].tolist())
+        row = _climb(members, drawn, rounds)
+        table["families"][family] = row | {"samples": len(of_family)}
+        if row["fitted_on"]:
+            weights = ", ".join(f"{w:.2f}" for w in row["weights"])
+            log.info("%s: weights %s; %s %.6g, best alone %.6g (%d samples)", family, weights,
+                     measure, row["score"], min(row["score_alone"]), row["fitted_on"])  # fmt: skip
+        else:
+            log.warning("%s: none of the %d samples drawn can be used; all weights are equal",
+                        family or "without family", len(drawn))  # fmt: skip
+    if not any(row["fitted_on"] for row in table["families"].values()):
+        raise InputError("no weights can be found: none of the samples can be used")
     return table
+
+
+def _climb(members, drawn, rounds) -> dict:
+    """Weights found with the samples `drawn`; equal ones where none of them can be used."""
+    from fwi_refine.blend import climb
+
+    score, count = members.score(drawn)
+    if not count:
+        size = len(members.names)
+        return {"weights": [1 / size] * size, "score": None, "score_alone": None, "fitted_on": 0}
+    found = climb(score, len(members.names), rounds)
+    return {
+        "weights": found.weights,
+        "score": found.score,
+        "score_alone": found.alone,
+        "fitted_on": count,
+    }
 
 
 def _read_table(path, members, family_of) -> dict:
