@@ -169,6 +169,16 @@ def test_signs_may_push_a_small_error_below_zero_and_that_is_no_mistake():
     assert np.isnan(solve(scores, SHIFTS).sign_error)
 
 
+def test_signs_are_drawn_for_each_map_and_stay_the_same():
+    source = _Maps(np.zeros((3, ROWS, COLUMNS), np.float32))
+    shifted = Shifted(source, [0, 1], 2.0, seed=0)
+    assert set(shifted.read(0).ravel()) == {-2.0, 2.0}
+    assert (shifted.read(0) != shifted.read(1)).mean() == pytest.approx(0.5, abs=0.05)
+    assert not shifted.read(2).any()
+    np.testing.assert_array_equal(shifted.read(0), Shifted(source, [0], 4.0, seed=0).read(0) / 2)
+    assert (shifted.read(0) != Shifted(source, [0], 2.0, seed=1).read(0)).any()
+
+
 def test_least_shift():
     assert least_shift(1600, 4400, (1500, 4500)) == 2900
     assert least_shift(2000, 4500, (1500, 4500)) == 3000

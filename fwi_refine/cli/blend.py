@@ -198,10 +198,9 @@ def _write(members, family_of, problems, table, mixer, out, report) -> int:
     from tqdm import tqdm
 
     from fwi_refine import io
-    from fwi_refine.survey import OPENFWI
 
     failed = 0
-    writer = io.MapWriter(out, members.shape, OPENFWI.shape)
+    writer = io.MapWriter(out, members.shape, members.survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         temporary = stack.enter_context(io.atomic_path(report))

@@ -50,17 +50,19 @@ def command(pred, truth, families, records, by, as_json, ids_file, priors_file, 
     --by depth: mae, rmse and bias (positive where PRED is too fast) of each row, m/s.
     """
     from fwi_refine import io
+    from fwi_refine.survey import OPENFWI
 
-    maps, true_maps = io.open_predictions(pred), io.open_predictions(truth)
+    survey = OPENFWI
+    maps, true_maps = io.open_predictions(pred, survey), io.open_predictions(truth, survey)
     names, places = match(maps, true_maps, ids_file and io.read_ids(ids_file))
-    seen = _Records(records, names, maps.count) if records else None
+    seen = _Records(records, names, maps.count, survey) if records else None
     family_of = _families(families, names, maps, seen, priors_file)
 
-    table, failed = TABLES[by](), 0
+    table, failed = TABLES[by](survey), 0
     for k, place in enumerate(places):
         name = names[k] if names else f"number {k + 1}"
         try:
-            v, true = _read(maps, k, true_maps, place)
+            v, true = _read(maps, k, survey), _read(true_maps, place, survey)
             table.add(name, family_of(k, v), v, true, seen and (lambda v, k=k: seen.misfit(k, v)))
         except SampleError as error:
             failed += 1
@@ -101,7 +103,7 @@ def _rooted(measured) -> dict:
 class _BySample:
     """One row for each sample, in the order of the maps."""
 
-    def __init__(self):
+    def __init__(self, survey):
         self._rows = []
 
     def add(self, name, family, v, truth, misfit):
@@ -115,7 +117,8 @@ class _BySample:
 class _ByFamily:
     """Means over the samples of each family, and over all."""
 
-    def __init__(self):
+    def __init__(self, survey):
+        self._survey = survey
         self._groups = defaultdict(lambda: defaultdict(float))
         self._counts = defaultdict(int)
 
@@ -148,12 +151,11 @@ class _ByDepth(_ByFamily):
         return error_by_depth(v, truth)
 
     def rows(self):
-        from fwi_refine.survey import OPENFWI
-
         rows = []
         for group, count, means in self._means():
-            for k in range(OPENFWI.shape[0]):
-                which = {"family": group, "row": k, "depth": k * OPENFWI.spacing, "samples": count}
+            for k in range(self._survey.shape[0]):
+                depth = k * self._survey.spacing
+                which = {"family": group, "row": k, "depth": depth, "samples": count}
                 rows.append(which | _rooted({key: float(value[k]) for key, value in means.items()}))
         return rows
 
@@ -198,26 +200,26 @@ def _families(path, names, maps, seen, priors_file):
     from fwi_refine.routing import classify
 
     priors = load_priors(priors_file)
-    return lambda k, v: str(classify(v, seen.read(k), priors).family)
+    return lambda k, v: str(classify(v, seen.read(k), priors, seen.survey).family)
 
 
-def _read(maps, k, true_maps, place):
+def _read(maps, k, survey):
     from fwi_refine.validate import check_prediction
 
-    v = check_prediction(maps.read(k), where=maps.where(k))
-    return v, check_prediction(true_maps.read(place), where=true_maps.where(place))
+    return check_prediction(maps.read(k), survey=survey, where=maps.where(k))
 
 
 class _Records:
     """The record of each map, and the mean square misfit to it."""
 
-    def __init__(self, path, names, count):
+    def __init__(self, path, names, count, survey):
         from fwi_refine import io
         from fwi_refine.wave import Simulator
 
+        self.survey = survey
         self._records = io.open_records(path)
         self._pairs = io.pair(names, count, self._records)
-        self._simulator = Simulator()
+        self._simulator = Simulator(survey)
         self._last = None, None
         log.info("kernel: %s", self._simulator.kernel)
 
@@ -230,13 +232,14 @@ class _Records:
             if pair.problem is not None:
                 raise SampleError(pair.problem)
             where = self._records.where(pair.record)
-            self._last = k, check_record(self._records.read(pair.record), where=where)
+            record = self._records.read(pair.record)
+            self._last = k, check_record(record, survey=self.survey, where=where)
         return self._last[1]
 
     def misfit(self, k, v) -> float:
         import torch
 
-        d = torch.as_tensor(self.read(k)[:, : self._simulator.survey.n_steps], dtype=torch.float64)
+        d = torch.as_tensor(self.read(k)[:, : self.survey.n_steps], dtype=torch.float64)
         try:
             return self._simulator.misfit(torch.as_tensor(v)[None], d[None]).item()
         except ValueError as error:

@@ -9,6 +9,7 @@ from fwi_refine import io
 from fwi_refine.cli.families import AUTO, known_families
 from fwi_refine.cli.inputs import load_priors, places_of
 from fwi_refine.errors import SampleError
+from fwi_refine.survey import OPENFWI
 from fwi_refine.validate import check_prediction, check_record
 
 EVERYTHING = "all"  # the one family, where none were asked for
@@ -22,17 +23,18 @@ class Members:
     Raises InputError if any of it cannot be read, or does not belong together.
     """
 
-    def __init__(self, paths, ids_file=None, records=None, truth=None):
-        first = io.open_predictions(paths[0])
+    def __init__(self, paths, ids_file=None, records=None, truth=None, survey=OPENFWI):
+        self.survey = survey
+        first = io.open_predictions(paths[0], survey)
         ids = io.resolve_ids(first.ids, ids_file and io.read_ids(ids_file), first.count, paths[0])
         self.count, self.shape, self.names = first.count, first.shape, [str(p) for p in paths]
         self._sources = [(first, range(first.count))]
         for path in paths[1:]:
-            other = io.open_predictions(path)
+            other = io.open_predictions(path, survey)
             self._sources.append((other, places_of(first, ids, other, path)))
         self.has_truth = truth is not None
         if truth is not None:
-            true_maps = io.open_predictions(truth)
+            true_maps = io.open_predictions(truth, survey)
             self._truth = true_maps, places_of(first, ids, true_maps, truth)
         self.has_records = records is not None
         if records is not None:
@@ -49,7 +51,7 @@ class Members:
         found = []
         for source, places in self._sources:
             try:
-                found.append(_read(source, places[k]))
+                found.append(self._read(source, places[k]))
             except SampleError as error:
                 log.warning("%s: left out: %s", self.describe(k), error)
                 found.append(None)
@@ -58,11 +60,11 @@ class Members:
     def first(self, k) -> np.ndarray:
         """The first member's map as it stands in the file: what a sample that fails keeps."""
         source, places = self._sources[0]
-        return io.read_start(source, places[k])
+        return io.read_start(source, places[k], self.survey)
 
     def truth(self, k) -> np.ndarray:
         source, places = self._truth
-        return _read(source, places[k])
+        return self._read(source, places[k])
 
     def record(self, k) -> np.ndarray:
         """(shots, rows, receivers), checked. Raises SampleError."""
@@ -70,13 +72,16 @@ class Members:
         if pair.problem is not None:
             raise SampleError(pair.problem)
         where = self._records.where(pair.record)
-        return check_record(self._records.read(pair.record), where=where)
+        return check_record(self._records.read(pair.record), survey=self.survey, where=where)
+
+    def _read(self, source, k):
+        return check_prediction(source.read(k), survey=self.survey, where=source.where(k))
 
     @functools.cached_property
     def simulator(self):
         from fwi_refine.wave import Simulator
 
-        simulator = Simulator()
+        simulator = Simulator(self.survey)
         log.info("kernel: %s", simulator.kernel)
         return simulator
 
@@ -100,10 +105,6 @@ class Members:
         return MisfitScore(maps, known, self.simulator), len(maps)
 
 
-def _read(source, k):
-    return check_prediction(source.read(k), where=source.where(k))
-
-
 def family_of_each(members, families, priors_file=None):
     """(family of each sample, None where it cannot be told; index -> why it cannot be)."""
     if families is None:
@@ -120,7 +121,7 @@ def family_of_each(members, families, priors_file=None):
             usable = [v for v in members.maps(k) if v is not None]
             if not usable:
                 raise SampleError("no prediction of it can be used")
-            found.append(str(classify(usable[0], members.record(k), priors).family))
+            found.append(str(classify(usable[0], members.record(k), priors, members.survey).family))
         except SampleError as error:
             found.append(None)
             problems[k] = str(error)
