@@ -347,6 +347,15 @@ def test_usage(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_no_input_is_overwritten(made, files, capsys):
+    arguments = ["--median", "--families", files / "families.csv", "--overwrite"]
+    common = [files / "a.npy", files / "b.h5", "--ids", files / "ids", *arguments, "--out"]
+    for out in ("a.npy", "families.npy"):
+        assert run(["blend", *map(str, common), str(files / out)]) == 2
+        assert "is an input as well" in capsys.readouterr().err
+    assert (files / "families.csv").read_text().startswith("id,family")
+
+
 def test_predictions_that_do_not_belong_together(made, files, capsys):
     np.save(files / "c.npy", made.truth[:2])
     arguments = [str(files / "a.npy"), str(files / "c.npy"), "--median"]

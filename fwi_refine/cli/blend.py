@@ -76,11 +76,14 @@ def command(
     from fwi_refine import io
     from fwi_refine.cli.members import Members, family_of_each
 
-    report, table_file = out.with_suffix(".csv"), out.with_suffix(".json")
-    io.claim_output(out, overwrite, "--out")
-    io.claim_output(report, overwrite, "the report")
+    outputs = {"--out": out, "the report": out.with_suffix(".csv")}
     if not median:
-        io.claim_output(table_file, overwrite, "the table of weights")
+        outputs["the table of weights"] = out.with_suffix(".json")
+    inputs = [path.resolve() for path in (*preds, truth, weights, families) if path]
+    for what, path in outputs.items():
+        if path.resolve() in inputs:
+            raise InputError(f"{what} {path}: is an input as well; choose another name for --out")
+        io.claim_output(path, overwrite, what)
     members = Members(preds, ids_file, records, truth)
     family_of, problems = family_of_each(members, families, priors_file)
 
@@ -92,11 +95,12 @@ def command(
         samples = samples or (1000 if truth else 16)
         table = _find_weights(members, family_of, samples, rounds, seed)
     mixer = _mixer(members, max_simulations) if mix else None
-    failed = _write(members, family_of, problems, table, mixer, out, report)
+    failed = _write(members, family_of, problems, table, mixer, out, out.with_suffix(".csv"))
     if table is not None:
-        with io.atomic_path(table_file) as temporary:
+        with io.atomic_path(out.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-    log.info("%d maps in %s, a row for each in %s", members.count - failed, out, report)
+    log.info("%d maps in %s, a row for each in %s",
+             members.count - failed, out, out.with_suffix(".csv"))  # fmt: skip
     return SAMPLES_FAILED if failed else OK
 
 
