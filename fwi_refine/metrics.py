@@ -19,6 +19,24 @@ def root_mean_square_error(v, truth) -> float:
     return float(np.sqrt(np.square(_double(v) - _double(truth)).mean()))
 
 
+def leaderboard_error(v, truth) -> float:
+    """Mean of |v - truth| over the odd columns, m/s: all that a submission holds of a map."""
+    return mean_absolute_error(v[:, 1::2], truth[:, 1::2])
+
+
+def error_by_depth(v, truth) -> dict[str, np.ndarray]:
+    """Each row's mean of |v - truth| ("mae"), of (v - truth)^2 ("mse") and of v - truth ("bias").
+
+    (nz,) each, in m/s and (m/s)^2. A positive bias: the map is too fast.
+    """
+    error = _double(v) - _double(truth)
+    return {
+        "mae": np.abs(error).mean(axis=1),
+        "mse": np.square(error).mean(axis=1),
+        "bias": error.mean(axis=1),
+    }
+
+
 def structural_similarity(v, truth) -> float:
     """SSIM of two maps (nz, nx) as OpenFWI reports it, the mean of `similarity`; 1 if equal."""
     return float(similarity(v, truth).mean())

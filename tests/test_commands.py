@@ -87,6 +87,58 @@ def test_evaluate(made, tmp_path, capsys):
     assert float(rows["all"]["ssim"]) > 0.99
 
 
+def test_evaluate_by_depth(made, tmp_path, capsys):
+    error = np.zeros((3, 70, 70))
+    error[0] = np.arange(70)[:, None]
+    error[1, 10], error[1, 10, ::2], error[2, 20] = 6, -2, -5
+    np.save(tmp_path / "p.npy", made.truth + error)
+    (tmp_path / "families.csv").write_text("id,family\na1,A\nb2,B\nc3,B\n")
+    arguments = ["evaluate", str(tmp_path / "p.npy"), str(made.folder / "truth.npy"), "--by"]
+    arguments += ["depth", "--families", str(tmp_path / "families.csv")]
+    assert run(arguments) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert list(rows[0]) == ["family", "row", "depth", "samples", "mae", "rmse", "bias"]
+    assert len(rows) == 3 * 70
+    found = {(row["family"], int(row["row"])): row for row in rows}
+
+    def numbers(family, row):
+        keys = ("depth", "samples", "mae", "rmse", "bias")
+        return [float(found[family, row][key]) for key in keys]
+
+    assert numbers("A", 12) == [120, 1, 12, 12, 12]
+    assert numbers("B", 10) == pytest.approx([100, 2, 2, np.sqrt(10), 1])
+    assert numbers("B", 20) == pytest.approx([200, 2, 2.5, np.sqrt(12.5), -2.5], rel=1e-5)
+    assert numbers("all", 20) == pytest.approx([200, 3, 25 / 3, np.sqrt(425 / 3), 5], rel=1e-5)
+    assert run([*arguments, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [row["family"] for row in listed[::70]] == ["A", "B", "all"]
+    assert listed[12]["mae"] == 12
+
+
+def test_evaluate_by_sample_and_as_the_leaderboard_does(made, tmp_path, capsys):
+    moved = made.truth.astype(np.float64)
+    moved[0, :, ::2] += 8  # even columns are in no submission
+    moved[1, :, 1::2] -= 4
+    moved[2, 0, 0] = np.nan
+    np.save(tmp_path / "p.npy", moved)
+    (tmp_path / "ids").write_text("\n".join(made.ids))
+    arguments = ["evaluate", str(tmp_path / "p.npy"), str(made.folder / "truth.npy")]
+    arguments += ["--by", "sample", "--ids", str(tmp_path / "ids")]
+    assert run(arguments) == 3
+    captured = capsys.readouterr()
+    rows = rows_of(captured.out)
+    assert list(rows[0]) == ["id", "mae", "rmse", "score", "ssim"]
+    measured = [(r["id"], *(float(r[key]) for key in ("mae", "score"))) for r in rows]
+    assert measured == [("a1", 4, 0), ("b2", 2, 4)]
+    assert "c3 failed" in captured.err
+    assert run([*arguments, "--families", "auto", "--records", made.seismic]) == 3
+    rows = rows_of(capsys.readouterr().out)
+    assert [row["family"] for row in rows] == ["two-velocity", "layered"]
+    assert all(float(row["misfit_rms"]) > 0 for row in rows)
+    assert run([*arguments, "--families", "auto"]) == 2
+    assert "auto: needs --records" in capsys.readouterr().err
+
+
 def test_evaluate_measures_the_misfit(made, capsys):
     truth = str(made.folder / "truth.npy")
     arguments = ["--records", made.seismic, "--json"]

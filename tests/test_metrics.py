@@ -6,6 +6,8 @@ import torch
 from skimage import metrics as skimage_metrics
 
 from fwi_refine.metrics import (
+    error_by_depth,
+    leaderboard_error,
     mean_absolute_error,
     root_mean_square_error,
     similarity,
@@ -26,6 +28,29 @@ def test_errors_of_a_known_difference():
     v[35:] -= 1
     assert mean_absolute_error(v, truth) == 2
     assert root_mean_square_error(v, truth) == pytest.approx(np.sqrt(5))
+
+
+def test_the_leaderboard_sees_odd_columns_only():
+    truth = np.full((70, 70), 2000.0)
+    v = truth.copy()
+    v[:, ::2] += 7
+    assert leaderboard_error(v, truth) == 0
+    v[:, 1] -= 35
+    assert leaderboard_error(v, truth) == 1
+
+
+def test_errors_of_each_row():
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(1500, 4500, (70, 70))
+    shift = rng.normal(0, 50, 70)
+    found = error_by_depth((truth + shift[:, None]).astype(np.float32), truth)
+    np.testing.assert_allclose(found["bias"], shift, atol=1e-4)
+    np.testing.assert_allclose(found["mae"], np.abs(shift), atol=1e-4)
+    np.testing.assert_allclose(found["mse"], shift**2, atol=1e-2)
+    v = truth + rng.normal(0, 50, truth.shape)
+    found = error_by_depth(v, truth)
+    assert found["mae"].mean() == pytest.approx(mean_absolute_error(v, truth))
+    assert found["mse"].mean() == pytest.approx(root_mean_square_error(v, truth) ** 2)
 
 
 def test_float32_maps_are_measured_in_float64():

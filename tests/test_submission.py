@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from fwi_refine import io
+from fwi_refine import io, submission
 from fwi_refine.cli import run
-from fwi_refine.errors import InputError
+from fwi_refine.errors import FwiRefineError, InputError
 from fwi_refine.submission import write_submission
 
 MAPS = np.random.default_rng(5).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
@@ -93,9 +93,83 @@ def test_duplicate_ids_are_refused(tmp_path, source):
         write_submission(source, ["a", "b", "a"], tmp_path / "s.csv")
 
 
+def test_values_are_the_shortest_text_of_their_float32(tmp_path):
+    maps = MAPS.copy()
+    maps[0, 0, 1::2] = np.resize([0.1, -2.5, 1e-30, 3e38, 1500, 1e16, 7], 35)
+    np.save(tmp_path / "maps.npy", maps)
+    write_submission(io.open_predictions(tmp_path / "maps.npy"), IDS, tmp_path / "s.csv")
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert lines[1].startswith("a_y_1_y_0,0.1,-2.5,1e-30,")
+    for line, row in zip(lines[1:], maps.reshape(210, 70), strict=True):
+        texts = line.split(",")[1:]
+        assert [np.float32(text) for text in texts] == [*row[1::2]]
+        assert all(len(text) <= len(str(x)) for text, x in zip(texts, row[1::2], strict=True))
+
+
+def test_decimals(tmp_path, source):
+    write_submission(source, IDS, tmp_path / "s.csv", decimals=1)
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    texts = [line.split(",")[1:] for line in lines[1:]]
+    assert {len(text.partition(".")[2]) for row in texts for text in row} == {1}
+    expected = np.round(MAPS.astype(np.float64), 1).reshape(210, 70)[:, 1::2]
+    np.testing.assert_array_equal(np.array(texts, float), expected)
+
+
+def test_a_value_too_large_for_float32_is_refused(tmp_path):
+    np.save(tmp_path / "maps.npy", np.full((1, 70, 70), 1e300))
+    source = io.open_predictions(tmp_path / "maps.npy")
+    with pytest.raises(InputError, match=r"maps.npy\[0\].*too large for float32"):
+        write_submission(source, ["a"], tmp_path / "s.csv")
+
+
+def test_an_id_that_would_need_quotes_is_refused(tmp_path, source):
+    with pytest.raises(InputError, match="id 'b,c' cannot stand in a CSV"):
+        write_submission(source, ["a", "b,c", "d"], tmp_path / "s.csv")
+    assert os.listdir(tmp_path) == ["maps.npy"]
+
+
+def damage_value(text):
+    key, comma, rest = text.splitlines()[50].partition(",")
+    return text.replace(f"{key}{comma}{rest}", f"{key}{comma}1{rest}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_value,
+        lambda text: text.replace("z_y_7,", "z_y_8,"),
+        lambda text: text.replace("x_69", "x_70"),
+        lambda text: text[:-10],
+        lambda text: text.rpartition("z_y_69")[0],
+        lambda text: text + "z_y_69,1\n",
+        lambda text: text.replace("z_y_3,", "z_y_3,x"),
+        lambda text: text.replace("z_y_3,", "z_y_3,0.5,"),
+    ],
+)
+def test_what_is_read_back_is_compared_with_the_maps(tmp_path, source, monkeypatch, damage):
+    """A disk that stores something else: the file is changed between writing and reading."""
+    write = submission._Lines.write
+
+    def write_and_damage(self, path):
+        count = write(self, path)
+        before = path.read_text()
+        assert damage(before) != before
+        path.write_text(damage(before))
+        return count
+
+    monkeypatch.setattr(submission._Lines, "write", write_and_damage)
+    with pytest.raises(FwiRefineError, match="read back, and is not as it was written in line"):
+        write_submission(source, IDS, tmp_path / "s.csv")
+    assert os.listdir(tmp_path) == ["maps.npy"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("key,x_1\n", "found the first column 'key'"), ("oid_ypos,x_1\nabc,0\n", "line 2: found key")],
+    [
+        ("key,x_1\n", "found the first column 'key'"),
+        ("oid_ypos,x_1\nabc,0\n", "line 2: found key"),
+        ("oid_ypos,x_1\n", "holds no ids"),
+    ],
 )
 def test_a_sample_submission_that_is_none(tmp_path, source, text, words):
     (tmp_path / "like.csv").write_text(text)

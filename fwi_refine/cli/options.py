@@ -153,6 +153,13 @@ ids = click.option(
     help="Ids of the samples, in the order of the predictions: a line each, or a CSV with a "
     "column 'id'.",
 )
+families = click.option(
+    "--families",
+    type=PATH,
+    metavar="FILE|auto",
+    help="CSV with the columns id and family, such as classify prints; auto: tell them from the "
+    "maps and the records.",
+)
 priors = click.option(
     "--priors", "priors_file", type=PATH, help="TOML file of fit-priors, instead of the built-in."
 )

@@ -16,16 +16,24 @@ log = logging.getLogger(__name__)
 @click.option(
     "--like", type=options.PATH, help="Sample submission; its lines give the ids and their order."
 )
+@click.option(
+    "--decimals",
+    type=click.IntRange(0, 6),
+    help="Round velocities, for a smaller file. Default: as exact as float32 is.",
+)
 @options.ids
 @options.overwrite
 @options.config
 @options.logging_options
-def command(pred, out, like, ids_file, overwrite, config):
+def command(pred, out, like, decimals, ids_file, overwrite, config):
     """Write the maps PRED as a submission: oid_ypos,x_1,x_3,...,x_69.
 
     The maps need ids: their own, or those of --ids (the report of refine will do). Nothing is
-    written if an id is missing or a map is not finite.
+    written if an id is missing or a map is not finite. The file is read back and compared with
+    the maps before it gets its name.
     """
+    from tqdm import tqdm
+
     from fwi_refine import io
     from fwi_refine.submission import write_submission
 
@@ -34,7 +42,8 @@ def command(pred, out, like, ids_file, overwrite, config):
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
     io.claim_output(out, overwrite, "--out")
-    written = write_submission(maps, ids, out, like=like)
+    with tqdm(total=2 * maps.count, unit="map", disable=None, desc="write, read back") as bar:
+        written = write_submission(maps, ids, out, like=like, decimals=decimals, advance=bar.update)
     if written < maps.count:
         log.warning("%d of %d maps are not in %s and were left out",
                     maps.count - written, maps.count, like)  # fmt: skip

@@ -4,6 +4,7 @@ Header `oid_ypos,x_1,x_3,...,x_69`; key `<id>_y_<row>`; the values are map[row, 
 is read once and spooled to an unnamed temporary file, because its lines may stand in any order.
 """
 
+import functools
 import logging
 import tempfile
 from pathlib import Path
@@ -17,6 +18,9 @@ from fwi_refine.survey import OPENFWI
 KEY = "oid_ypos"
 log = logging.getLogger(__name__)
 
+# The lines of one map mostly follow one another.
+_checked = functools.lru_cache(maxsize=8)(check_id)
+
 
 def header(nx) -> list[str]:
     """Column names of a submission for maps of `nx` columns."""
@@ -28,7 +32,7 @@ def split_key(key, nz) -> tuple[str, int]:
     name, mark, row = key.rpartition("_y_")
     if not mark or not (row.isascii() and row.isdigit()) or int(row) >= nz:
         raise ValueError(f"found key {key!r}, expected <id>_y_<row> with row 0..{nz - 1}")
-    return check_id(name), int(row)
+    return _checked(name), int(row)
 
 
 class SubmissionPredictions:

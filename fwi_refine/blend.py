@@ -1,0 +1,128 @@
+"""Several predictions of one map made into one: weighted mean, median, and how weights are found.
+
+Weights are found by hill climbing (Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection
+from libraries of models", ICML 2004): start from the best member alone, then again and again add
+the member, one that is in already included, that makes the mean best. As the best state on the
+way is returned, the result is never worse than the best member, by the measure and on the samples
+that it was found with.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fwi_refine.errors import InputError, SampleError
+
+ROUNDS = 20  # weights are multiples of 1/n, n up to this
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """Weights that add up to 1, their score, and the score of each member alone."""
+
+    weights: tuple[float, ...]
+    score: float
+    alone: tuple[float, ...]
+
+
+def climb(score: Callable[[np.ndarray], float], members: int, rounds: int = ROUNDS) -> Climbed:
+    """Weights of `members` predictions that make `score`, a function of them, small.
+
+    score: gets (members,) weights that add up to 1. A state is never scored twice. Raises
+    InputError if no member has a finite score.
+    """
+    known = {}
+
+    def scored(counts):
+        # 1:1 and 2:2 are the same mean.
+        state = tuple(n // math.gcd(*counts) for n in counts)
+        if state not in known:
+            value = float(score(np.array(state) / sum(state)))
+            known[state] = value if math.isfinite(value) else math.inf
+        return known[state]
+
+    single = [tuple(int(m == k) for m in range(members)) for k in range(members)]
+    counts = best = min(single, key=scored)
+    if math.isinf(scored(best)):
+        raise InputError("no prediction has a finite score, so no weights can be found")
+    for _ in range(rounds - 1):
+        counts = min((_sum(counts, one) for one in single), key=scored)
+        best = min(best, counts, key=scored)
+    weights = tuple(n / sum(best) for n in best)
+    return Climbed(weights, scored(best), tuple(map(scored, single)))
+
+
+def _sum(a, b):
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+class LabelScore:
+    """Mean |weighted mean - truth| of some samples, m/s, as a function of the weights.
+
+    maps: (samples, members, nz, nx); truth: (samples, nz, nx); both m/s.
+    """
+
+    def __init__(self, maps, truth):
+        self._maps = np.asarray(maps, np.float32)
+        self._truth = np.asarray(truth, np.float32)
+
+    def __call__(self, weights) -> float:
+        total = 0.0
+        # A sample at a time: no second copy of all maps.
+        for maps, truth in zip(self._maps, self._truth, strict=True):
+            error = np.tensordot(weights, maps, 1) - truth
+            total += np.abs(error).mean()
+        return total / len(self._maps)
+
+
+class MisfitScore:
+    """Mean over some samples of the rms of simulated minus given record.
+
+    The mean of the roots, not the root of the mean: a network's error in m/s is near to
+    proportional to the rms misfit, and one bad sample should not decide alone. maps: (samples,
+    members, nz, nx) m/s; records: (samples, shots, rows, receivers).
+    """
+
+    def __init__(self, maps, records, simulator):
+        self._maps = np.asarray(maps, np.float64)
+        self._records = records
+        self._simulator = simulator
+
+    def __call__(self, weights) -> float:
+        blends = (np.tensordot(weights, maps, 1) for maps in self._maps)
+        pairs = zip(blends, self._records, strict=True)
+        return float(np.mean([np.sqrt(misfits(self._simulator, [v], d)[0]) for v, d in pairs]))
+
+
+def misfits(simulator, maps, record) -> np.ndarray:
+    """Mean square misfit to one record of each map (n, nz, nx), as far as it is physical.
+
+    A map beyond the survey's velocity bounds is measured as what is nearest to it. inf where the
+    misfit is no number.
+    """
+    survey = simulator.survey
+    v = torch.as_tensor(np.stack(maps).astype(np.float64).clip(*survey.velocity_bounds))
+    d = torch.as_tensor(np.asarray(record[:, : survey.n_steps], np.float64))
+    values = simulator.misfit(v, d.expand(len(v), *d.shape)).numpy()
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def combine(maps, weights) -> np.ndarray:
+    """The weighted mean of those maps that are there, (nz, nx) float64.
+
+    maps: (nz, nx) m/s of each member, None for one that cannot be used; its weight goes to the
+    others in proportion. weights: None for the median of each cell. Raises SampleError if there
+    is no map at all.
+    """
+    usable = [v for v in maps if v is not None]
+    if not usable:
+        raise SampleError("no prediction of it can be used")
+    if weights is None:
+        return np.median(usable, axis=0)
+    kept = np.array([w for v, w in zip(maps, weights, strict=True) if v is not None], np.float64)
+    if not kept.any():
+        kept[:] = 1.0
+    return np.tensordot(kept / kept.sum(), np.stack(usable), 1)
