@@ -42,10 +42,12 @@ def decide_levels(v, vmin, base, pull, hessian, variance, should_stop=None):
     open_ = binary_dilation(edges)
     cells = torch.from_numpy(np.flatnonzero(open_))
 
+    # minus log likelihood as a function of the steps from base
     present = _step_to(v.flatten(), base)
     steps = torch.where(free, present, _step_to(levels.velocities[which], base))
-    gradient = (pull + hessian[:, :-1] @ (steps - present)) / variance
-    problem = _problem(levels, cells, base, steps, gradient, hessian, variance)
+    hessian = hessian / variance
+    gradient = pull / variance + hessian[:, :-1] @ (steps - present)
+    problem = _problem(levels, cells, base, steps, gradient, hessian)
     found, between = level_search(
         problem,
         steps[cells].numpy(),
@@ -53,35 +55,22 @@ def decide_levels(v, vmin, base, pull, hessian, variance, should_stop=None):
         list(_windows(edges, open_)),
         should_stop=should_stop,
     )
-    gradient += hessian[:, cells] @ (torch.from_numpy(found) - steps[cells]) / variance
+    gradient += hessian[:, cells] @ (torch.from_numpy(found) - steps[cells])
     steps[cells], free[cells] = torch.from_numpy(found), torch.from_numpy(between)
     which[cells] = torch.from_numpy(np.abs(problem.levels - found).argmin(0))
 
-    # the levels, in steps of their cells, and the free cells
-    at = ~free
-    columns = hessian.new_zeros(len(hessian), len(levels.velocities))
-    slopes = base**3 * levels.velocities[which] ** -3
-    columns[:-1][at, which[at]] = slopes[at]
-    columns[-1, 0] = 1.0
-    own = between.nonzero()[0]
-    units = torch.eye(len(cells), dtype=torch.float64)[own]
-    columns = torch.cat((columns, hessian.new_zeros(len(hessian), len(own))), 1)
-    columns[cells, len(levels.velocities) :] = units.T
-    precision = np.append(
-        np.full(len(levels.velocities), LEVEL_WIDTH**-2), problem.width[own] ** -2
-    )
-    tension = np.append(np.zeros(len(levels.velocities)), (found - problem.centre)[own])
-    precision, tension = torch.from_numpy(precision), torch.from_numpy(tension)
-    matrix = columns.T @ (hessian @ columns) / variance + torch.diag(precision)
-    change = -torch.linalg.solve(matrix, columns.T @ gradient + precision * tension)
-    velocities = levels.velocities + change[: len(levels.velocities)]
-    steps[cells[own]] += change[len(levels.velocities) :]
+    own = cells[between]
+    off = torch.from_numpy((found - problem.centre)[between])
+    precision = torch.from_numpy(problem.width[between] ** -2.0)
+    rise, move = _fit(levels.velocities, which, own, base, gradient, hessian, off, precision)
+    steps[own] += move
+    velocities = levels.velocities + rise
     result = torch.where(free, _after_step(steps, base), velocities[which])
     result = result.clamp(velocities.min(), velocities.max()).reshape(v.shape)
-    return result.to(device), (vmin + change[0]).to(device)
+    return result.to(device), (vmin + rise[0]).to(device)
 
 
-def _problem(levels, cells, base, steps, gradient, hessian, variance):
+def _problem(levels, cells, base, steps, gradient, hessian):
     """The choice of levels for the open cells, in steps from base."""
     near = levels.near.flatten(1)[:, cells]
     choices = _step_to(levels.velocities[:, None], base[cells])
@@ -93,7 +82,7 @@ def _problem(levels, cells, base, steps, gradient, hessian, variance):
             torch.where(near, choices, -torch.inf).amax(0),
         )
     )
-    matrix = hessian[cells][:, cells] / variance
+    matrix = hessian[cells][:, cells]
     return LevelProblem(
         matrix=matrix.numpy(),
         gradient=(gradient[cells] - matrix @ steps[cells]).numpy(),
@@ -103,6 +92,26 @@ def _problem(levels, cells, base, steps, gradient, hessian, variance):
         width=np.maximum((high - low) / math.sqrt(12), LEAST_WIDTH),
         price=PRICE,
     )
+
+
+def _fit(velocities, which, own, base, gradient, hessian, off, precision):
+    """Changes of the levels (K,) m/s, and of the steps of the cells `own` between levels.
+
+    which: level of every other cell. off, precision: of the normal prior of the cells between.
+    """
+    levels = len(velocities)
+    columns = hessian.new_zeros(len(hessian), levels + len(own))
+    columns[torch.arange(len(base)), which] = base**3 * velocities[which] ** -3  # step by level
+    columns[own] = 0.0
+    columns[own, levels + torch.arange(len(own))] = 1.0
+    columns[-1, 0] = 1.0  # vmin goes with the lowest level
+    matrix = columns.T @ (hessian @ columns)
+    matrix.diagonal()[:levels] += LEVEL_WIDTH**-2
+    matrix.diagonal()[levels:] += precision
+    slope = columns.T @ gradient
+    slope[levels:] += precision * off
+    change = -torch.linalg.solve(matrix, slope)
+    return change[:levels], change[levels:]
 
 
 def _step_to(target, base):
