@@ -52,6 +52,7 @@ class Outcome:
     row: Row
     velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
     deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error; None: unknown
+    history: tuple[tuple[int, int, float], ...] = ()  # see history.py
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     if refined.status == "failed":
         velocity = None
-    return Outcome(sample.index, row, velocity, refined.deviation)
+    return Outcome(sample.index, row, velocity, refined.deviation, refined.history)
 
 
 def _deadline(started, budget):

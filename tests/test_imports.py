@@ -22,6 +22,7 @@ LAYERS = (
         "starts",
         "io",
         "report",
+        "history",
         "metrics",
         "submission",
         "synthetic",

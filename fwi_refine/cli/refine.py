@@ -55,6 +55,12 @@ log = logging.getLogger(__name__)
     "is not known. Not with --run-dir.",
 )
 @click.option(
+    "--history",
+    type=options.PATH,
+    help="Also write how the misfit of each sample fell: CSV, which plot convergence draws. Not "
+    "with --run-dir.",
+)
+@click.option(
     "--method",
     type=click.Choice(["auto", "gauss-newton", "lbfgs"]),
     default="auto",
@@ -106,9 +112,9 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    predictions, records, out, run_dir, chunk_size, candidates, report, deviation, method,
-    family, jobs, threads, dask, max_evaluations, time_budget, dry_run, ids_file, limit, shard,
-    priors_file, device, overwrite, config,
+    predictions, records, out, run_dir, chunk_size, candidates, report, deviation, history,
+    method, family, jobs, threads, dask, max_evaluations, time_budget, dry_run, ids_file, limit,
+    shard, priors_file, device, overwrite, config,
 ):  # fmt: skip
     """Refine the maps PREDICTIONS by inversion of RECORDS.
 
@@ -130,6 +136,8 @@ def command(
         raise InputError(
             f"--deviation {deviation}: expected a name that ends in .npy, and no --run-dir"
         )
+    if history is not None and run_dir is not None:
+        raise InputError(f"--history {history}: not with --run-dir")
     if run_dir or dask:  # other processes, and later ones, find them from another folder
         predictions, records = predictions.absolute(), records.absolute()
         candidates = [path.absolute() for path in candidates]
@@ -138,7 +146,7 @@ def command(
     if not inputs.pairs:
         raise InputError(f"--shard {shard[0]}/{shard[1]}: no samples in this part")
     if out and not dry_run:
-        for path in filter(None, (out, report, deviation)):
+        for path in filter(None, (out, report, deviation, history)):
             io.claim_output(path, overwrite)
 
     from fwi_refine import batch
@@ -176,6 +184,7 @@ def command(
         [pair.id for pair in inputs.pairs],
         overwrite,
         deviation,
+        history,
     )
     with (
         contextlib.closing(results),
@@ -240,7 +249,11 @@ def _refine(inputs, settings, executor, results, progress) -> int:
             for _, (outcome,) in batch.run(chunks, settings, executor):
                 with SIGNALS.shielded():
                     results.add(
-                        place[outcome.index], outcome.velocity, outcome.row, outcome.deviation
+                        place[outcome.index],
+                        outcome.velocity,
+                        outcome.row,
+                        outcome.deviation,
+                        outcome.history,
                     )
                     bar.add(outcome.row)
             with SIGNALS.shielded(final=True):
