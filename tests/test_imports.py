@@ -31,6 +31,9 @@ LAYERS = (
     },
     {"batch", "results"},
     {"runs"},
+    {"views"},
+    {"plots"},
+    {"page"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

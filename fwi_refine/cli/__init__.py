@@ -25,6 +25,8 @@ COMMANDS = (
     "status",
     "verify",
     "merge",
+    "plot",
+    "report",
     "fit-priors",
     "doctor",
 )
