@@ -119,6 +119,10 @@ class OpenedRun:
 
     def _open_directory(self):
         """Ids of the whole run, None of those that are not finished."""
+        if self.files.report is not None:
+            raise InputError(
+                f"--report {self.files.report}: {self.path} is a run directory and has its own"
+            )
         run = RunDirectory(self.path)
         self._maps = Contents(run)
         self.rows, self.config = self._maps.rows, run.config

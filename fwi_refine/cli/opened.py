@@ -80,7 +80,8 @@ def load(name):
         else:
             from fwi_refine import page as module
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
             raise
-        raise InputError(f'pictures need {error.name}: pip install "fwi-refine[plot]"') from error
+        raise InputError(f'pictures need {missing}: pip install "fwi-refine[plot]"') from error
     return module

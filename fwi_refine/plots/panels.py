@@ -1,5 +1,6 @@
 """All that is known of one sample, on one page: maps, differences, expected errors, records."""
 
+import textwrap
 from dataclasses import dataclass
 from string import ascii_lowercase
 
@@ -10,7 +11,7 @@ from fwi_refine.plots.style import Scale
 
 # Inches: room for the labels at the left, between panels, for a title, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.55, 0.13, 0.22, 0.42
-HEADING = 0.24
+LINE, LETTERS = 0.15, 13  # of the heading: its height, letters to the inch
 SIZE = (style.WIDTH - LEFT - 2 * GAP - sum(style.Page.BAR)) / 3  # width of a panel
 RECORD = 1.1  # height of a record, in widths; of many, half of that
 
@@ -40,16 +41,15 @@ def panels(view, shots=()):
     record = RECORD if len(shots) <= 2 else RECORD / 2
     heights = [SIZE * (record if row.record else nz / nx) for row in rows]
     letters = iter(ascii_lowercase)
+    width = LEFT + SIZE * columns + GAP * (columns - 1) + sum(style.Page.BAR)
+    heading = textwrap.wrap(_heading(view.row), int(LETTERS * (width - LEFT)))
+    top = LINE * (len(heading) + 0.5)
     with style.styled():
-        page = style.Page(
-            LEFT + SIZE * columns + GAP * (columns - 1) + sum(style.Page.BAR),
-            HEADING + sum(heights) + (ABOVE + BELOW) * len(rows),
-        )
+        page = style.Page(width, top + sum(heights) + (ABOVE + BELOW) * len(rows))
         page.figure.text(
-            LEFT / page.width, 1 - 0.06 / page.height, _heading(view.row), va="top", size=9,
+            LEFT / page.width, 1 - 0.06 / page.height, "\n".join(heading), va="top",
             parse_math=False,
         )  # fmt: skip
-        top = HEADING
         for row, height in zip(rows, heights, strict=True):
             top += ABOVE
             for column, (title, values) in enumerate(row.images):

@@ -50,7 +50,7 @@ class _Row:
 
     def __init__(self, page, view, top, height, last):
         self.page, self.view, self.top, self.height, self.last = page, view, top, height, last
-        self.left = LEFT
+        self.left, self.named = LEFT, False
 
     def velocities(self, kinds):
         view = self.view
@@ -80,7 +80,7 @@ class _Row:
         ax = self.page.axes(self.left, self.top, SIZE, self.height)
         image = scale.draw(ax, values, style.map_extent(self.view.survey))
         ax.set_title(title, size=7, pad=3)
-        first = self.left == LEFT
+        first, self.named = not self.named, True
         ax.tick_params(labelleft=first, labelbottom=self.last, length=2)
         ax.xaxis.set_major_locator(MaxNLocator(2))
         ax.yaxis.set_major_locator(MaxNLocator(3))
