@@ -60,8 +60,9 @@ class OpenedRun:
     """The samples of a run, in its order.
 
     rows: report.Row of each, with the errors that a given truth tells; config: the table of a run
-    directory, else empty; unfinished: how many of its samples have no row yet. Raises InputError
-    where a file cannot be read, or does not belong to the others.
+    directory, else empty; unfinished: how many of its samples have no row yet; survey: as given, or
+    that of the run directory. Raises InputError where a file cannot be read, or does not belong to
+    the others.
     """
 
     def __init__(self, path, files: Files | None = None, survey: Survey = OPENFWI):
@@ -103,6 +104,8 @@ class OpenedRun:
         source, places = self._sources.get(name, (None, None))
         if source is not None and places[k] is not None:
             return io.read_start(source, places[k], self.survey)
+        if name == "deviation" and self.config:
+            return self._maps.read_other(name, k)
         return self._truth_beside_record(k) if name == "truth" else None
 
     def view(self, k: int, with_record: bool = True) -> View:
@@ -126,6 +129,7 @@ class OpenedRun:
         run = RunDirectory(self.path)
         self._maps = Contents(run)
         self.rows, self.config = self._maps.rows, run.config
+        self.survey = _survey_of(run)
         if not self.rows:
             raise InputError(f"{self.path}: no sample of this run is finished yet")
         self.unfinished = run.count - len(self.rows)
@@ -217,6 +221,18 @@ class OpenedRun:
         except ValueError as error:
             log.warning("the map of %s cannot be simulated: %s", row.id, error)
             return None
+
+
+def _survey_of(run) -> Survey:
+    """The survey of a run, from its table. Raises InputError where it is none."""
+
+    def tuples(value):
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    try:
+        return Survey(**{name: tuples(value) for name, value in run.config["survey"].items()})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run.path}: damaged: its survey cannot be used ({error})") from error
 
 
 def _inputs_of(config) -> dict[str, Path]:

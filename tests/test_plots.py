@@ -199,10 +199,11 @@ def test_the_median_of_many():
 def test_the_histogram_counts_every_sample():
     random = np.random.default_rng(2)
     before, after = 10.0 ** random.uniform(-3, 0, 200), 10.0 ** random.uniform(-6, -3, 180)
-    (ax,) = plots.misfit_histogram([*before, None], [*after, 0.0, None]).axes
+    (ax,) = plots.misfit_histogram([*before, None], [*after, 0.0, None, -1.0, np.nan, np.inf]).axes
     counts = [sum(patch.get_height() for patch in bars) for bars in ax.containers]
     assert counts == [200, 180]
     assert plots.misfit_histogram([0.1], [0.1]).axes[0].get_xlim()[0] > 0
+    assert plots.misfit_histogram([None], [np.nan]).axes[0].get_xlim()[0] > 0
 
 
 def test_figures_are_written_by_suffix(view, tmp_path):

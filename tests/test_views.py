@@ -11,6 +11,7 @@ from fwi_refine import io
 from fwi_refine.errors import InputError
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.report import COLUMNS, Row, format_row
+from fwi_refine.survey import OPENFWI
 from fwi_refine.views import Files, OpenedRun
 
 NAMES = ("e", "b", "bad1", "a", "d")
@@ -84,6 +85,26 @@ def test_a_run_that_is_not_finished_or_damaged(folder, tmp_path, caplog):
     opened = OpenedRun(tmp_path / "run")
     assert ([row.id for row in opened.rows], opened.unfinished) == (["d"], 4)
     assert f"{path}: damaged" in caplog.text
+
+
+def test_expected_errors_and_survey_that_a_run_directory_keeps(folder, tmp_path):
+    run = run_cases.prepare(folder, tmp_path / "run", chunk_size=5)
+    run_cases.refine_all(folder, run)
+    opened = OpenedRun(tmp_path / "run")
+    assert opened.map("deviation", 2) is None
+    assert opened.survey == OPENFWI
+    (path,) = run.parts_folder.iterdir()
+    part = run.read(path)
+    deviations = np.random.default_rng(3).uniform(size=(5, 70, 70)).astype("f4")
+    path.unlink()
+    run.add(0, replace(part, maps=part.maps | {"deviation": deviations}))
+    opened = OpenedRun(tmp_path / "run")
+    for k in range(5):
+        np.testing.assert_array_equal(opened.view(k, with_record=False).deviation, deviations[k])
+    table = tmp_path / "run" / "run.toml"
+    table.write_text(table.read_text().replace("dt = 0.001", 'dt = "x"'))
+    with pytest.raises(InputError, match="its survey cannot be used"):
+        OpenedRun(tmp_path / "run")
 
 
 def test_inputs_that_are_gone_are_left_out(folder, tmp_path, caplog):

@@ -63,7 +63,7 @@ def _median(history):
 
 def misfit_histogram(before, after):
     """A Figure of the misfits (rms) of the samples of a run, before and after, in equal bins."""
-    before, after = (np.asarray([m for m in misfits if m], float) for misfits in (before, after))
+    before, after = (_positive(misfits) for misfits in (before, after))
     both = np.log10(np.concatenate([before, after]))
     low, high = (np.floor(both.min() * 4) / 4, np.ceil(both.max() * 4) / 4) if both.size else (0, 1)
     bins = 10 ** np.arange(low, max(high, low + 0.25) + 0.05, 0.125)
@@ -81,6 +81,12 @@ def misfit_histogram(before, after):
             frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderpad=0
         )
     return figure
+
+
+def _positive(misfits):
+    """Those that a logarithmic axis can show."""
+    values = np.array([m for m in misfits if m is not None], float)
+    return values[np.isfinite(values) & (values > 0)]
 
 
 def _decades(axis):

@@ -43,11 +43,16 @@ class Contents:
 
     def read(self, k) -> np.ndarray:
         """Map k, (nz, nx) float32. Raises SampleError if its part has been damaged meanwhile."""
+        return self.read_other(VELOCITY, k)
+
+    def read_other(self, name, k) -> np.ndarray | None:
+        """What else is stored of the cells of map k, None if there is no such thing."""
         path, row = self._places[k]
         try:
-            return self._part(path).maps[VELOCITY][row]
+            maps = self._part(path).maps
         except PartError as error:
             raise SampleError(str(error)) from error
+        return maps[name][row] if name in maps else None
 
     def salvage(self, k) -> np.ndarray | None:
         try:
