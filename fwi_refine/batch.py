@@ -57,6 +57,7 @@ class Outcome:
     row: Row
     velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
     deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error, if known
+    history: tuple[tuple[int, int, float], ...] = ()  # see history.py
     traceback: str = ""  # of an unexpected error
 
 
@@ -161,7 +162,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     if refined.status == "failed":
         velocity = None
     deviation = refined.deviation if settings.keep_deviation else None
-    return Outcome(sample.index, row, velocity, deviation)
+    return Outcome(sample.index, row, velocity, deviation, refined.history)
 
 
 def _deadline(started, budget):

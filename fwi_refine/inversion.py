@@ -50,7 +50,8 @@ class Refined:
     weighted prior of the recipe's first stage. evaluations: simulations of misfit and gradient;
     a misfit alone counts as one, a product with the Gauss-Newton matrix as two, a Jacobian as
     misfit.py says. expected_error: expected mean absolute error; deviation (nz, nx) float32:
-    expected rms error of each cell (see posterior.py); None where they are not known.
+    expected rms error of each cell (see posterior.py); None where they are not known. history:
+    (stage, evaluations, rms misfit) on the way, see history.py.
     """
 
     velocity: np.ndarray  # (nz, nx) float64
@@ -69,6 +70,7 @@ class Refined:
     flags: tuple[str, ...] = ()
     expected_error: float | None = None
     deviation: np.ndarray | None = None
+    history: tuple[tuple[int, int, float], ...] = ()
 
 
 def refine_sample(
@@ -129,6 +131,7 @@ class _Run(StageRunner):
         vmin = start.min()
         first = self.recipe.stages[0]
         misfit_before = self.misfit(start, vmin)
+        self.note(misfit_before)
         numbers = {"misfit_before": math.sqrt(misfit_before), "vmin": float(vmin)}
         # A parameterisation may not hold the start as it is; its misfit counts all the same.
         before = misfit_before + self.penalty(first, start, vmin)
@@ -208,6 +211,8 @@ class _Run(StageRunner):
         return shift_of_rows, plain, fits
 
     def _finish(self, status, misfit, before, after, reason=""):
+        self.stage += 1
+        self.note(misfit)
         return {
             "status": status,
             "reason": reason,
@@ -216,4 +221,5 @@ class _Run(StageRunner):
             "objective_after": after,
             "evaluations": self.evaluations,
             "iterations": self.iterations,
+            "history": tuple(self.history),
         }

@@ -7,10 +7,14 @@ memory does not grow with the number of samples.
 import csv
 import io
 import tempfile
+import typing
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
+from fwi_refine.errors import InputError
+from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import atomic_path
 
 
@@ -43,7 +47,9 @@ class Row:
     mae_after: float | None = None
 
 
+STATUSES = ("refined", "unchanged", "failed", "unfinished")
 COLUMNS = tuple(field.name for field in fields(Row))
+_KINDS = typing.get_type_hints(Row)
 _DIGITS = {
     "seconds": "{:.2f}",
     "vmin": "{:.3f}",
@@ -73,6 +79,76 @@ def describe_evidence(reason, evidence) -> str:
     return "; ".join(text for text in (reason, numbers) if text)
 
 
+def read_report(path) -> list[Row]:
+    """The rows of a report. Raises InputError with the line that is none."""
+    rows = read_table(path, _parse_row, ("id", "status"), "a report of refine")
+    if not rows:
+        raise InputError(f"{path}: holds no samples")
+    return rows
+
+
+def read_table(path, parse, needed, what) -> list:
+    """What `parse` makes of each line of a CSV, given as a dict of its cells.
+
+    needed: columns that there must be. Raises InputError if the file is not `what`; the message
+    names the line, and gives the ValueError that `parse` raised.
+    """
+    path, line = Path(path), 1
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns, found = reader.fieldnames or [], []
+            if not set(needed) <= set(columns):
+                raise ValueError(f"found columns {columns}, expected {', '.join(needed)}")
+            for cells in reader:
+                line = reader.line_num
+                found.append(parse(cells))
+            return found
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}, line {line}: not {what} ({error})") from error
+
+
+def _parse_row(cells) -> Row:
+    """A row from its cells as text. Raises ValueError."""
+    values = {}
+    for name in COLUMNS:
+        text, kind = cells.get(name) or "", _KINDS[name]
+        if kind is str:
+            values[name] = text
+        elif text:
+            values[name] = (int if int in typing.get_args(kind) else float)(text)
+    check_id(values["id"])
+    if values["status"] not in STATUSES:
+        raise ValueError(f"found status {values['status']!r}, expected {', '.join(STATUSES)}")
+    return Row(**values)
+
+
+class Spool:
+    """Text of each of `count` samples, kept on disk: added in any order, read in sample order."""
+
+    def __init__(self, count):
+        self._places = np.full((count, 2), -1, np.int64)  # where it begins, and how long it is
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the spool)
+
+    def add(self, k, text):
+        data = text.encode()
+        self._places[k] = self._file.seek(0, io.SEEK_END), len(data)
+        self._file.write(data)
+
+    @property
+    def filled(self) -> int:
+        return int((self._places[:, 0] >= 0).sum())
+
+    def __iter__(self):
+        """The text of each sample, None where there is none."""
+        for place, size in self._places.tolist():
+            if place < 0:
+                yield None
+            else:
+                self._file.seek(place)
+                yield self._file.read(size).decode()
+
+
 class ReportWriter:
     """Collects rows in any order; `publish` writes them in sample order.
 
@@ -81,19 +157,16 @@ class ReportWriter:
 
     def __init__(self, ids):
         self._ids = ids
-        self._places = np.full(len(ids), -1, np.int64)
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the writer)
+        self._spool = Spool(len(ids))
 
     def add(self, k, row):
         line = io.StringIO(newline="")
         csv.writer(line).writerow(format_row(row))
-        place = self._spool.seek(0, io.SEEK_END)
-        self._spool.write(line.getvalue().encode())
-        self._places[k] = place
+        self._spool.add(k, line.getvalue())
 
     @property
     def finished(self) -> int:
-        return int((self._places >= 0).sum())
+        return self._spool.filled
 
     def publish(self, path):
         """Writes the report under its final name, whole or not at all."""
@@ -103,9 +176,8 @@ class ReportWriter:
         ):
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            for name, place in zip(self._ids, self._places, strict=True):
-                if place < 0:
+            for name, line in zip(self._ids, self._spool, strict=True):
+                if line is None:
                     writer.writerow(format_row(Row(id=name, status="unfinished")))
                 else:
-                    self._spool.seek(int(place))
-                    file.write(self._spool.readline().decode())
+                    file.write(line)

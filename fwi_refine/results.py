@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fwi_refine.history import HistoryWriter
 from fwi_refine.io.outputs import MapWriter, claim_output
 from fwi_refine.report import ReportWriter
 
@@ -13,18 +14,21 @@ class Results:
 
     out, report: final names; shape: of the whole array, its first axis the samples in the order
     of `ids`; map_shape: (nz, nx). deviation: a third file, of the expected errors, NaN where they
-    are not known. Nothing stands under a final name before `publish`. Raises
-    OutputExistsError if one of them exists, unless overwrite is true.
+    are not known; history: a fourth, see history.py. Nothing stands under a final name before
+    `publish`. Raises OutputExistsError if one of them exists, unless overwrite is true.
     """
 
-    def __init__(self, out, report, shape, map_shape, ids, overwrite=False, deviation=None):
+    def __init__(
+        self, out, report, shape, map_shape, ids, overwrite=False, deviation=None, history=None
+    ):
         self._overwrite = overwrite
         self._out, self._report = Path(out), Path(report)
-        self._deviation = deviation and Path(deviation)
+        self._deviation, self._history = deviation and Path(deviation), history and Path(history)
         self._claim()
         self._rows = ReportWriter(ids)
         self._maps = MapWriter(out, shape, map_shape)
         self._deviations = deviation and MapWriter(deviation, shape, map_shape)
+        self._histories = history and HistoryWriter(len(ids))
         self._unknown = np.full(map_shape, np.nan, np.float32)
 
     def start(self, k, velocity):
@@ -33,12 +37,14 @@ class Results:
         if self._deviations:
             self._deviations.write(k, self._unknown)
 
-    def add(self, k, velocity, row, deviation=None):
+    def add(self, k, velocity, row, deviation=None, history=()):
         """Result k; without a velocity its start stays."""
         if velocity is not None:
             self._maps.write(k, velocity)
         if self._deviations and deviation is not None:
             self._deviations.write(k, deviation)
+        if self._histories:
+            self._histories.add(k, row.id, history)
         self._rows.add(k, row)
 
     def publish(self):
@@ -47,6 +53,8 @@ class Results:
         self._rows.publish(self._report)
         if self._deviations:
             self._deviations.publish(self._deviation)
+        if self._histories:
+            self._histories.publish(self._history)
         self._maps.publish(self._out)
 
     def _claim(self):
@@ -54,7 +62,7 @@ class Results:
             claim_output(path, self._overwrite)
 
     def _files(self) -> list[Path]:
-        return [*filter(None, (self._out, self._report, self._deviation))]
+        return [*filter(None, (self._out, self._report, self._deviation, self._history))]
 
     def keep_partial(self) -> tuple[Path, Path] | None:
         """Publishes what there is under `.partial` names; None if no sample was finished.

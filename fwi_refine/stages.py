@@ -50,6 +50,12 @@ class StageRunner:
         self.solution = None
         self.hessian = None  # of the misfit, the last one by every cell
         self.good_fit = GOOD_FIT
+        self.stage = 0
+        self.history = []  # (stage, evaluations so far, rms misfit), see history.py
+
+    def note(self, misfit, evaluations=0):
+        """Adds a mean square misfit to the history; evaluations: since they were last counted."""
+        self.history.append((self.stage, self.evaluations + evaluations, math.sqrt(misfit)))
 
     def with_known_cells(self, v):
         v = v.clone()
@@ -85,6 +91,7 @@ class StageRunner:
         leaves the map as it is, not as its parameterisation would have it."""
         if self.left < 1:
             return v, vmin, Status.MAX_EVALUATIONS
+        self.stage += 1
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(v, self.priors), parameters)
         x = parameters.from_velocity(v, vmin)
@@ -105,7 +112,7 @@ class StageRunner:
                 hessian_cost=misfit.hessian_cost(),
                 target=stage.misfit_target or 0.0,
                 retract=parameters.retract,
-                callback=lambda result: self.should_stop(),
+                callback=self.watch,
             )
             self.keep(misfit, prior, result)
         else:
@@ -117,20 +124,31 @@ class StageRunner:
             return v, vmin, result.status
         return parameters.velocity(result.x), parameters.vmin(result.x), result.status
 
+    def watch(self, result) -> bool:
+        """Notes what a Gauss-Newton stage has found; whether it is to stop."""
+        self.note(result.misfit, result.evaluations)
+        return self.should_stop()
+
     def published(self, stage, parameters, prior, x, limit):
         """One stage of the published method: the plain misfit and a fixed weight."""
         weight = stage.weight
         objective = DataMisfit(self.simulator, parameters, self.record) + weight * prior
 
+        def noted(result):
+            misfit = result.value - weight * prior(result.x)
+            self.note(max(misfit, 0.0), result.evaluations)  # rounding may leave it below 0
+            return misfit
+
         def callback(result):
-            target = stage.misfit_target
-            fits = target is not None and result.value - weight * prior(result.x) < target
-            return fits or self.should_stop()
+            misfit, target = noted(result), stage.misfit_target
+            return (target is not None and misfit < target) or self.should_stop()
 
         if stage.method == "gauss-newton-step":
-            return gauss_newton_step(
+            result = gauss_newton_step(
                 objective, x, max_evaluations=limit, should_stop=self.should_stop
             )
+            noted(result)
+            return result
         return lbfgs(
             objective,
             x,

@@ -34,9 +34,11 @@ def test_help_imports_neither_torch_nor_h5py():
     code = f"""
 import sys
 from fwi_refine.cli import run
-for command in ([], *([name] for name in {COMMANDS!r})):
+pictures = [["plot", name] for name in ("panels", "samples", "contact", "convergence")]
+for command in ([], *([name] for name in {COMMANDS!r}), *pictures):
     assert run([*command, "--help"]) == 0
-print("loaded:", [name for name in ("torch", "h5py", "scipy", "joblib") if name in sys.modules])
+heavy = ("torch", "h5py", "scipy", "joblib", "matplotlib", "jinja2")
+print("loaded:", [name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

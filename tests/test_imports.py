@@ -22,6 +22,7 @@ LAYERS = (
         "starts",
         "io",
         "report",
+        "history",
         "metrics",
         "submission",
         "blend",
@@ -32,6 +33,9 @@ LAYERS = (
     },
     {"batch", "results", "mixing"},
     {"runs"},
+    {"views"},
+    {"plots"},
+    {"page"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -27,6 +27,8 @@ COMMANDS = (
     "status",
     "verify",
     "merge",
+    "plot",
+    "report",
     "fit-priors",
     "doctor",
 )

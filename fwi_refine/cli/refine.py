@@ -23,10 +23,16 @@ log = logging.getLogger(__name__)
 @refine_options.recipe
 @refine_options.place
 @refine_options.kept
+@click.option(
+    "--history",
+    type=options.PATH,
+    help="Also write how the misfit of each sample fell: CSV, which plot convergence draws. Not "
+    "with --run-dir.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long; write nothing.")
 @options.config
 @options.logging_options
-def command(predictions, records, outputs, choice, recipe, place, kept, dry_run, config):
+def command(predictions, records, outputs, choice, recipe, place, kept, history, dry_run, config):
     """Refine the maps PREDICTIONS by inversion of RECORDS.
 
     \b
@@ -40,7 +46,7 @@ def command(predictions, records, outputs, choice, recipe, place, kept, dry_run,
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit
     is that of the whole run, and --shard gets its share of that.
     """
-    check(outputs, kept, choice.shard)
+    check(outputs, kept, choice.shard, history)
     inputs = choice.open(
         predictions,
         records,
@@ -50,10 +56,12 @@ def command(predictions, records, outputs, choice, recipe, place, kept, dry_run,
     if not inputs.pairs:
         i, n = choice.shard
         raise InputError(f"--shard {i}/{n}: no samples in this part")
+    from fwi_refine import batch, io
+
     if not dry_run:
         outputs.claim()
-
-    from fwi_refine import batch
+        if history is not None:
+            io.claim_output(history, outputs.overwrite)
 
     place = place.for_samples(len(inputs.pairs))
     settings = recipe.settings(place.threads, kept.keep_deviation or bool(outputs.deviation))
@@ -69,16 +77,18 @@ def command(predictions, records, outputs, choice, recipe, place, kept, dry_run,
         from fwi_refine.cli.plan import print_plan
 
         return print_plan(inputs, settings, place.jobs)
-    return refine(inputs, settings, place, outputs)
+    return refine(inputs, settings, place, outputs, history)
 
 
-def check(outputs, kept, shard):
+def check(outputs, kept, shard, history):
     """Raises UsageError or InputError where the options do not go together."""
     out, run_dir = outputs.out, kept.run_dir
     if out is None and run_dir is None:
         raise click.UsageError("Missing option '--out' (or '--run-dir').")
     if kept.keep_deviation and run_dir is None:
         raise InputError("--keep-deviation: needs --run-dir; without one, see --deviation")
+    if history is not None and run_dir is not None:
+        raise InputError(f"--history {history}: not with --run-dir")
     if out is not None and run_dir is not None and shard is not None:
         raise InputError(
             f"--out {out}: one shard is not the whole run; leave it out, and when all shards are "
@@ -86,7 +96,7 @@ def check(outputs, kept, shard):
         )
 
 
-def refine(inputs, settings, place, outputs) -> int:
+def refine(inputs, settings, place, outputs, history=None) -> int:
     """Refines the samples without a run directory; returns the exit code."""
     from fwi_refine.results import Results
 
@@ -98,6 +108,7 @@ def refine(inputs, settings, place, outputs) -> int:
         [pair.id for pair in inputs.pairs],
         outputs.overwrite,
         outputs.deviation,
+        history,
     )
     with contextlib.closing(results), place.executor() as executor:
         code = _fill(results, inputs, settings, executor)
@@ -118,7 +129,11 @@ def _fill(results, inputs, settings, executor) -> int:
             for _, (outcome,) in batch.run(chunks, settings, executor):
                 with SIGNALS.shielded():
                     results.add(
-                        place[outcome.index], outcome.velocity, outcome.row, outcome.deviation
+                        place[outcome.index],
+                        outcome.velocity,
+                        outcome.row,
+                        outcome.deviation,
+                        outcome.history,
                     )
                     bar.add(outcome.row)
             with SIGNALS.shielded(final=True):

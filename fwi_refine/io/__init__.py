@@ -2,6 +2,7 @@
 
 from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output
+from fwi_refine.io.places import find_places, is_part_of
 from fwi_refine.io.predictions import open_predictions, read_start
 from fwi_refine.io.records import open_records
 from fwi_refine.io.samples import Sample, load_record, plan_samples, read_samples
@@ -13,6 +14,8 @@ __all__ = [
     "atomic_path",
     "check_id",
     "claim_output",
+    "find_places",
+    "is_part_of",
     "load_record",
     "open_predictions",
     "open_records",

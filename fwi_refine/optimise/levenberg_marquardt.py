@@ -194,4 +194,5 @@ class _Run:
     def result(self, here, status):
         value = here.value(self.weight)
         values = self.values or [value]
-        return Result(here.x, value, None, status, len(values) - 1, self.evaluations, list(values))
+        count, history = len(values) - 1, list(values)
+        return Result(here.x, value, None, status, count, self.evaluations, history, here.misfit)

@@ -53,7 +53,8 @@ class Result:
     """The best point that an optimiser saw, and how it got there.
 
     `value` is never above the value at the start. `history` holds the value at the start and
-    after each iteration: `iterations + 1` numbers.
+    after each iteration: `iterations + 1` numbers. `misfit` is the value without the prior, where
+    the optimiser knows them apart.
     """
 
     x: torch.Tensor  # (n,) float64
@@ -63,6 +64,7 @@ class Result:
     iterations: int
     evaluations: int
     history: list[float]
+    misfit: float | None = None
 
 
 class Evaluator:

@@ -13,12 +13,14 @@ else is believed, and nothing finished can be lost with the process that made it
 
 from fwi_refine.runs.check import Progress, check_parts, look
 from fwi_refine.runs.config import describe
+from fwi_refine.runs.contents import Contents
 from fwi_refine.runs.directory import RunDirectory
 from fwi_refine.runs.merge import merge
 from fwi_refine.runs.shards import log_file, shard_chunks
 from fwi_refine.runs.work import Work, carry_out
 
 __all__ = [
+    "Contents",
     "Progress",
     "RunDirectory",
     "Work",

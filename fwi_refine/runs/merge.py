@@ -9,7 +9,7 @@ from fwi_refine.results import Results
 from fwi_refine.runs.config import differences
 from fwi_refine.runs.directory import RunDirectory
 from fwi_refine.runs.parts import DEVIATION, VELOCITY
-from fwi_refine.runs.shards import known_shards, stored_parts
+from fwi_refine.runs.shards import measured_seconds
 
 
 def merge(
@@ -49,7 +49,7 @@ def merge(
             f"{run.path}: {len(missing)} of {run.chunk_count} parts are missing, the first that of "
             f"sample number {first}: continue the run, or give the directories that have them"
         )
-    seconds = _seconds(runs)
+    seconds = measured_seconds(runs)
     ids = [""] * run.count
     shape = (run.count, *run.sample_shape)
     map_shape = run.config["survey"]["shape"]
@@ -79,20 +79,3 @@ def _read(paths):
         except PartError as error:
             problem = problem or error
     raise problem
-
-
-def _seconds(runs):
-    """A function (chunk, samples) that gives what each sample took; None where it is not known."""
-    known = {}
-    for run in runs:
-        for shard in known_shards(run.shards_folder):
-            for entry in stored_parts(run.shards_folder, shard):
-                known[entry["chunk"]] = entry.get("seconds")
-
-    def seconds(number, count):
-        values = known.get(number)
-        if not isinstance(values, list) or len(values) != count:
-            return [None] * count
-        return [float(v) if isinstance(v, int | float) else None for v in values]
-
-    return seconds

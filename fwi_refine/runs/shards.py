@@ -133,3 +133,20 @@ def stored_parts(folder, shard):
     for entry in read_journal(folder, shard):
         if entry.get("event") == "part" and type(entry.get("chunk")) is int:
             yield entry
+
+
+def measured_seconds(runs):
+    """A function (chunk, samples) that gives the seconds of each sample, None where not known."""
+    known = {}
+    for run in runs:
+        for shard in known_shards(run.shards_folder):
+            for entry in stored_parts(run.shards_folder, shard):
+                known[entry["chunk"]] = entry.get("seconds")
+
+    def seconds(number, count):
+        values = known.get(number)
+        if not isinstance(values, list) or len(values) != count:
+            return [None] * count
+        return [float(v) if isinstance(v, int | float) else None for v in values]
+
+    return seconds
