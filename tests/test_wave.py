@@ -70,8 +70,8 @@ def test_adjoint_on_the_real_survey():
     [
         ("loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
         ("loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
-        ("rows.h", "(mu_next[c] - mu[c])", "(mu_next[c] + mu[c])"),
-        ("rows.h", "dkappa * (old[c] - p[c])", "dkappa * (old[c] + p[c])"),
+        ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
+        ("step.h", "((old) - (centre))", "((old) + (centre))"),
     ],
 )
 def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp_path, monkeypatch):

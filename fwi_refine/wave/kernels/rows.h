@@ -80,9 +80,8 @@ static void NAME(update_tangent_row)(const NAME(Medium) *m, const Shot *s, REAL 
         const REAL decay = FWI_DECAY(m, c);
         const REAL own = FWI_ROW_LAPLACIAN(dp, dup2, dup1, ddown1, ddown2, c);
         const REAL driving = FWI_ROW_LAPLACIAN(p, up2, up1, down1, down2, c);
-        const REAL dkappa = ((REAL)1 - decay) * relative_vmin;
-        dold[c] = FWI_STEP(dp[c], dold[c], decay, alpha[c], own) + dalpha[c] * driving +
-                  dkappa * (old[c] - p[c]);
+        const REAL dstep = FWI_STEP(dp[c], dold[c], decay, alpha[c], own);
+        dold[c] = FWI_TANGENT(REAL, dstep, dalpha[c], driving, decay, relative_vmin, p[c], old[c]);
     }
 }
 
@@ -99,11 +98,12 @@ static double NAME(image_row)(const NAME(Medium) *m, const Shot *s, REAL *gradie
     REAL *restrict gradient = NAME(row)(s, gradient_field, r);
     const REAL kappa_row = m->kappa_row[r];
     for (ptrdiff_t c = first; c < last; c++)
-        gradient[c] += weight * mu[c] * FWI_ROW_LAPLACIAN(p, up2, up1, down1, down2, c);
+        gradient[c] +=
+            FWI_IMAGE(weight, mu[c], FWI_ROW_LAPLACIAN(p, up2, up1, down1, down2, c));
     REAL damped = 0;
 #pragma omp simd reduction(+ : damped)
     for (ptrdiff_t c = first; c < last; c++)
-        damped += ((REAL)1 - FWI_DECAY(m, c)) * p[c] * (mu_next[c] - mu[c]) / alpha[c];
+        damped += FWI_IMAGE_DAMPING(REAL, FWI_DECAY(m, c), p[c], mu_next[c], mu[c], alpha[c]);
     return (double)weight * damped;
 }
 

@@ -1,4 +1,4 @@
-/* The point update of the acoustic wave equation, shared by every compiled kernel.
+/* The point update of the acoustic wave equation, shared by every compiled kernel: C and CUDA.
  *
  * Equation (constant density, damped at the edges):   p_tt + k p_t = v^2 (p_xx + p_zz) + source
  * Scheme (second order in time, fourth in space; KAUST a2d_mod_abc24, as used for OpenFWI):
@@ -24,5 +24,18 @@
  * float32 loses less than in the textbook form. */
 #define FWI_STEP(centre, old, decay, alpha, laplacian) \
     ((centre) + (decay) * ((centre) - (old)) + (alpha) * (laplacian))
+
+/* dp[n+1] of the linearised field: its own step `dstep`, driven by the changes of alpha and, with
+ * relative_vmin = dvmin / vmin, of vmin; driving = L p[n]. */
+#define FWI_TANGENT(REAL, dstep, dalpha, driving, decay, relative_vmin, centre, old) \
+    ((dstep) + (dalpha) * (driving) +                                                \
+     (((REAL)1 - (decay)) * (relative_vmin)) * ((old) - (centre)))
+
+/* What one imaged step adds to the gradient by alpha, times alpha: mu = mu[n+1], L p[n]. */
+#define FWI_IMAGE(weight, mu, laplacian) ((weight) * (mu) * (laplacian))
+
+/* What it adds to vmin times the derivative by vmin: p[n], mu_next = mu[n+2], mu = mu[n+1]. */
+#define FWI_IMAGE_DAMPING(REAL, decay, p, mu_next, mu, alpha) \
+    (((REAL)1 - (decay)) * (p) * ((mu_next) - (mu)) / (alpha))
 
 #endif

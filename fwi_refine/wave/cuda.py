@@ -1,0 +1,221 @@
+"""The CUDA kernels (kernels/wave.cu): compiled at run time, cached, loaded and launched.
+
+cuda.core compiles them for the card (NVRTC) and loads them, so that no CUDA toolkit is needed;
+the launch itself goes through cuda.bindings, as cuda.core neither takes a structure as a kernel's
+argument nor raises its limit of shared memory. Launches go to torch's current stream.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fwi_refine.wave.blocks import FIELDS, Layout
+
+KERNELS = Path(__file__).with_name("kernels")
+SOURCES = ("wave.cu", "blocks.h", "step.h")
+REALS = {torch.float32: "float", torch.float64: "double"}
+CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
+CLUSTERS_SINCE = (9, 0)  # compute capability
+THREADS = 640  # of a block: two columns' halves of the grid of OpenFWI, without idle registers
+WARP = 32
+EXTRA = 'pip install "fwi-refine[gpu]"'
+
+
+def problem() -> str | None:
+    """Why the CUDA kernels cannot be used here; None where they can."""
+    if not torch.cuda.is_available():
+        built = "finds no GPU" if torch.version.cuda else "was installed without CUDA"
+        return f"torch {torch.__version__} {built}"
+    try:
+        import cuda.bindings.driver
+        import cuda.bindings.nvrtc
+        import cuda.core  # noqa: F401
+    except ImportError as error:
+        return f"the extra for GPUs is missing or not complete ({error}): {EXTRA}"
+    return None
+
+
+def devices() -> list[str]:
+    """The GPUs that can be used, as CUDA_VISIBLE_DEVICES names them; empty without any."""
+    if problem() is not None:
+        return []
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    return [names[i].strip() if i < len(names) and names[i] else str(i) for i in range(count)]
+
+
+def choose_layout(shape, fields, itemsize, capability, shared_memory) -> Layout:
+    """How a card spreads a shot on a grid of this shape.
+
+    A cluster of blocks keeps the fields in its blocks' shared memory where the card has clusters
+    and enough of it (shared_memory: bytes that a block may have); else one block keeps them in
+    global memory. It does not depend on the batch, so neither does a bit of the result.
+    """
+    width = min(WARP * -(-shape[1] // WARP), THREADS)
+    strips = THREADS // width
+    cluster = Layout(CLUSTER, width, strips, shared=True)
+    fits = cluster.memory(shape, fields, itemsize) <= shared_memory
+    if tuple(capability) >= CLUSTERS_SINCE and fits:
+        return cluster
+    return Layout(1, width, strips, shared=False)
+
+
+def defines(layout: Layout, dtype: torch.dtype, fields: int) -> list[tuple[str, str]]:
+    """Macros that wave.cu is compiled with."""
+    # two blocks share a multiprocessor where their fields are half its shared memory
+    resident = 2 if layout.shared and dtype == torch.float32 and fields == 2 else 1
+    values = {
+        "REAL": REALS[dtype],
+        "FWI_BLOCKS": layout.blocks,
+        "FWI_SHARED": int(layout.shared),
+        "FWI_THREADS": layout.threads,
+        "FWI_RESIDENT": resident,
+    }
+    return [(name, str(value)) for name, value in values.items()]
+
+
+def cubin(macros, arch: str) -> bytes:
+    """Machine code of wave.cu for a card such as "sm_90", from the cache or compiled; no GPU is
+    needed for that. Raises RuntimeError with the compiler's log."""
+    from cuda.bindings import nvrtc
+    from cuda.core import Program as Source
+    from cuda.core import ProgramOptions
+
+    sources = [(KERNELS / name).read_text() for name in SOURCES]
+    version = nvrtc.nvrtcVersion()[1:]
+    key = hashlib.sha256(repr((sources, macros, arch, version)).encode()).hexdigest()
+
+    def compiled():
+        options = ProgramOptions(arch=arch, define_macro=macros, include_path=[str(KERNELS)])
+        try:
+            return bytes(Source(sources[0], "c++", options).compile("cubin").code)
+        except Exception as error:
+            raise RuntimeError(f"wave.cu cannot be compiled for {arch}: {error}") from error
+
+    return cached(cache_folder() / f"{key}.cubin", compiled)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: XDG_CACHE_HOME, by default ~/.cache, then fwi-refine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fwi-refine"
+
+
+def cached(path: Path, make) -> bytes:
+    """What stands in a file of the cache; where it is missing or damaged, make(), which is kept.
+
+    A cache that cannot be written costs time and nothing else.
+    """
+    with suppress(OSError):
+        stored = path.read_bytes()
+        digest, content = stored[:32], stored[32:]
+        if hashlib.sha256(content).digest() == digest:
+            return content
+    content = make()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(hashlib.sha256(content).digest() + content)
+                file.close()
+                os.replace(file.name, path)  # whole or not at all, also with two at once
+            except OSError:
+                os.unlink(file.name)
+                raise
+    return content
+
+
+class Program:
+    """The kernels on one GPU, as `blocks.BlockKernel` launches them.
+
+    device: such as "cuda" or "cuda:1". Raises RuntimeError, saying why, where there is none.
+    """
+
+    def __init__(self, device="cuda"):
+        reason = problem()
+        if reason is not None:
+            raise RuntimeError(f"the CUDA kernels cannot be used: {reason}")
+        device = torch.device(device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise RuntimeError(
+                f"device cuda:{index}: expected one of the {torch.cuda.device_count()} GPUs"
+            )
+        self.device = torch.device("cuda", index)
+        properties = torch.cuda.get_device_properties(self.device)
+        self._capability = (properties.major, properties.minor)
+        self._shared_memory = properties.shared_memory_per_block_optin
+        self._arch = f"sm_{properties.major}{properties.minor}"
+        self._functions = {}
+        self.name = f"cuda {properties.name}"
+
+    def layout(self, shape, fields, dtype) -> Layout:
+        """The layout for a grid of this shape."""
+        itemsize = dtype.itemsize
+        return choose_layout(shape, fields, itemsize, self._capability, self._shared_memory)
+
+    def launch(self, kernel, layout, dtype, call, tasks, memory):
+        """Starts a kernel on torch's current stream. Raises RuntimeError if CUDA refuses."""
+        from cuda.bindings import driver
+
+        function = self._function(kernel, layout, dtype, memory)
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        arguments = np.array([ctypes.addressof(call)], dtype=np.uint64)  # copied by the launch
+        grid, block = (layout.blocks, tasks, 1), (layout.threads, 1, 1)
+        self._make_current()
+        check(
+            driver.cuLaunchKernel(
+                function, *grid, *block, memory, stream, arguments.ctypes.data, 0
+            ),
+            f"{kernel} of {tasks} shots",
+        )
+
+    def release(self):
+        """Gives memory that torch keeps for later back to the card."""
+        torch.cuda.empty_cache()
+
+    def _function(self, kernel, layout, dtype, memory):
+        """The loaded kernel; it stays loaded as long as this object."""
+        from cuda.bindings import driver
+        from cuda.core import ObjectCode
+
+        key = kernel, layout, dtype, memory
+        if key not in self._functions:
+            self._make_current()
+            code = cubin(defines(layout, dtype, FIELDS[kernel]), self._arch)
+            loaded = ObjectCode.from_cubin(code).get_kernel(kernel)
+            handle = driver.CUkernel(int(loaded.handle))
+            (device,) = check(driver.cuDeviceGet(self.device.index), "cuDeviceGet")
+            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            check(
+                driver.cuKernelSetAttribute(limit, memory, handle, device),
+                f"{memory} bytes of shared memory",
+            )
+            self._functions[key] = loaded, driver.CUfunction(int(handle))
+        return self._functions[key][1]
+
+    def _make_current(self):
+        """torch's context, in this thread; a thread that has not used the GPU has none."""
+        _core_device(self.device.index).set_current()
+
+
+@functools.cache
+def _core_device(index):
+    from cuda.core import Device
+
+    return Device(index)
+
+
+def check(result, what):
+    """What a call of the driver returned after its status. Raises RuntimeError if it failed."""
+    status, *values = result
+    if int(status):
+        kind = torch.OutOfMemoryError if status.name.endswith("OUT_OF_MEMORY") else RuntimeError
+        raise kind(f"{what}: {status.name}")
+    return values

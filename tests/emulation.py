@@ -1,0 +1,79 @@
+"""The GPU's kernels on the CPU: builds tests/emulation.cpp and launches what it holds."""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from fwi_refine.wave import native
+from fwi_refine.wave.blocks import BlockKernel, Layout
+
+KERNELS = Path(native.__file__).with_name("kernels")
+SOURCE = Path(__file__).with_name("emulation.cpp")
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
+
+def build(out, *flags, kernels=KERNELS):
+    """Compiles the emulation; returns `out`."""
+    command = ["c++", "-std=c++17", "-O2", "-pthread", f"-I{kernels}", *flags]
+    subprocess.run([*command, SOURCE, "-o", out], check=True, capture_output=True, text=True)
+    return out
+
+
+@functools.cache
+def _library():
+    with tempfile.TemporaryDirectory() as folder:
+        return open_library(build(Path(folder) / "emulation.so", "-fPIC", "-shared"))
+
+
+def open_library(path):
+    library = ctypes.CDLL(str(path))
+    library.emulate.argtypes = [
+        *(ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_int),
+    ]
+    library.size_of_call.restype = ctypes.c_size_t
+    return library
+
+
+class Emulation:
+    """A program as `BlockKernel` wants it, for one layout."""
+
+    name = "emulation"
+    device = torch.device("cpu")
+
+    def __init__(self, layout: Layout, library=None):
+        self._layout = layout
+        self._library = library or _library()
+        self.launches = []  # (kernel, tasks)
+        self.released = 0
+
+    def layout(self, shape, fields, dtype):
+        return self._layout
+
+    def launch(self, kernel, layout, dtype, call, tasks, memory):
+        assert self._library.size_of_call() == ctypes.sizeof(call)
+        self.launches.append((kernel, tasks))
+        failed = self._library.emulate(
+            *(kernel.encode(), 8 * dtype.itemsize, ctypes.byref(call), tasks),
+            *(layout.blocks, layout.threads, memory, layout.shared),
+        )
+        assert not failed
+
+    def release(self):
+        self.released += 1
+
+
+def emulate(simulator, layout, *, library=None, memory=None):
+    """Puts the emulated kernel in the place of the one that the simulator has; returns it."""
+    kernel = simulator._kernel
+    every = getattr(kernel, "_every", None) or kernel._sizes["every"]
+    simulator._kernel = BlockKernel(
+        simulator.survey, simulator.dtype, every, Emulation(layout, library), memory
+    )
+    return simulator
