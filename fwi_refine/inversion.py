@@ -96,12 +96,14 @@ def refine_sample(
     if method == "auto" and simulator.kernel == "reference":
         method = "lbfgs"  # the 70 shots of one Jacobian would take the reference many minutes
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
+    clamped = not torch.equal(start, torch.from_numpy(prediction))
+    start = start.to(simulator.device)
     recipe = METHODS[method][chosen]
     run = _Run(simulator, priors, record, start, recipe, max_evaluations, should_stop)
-    flags = [] if torch.equal(start, torch.from_numpy(prediction)) else ["start outside bounds"]
+    flags = ["start outside bounds"] if clamped else []
     result = run.refine(start)
     return Refined(
-        velocity=result.pop("velocity", start.numpy()),
+        velocity=result.pop("velocity", start.cpu().numpy()),
         family=chosen,
         evidence=classification.evidence,
         family_reason=classification.reason if family == "auto" else "chosen by the user",
@@ -147,10 +149,10 @@ class _Run(StageRunner):
             )
         else:
             result = self._finish("refined", misfit, before, after)
-            result |= {"velocity": v.numpy().copy(), "vmin": float(vmin)}
+            result |= {"velocity": v.cpu().numpy().copy(), "vmin": float(vmin)}
             deviation = self.deviation()
             if deviation is not None:
-                result["deviation"] = deviation.to(torch.float32).numpy()
+                result["deviation"] = deviation.float().cpu().numpy()
                 result["expected_error"] = expected_error(deviation)
         if result["misfit_after"] > POOR_FIT:
             self.flags.append("poor fit")
@@ -185,8 +187,8 @@ class _Run(StageRunner):
         """What it adds to the record of v; mean square misfit of v without and with it."""
         self.evaluations += 2
         self.left -= 2
-        exact = self.simulator.forward(v[None], vmin[None])[0].double()
-        shift = released_record(v, vmin, self.simulator.survey) - exact
+        exact = self.simulator.forward(v[None], vmin[None])[0].double().cpu()
+        shift = released_record(v.cpu(), vmin, self.simulator.survey) - exact
         residual = exact - torch.from_numpy(measured)[:, : exact.shape[1]]
         shift_of_rows = np.zeros(measured.shape)
         shift_of_rows[:, : exact.shape[1]] = shift.numpy()

@@ -28,7 +28,8 @@ def source_velocities(record, survey=OPENFWI) -> np.ndarray:
 
 
 def known_cells(record, v, survey=OPENFWI):
-    """(rows, columns, velocities) of the cells of the map v (nz, nx) that the record tells."""
+    """(rows, columns, velocities) of the cells of the map v (nz, nx) that the record tells, on
+    the device of v."""
     nz, nx = survey.shape
     cells = [
         (row, column, velocity)
@@ -42,9 +43,9 @@ def known_cells(record, v, survey=OPENFWI):
     ]
     rows, columns, velocities = zip(*cells, strict=True) if cells else ((), (), ())
     return (
-        torch.tensor(rows).long(),
-        torch.tensor(columns).long(),
-        torch.tensor(velocities).double(),
+        torch.tensor(rows).long().to(v.device),
+        torch.tensor(columns).long().to(v.device),
+        torch.tensor(velocities).double().to(v.device),
     )
 
 
@@ -69,6 +70,6 @@ class KnownCells(Objective):
 
     def hessian(self, x):
         units = torch.zeros(len(self.rows), *self.parameters.shape).to(x)
-        units[torch.arange(len(self.rows)), self.rows, self.columns] = 1 / self.width
+        units[torch.arange(len(self.rows)).to(self.rows), self.rows, self.columns] = 1 / self.width
         rows = self.parameters.pullback(units, torch.zeros(len(units)).to(x))
         return 2 * rows.T @ rows

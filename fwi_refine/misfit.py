@@ -28,7 +28,8 @@ class DataMisfit(Objective):
         self.simulator = simulator
         self.parameters = parameters
         steps = simulator.survey.n_steps
-        self._record = torch.as_tensor(record)[None, :, :steps].to(torch.float64)
+        record = torch.as_tensor(record)[None, :, :steps]
+        self._record = record.to(simulator.device, torch.float64)
 
     def value_and_gradient(self, x):
         medium = self._medium(x)
@@ -73,7 +74,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
 
     def __init__(self, simulator, parameters, record):
         super().__init__(simulator, parameters, record)
-        self._basis = record_basis(simulator.survey)
+        self._basis = record_basis(simulator.survey).to(simulator.device)
         self._single = None  # a float32 simulator, made when it is needed
         self.last_hessian = None  # what `hessian` returned last
 
@@ -105,7 +106,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         v, vmin = self._medium(x)
         samples = self._record.numel()
         if x.numel() > FEW_UNKNOWNS:
-            basis = None if isinstance(self.parameters, Full) else self.parameters.matrix()
+            basis = None if isinstance(self.parameters, Full) else self.parameters.matrix(x.device)
             full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
             unit, scale = full.normal_matrix(basis, self.simulator.threads)
             self.last_hessian = unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / samples)
@@ -128,7 +129,12 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return change.flatten(1).double()
 
     def _how(self):
-        return {"kernel": self.simulator.kernel.split()[0], "threads": self.simulator.threads}
+        kind = self.simulator.kernel.split()[0]
+        return {
+            "kernel": kind,
+            "threads": self.simulator.threads,
+            "device": self.simulator.device,
+        }
 
 
 class VminTie(Objective):

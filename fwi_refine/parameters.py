@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from fwi_refine.areas import connected_areas
+from fwi_refine.sums import add_at
 
 
 class Parameters(abc.ABC):
@@ -70,9 +71,9 @@ class Parameters(abc.ABC):
         """Change of map and vmin for a change of x: (..., size) -> (..., nz, nx), (...)."""
         return self.expand(dx[..., :-1]), dx[..., -1]
 
-    def matrix(self) -> torch.Tensor:
+    def matrix(self, device: torch.device | None = None) -> torch.Tensor:
         """The linear map x -> (v, vmin) as a matrix, (nz * nx + 1, size) float64."""
-        dv, dvmin = self.tangent(torch.eye(self.size, dtype=torch.float64))
+        dv, dvmin = self.tangent(torch.eye(self.size, dtype=torch.float64, device=device))
         return torch.cat((dv.flatten(1), dvmin[:, None]), dim=1).T
 
     def pullback(self, grad_v: torch.Tensor, grad_vmin: torch.Tensor | float) -> torch.Tensor:
@@ -222,7 +223,7 @@ class Regions(Parameters):
 
     def gather(self, g):
         sums = g.new_zeros(*g.shape[:-2], self.size - 1)
-        return sums.index_add_(-1, self.labels.flatten(), g.flatten(-2))
+        return add_at(sums, -1, self.labels.flatten(), g.flatten(-2))
 
     def fit(self, v):
         return self.gather(v) / self.cells

@@ -43,7 +43,7 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
     factor, info = torch.linalg.cholesky_ex(precision.div_(scale).div_(scale[:, None]))
     if int(info) != 0:  # rounding: some unknown is hardly seen at all
         return None
-    columns = parameters.matrix()[:-1] / scale
+    columns = parameters.matrix(hessian.device)[:-1] / scale
     halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
     return halves.square().sum(0).sqrt().reshape(parameters.shape)
 

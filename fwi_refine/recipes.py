@@ -89,12 +89,12 @@ def every_row(v, priors):
 
 def style_a_modes(v, priors):
     # the ones with a singular value above 1 (m/s), as published
-    return Modes(*priors.style_a.modes(1.0))
+    return Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
 
 
 def more_style_a_modes(v, priors):
     # those below 1 m/s are worth 2e-5 rms of the record, more than its rounding
-    return Modes(*priors.style_a.modes(0.15))
+    return Modes(*(part.to(v.device) for part in priors.style_a.modes(0.15)))
 
 
 def tied(tolerance):

@@ -77,7 +77,7 @@ def lower_frequency(record, frequency, survey=OPENFWI):
     if not 0 < frequency < survey.frequency:
         raise ValueError(f"frequency {frequency} Hz: expected less than {survey.frequency} Hz")
     lower = dataclasses.replace(survey, frequency=frequency)
-    delay = int(np.argmax(_whole_wavelet(lower))) - int(np.argmax(_whole_wavelet(survey)))
+    delay = int(np.argmax(lower.whole_wavelet)) - int(np.argmax(survey.whole_wavelet))
     steps = survey.n_steps
     period = 4 * steps  # zero-padded, so that the end does not come back at the start
     nu = np.fft.rfftfreq(period, survey.dt)
@@ -86,11 +86,6 @@ def lower_frequency(record, frequency, survey=OPENFWI):
     filter_ = filter_ * np.exp(-2j * np.pi * nu * delay * survey.dt)
     spectrum = np.fft.rfft(np.asarray(record, dtype=np.float64)[:, :steps], period, axis=1)
     return lower, np.fft.irfft(spectrum * filter_[:, None], period, axis=1)[:, :steps]
-
-
-def _whole_wavelet(survey):
-    long_enough = int(4 / (survey.frequency * survey.dt))
-    return dataclasses.replace(survey, n_steps=long_enough).wavelet
 
 
 def _best_trend(surface, survey, record, threads):

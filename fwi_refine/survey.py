@@ -66,17 +66,21 @@ class Survey:
         return (len(self.sources), self.file_rows, len(self.receivers))
 
     @cached_property
-    def wavelet(self) -> np.ndarray:
-        """Ricker wavelet, (n_steps,) float64, zero after its own length.
+    def whole_wavelet(self) -> np.ndarray:
+        """Ricker wavelet in its own length, float64, also where the survey ends before it does.
 
         w = (1 - 2 b) exp(-b), b = (pi f (k - centre) dt)^2, cut to 2 floor(1.1 / (f dt)) + 1
         samples. The cut leaves a step of -1.6e-4 at the start, which is in the released data.
         """
         half = int(2.2 / self.frequency / self.dt / 2)
         b = (np.pi * self.frequency * np.arange(-half, half + 1) * self.dt) ** 2
-        ricker = (1.0 - 2.0 * b) * np.exp(-b)
+        return (1.0 - 2.0 * b) * np.exp(-b)
+
+    @cached_property
+    def wavelet(self) -> np.ndarray:
+        """The wavelet that sources inject, (n_steps,) float64: cut off, or zero after its end."""
         wavelet = np.zeros(self.n_steps)
-        wavelet[: ricker.size] = ricker[: self.n_steps]
+        wavelet[: self.whole_wavelet.size] = self.whole_wavelet[: self.n_steps]
         return wavelet
 
     @cached_property

@@ -100,15 +100,19 @@ class GaussianProcess:
         return self.value_and_gradient(v)[1]
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one solve."""
+        """Value and gradient in one solve; on a GPU in one product with K^-1."""
         x = self._centred_map(v)
+        if v.device.type != "cpu":
+            solved = (self._precision_on(v.device) @ x.flatten()).reshape(v.shape)
+            return torch.vdot(x.flatten(), solved.flatten()).to(v), (2.0 * solved).to(v)
+        x = x.numpy()
         solved = self._structure.solve(x)
         return v.new_tensor(np.vdot(x, solved)), torch.from_numpy(2.0 * solved).to(v)
 
     def hessian(self, v: Tensor) -> Tensor:
         """2 K^-1, (cells, cells); exact, and the same for every map `v`."""
         self._centred_map(v)
-        return torch.from_numpy(2.0 * self._precision).to(v)
+        return (2.0 * self._precision_on(v.device)).to(v)
 
     def log_likelihood(self, v: Tensor) -> Tensor:
         """Logarithm of the probability density of the map `v`, 0-d."""
@@ -158,10 +162,10 @@ class GaussianProcess:
         length, sigma, noise, constant, slope = (float(value) for value in np.exp(best.x))
         return cls(length, sigma, noise, constant, slope, mean, shape)
 
-    def _centred_map(self, v: Tensor) -> np.ndarray:
+    def _centred_map(self, v: Tensor) -> Tensor:
         if tuple(v.shape) != tuple(self.shape):
             raise ValueError(f"map of shape {tuple(v.shape)}, expected {tuple(self.shape)}")
-        return v.detach().cpu().numpy().astype(np.float64) - self.mean
+        return v.detach().to(torch.float64) - self.mean
 
     @cached_property
     def _structure(self) -> "_Structure":
@@ -169,9 +173,17 @@ class GaussianProcess:
         return _Structure(*(getattr(self, name) for name in names))
 
     @cached_property
-    def _precision(self) -> np.ndarray:
+    def _precisions(self) -> dict[torch.device, Tensor]:
+        """K^-1, (cells, cells), on each device that it was asked for."""
         cells = self.shape[0] * self.shape[1]
-        return self._structure.solve(np.eye(cells).reshape(-1, *self.shape)).reshape(cells, cells)
+        solved = self._structure.solve(np.eye(cells).reshape(-1, *self.shape))
+        return {torch.device("cpu"): torch.from_numpy(solved.reshape(cells, cells))}
+
+    def _precision_on(self, device: torch.device) -> Tensor:
+        precisions = self._precisions
+        if device not in precisions:
+            precisions[device] = precisions[torch.device("cpu")].to(device)
+        return precisions[device]
 
 
 class _Structure:

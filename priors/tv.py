@@ -19,22 +19,18 @@ is positive semidefinite, and finite on a constant map (W = 1 / epsilon).
 """
 
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 
-@cache
-def _neighbours(shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """Flat indices (first, second), each (n,), of all pairs of cells next to each other."""
-    index = torch.arange(shape.numel()).reshape(shape)
-    first, second = [], []
-    for axis, size in enumerate(shape):
-        first.append(index.narrow(axis, 0, size - 1).flatten())
-        second.append(index.narrow(axis, 1, size - 1).flatten())
-    return torch.cat(first), torch.cat(second)
+def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tensor:
+    """Adds sign times a number for each pair of neighbours, given axis by axis, to the pair's first
+    (end = 0) or second (end = 1) cell. `index_add_` would add in any order on a GPU."""
+    for axis, numbers in enumerate(pairs):
+        like.narrow(axis, end, numbers.shape[axis]).add_(numbers, alpha=sign)
+    return like
 
 
 @dataclass(frozen=True)
@@ -51,21 +47,20 @@ class _TotalVariation:
                 "map does not exist"
             )
 
-    def _differences(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pairs of neighbours (first, second), their differences d and sqrt(d^2 + epsilon^2)."""
+    def _differences(self, v: Tensor) -> tuple[list[Tensor], list[Tensor], int]:
+        """Axis by axis, differences d of neighbours and sqrt(d^2 + epsilon^2); and how many."""
         if v.dim() != self.dimensions or v.numel() < 2:
             raise ValueError(
                 f"{type(self).__name__} takes a tensor of {self.dimensions} dimension(s) with at "
                 f"least two cells, not one of shape {tuple(v.shape)}"
             )
-        first, second = (index.to(v.device) for index in _neighbours(v.shape))
-        flat = v.flatten()
-        d = flat[second] - flat[first]
-        return first, second, d, torch.sqrt(d**2 + self.epsilon**2)
+        d = [v.diff(dim=axis) for axis in range(v.dim())]
+        lengths = [torch.sqrt(part**2 + self.epsilon**2) for part in d]
+        return d, lengths, sum(part.numel() for part in d)
 
     def value(self, v: Tensor) -> Tensor:
         """Mean smoothed variation of `v`, 0-d, m/s; at least epsilon."""
-        return self._differences(v)[3].mean()
+        return self.value_and_gradient(v)[0]
 
     def gradient(self, v: Tensor) -> Tensor:
         """Gradient of `value`, of the shape of `v`."""
@@ -73,26 +68,28 @@ class _TotalVariation:
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Value and gradient in one pass."""
-        first, second, d, length = self._differences(v)
-        pull = d / length / d.numel()
-        gradient = torch.zeros_like(v).flatten()
-        gradient.index_add_(0, second, pull).index_add_(0, first, -pull)
-        return length.mean(), gradient.reshape(v.shape)
+        d, lengths, n = self._differences(v)
+        pull = [part / length / n for part, length in zip(d, lengths, strict=True)]
+        gradient = _at_ends(_at_ends(torch.zeros_like(v), pull, 1), pull, 0, sign=-1)
+        return torch.cat([length.flatten() for length in lengths]).mean(), gradient
 
     def hessian(self, v: Tensor) -> Tensor:
         """Lagged-diffusivity matrix D^T W D / n at `v`, (cells, cells), cells in row order.
 
         Its product with `v` is the gradient.
         """
-        first, second, d, length = self._differences(v)
-        weight = 1.0 / (length * d.numel())
-        cells = v.numel()
-        matrix = v.new_zeros(cells * cells)
-        matrix.index_add_(0, first * (cells + 1), weight)
-        matrix.index_add_(0, second * (cells + 1), weight)
-        matrix.index_add_(0, first * cells + second, -weight)
-        matrix.index_add_(0, second * cells + first, -weight)
-        return matrix.reshape(cells, cells)
+        _, lengths, n = self._differences(v)
+        weights = [1.0 / (length * n) for length in lengths]
+        matrix = v.new_zeros(v.numel(), v.numel())
+        matrix.diagonal().copy_(
+            _at_ends(_at_ends(torch.zeros_like(v), weights, 0), weights, 1).flatten()
+        )
+        cells = torch.arange(v.numel(), device=v.device).reshape(v.shape)
+        for axis, weight in enumerate(weights):
+            n_axis = weight.shape[axis]
+            first, second = (cells.narrow(axis, end, n_axis).flatten() for end in (0, 1))
+            matrix[first, second] = matrix[second, first] = -weight.flatten()
+        return matrix
 
 
 class TotalVariation1D(_TotalVariation):

@@ -97,6 +97,7 @@ static void run(void (*kernel)(const Call *, int, int, int, void *), const Call 
             all.emplace_back([&, i] {
                 team = &shot;
                 own_block = i / threads;
+                pthread_barrier_wait(&shot.barrier); // so that they do run at the same time
                 kernel(call, task, own_block, i % threads, shot.memory[own_block]);
                 shot.leave(own_block);
             });
@@ -132,7 +133,7 @@ extern "C" size_t size_of_call() { return sizeof(single::Call); }
 // All three kernels on a small grid, for a thread sanitizer; returns 1 if a result is not finite.
 int main()
 {
-    const int rows = 13, cols = 11, margin = 3, steps = 9, blocks = 3, width = 4, strips = 2;
+    const int rows = 13, cols = 11, margin = 3, steps = 40, blocks = 3, width = 4, strips = 2;
     const int block_rows = 5, strip_rows = 3, threads = width * strips, every = 2;
     const int source[2] = {4, 5}, receivers[4] = {4, 1, 9, 10}, places[2] = {1, 0};
     std::vector<int> owned(blocks * threads + 1);

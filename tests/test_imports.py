@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top. A new module needs a place here.
 LAYERS = (
     {"version", "errors"},
-    {"survey", "areas"},
+    {"survey", "areas", "sums"},
     {"validate", "wave"},
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells", "posterior"},
     {"routing"},

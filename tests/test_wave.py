@@ -268,7 +268,11 @@ def test_the_build_succeeds_without_a_compiler(tmp_path):
 def test_wrong_shapes_and_options_are_named():
     with pytest.raises(ValueError, match=r"expected \(B, 70, 70\)"):
         Simulator().forward(torch.ones(70, 70))
-    with pytest.raises(ValueError, match="'auto', 'native' or 'reference'"):
+    with pytest.raises(ValueError, match="'auto', 'native', 'reference' or 'cuda'"):
         Simulator(kernel="fast")
+    with pytest.raises(ValueError, match="'cuda' does not run on the device cpu"):
+        Simulator(kernel="cuda", device="cpu")
+    with pytest.raises(ValueError, match="'reference' does not run on the device cuda"):
+        Simulator(kernel="reference", device="cuda")
     with pytest.raises(ValueError, match="imaging_step 0"):
         Simulator(imaging_step=0)

@@ -1,7 +1,18 @@
 """The wave operator. This is its only door: everything else in the folder is behind it."""
 
+from fwi_refine.wave.cuda import devices
+from fwi_refine.wave.cuda import problem as gpu_problem
 from fwi_refine.wave.jacobian import Jacobian, jacobian, record_basis
 from fwi_refine.wave.operator import Simulator, simulate
 from fwi_refine.wave.released import released_record
 
-__all__ = ["Jacobian", "Simulator", "jacobian", "record_basis", "released_record", "simulate"]
+__all__ = [
+    "Jacobian",
+    "Simulator",
+    "devices",
+    "gpu_problem",
+    "jacobian",
+    "record_basis",
+    "released_record",
+    "simulate",
+]

@@ -5,12 +5,12 @@ here stays on the program's device; torch owns the memory.
 """
 
 import ctypes
-import functools
 import math
 from dataclasses import dataclass
 
 import torch
 
+from fwi_refine.sums import in_order
 from fwi_refine.survey import Survey
 
 FIELDS = {"forward": 2, "adjoint": 2, "tangent": 4}  # that a kernel keeps for each shot
@@ -208,13 +208,16 @@ class BlockKernel:
             owners = torch.tensor([layout.owner(shape, *point) for point in points.tolist()])
             owners, places = owners.long().sort(stable=True)
             threads = torch.arange(layout.blocks * layout.threads + 1)
-            self._prepared[kernel] = layout, {
-                "sources": self._sources,
-                "wavelet": self._wavelet,
-                "receivers": self._integers(points[places.numpy()]),
-                "places": self._integers(places),
-                "owned": self._integers(torch.searchsorted(owners, threads)),
-            }
+            self._prepared[kernel] = (
+                layout,
+                {
+                    "sources": self._sources,
+                    "wavelet": self._wavelet,
+                    "receivers": self._integers(points[places.numpy()]),
+                    "places": self._integers(places),
+                    "owned": self._integers(torch.searchsorted(owners, threads)),
+                },
+            )
         return self._prepared[kernel]
 
     def _medium(self, alpha, vmin):
@@ -277,8 +280,3 @@ class BlockKernel:
 
     def _integers(self, values):
         return torch.as_tensor(values).to(self._device, torch.int32).contiguous()
-
-
-def in_order(parts):
-    """The sum over dimension 1, term by term: a reduction's order may follow the batch's size."""
-    return functools.reduce(torch.add, parts.unbind(1))

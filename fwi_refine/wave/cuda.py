@@ -23,7 +23,7 @@ SOURCES = ("wave.cu", "blocks.h", "step.h")
 REALS = {torch.float32: "float", torch.float64: "double"}
 CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
 CLUSTERS_SINCE = (9, 0)  # compute capability
-THREADS = 640  # of a block: two columns' halves of the grid of OpenFWI, without idle registers
+THREADS = 640  # of a block: two rows of threads over the 310 columns of OpenFWI's padded grid
 WARP = 32
 EXTRA = 'pip install "fwi-refine[gpu]"'
 
@@ -129,6 +129,12 @@ def cached(path: Path, make) -> bytes:
                 os.unlink(file.name)
                 raise
     return content
+
+
+@functools.cache
+def program(device: torch.device) -> "Program":
+    """The one Program of a device such as torch.device("cuda", 1), with what it has loaded."""
+    return Program(device)
 
 
 class Program:

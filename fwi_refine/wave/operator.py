@@ -10,12 +10,13 @@ import os
 import warnings
 
 import torch
-import torch.nn.functional as F
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave import cuda
+from fwi_refine.wave.blocks import BlockKernel
 from fwi_refine.wave.native import NativeKernel
 from fwi_refine.wave.native import load as load_native
-from fwi_refine.wave.reference import ReferenceKernel
+from fwi_refine.wave.reference import ReferenceKernel, pad
 
 # Imaging every 5th step changes the gradient by a few 1e-6 relative (BENCHMARKS.md).
 IMAGING_STEP = 5
@@ -33,10 +34,12 @@ class Simulator:
     All methods take torch tensors and return tensors of the simulator's dtype (misfit values and
     derivatives by vmin: float64), without autograd; `simulate` is the differentiable door.
 
-    kernel: "auto" takes the compiled kernel where it was built, "native" insists on it,
-    "reference" is plain torch. imaging_step: gradients correlate every so many steps; 1 is exact.
-    threads: default all cores that torch uses. Raises ValueError for a velocity that is not
-    finite and positive, or too high for the time step.
+    device: "cpu", or a GPU such as "cuda" or "cuda:1": there tensors are taken to and results
+    stay. kernel: "auto" takes the compiled kernel where it was built, "native" insists on it,
+    "cuda" is that of a GPU, "reference" is plain torch. imaging_step: gradients correlate every so
+    many steps; 1 is exact. threads: of the CPU, default all cores that torch uses. Raises
+    ValueError for a velocity that is not finite and positive, or too high for the time step,
+    RuntimeError, saying why, for a GPU that cannot be used.
     """
 
     def __init__(
@@ -47,24 +50,34 @@ class Simulator:
         threads: int | None = None,
         imaging_step: int = IMAGING_STEP,
         narrow: bool = True,
+        device: str | torch.device | None = None,
     ):
-        if kernel not in ("auto", "native", "reference"):
-            raise ValueError(f"kernel {kernel!r}: expected 'auto', 'native' or 'reference'")
+        if kernel not in ("auto", "native", "reference", "cuda"):
+            raise ValueError(f"kernel {kernel!r}: expected 'auto', 'native', 'reference' or 'cuda'")
         if imaging_step < 1:
             raise ValueError(f"imaging_step {imaging_step}: expected at least 1")
-        if kernel == "auto":
+        self.device = torch.device(device or ("cuda" if kernel == "cuda" else "cpu"))
+        on_gpu = self.device.type == "cuda"
+        if kernel != "auto" and on_gpu != (kernel == "cuda"):
+            raise ValueError(f"kernel {kernel!r} does not run on the device {self.device}")
+        if kernel == "auto" and not on_gpu:
             kernel = "native" if load_native() is not None else "reference"
             if kernel == "reference" and os.environ.get("FWI_REFINE_KERNEL") != "reference":
                 warnings.warn(FALLBACK_WARNING, RuntimeWarning, stacklevel=2)
-        kind = NativeKernel if kernel == "native" else ReferenceKernel
         self.survey = survey
         self.dtype = dtype
         self.threads = threads or torch.get_num_threads()
-        self._kernel = kind(survey, dtype, self.threads, imaging_step, narrow)
+        if on_gpu:
+            program = cuda.program(self.device)
+            self.device = program.device
+            self._kernel = BlockKernel(survey, dtype, imaging_step, program)
+        else:
+            kind = NativeKernel if kernel == "native" else ReferenceKernel
+            self._kernel = kind(survey, dtype, self.threads, imaging_step, narrow)
 
     @property
     def kernel(self) -> str:
-        """Which kernel computes, with its instruction set."""
+        """Which kernel computes, with its instruction set or card; the first word is its kind."""
         return self._kernel.name
 
     def forward(self, v, vmin=None):
@@ -88,8 +101,9 @@ class Simulator:
         vmin stays what it is unless dvmin says otherwise, whatever dv does to the minimum.
         """
         alpha, vmin = self._medium(v, vmin)
-        dvmin = torch.zeros_like(vmin) if dvmin is None else dvmin
-        dalpha = 2 * self._pad(v.to(self.dtype) * dv.to(self.dtype)) * self._scale
+        dvmin = torch.zeros_like(vmin) if dvmin is None else dvmin.to(vmin)
+        v, dv = (x.to(self.device, self.dtype) for x in (v, dv))
+        dalpha = 2 * pad(v * dv, self.survey) * self._scale
         return self._kernel.tangent(alpha, vmin, dalpha, dvmin)
 
     def adjoint(self, v, u, vmin=None):
@@ -124,13 +138,9 @@ class Simulator:
         nz, nx = self.survey.shape
         if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
             raise ValueError(f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx})")
-        v = v.detach()
-        vmin = v.amin(dim=(1, 2)).double() if vmin is None else vmin
-        return self._pad(v.to(self.dtype)).square() * self._scale, vmin
-
-    def _pad(self, v):
-        margin = self.survey.absorbing_cells
-        return F.pad(v[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else v
+        v = v.detach().to(self.device)
+        vmin = v.amin(dim=(1, 2)).double() if vmin is None else vmin.to(self.device)
+        return pad(v.to(self.dtype), self.survey).square() * self._scale, vmin
 
     def _by_velocity(self, v, by_alpha):
         """Folds the padded band onto the edge cells; d alpha / dv = 2 v (dt / dx)^2."""
@@ -162,19 +172,23 @@ class _Simulate(torch.autograd.Function):
 
 
 @functools.lru_cache(maxsize=2)
-def _default_simulator(dtype):
-    return Simulator(dtype=dtype)
+def _default_simulator(dtype, device):
+    return Simulator(dtype=dtype, device=device)
 
 
 def simulate(v, vmin=None, simulator: Simulator | None = None):
     """Records of velocity maps v, (B, nz, nx) m/s or (nz, nx), differentiable by v and vmin.
 
     With vmin=None it is the minimum of each map, and its derivative goes to the minimal cell.
-    simulator: default Simulator(dtype=v.dtype). Returns (B, shots, steps, receivers), without B
-    where v has none. A network can be trained through it.
+    simulator: default one for the type and device of v. Returns (B, shots, steps, receivers),
+    without B where v has none. A network can be trained through it.
     """
     batched = v if v.ndim == 3 else v[None]
-    simulator = simulator or _default_simulator(v.dtype)
-    vmin = batched.amin(dim=(1, 2)) if vmin is None else torch.as_tensor(vmin).reshape(-1)
+    simulator = simulator or _default_simulator(v.dtype, v.device)
+    vmin = (
+        batched.amin(dim=(1, 2))
+        if vmin is None
+        else torch.as_tensor(vmin, device=v.device).reshape(-1)
+    )
     record = _Simulate.apply(batched, vmin, simulator)
     return record if v.ndim == 3 else record[0]

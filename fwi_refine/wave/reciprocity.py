@@ -20,7 +20,7 @@ vmin, and the padded band folded onto the edge cells,
 in the frequency domain, z = exp(i omega). Instead of g the fields P = h * g of a smooth pulse h
 with h * h close to -w are simulated, so that every k-th step of them is enough; the factor w / h^2
 takes out delay and sign of h and what the two differ by, as far as h has a spectrum. Frequencies
-where it has none carry nothing but the step at the wavelet's cut ends (see `Survey.wavelet`).
+where it has none carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`).
 
 The rows are coefficients of a basis of records, see `Plan.basis` and jacobian.py.
 """
@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fwi_refine.sums import add_at
 from fwi_refine.survey import Survey
 
 LINES = 62  # lines of the band transformed at a time; their spectra take 100 MB in float32
@@ -73,9 +74,8 @@ class Plan:
 def make_plan(survey: Survey, every: int) -> Plan:
     """The plan for one survey with every k-th wavefield kept."""
     steps_per_unit = 1 / (np.pi * survey.frequency * survey.dt)
-    whole = dataclasses.replace(survey, n_steps=int(10 * steps_per_unit)).wavelet
     # g * g * h * h begins this much later than the record, whose wavelet has its own delay
-    lag = 2 * PULSE_DELAY * steps_per_unit - int(np.argmax(whole))
+    lag = 2 * PULSE_DELAY * steps_per_unit - int(np.argmax(survey.whole_wavelet))
     needed = survey.n_steps + lag
     frames = int(np.ceil((needed + TAIL * steps_per_unit) / every))
     own = {field.name: getattr(survey, field.name) for field in dataclasses.fields(survey)}
@@ -116,7 +116,8 @@ def make_plan(survey: Survey, every: int) -> Plan:
 
 
 class Assembly:
-    """Puts the Jacobian together from the wavefields of one batch of points after the other.
+    """Puts the Jacobian together from the wavefields of one batch of points after the other, on
+    the device of the map.
 
     The band is taken in lines that run outwards from the map, `width` cells each; the corners
     belong to the bands at the sides. Every line repeats the velocity of one edge cell.
@@ -127,16 +128,19 @@ class Assembly:
         b = self._width = survey.absorbing_cells
         self.plan, self._survey, self._vmin = plan, survey, vmin
         self.sources = list(dict.fromkeys(survey.sources))
-        self._analysis, self._synthesis = plan.analysis.to(dtype), plan.synthesis.to(dtype)
+        device = v.device
+        self._analysis, self._synthesis = (
+            matrix.to(device, dtype) for matrix in (plan.analysis, plan.synthesis)
+        )
         complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
-        self._damped = plan.damped.to(complex_dtype)
+        self._damped = plan.damped.to(device, complex_dtype)
         v = v.double().flatten()
         # 2 dx^2 alpha_s alpha_r / (v_x alpha_x): the simulator injects dx^2 alpha h
         self._scale = (2 / (v**3 * survey.dt**2)).to(dtype)
         self._half_v = (v / 2).to(dtype)
-        row = torch.arange(-b, nz + b).clamp(0, nz - 1)
-        column = torch.arange(nx)
-        by_row, by_column = (vmin * torch.from_numpy(d).to(dtype) for d in survey.damping)
+        row = torch.arange(-b, nz + b, device=device).clamp(0, nz - 1)
+        column = torch.arange(nx, device=device)
+        by_row, by_column = (vmin * torch.from_numpy(d).to(device, dtype) for d in survey.damping)
         # edge cell of each line, and kappa along a line: left, right, top, bottom
         self._lines = [
             (row * nx, by_column[:b]),
@@ -146,7 +150,8 @@ class Assembly:
         ]
         self._edge = torch.cat([cells for cells, _ in self._lines]).unique()
         shots, _, receivers = survey.record_shape
-        self.result = torch.empty(shots, receivers, len(plan.synthesis), nz * nx + 1, dtype=dtype)
+        shape = (shots, receivers, len(plan.synthesis), nz * nx + 1)
+        self.result = torch.empty(shape, dtype=dtype, device=device)
         self._memory = threading.local()
 
     def take_sources(self, fields):
@@ -185,7 +190,7 @@ class Assembly:
         """Share of the band in the spectra: (points, sources, 2 F, edge cells and vmin)."""
         n_freq, points, sources = len(self._damped), len(fields), len(self.sources)
         shape = (n_freq, len(self._edge), 2, sources, points)
-        sums = torch.zeros(shape, dtype=self._damped.dtype)
+        sums = self._damped.new_zeros(shape)
         chunks = zip(self._source_lines, self._chunks(fields), strict=True)
         for source, (x, cells, _) in chunks:
             own = self._spectra(x).view(2 * points, -1, self._width)
@@ -193,7 +198,7 @@ class Assembly:
             products = products.view(n_freq, len(cells), 2, sources, 2, points, 2)
             re = products[..., 0, :, 0] - products[..., 1, :, 1]
             im = products[..., 0, :, 1] + products[..., 1, :, 0]
-            sums.index_add_(1, torch.searchsorted(self._edge, cells), torch.complex(re, im))
+            add_at(sums, 1, torch.searchsorted(self._edge, cells), torch.complex(re, im))
         by_v, by_kappa = sums.unbind(2)  # (F, edge cells, sources, points)
         by_kappa = by_kappa * self._damped[:, None, None, None]
         by_vmin = (by_kappa * self._half_v[self._edge, None, None]).sum(1, keepdim=True)

@@ -21,6 +21,7 @@ band-limited (`every`).
 """
 
 import torch
+import torch.nn.functional as F
 
 from fwi_refine.survey import Survey
 
@@ -35,6 +36,22 @@ def laplacian(p):
     return 2 * C1 * p + C2 * near + C3 * far
 
 
+def pad(maps, survey):
+    """Maps (B, nz, nx) on the padded grid, (B, rows, cols): the band has the edge's values."""
+    margin = survey.absorbing_cells
+    return F.pad(maps[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else maps
+
+
+def damping(survey):
+    """Damping per step and per unit of vmin, (rows, cols) float64: kappa = vmin * damping."""
+    by_row, by_column = (torch.from_numpy(profile) for profile in survey.damping)
+    # the side bands take the whole height with their column's damping, also where it is zero
+    padded = by_column.repeat(len(by_row), 1)
+    margin = survey.absorbing_cells
+    padded[:, margin : margin + survey.shape[1]] = by_row[:, None]
+    return padded
+
+
 class ReferenceKernel:
     """The same interface as native.NativeKernel, with a loop over the steps in Python."""
 
@@ -47,11 +64,7 @@ class ReferenceKernel:
         self._sources = torch.from_numpy(survey.padded_index(survey.sources)).long()
         self._receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long()
         self._wavelet = (survey.wavelet * survey.spacing**2).tolist()
-        by_row, by_column = (torch.from_numpy(damping) for damping in survey.damping)
-        # the side bands take the whole height with their column's damping, also where it is zero
-        self._damping = by_column.repeat(len(by_row), 1)
-        margin = survey.absorbing_cells
-        self._damping[:, margin : margin + survey.shape[1]] = by_row[:, None]
+        self._damping = damping(survey)
 
     def forward(self, alpha, vmin):
         """Records, (B, shots, steps, receivers)."""

@@ -12,10 +12,9 @@ serve where the released data's own errors are wanted.
 """
 
 import torch
-import torch.nn.functional as F
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.reference import C1, C2, C3
+from fwi_refine.wave.reference import C1, C2, C3, damping, pad
 from fwi_refine.wave.workers import one_thread_each
 
 
@@ -30,13 +29,9 @@ def released_record(v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.flo
         raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
     v = v.detach().double()
     vmin = float(v.min() if vmin is None else vmin)
-    margin, (nz, nx) = survey.absorbing_cells, survey.shape
-    padded = F.pad(v[None, None], (margin,) * 4, mode="replicate")[0, 0] if margin else v
+    padded = pad(v[None], survey)[0]
     alpha = (padded * survey.dt / survey.spacing) ** 2
-    by_row, by_column = (torch.from_numpy(damping) for damping in survey.damping)
-    kappa = by_column.repeat(nz + 2 * margin, 1)
-    kappa[:, margin : margin + nx] = by_row[:, None]
-    kappa = vmin * kappa
+    kappa = vmin * damping(survey)
 
     def rounded(x):
         return x.to(torch.float32).to(arithmetic)
