@@ -1,6 +1,7 @@
 """The GPU's kernels and their caller, emulated on the CPU: they are the reference's equals."""
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -146,7 +147,8 @@ def mutated(tmp_path, change):
 
 def races(program):
     """Whether the thread sanitizer finds any, or a result is not finite because of one."""
-    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    environment = os.environ | {"TSAN_OPTIONS": "halt_on_error=1 symbolize=0"}
+    done = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1, 66), done.stdout + done.stderr
     return done.returncode != 0
 

@@ -1,0 +1,164 @@
+"""The CUDA source compiles for cards of three generations and fits them; no GPU is needed here."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import threading
+
+import pytest
+import torch
+from emulation import KERNELS
+
+from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import Simulator, cuda, devices, gpu_problem
+from fwi_refine.wave.blocks import FIELDS
+
+NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+# compute capability, bytes of shared memory that a block may have and that a multiprocessor has
+CARDS = {
+    "sm_80": ((8, 0), 163 << 10, 164 << 10),
+    "sm_90": ((9, 0), 227 << 10, 228 << 10),
+    "sm_120": ((12, 0), 99 << 10, 100 << 10),
+}
+RESERVED = 1 << 10  # bytes of shared memory that CUDA takes for each block
+REGISTERS = 65536  # of a multiprocessor
+SPILLED = 256  # bytes that a thread may have to keep in memory for want of registers
+
+
+def layout(arch, fields, dtype):
+    capability, shared_memory, _ = CARDS[arch]
+    shape = OPENFWI.padded_shape
+    return cuda.choose_layout(shape, fields, dtype.itemsize, capability, shared_memory)
+
+
+def test_clusters_where_the_fields_fit():
+    single, double = torch.float32, torch.float64
+    clusters = {
+        (arch, fields, dtype)
+        for arch in CARDS
+        for fields in (2, 4)
+        for dtype in (single, double)
+        if layout(arch, fields, dtype).blocks > 1
+    }
+    assert clusters == {
+        ("sm_90", 2, single),
+        ("sm_90", 4, single),
+        ("sm_90", 2, double),
+        ("sm_120", 2, single),
+    }
+    assert layout("sm_80", 2, single).threads <= 1024
+
+
+@NVCC
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("arch", CARDS)
+def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
+    """Registers and shared memory suffice for as many blocks as the layout counts on."""
+    for fields in (2, 4):
+        chosen = layout(arch, fields, dtype)
+        macros = dict(cuda.defines(chosen, dtype, fields))
+        command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-Werror", "all-warnings"]
+        command += [f"-D{name}={value}" for name, value in macros.items()]
+        command += [KERNELS / "wave.cu", "-o", tmp_path / "wave.cubin"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        used = resources(done.stderr)
+        assert set(used) == set(FIELDS)
+        memory = chosen.memory(OPENFWI.padded_shape, fields, dtype.itemsize)
+        resident = int(macros["FWI_RESIDENT"])
+        _, of_a_block, of_all = CARDS[arch]
+        assert memory <= of_a_block
+        # where there is room for one block only, the second one waits
+        room = (of_all // (memory + RESERVED)) if chosen.shared else resident
+        assert room >= 1
+        for kernel in (k for k, count in FIELDS.items() if count == fields):
+            registers, spilled = used[kernel]
+            assert registers * chosen.threads * resident <= REGISTERS
+            assert spilled <= SPILLED
+
+
+def resources(log):
+    """(registers, bytes spilled) of each kernel, from what ptxas says."""
+    found = {}
+    for part in log.split("Compiling entry function")[1:]:
+        name = re.search(r"'(\w+)'", part)[1]
+        spilled = max(int(n) for n in re.findall(r"(\d+) bytes spill", part))
+        found[name] = int(re.search(r"Used (\d+) registers", part)[1]), spilled
+    return found
+
+
+def test_the_compiler_that_users_have(tmp_path, monkeypatch):
+    """cuda.core compiles without a GPU, once; a changed source or card is compiled again."""
+    pytest.importorskip("cuda.core", reason="the extra [gpu] is not installed")
+    pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    macros = cuda.defines(layout("sm_90", 2, torch.float32), torch.float32, 2)
+    try:
+        code = cuda.cubin(macros, "sm_90")
+    except RuntimeError as error:
+        if "nvrtc" in str(error).lower() and "not" in str(error):
+            pytest.skip(f"NVRTC is not installed: {error}")
+        raise
+    assert code[:4] == b"\x7fELF"
+    (stored,) = (tmp_path / "fwi-refine").iterdir()
+    assert stored.read_bytes()[32:] == code
+    before = stored.stat().st_mtime_ns
+    assert cuda.cubin(macros, "sm_90") == code
+    assert stored.stat().st_mtime_ns == before
+    assert cuda.cubin(macros, "sm_120") != code
+    folder = tmp_path / "kernels"
+    shutil.copytree(KERNELS, folder)
+    (folder / "step.h").write_text((folder / "step.h").read_text() + "#error changed\n")
+    monkeypatch.setattr(cuda, "KERNELS", folder)
+    with pytest.raises(RuntimeError, match=r"wave.cu cannot be compiled for sm_90(.|\n)*changed"):
+        cuda.cubin(macros, "sm_90")
+
+
+def test_the_cache_notices_damage(tmp_path):
+    path, made = tmp_path / "folder" / "a.cubin", []
+
+    def make():
+        made.append(b"code")
+        return b"code"
+
+    assert cuda.cached(path, make) == cuda.cached(path, make) == b"code"
+    assert len(made) == 1
+    for damaged in (b"", path.read_bytes()[:-1], path.read_bytes()[:-1] + b"x"):
+        path.write_bytes(damaged)
+        assert cuda.cached(path, make) == b"code"
+        assert path.read_bytes() == hashlib.sha256(b"code").digest() + b"code"
+    assert len(made) == 4
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    assert cuda.cached(in_the_way / "a.cubin", lambda: b"code") == b"code"
+
+
+def test_two_that_compile_at_once(tmp_path):
+    path, both = tmp_path / "a.cubin", threading.Barrier(2)
+
+    def make():
+        both.wait(timeout=10)
+        return b"code" * 1000
+
+    threads = [threading.Thread(target=cuda.cached, args=(path, make)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cuda.cached(path, lambda: b"") == b"code" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu():
+    assert devices() == []
+    assert "torch" in gpu_problem()
+    with pytest.raises(RuntimeError, match="the CUDA kernels cannot be used: torch"):
+        Simulator(device="cuda")
+    with pytest.raises(RuntimeError, match="the CUDA kernels cannot be used: torch"):
+        Simulator(kernel="cuda")
