@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to every sample. threads: of the wave kernel, in each process; keep_deviation:
-    whether outcomes have the expected error of each cell."""
+    """What is done to every sample. threads: of the wave kernel, in each process; device: "cpu", or
+    "cuda" for the GPU that a process sees; keep_deviation: whether outcomes have the expected error
+    of each cell."""
 
     priors: Priors
     family: str = "auto"
@@ -43,6 +44,7 @@ class Settings:
     max_evaluations: int | None = None
     time_budget: float | None = None  # s
     threads: int = 1
+    device: str = "cpu"
     keep_deviation: bool = False
     survey: Survey = OPENFWI
 
@@ -143,7 +145,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 method=settings.method,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
-                simulator=_simulator(settings.survey, settings.threads),
+                simulator=_simulator(settings.survey, settings.threads, settings.device),
             )
     except SampleError as error:
         return _failure(sample, f"sample {sample.id}: {error}")
@@ -168,13 +170,13 @@ def _deadline(started, budget):
 
 
 @functools.lru_cache(maxsize=2)
-def _simulator(survey, threads) -> Simulator:
-    return Simulator(survey, threads=threads)
+def _simulator(survey, threads, device) -> Simulator:
+    return Simulator(survey, threads=threads, device=device)
 
 
 def kernel_name(settings: Settings) -> str:
     """Which wave kernel the samples are refined with."""
-    return _simulator(settings.survey, settings.threads).kernel
+    return _simulator(settings.survey, settings.threads, settings.device).kernel
 
 
 def _best_start(sample, settings):
@@ -184,7 +186,7 @@ def _best_start(sample, settings):
     survey = settings.survey
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
     record = torch.as_tensor(sample.record[:, : survey.n_steps], dtype=torch.float64)
-    simulator = _simulator(survey, settings.threads)
+    simulator = _simulator(survey, settings.threads, settings.device)
     misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
     return sample.starts[int(np.nanargmin(misfits))]
 

@@ -11,7 +11,7 @@ import torch
 from fwi_refine.known_cells import source_velocities
 from fwi_refine.survey import OPENFWI
 from fwi_refine.validate import check_record
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, gpu_problem
 
 NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
 FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
@@ -32,16 +32,17 @@ def installation(simulator) -> list[Check]:
     """Versions, devices and the kernel in use."""
     checks = [Check("python", platform.python_version())]
     checks += [Check(name, importlib.metadata.version(name)) for name in PACKAGES]
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     checks += [
         Check("cpu threads", simulator.threads),
-        Check("cuda device", f"{device}; GPU kernels are not built in this version"),
-        Check("kernel", simulator.kernel, "native; the reference is right, but slow"),
+        Check("gpus", ", ".join(found) or "none"),
+        Check("gpu kernels", gpu_problem() or "can be used"),
+        Check("kernel", simulator.kernel, "native or cuda; the reference is right, but slow"),
     ]
     return checks
 
 
-def adjoint_test(survey=OPENFWI, seed=0) -> Check:
+def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
     """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
 
     Every step is imaged, as only that is exact, and kept short: it takes memory.
@@ -49,7 +50,7 @@ def adjoint_test(survey=OPENFWI, seed=0) -> Check:
     rng = torch.Generator().manual_seed(seed)
     nz, nx = survey.shape
     survey = replace(survey, n_steps=min(survey.n_steps, 200))
-    simulator = Simulator(survey, imaging_step=1)
+    simulator = Simulator(survey, imaging_step=1, device=device)
 
     def draw(*shape):
         return torch.randn(shape, generator=rng, dtype=torch.float64)
@@ -58,8 +59,8 @@ def adjoint_test(survey=OPENFWI, seed=0) -> Check:
     dv, dvmin, u = draw(1, nz, nx), draw(1), draw(1, *survey.record_shape)
     tangent = simulator.tangent(v, dv, dvmin=dvmin)
     by_v, by_vmin = simulator.adjoint(v, u)
-    left = (tangent * u).sum()
-    right = (dv * by_v).sum() + (dvmin * by_vmin).sum()
+    left = (tangent.cpu() * u).sum()
+    right = (dv * by_v.cpu()).sum() + (dvmin * by_vmin.cpu()).sum()
     error = ((left - right).abs() / left.abs()).item()
     return Check("adjoint test, relative error", error, "<= 1e-12", passed=error <= 1e-12)
 
@@ -68,9 +69,13 @@ def speed(simulator) -> list[Check]:
     """Seconds for one sample: the records of a map, and the misfit with its gradient."""
     record = torch.zeros(1, *simulator.survey.record_shape, dtype=simulator.dtype)
     v = torch.full((1, *simulator.survey.shape), 2500.0, dtype=torch.float64)
+    # results are fetched: a GPU is not done when the call returns
     return [
-        Check("simulation, s", _seconds(lambda: simulator.forward(v))),
-        Check("misfit and gradient, s", _seconds(lambda: simulator.misfit_and_gradient(v, record))),
+        Check("simulation, s", _seconds(lambda: simulator.forward(v).cpu())),
+        Check(
+            "misfit and gradient, s",
+            _seconds(lambda: simulator.misfit_and_gradient(v, record)[1].cpu()),
+        ),
     ]
 
 
@@ -127,7 +132,7 @@ def first_arrivals(record, velocities, simulator) -> FirstArrivals:
     columns = [column for _, column in survey.sources]
     profile = np.interp(np.arange(survey.shape[1]), columns, velocities)
     v = torch.as_tensor(np.broadcast_to(profile, survey.shape).copy())[None]
-    expected = simulator.forward(v)[0].double().numpy()
+    expected = simulator.forward(v)[0].double().cpu().numpy()
     found = np.asarray(record[:, : survey.n_steps], dtype=np.float64)
     ratios, delays = [], []
     for shot, (row, column) in enumerate(survey.sources):

@@ -10,9 +10,10 @@ from fwi_refine.cli import FAILURE, OK, options
 
 @click.command("doctor")
 @click.argument("record", type=options.PATH, required=False)
+@options.device
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
-def command(record, as_json):
+def command(record, device, as_json):
     """Check versions, devices, kernels, the adjoint and the speed.
 
     With a RECORD (.npy of (5,1000,70)): do its sign, amplitude, first arrivals, reciprocity and
@@ -21,13 +22,14 @@ def command(record, as_json):
     from fwi_refine import doctor, io
     from fwi_refine.wave import Simulator
 
-    simulator = Simulator()
+    device = options.torch_device(device)
+    simulator = Simulator(device=device)
     physics = []
     if record:
         physics = doctor.check_physics(io.open_records(record).read(0), simulator)
     checks = [
         *doctor.installation(simulator),
-        doctor.adjoint_test(),
+        doctor.adjoint_test(device=device),
         *doctor.speed(simulator),
         *physics,
     ]

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, each in one place."""
 
 import functools
+import logging
 import re
 import tomllib
 from dataclasses import fields
@@ -10,6 +11,8 @@ import click
 
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # The names of routing.Family, listed here because importing that module takes seconds.
 FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
@@ -67,12 +70,42 @@ def _shard(ctx, parameter, text):
 def _device(ctx, parameter, text):
     if text in ("auto", "cpu"):
         return text
-    kind, _, number = text.partition(":")
-    if kind == "cuda" and (number.isdecimal() or ":" not in text):
-        raise click.BadParameter(
-            f"{text}: the GPU kernels are not built in this version; use cpu or auto"
-        )
-    raise click.BadParameter(f"{text!r}: expected auto, cpu, cuda or cuda:<number>")
+    if not re.fullmatch("cuda(:[0-9]{1,4})?", text):
+        raise click.BadParameter(f"{text!r}: expected auto, cpu, cuda or cuda:<number>")
+    from fwi_refine.wave import devices, gpu_problem
+
+    found, number = devices(), text.partition(":")[2]
+    if not found:
+        raise click.BadParameter(f"{text}: {gpu_problem()}; use cpu or auto")
+    if number and int(number) >= len(found):
+        raise click.BadParameter(f"{text}: there are {len(found)} GPUs, numbered from 0")
+    return text
+
+
+def gpus(device: str) -> list[str]:
+    """The GPUs that --device stands for, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
+    if device == "cpu":
+        return []
+    from fwi_refine.wave import devices, gpu_problem
+
+    found, number = devices(), device.partition(":")[2]
+    if not found and gpu_is_there():
+        log.warning("computing on the CPU, although there is a GPU: %s", gpu_problem())
+    return [found[int(number)]] if number else found
+
+
+def gpu_is_there() -> bool:
+    """Whether torch finds a GPU, usable or not."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def torch_device(device: str) -> str:
+    """What torch calls the device of --device; with several GPUs, the first of them."""
+    if device == "auto":
+        return "cuda" if gpus(device) else "cpu"
+    return device
 
 
 def together(kind, name, *options):
@@ -140,7 +173,7 @@ device = click.option(
     show_default=True,
     callback=_device,
     metavar="auto|cpu|cuda[:N]",
-    help="Where to compute.",
+    help="Where to compute; auto: on all GPUs, on the CPU where there is none.",
 )
 config = click.option(
     "--config",

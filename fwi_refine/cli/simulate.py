@@ -9,6 +9,7 @@ from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
+GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +61,21 @@ def command(velocity, out, precision, ids_file, limit, shard, device, overwrite,
     out.mkdir(parents=True, exist_ok=True)
 
     survey = replace(OPENFWI, n_steps=OPENFWI.file_rows)
-    failed = _simulate(source, samples, out, survey, precision)
+    failed = _simulate(source, samples, out, survey, precision, options.torch_device(device))
     log.info("%d records in %s", len(samples) - failed, out)
     return SAMPLES_FAILED if failed else OK
 
 
-def _simulate(source, samples, out, survey, precision) -> int:
+def _simulate(source, samples, out, survey, precision, device) -> int:
     """Writes the records; returns how many maps could not be used."""
     import torch
     from tqdm import tqdm
 
     from fwi_refine.wave import Simulator
 
-    simulator = Simulator(survey, dtype=getattr(torch, precision))
+    simulator = Simulator(survey, dtype=getattr(torch, precision), device=device)
     log.info("kernel: %s", simulator.kernel)
+    batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
     failed, waiting = 0, []
     with tqdm(total=len(samples), unit="record", disable=None) as bar:
         for k, name in samples:
@@ -83,7 +85,7 @@ def _simulate(source, samples, out, survey, precision) -> int:
                 failed += 1
                 log.error("%s failed: %s", name, error)
                 bar.update()
-            if len(waiting) == BATCH:
+            if len(waiting) == batch:
                 _write(simulator, waiting, out, bar)
                 waiting = []
         _write(simulator, waiting, out, bar)
@@ -115,5 +117,5 @@ def _write(simulator, waiting, out, bar):
     records = simulator.forward(torch.as_tensor(np.stack([v for _, v in waiting])))
     for (name, _), record in zip(waiting, records, strict=True):
         with atomic_path(out / f"{name}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, record.numpy().astype(np.float32))
+            np.save(file, record.cpu().numpy().astype(np.float32))
         bar.update()
