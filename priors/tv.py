@@ -81,7 +81,7 @@ class _TotalVariation:
         _, lengths, n = self._differences(v)
         weights = [1.0 / (length * n) for length in lengths]
         matrix = v.new_zeros(v.numel(), v.numel())
-        matrix.diagonal().copy_(
+        matrix.diagonal().add_(
             _at_ends(_at_ends(torch.zeros_like(v), weights, 0), weights, 1).flatten()
         )
         cells = torch.arange(v.numel(), device=v.device).reshape(v.shape)

@@ -44,10 +44,10 @@ def open_library(path):
 class Emulation:
     """A program as `BlockKernel` wants it, for one layout."""
 
-    name = "emulation"
-    device = torch.device("cpu")
+    name = "cuda emulation"
 
-    def __init__(self, layout: Layout, library=None):
+    def __init__(self, layout: Layout, library=None, device="cpu"):
+        self.device = torch.device(device)
         self._layout = layout
         self._library = library or _library()
         self.launches = []  # (kernel, tasks)

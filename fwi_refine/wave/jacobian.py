@@ -16,7 +16,7 @@ import torch
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.operator import Simulator
 from fwi_refine.wave.reciprocity import Assembly, make_plan
-from fwi_refine.wave.workers import one_thread_each
+from fwi_refine.wave.workers import workers
 
 KEPT_PER_PERIOD = 8.2  # wavefields kept per period of the wavelet: every 8th step at 15 Hz
 BATCH = 7  # points simulated at a time in float32; 60 MB each for the survey of OpenFWI
@@ -51,7 +51,7 @@ class Jacobian:
 
     def matvec(self, dv, dvmin=0.0):
         """J (dv, dvmin): change of the record for a change of the map (nz, nx) and of vmin."""
-        dvmin = torch.as_tensor(dvmin, dtype=torch.float64, device=dv.device).reshape(1)
+        dvmin = torch.as_tensor(dvmin, dtype=torch.float64).to(dv.device).reshape(1)
         change = torch.cat([dv.detach().flatten().to(dvmin), dvmin])
         return self.expand(self.matrix @ change.to(self.matrix))
 
@@ -67,7 +67,7 @@ class Jacobian:
         sums are in float64: in float32 the matrix would not be definite. A column of J that is
         zero has D = 1 and stays zero.
         """
-        with one_thread_each(_workers(self.matrix.device, threads)) as pool:
+        with workers(self.matrix.device, threads) as pool:
             parts = self.matrix.split(ROWS)
             if basis is not None:
                 parts = pool.map(basis.to(self.matrix).__rmatmul__, parts)
@@ -184,13 +184,8 @@ def _assemble(work, points, size, simulated, threads):
         return memory.fields[0]
 
     fields = wavefields(points[:first], threads)
-    with one_thread_each(_workers(fields.device, threads)) as pool:
+    with workers(fields.device, threads) as pool:
         pool.submit(work.take_sources, fields[: len(work.sources)]).result()
         rest = pool.map(lambda batch: work.add_receivers(batch, wavefields(batch)), batches)
         pool.submit(work.add_receivers, points[:first], fields).result()
         list(rest)
-
-
-def _workers(device, threads):
-    """Threads that share the linear algebra: of the CPU, as a GPU has its own."""
-    return (threads or torch.get_num_threads()) if device.type == "cpu" else 1

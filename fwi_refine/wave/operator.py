@@ -57,7 +57,7 @@ class Simulator:
         if imaging_step < 1:
             raise ValueError(f"imaging_step {imaging_step}: expected at least 1")
         self.device = torch.device(device or ("cuda" if kernel == "cuda" else "cpu"))
-        on_gpu = self.device.type == "cuda"
+        on_gpu = self.device.type != "cpu"
         if kernel != "auto" and on_gpu != (kernel == "cuda"):
             raise ValueError(f"kernel {kernel!r} does not run on the device {self.device}")
         if kernel == "auto" and not on_gpu:

@@ -172,7 +172,8 @@ class Assembly:
         n_map, n_all = self._scale.numel(), self._scale.numel() + band.shape[-1]
         product = self._take("product", *self._source_map.shape[:2], n_all)
         re, im = product[..., :n_map].chunk(2, dim=1)
-        shots = [self.sources.index(source) for source in self._survey.sources]
+        shots = torch.tensor([self.sources.index(source) for source in self._survey.sources])
+        shots = shots.to(fields.device)
         for point, own, extra in zip(points, spectra, band, strict=True):
             own_re, own_im = own.chunk(2)
             torch.mul(source_re, own_re, out=re).addcmul_(source_im, own_im, value=-1)

@@ -1,7 +1,7 @@
 """Threads that share the linear algebra so that its bits do not depend on how many they are."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -20,3 +20,23 @@ def one_thread_each(threads: int):
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted run does not wait for what is queued
         torch.set_num_threads(before)
+
+
+class _Here:
+    """As a pool, but in this thread: a GPU spreads the work itself."""
+
+    map = staticmethod(map)
+
+    @staticmethod
+    def submit(function, *arguments):
+        done = Future()
+        done.set_result(function(*arguments))
+        return done
+
+
+def workers(device: torch.device, threads: int | None):
+    """What shares the linear algebra on a device: threads of the CPU, by default as many as torch
+    uses, or nobody but the GPU."""
+    if device.type == "cpu":
+        return one_thread_each(threads or torch.get_num_threads())
+    return nullcontext(_Here())

@@ -1,0 +1,165 @@
+"""What follows a simulation stays on the simulator's device, and never mixes devices."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from emulation import NEEDS_COMPILER, Emulation
+from pretend import pretended
+from test_jacobian import SMALL, relative, smooth_change, textured
+
+from fwi_refine.known_cells import KnownCells, known_cells
+from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective import PriorTerm, SumOfSquares
+from fwi_refine.optimise import lbfgs, levenberg_marquardt
+from fwi_refine.parameters import Full, Modes, Regions, Rows
+from fwi_refine.posterior import standard_deviation
+from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
+from fwi_refine.stages import StageRunner
+from fwi_refine.wave import Simulator, jacobian, operator
+from fwi_refine.wave.blocks import Layout
+
+pytestmark = NEEDS_COMPILER
+PROCESS = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The pretended device, with the emulated kernels as what a GPU has."""
+    with pretended() as device:
+        program = Emulation(Layout(2, 4, 2, shared=True), device=device)
+        monkeypatch.setattr(operator.cuda, "program", lambda _: program)
+        yield device
+
+
+def test_the_device_refuses_what_a_gpu_would(device):
+    there, here = torch.ones(3, device=device), torch.ones(3)
+    with pytest.raises(RuntimeError, match="on the same device"):
+        there + here
+    with pytest.raises((RuntimeError, TypeError)):
+        there.numpy()
+    with pytest.raises(RuntimeError, match="adds in any order"):
+        there.index_add_(0, torch.zeros(3, device=device).long(), there)
+    assert (there + here.to(device)).cpu().tolist() == [2, 2, 2]
+
+
+def test_jacobian_and_normal_matrix(device):
+    v, dv = textured(SMALL), smooth_change(SMALL)
+    expected = jacobian(v, survey=SMALL, dtype=torch.float64)
+    found = jacobian(v, survey=SMALL, dtype=torch.float64, device=device)
+    assert found.matrix.device == device
+    assert relative(found.matvec(dv.to(device), 2.0).cpu(), expected.matvec(dv, 2.0)) <= 1e-11
+    u = expected.matvec(dv)
+    for one, other in zip(found.rmatvec(u.to(device)), expected.rmatvec(u), strict=True):
+        assert relative(one.cpu(), other) <= 1e-11
+    for one, other in zip(found.normal_matrix(), expected.normal_matrix(), strict=True):
+        assert one.device == device
+        assert relative(one.cpu(), other) <= 1e-11
+
+
+def test_a_jacobian_that_memory_is_too_small_for_is_made_in_parts(device, monkeypatch):
+    """The limit is on the points simulated at a time: all 5 are too many, and 2 are not."""
+    v = textured(SMALL)
+    expected = jacobian(v, survey=SMALL, device=device)
+    real, sizes = Simulator.wavefields, []
+
+    def limited(self, *args):
+        sizes.append(len(self.survey.sources))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("a limit of this test")
+        return real(self, *args)
+
+    monkeypatch.setattr(Simulator, "wavefields", limited)
+    found = jacobian(v, survey=SMALL, device=device)
+    assert sizes == [5, 2, 2, 1]
+    assert relative(found.matrix.cpu(), expected.matrix.cpu()) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("prior", "shape"),
+    [(PROCESS, SMALL.shape), (TotalVariation2D(), SMALL.shape), (TotalVariation1D(), (12,))],
+)
+def test_priors(device, prior, shape):
+    v = textured(SMALL) if len(shape) == 2 else textured(SMALL)[:, 0].clone()
+    value, gradient = prior.value_and_gradient(v)
+    found, found_gradient = prior.value_and_gradient(v.to(device))
+    assert float(found) == pytest.approx(float(value), rel=1e-10)
+    assert relative(found_gradient.cpu(), gradient) <= 1e-10
+    assert relative(prior.hessian(v.to(device)).cpu(), prior.hessian(v)) <= 1e-14
+
+
+def cases(v):
+    """(parameters, prior) of each kind, on the device of the map v."""
+    modes = (part.to(v.device) for part in PROCESS.modes(30.0))
+    yield Full(v.shape), TotalVariation2D()
+    yield Full(v.shape), PROCESS
+    yield Rows(v.shape), TotalVariation1D()
+    yield Modes(*modes), SumOfSquares()
+    yield Regions((v / 200).long()), TotalVariation2D()
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_levenberg_marquardt_and_the_expected_error(device, case):
+    """The same steps as on the CPU, from objectives, priors and factors on the device."""
+    truth = textured(SMALL)
+    record = Simulator(SMALL).forward(truth[None])[0].numpy()
+    results = []
+    for place in ("cpu", device):
+        v = (truth + 20 * smooth_change(SMALL)).to(place)
+        parameters, prior = list(cases(v))[case]
+        term = PriorTerm(prior, parameters)
+        simulator = Simulator(SMALL, device=place)
+        misfit = BandMisfit(simulator, parameters, record)
+        priors = term + VminTie(v.min())
+        if parameters.prior_acts_on_map:
+            priors = priors + KnownCells(known_cells(record, v, SMALL), parameters)
+        result = levenberg_marquardt(
+            misfit,
+            priors,
+            parameters.from_velocity(v),
+            weight=lambda misfit, prior: 0.01 * misfit / max(prior, 1.0),
+            max_iterations=1,
+            corrections=2,
+            retract=parameters.retract,
+        )
+        assert result.x.device.type == torch.device(place).type
+        hessian = prior_hessian = None
+        if misfit.last_hessian is not None:
+            hessian = misfit.last_hessian.clone()
+            prior_hessian = term.hessian(result.x) if prior.quadratic else None
+            hessian = standard_deviation(hessian, parameters, result.value, SMALL, prior_hessian)
+        v = parameters.velocity(result.x).cpu()
+        results.append((result.value, v, hessian.cpu()))
+    (value, v, deviation), (found, found_v, found_deviation) = results
+    assert found == pytest.approx(value, rel=0.05)  # after a step with a float32 Jacobian
+    assert relative(found_v - truth, v - truth) <= 0.05
+    assert relative(found_deviation, deviation) <= 1e-2
+
+
+def test_lbfgs_and_stages(device):
+    """The published method's objective, and what the stages of a sample ask of the simulator."""
+    truth = textured(SMALL)
+    simulator = Simulator(SMALL, device=device)
+    record = Simulator(SMALL).forward(truth[None])[0].numpy()
+    start = (truth + 20).to(device)
+    parameters = Full(SMALL.shape)
+    objective = DataMisfit(simulator, parameters, record) + 1e-8 * PriorTerm(
+        TotalVariation2D(), parameters
+    )
+    result = lbfgs(objective, parameters.from_velocity(start), max_iterations=2, scale=1e15)
+    assert result.value < objective(parameters.from_velocity(start))
+    runner = StageRunner(simulator, None, record, start, None, None)
+    assert runner.with_known_cells(start).device == device
+    assert runner.misfit(start, start.min()) > 0
+    assert runner.integers(start, start.min())[0].device == device
+
+
+def test_precision_and_cells_are_those_of_the_survey(device):
+    """Several samples, and a survey of its own, through the device."""
+    survey = dataclasses.replace(SMALL, n_steps=60)
+    v = torch.stack([textured(survey, seed) for seed in (1, 2)])
+    single = Simulator(survey, torch.float32, device=device).forward(v)
+    assert single.dtype == torch.float32
+    expected = Simulator(survey, torch.float32).forward(v)
+    assert np.linalg.norm(single.cpu() - expected) <= 2e-5 * np.linalg.norm(expected)
