@@ -29,14 +29,14 @@ def deepwave_forward(v, every=1):
     import deepwave
 
     shots, receivers = OPENFWI.sources, OPENFWI.receivers
-    wavelet = torch.tensor(OPENFWI.wavelet, dtype=v.dtype)
+    wavelet = torch.tensor(OPENFWI.wavelet).to(v)
     return deepwave.scalar(
         v,
         OPENFWI.spacing,
         OPENFWI.dt,
         source_amplitudes=wavelet.repeat(len(shots), 1, 1),
-        source_locations=torch.tensor(shots)[:, None, :],
-        receiver_locations=torch.tensor(receivers)[None].repeat(len(shots), 1, 1),
+        source_locations=torch.tensor(shots, device=v.device)[:, None, :],
+        receiver_locations=torch.tensor(receivers, device=v.device).repeat(len(shots), 1, 1),
         accuracy=4,
         pml_width=OPENFWI.absorbing_cells,
         pml_freq=OPENFWI.frequency,

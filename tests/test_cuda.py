@@ -4,7 +4,9 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +164,12 @@ def test_without_a_gpu():
         Simulator(device="cuda")
     with pytest.raises(RuntimeError, match="the CUDA kernels cannot be used: torch"):
         Simulator(kernel="cuda")
+
+
+@pytest.mark.skipif(gpu_problem() is None, reason="there is a GPU: the benchmark would run")
+def test_the_benchmark_says_that_it_measured_nothing():
+    script = Path(__file__).parents[1] / "scripts" / "benchmark_gpu.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nothing was measured: torch" in done.stderr
+    assert done.stdout == ""

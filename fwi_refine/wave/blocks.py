@@ -56,7 +56,7 @@ class Layout:
 
 
 class _Call(ctypes.Structure):
-    """`Call` of kernels/blocks.h."""
+    """`Call` of kernels/thread.h."""
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("rows", "cols", "margin", "map_rows", "map_cols")),

@@ -19,7 +19,7 @@ import torch
 from fwi_refine.wave.blocks import FIELDS, Layout
 
 KERNELS = Path(__file__).with_name("kernels")
-SOURCES = ("wave.cu", "blocks.h", "step.h")
+SOURCES = ("wave.cu", "blocks.h", "thread.h", "step.h")
 REALS = {torch.float32: "float", torch.float64: "double"}
 CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
 CLUSTERS_SINCE = (9, 0)  # compute capability
