@@ -202,11 +202,11 @@ class _Run(StageRunner):
         """What it adds to the record of v; mean square misfit of v without and with it."""
         self.evaluations += 2
         self.left -= 2
-        exact = self.simulator.forward(v[None], vmin[None])[0].double().cpu()
-        shift = released_record(v.cpu(), vmin, self.simulator.survey) - exact
-        residual = exact - torch.from_numpy(measured)[:, : exact.shape[1]]
+        exact = self.simulator.forward(v[None], vmin[None])[0].double()
+        shift = released_record(v, vmin, self.simulator.survey) - exact
+        residual = exact - torch.from_numpy(measured)[:, : exact.shape[1]].to(exact.device)
         shift_of_rows = np.zeros(measured.shape)
-        shift_of_rows[:, : exact.shape[1]] = shift.numpy()
+        shift_of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
         plain, fits = (float(r.square().mean()) for r in (residual, residual + shift))
         return shift_of_rows, plain, fits
 

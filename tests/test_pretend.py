@@ -17,7 +17,7 @@ from fwi_refine.parameters import Full, Modes, Regions, Rows
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
 from fwi_refine.stages import StageRunner
-from fwi_refine.wave import Simulator, jacobian, operator
+from fwi_refine.wave import Simulator, jacobian, operator, released_record
 from fwi_refine.wave.blocks import Layout
 
 pytestmark = NEEDS_COMPILER
@@ -163,3 +163,12 @@ def test_precision_and_cells_are_those_of_the_survey(device):
     assert single.dtype == torch.float32
     expected = Simulator(survey, torch.float32).forward(v)
     assert np.linalg.norm(single.cpu() - expected) <= 2e-5 * np.linalg.norm(expected)
+
+
+def test_a_record_as_the_released_ones(device):
+    v = textured(SMALL)
+    for arithmetic in (torch.float32, torch.float64):
+        expected = released_record(v, survey=SMALL, arithmetic=arithmetic)
+        found = released_record(v.to(device), survey=SMALL, arithmetic=arithmetic)
+        assert found.device == device
+        assert torch.equal(found.cpu(), expected)

@@ -82,6 +82,7 @@ def _device(ctx, parameter, text):
     return text
 
 
+@functools.cache
 def gpus(device: str) -> list[str]:
     """The GPUs that --device stands for, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
     if device == "cpu":

@@ -64,7 +64,7 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
             io.claim_output(history, outputs.overwrite)
 
     place = place.for_samples(len(inputs.pairs))
-    settings = recipe.settings(place.threads, kept.keep_deviation or bool(outputs.deviation))
+    settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation))
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     if kept.run_dir:
         job = RunJob(kept.run_dir, inputs, settings, kept.chunk_size, choice.shard)

@@ -40,7 +40,7 @@ class Recipe:
     time_budget: float | None  # s
     priors_file: Path | None
 
-    def settings(self, threads, keep_deviation):
+    def settings(self, place, keep_deviation):
         from fwi_refine.batch import Settings
 
         return Settings(
@@ -49,7 +49,8 @@ class Recipe:
             method=self.method,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
-            threads=threads,
+            threads=place.threads,
+            device="cuda" if place.gpus else "cpu",
             keep_deviation=keep_deviation,
         )
 
@@ -58,14 +59,20 @@ class Recipe:
 class Place:
     """Where the samples are refined."""
 
-    jobs: int  # 0: as many as there are cores
+    jobs: int | None  # None: one, or one for each GPU; 0: one for each core
     threads: int | None  # None: as there are cores for each job
     dask: str | None
     device: str
 
+    @property
+    def gpus(self) -> list[str]:
+        """As CUDA_VISIBLE_DEVICES names them. A job sees one; more jobs than GPUs share them."""
+        return options.gpus(self.device)
+
     def for_samples(self, count):
         """This place, with the numbers of jobs and threads that `count` samples get."""
-        jobs = min(self.jobs or _cores(), count)
+        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or _cores())
+        jobs = min(jobs, count)
         threads = self.threads or (1 if self.dask else max(1, _cores() // jobs))
         return replace(self, jobs=jobs, threads=threads)
 
@@ -81,10 +88,12 @@ class Place:
             with contextlib.closing(executors.Dask(self.dask)) as executor:
                 yield executor
         else:
-            yield executors.Processes(self.jobs, self.threads)
+            yield executors.Processes(self.jobs, self.threads, self.gpus)
 
     def __str__(self):
         where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
+        if self.gpus:
+            where += f" on {len(self.gpus)} GPUs"
         return f"{where}, {self.threads} threads each"
 
 
@@ -157,9 +166,8 @@ place = options.together(
     click.option(
         "--jobs",
         type=click.IntRange(min=0),
-        default=1,
-        show_default=True,
-        help="Samples at a time, each in a process of its own of up to 6 GB; 0: one for each core.",
+        help="Samples at a time, each in a process of its own of up to 6 GB; 0: one for each core. "
+        "Default: 1, or one for each GPU.",
     ),
     click.option(
         "--threads",

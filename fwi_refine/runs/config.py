@@ -16,7 +16,8 @@ FORMAT = 1
 FILE = "run.toml"
 
 _NOT_COMPARED = "path"  # of an input: it may stand elsewhere on another machine
-_NO_RESULT = ("threads",)  # settings that no result depends on
+# settings that no result depends on; whether it is a GPU the kind of kernel says
+_NO_RESULT = ("threads", "device")
 _TABLES = ("priors", "survey")  # settings that are tables of their own
 
 

@@ -22,7 +22,7 @@ def released_record(v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.flo
     """The record of one map v (nz, nx) m/s with float32 coefficients: (shots, n_steps, receivers).
 
     vmin: default the minimum of v. arithmetic: torch.float32 for a record like the released ones,
-    torch.float64 for the effect of the rounded coefficients alone.
+    torch.float64 for the effect of the rounded coefficients alone. On a GPU where v is on one.
     Raises ValueError for a v of another shape.
     """
     if tuple(v.shape) != survey.shape:
@@ -31,46 +31,55 @@ def released_record(v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.flo
     vmin = float(v.min() if vmin is None else vmin)
     padded = pad(v[None], survey)[0]
     alpha = (padded * survey.dt / survey.spacing) ** 2
-    kappa = vmin * damping(survey)
+    kappa = vmin * damping(survey).to(v.device)
 
     def rounded(x):
         return x.to(torch.float32).to(arithmetic)
 
     coefficients = [rounded(x) for x in (2 - kappa + 2 * C1 * alpha, 1 - kappa, alpha)]
     strength = rounded((padded * survey.dt) ** 2)
-    wavelet = rounded(torch.from_numpy(survey.wavelet))
-    receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long().T
+    wavelet = rounded(torch.from_numpy(survey.wavelet).to(v.device))
+    receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long().T.to(v.device)
 
-    def shot(source):
-        return _shot(coefficients, source, (strength[tuple(source)] * wavelet).tolist(), receivers)
-
+    sources = torch.from_numpy(survey.padded_index(survey.sources)).long().to(v.device)
+    pulses = strength[sources[:, 0], sources[:, 1], None] * wavelet
+    if v.device.type != "cpu":
+        return _shots(coefficients, sources, pulses, receivers)
     with one_thread_each(torch.get_num_threads()) as pool:
-        return torch.stack(list(pool.map(shot, survey.padded_index(survey.sources).tolist())))
+        parts = pool.map(
+            lambda k: _shots(coefficients, sources[k : k + 1], pulses[k : k + 1], receivers),
+            range(len(sources)),
+        )
+        return torch.cat(list(parts))
 
 
-def _shot(coefficients, source, wavelet, receivers):
-    """One shot's traces, (n_steps, receivers)."""
-    torch.set_flush_denormal(True)  # in this worker alone; they would cost most of the time
+def _shots(coefficients, sources, pulses, receivers):
+    """Traces of some shots, (shots, n_steps, receivers), from what each source injects, (shots,
+    n_steps)."""
     centre, decay, alpha = coefficients
-    row, column = source
-    receivers = receivers[0] * centre.shape[1] + receivers[1]
+    if centre.device.type == "cpu":  # in this worker alone; they would cost most of the time
+        torch.set_flush_denormal(True)
+    shots, columns = torch.arange(len(sources), device=centre.device), centre.shape[1]
+    receivers = receivers[0] * columns + receivers[1]
     near, far = torch.tensor([C2, C3], dtype=torch.float32).tolist()
-    p, old, following, sums, part = (torch.zeros_like(centre) for _ in range(5))
+    p, old, following, sums, part = (
+        torch.zeros(len(sources), *centre.shape).to(centre) for _ in range(5)
+    )
     traces = []
-    for w in wavelet:
+    for pulse in pulses.T:
         torch.mul(centre, p, out=following)
         following.addcmul_(decay, old, value=-1)
         sums.zero_()
         for distance, weight in ((1, near), (2, far)):
             part.zero_()
-            for dim in (0, 1):
+            for dim in (1, 2):
                 _add_neighbours(part, p, distance, dim)
             sums.add_(part, alpha=weight)
         following.addcmul_(alpha, sums)
-        following[row, column] += w
+        following[shots, sources[:, 0], sources[:, 1]] += pulse
         old, p, following = p, following, old
-        traces.append(p.flatten()[receivers])
-    return torch.stack(traces)
+        traces.append(p.flatten(1)[:, receivers])
+    return torch.stack(traces, dim=1)
 
 
 def _add_neighbours(sums, p, distance, dim):
