@@ -1,6 +1,7 @@
 """Blending: hill climbing finds weights, areas are taken where the record says so."""
 
 import csv
+import itertools
 import json
 
 import h5py
@@ -142,12 +143,14 @@ def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, mo
     monkeypatch.setattr(
         Simulator, "misfit", lambda self, v, d: spent.append(len(v)) or counted(self, v, d)
     )
-    gradient = Simulator.misfit_and_gradient
-    monkeypatch.setattr(
-        Simulator,
-        "misfit_and_gradient",
-        lambda self, v, d: spent.append(3 * len(v)) or gradient(self, v, d),
-    )
+    gradient, points = Simulator.misfit_and_gradient, []
+
+    def counted_gradient(self, v, d):
+        spent.append(3 * len(v))
+        points.append(v[0].numpy())
+        return gradient(self, v, d)
+
+    monkeypatch.setattr(Simulator, "misfit_and_gradient", counted_gradient)
     maps = [made.starts[2] + 40, made.starts[2]]
     found = mix(maps, made.records[2], simulator, max_simulations=budget)
     assert sum(spent) == found.simulations <= budget
@@ -158,6 +161,9 @@ def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, mo
     (again,) = misfits(simulator, [found.velocity], made.records[2])
     assert again == found.misfit
     assert found.velocity.dtype == np.float32
+    if budget == 20:  # a gradient for each map that was reached, and none twice
+        assert len(points) > 1
+        assert all((a != b).any() for a, b in itertools.combinations(points, 2))
     if budget == 2:
         np.testing.assert_array_equal(found.velocity, maps[found.start])
 
