@@ -163,7 +163,8 @@ def test_one_jacobian_does_what_hundreds_of_evaluations_do(layered, simulator, p
     assert refined.misfit_after < 0.1 * refined.misfit_before
 
 
-@pytest.mark.parametrize("family", ["FlatVel_A", pytest.param("FlatVel_B", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["FlatVel_A", "FlatVel_B"])
 def test_flat_layers_come_out_exactly(family, simulator, priors):
     sample = make_sample(family, seed=11)
     refined = refine(sample.start, sample, simulator, priors, method="auto")
