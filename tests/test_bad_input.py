@@ -218,7 +218,7 @@ WHOLE = {
         lambda made, folder: [
             made.starts_file, made.seismic, "--candidate", array(made, folder, made.starts[:2]),
         ],
-        ["found 2 maps, expected 3", "number 3"],
+        ["found 2 maps", "and 3 in", "expected as many", "number 3"],
     ),
     "priors that are none": (
         lambda made, folder: [made.starts_file, made.seismic, "--priors", ids(folder, "x")],
