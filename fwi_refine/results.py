@@ -80,6 +80,8 @@ class Results:
         self._rows.publish(report)
         if self._deviations:
             self._deviations.publish(_marked(self._deviation, mark))
+        if self._histories:
+            self._histories.publish(_marked(self._history, mark))
         return out, report
 
     def close(self):

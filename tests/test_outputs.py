@@ -7,6 +7,7 @@ import pytest
 
 from fwi_refine import io
 from fwi_refine.errors import InputError, OutputExistsError
+from fwi_refine.history import Step, read_history
 from fwi_refine.io.outputs import MapWriter
 from fwi_refine.report import Row
 from fwi_refine.results import Results
@@ -63,13 +64,13 @@ def test_outputs_are_not_overwritten_unasked(tmp_path):
 
 
 def test_what_is_finished_is_kept_beside_what_was_kept_before(tmp_path):
-    names = [tmp_path / name for name in ("o.npy", "o.csv", "d.npy")]
+    names = [tmp_path / name for name in ("o.npy", "o.csv", "d.npy", "h.csv")]
     for k in range(3):
-        results = Results(*names[:2], MAPS.shape, (70, 70), ["a", "b", "c"], False, names[2])
+        results = Results(*names[:2], MAPS.shape, (70, 70), ["a", "b", "c"], False, *names[2:])
         for place in range(3):
             results.start(place, MAPS[place])
         assert results.keep_partial() is None
-        results.add(1, MAPS[2], Row("b", status="refined"), MAPS[1] / 100)
+        results.add(1, MAPS[2], Row("b", status="refined"), MAPS[1] / 100, ((0, 1, 0.5),))
         mark = ".partial" if k == 0 else f".partial-{k + 1}"
         assert results.keep_partial() == (tmp_path / f"o{mark}.npy", tmp_path / f"o{mark}.csv")
         results.close()
@@ -77,4 +78,5 @@ def test_what_is_finished_is_kept_beside_what_was_kept_before(tmp_path):
         np.testing.assert_array_equal(kept[0], MAPS[[0, 2, 2]])
         np.testing.assert_array_equal(kept[1][1], MAPS[1] / 100)
         assert np.isnan(kept[1][[0, 2]]).all()
-    assert len(os.listdir(tmp_path)) == 9
+        assert read_history(tmp_path / f"h{mark}.csv") == {"b": [Step(0, 1, 0.5)]}
+    assert len(os.listdir(tmp_path)) == 12

@@ -9,8 +9,10 @@ import run_cases
 
 from fwi_refine import io
 from fwi_refine.errors import InputError
+from fwi_refine.executors import Serial
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.report import COLUMNS, Row, format_row
+from fwi_refine.runs import RunDirectory, Work, carry_out, describe
 from fwi_refine.survey import OPENFWI
 from fwi_refine.views import Files, OpenedRun
 
@@ -93,14 +95,17 @@ def test_expected_errors_and_survey_that_a_run_directory_keeps(folder, tmp_path)
     opened = OpenedRun(tmp_path / "run")
     assert opened.map("deviation", 2) is None
     assert opened.survey == OPENFWI
-    (path,) = run.parts_folder.iterdir()
-    part = run.read(path)
-    deviations = np.random.default_rng(3).uniform(size=(5, 70, 70)).astype("f4")
-    path.unlink()
-    run.add(0, replace(part, maps=part.maps | {"deviation": deviations}))
-    opened = OpenedRun(tmp_path / "run")
-    for k in range(5):
-        np.testing.assert_array_equal(opened.view(k, with_record=False).deviation, deviations[k])
+    case, settings = run_cases.open_case(folder), replace(run_cases.SETTINGS, keep_deviation=True)
+    kept = RunDirectory.prepare(tmp_path / "kept", describe(case, settings, chunk_size=2))
+    carry_out(kept, Work(case, settings, Serial(), (1, 1), run_cases.trivial))
+    opened = OpenedRun(tmp_path / "kept")
+    maps = run_cases.expected_maps(folder)
+    for k, row in enumerate(opened.rows):
+        deviation = opened.view(k, with_record=False).deviation
+        if row.status == "failed":
+            assert np.isnan(deviation).all()
+        else:
+            np.testing.assert_allclose(deviation, np.abs(maps[k] / 100), rtol=1e-6)
     table = tmp_path / "run" / "run.toml"
     table.write_text(table.read_text().replace("dt = 0.001", 'dt = "x"'))
     with pytest.raises(InputError, match="its survey cannot be used"):

@@ -10,6 +10,12 @@ from fwi_refine.errors import InputError
 SORTS = ("error", "misfit", "expected-error")  # keys of views.SORTED_BY, which imports torch
 EXTRAS = ("matplotlib", "jinja2")
 
+sort_option = click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    help="By what the worst samples are found. Default: the error, or without truth the misfit.",
+)
+
 
 def run_options(command):
     """RUN and what belongs to it; the command gets `given`, for `open_run`."""

@@ -12,11 +12,6 @@ log = logging.getLogger(__name__)
 sample_option = click.option(
     "--sample", "ids", multiple=True, metavar="ID", help="Only this sample. Repeatable."
 )
-sort_option = click.option(
-    "--sort",
-    type=click.Choice(opened.SORTS),
-    help="By what the worst samples are found. Default: the error, or without truth the misfit.",
-)
 
 
 def count_option(default):
@@ -61,7 +56,7 @@ def command():
 @command.command("panels")
 @opened.run_options
 @sample_option
-@sort_option
+@opened.sort_option
 @count_option(1)
 @click.option(
     "--shot", "shots", default="middle", show_default=True, metavar="N|middle|all|none",
@@ -92,7 +87,7 @@ def panels(given, ids, sort, count, shots, out, dpi, overwrite, config):
 @command.command("samples")
 @opened.run_options
 @sample_option
-@sort_option
+@opened.sort_option
 @count_option(5)
 @figure_options
 def samples(given, ids, sort, count, out, dpi, overwrite, config):
@@ -109,7 +104,7 @@ def samples(given, ids, sort, count, out, dpi, overwrite, config):
 @command.command("contact")
 @opened.run_options
 @sample_option
-@sort_option
+@opened.sort_option
 @count_option(100)
 @click.option(
     "--show", type=click.Choice(["refined", "start", "truth", "difference"]), default="refined",

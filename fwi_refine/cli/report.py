@@ -18,11 +18,7 @@ log = logging.getLogger(__name__)
     "--worst", type=click.IntRange(min=0), default=12, show_default=True,
     help="So many samples get a picture.",
 )  # fmt: skip
-@click.option(
-    "--sort",
-    type=click.Choice(opened.SORTS),
-    help="By what the worst samples are found. Default: the error, or without truth the misfit.",
-)
+@opened.sort_option
 @options.overwrite
 @options.config
 @options.logging_options
