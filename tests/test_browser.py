@@ -15,6 +15,7 @@ playwright = pytest.importorskip(
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 300_000  # ms; a machine may have other things to do
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def browser():
         path = installed or driver.chromium.executable_path
         if not os.path.exists(path):
             pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-        opened = driver.chromium.launch(executable_path=path)
+        opened = driver.chromium.launch(executable_path=path, timeout=PATIENCE)
         yield opened
         opened.close()
 
@@ -35,6 +36,7 @@ class Opened:
 
     def __init__(self, browser, path):
         self.page = browser.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.said, self.asked = [], []
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
