@@ -6,6 +6,7 @@ import os
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from fwi_refine.cli import logs
 from fwi_refine.cli.signals import SIGNALS, Interrupted
@@ -14,6 +15,7 @@ from fwi_refine.version import __version__
 
 OK, FAILURE, USAGE, SAMPLES_FAILED = 0, 1, 2, 3
 
+PROGRAM = "fwi-refine"
 DEFAULT = "refine"
 COMMANDS = (
     "refine",
@@ -31,15 +33,12 @@ COMMANDS = (
     "report",
     "fit-priors",
     "doctor",
+    "completion",
 )
 
 EPILOG = """\b
 Exit codes: 0 all refined; 1 failure; 2 usage or input; 3 finished, but samples failed (they are
 in the report, their start is passed through); 130 or 143 stopped by SIGINT or SIGTERM.
-
-\b
-Completion in bash: eval "$(_FWI_REFINE_COMPLETE=bash_source fwi-refine)"
-(zsh_source and fish_source likewise)
 """
 
 
@@ -59,6 +58,15 @@ class Commands(click.Group):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx, incomplete):
+        """What may stand first: a command, or what may follow `refine`, which need not be typed."""
+        refine = self.get_command(ctx, DEFAULT)
+        others = refine.shell_complete(click.Context(refine, parent=ctx), incomplete)
+        if not incomplete.startswith("-"):
+            others = [CompletionItem(incomplete, type="file")]
+        found = [*super().shell_complete(ctx, incomplete), *others]
+        return [*{(item.type, item.value): item for item in found}.values()]
+
     def _is_ours(self, ctx, first):
         if first in COMMANDS or first in ("-h", "--help", "--version"):
             return True
@@ -72,14 +80,23 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
 )
-@click.version_option(__version__, prog_name="fwi-refine")
+@click.version_option(__version__, prog_name=PROGRAM)
 def commands():
     """Refines predicted velocity maps by full-waveform inversion of their records.
 
     \b
-        fwi-refine predictions.npy seismic/ --out refined.npy
+    The main job:
+      fwi-refine predictions.npy seismic/ --out refined.npy
 
-    does the main job and is short for "fwi-refine refine ...": see "fwi-refine refine --help".
+    predictions.npy holds maps of the ground, (N, 70, 70) velocities in m/s, that a network
+    predicted; seismic/ the N seismic records that it saw, (5, 1000, 70) each. This is short for
+    "fwi-refine refine ...": see "fwi-refine refine --help" for other forms of both.
+
+    \b
+    What else a newcomer may want:
+      fwi-refine doctor                               is it well installed, and fast?
+      fwi-refine evaluate refined.npy truth.npy       how far from the truth?
+      fwi-refine report refined.npy --out run.html    all of a run on one page
     """
 
 
@@ -87,7 +104,7 @@ def run(args=None) -> int:
     """Runs the command line; returns the exit code."""
     SIGNALS.install()
     try:
-        return commands.main(args, prog_name="fwi-refine", standalone_mode=False) or OK
+        return commands.main(args, prog_name=PROGRAM, standalone_mode=False) or OK
     except click.ClickException as error:
         error.show()
         return error.exit_code

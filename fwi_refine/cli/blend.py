@@ -12,7 +12,7 @@ from fwi_refine.errors import InputError, SampleError
 log = logging.getLogger(__name__)
 
 
-@click.command("blend")
+@options.command("blend")
 @click.argument("preds", metavar="A B ...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--out",
@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 @click.option(
     "--samples",
     type=click.IntRange(min=1),
-    help="Find the weights of a family with so many of its samples, drawn at random.  [default: "
+    metavar="N",
+    help="Find the weights of a family with N of its samples, drawn at random.  [default: "
     "1000 with --truth, else 16]",
 )
 @click.option(
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
+    metavar="N",
     help="Steps of hill climbing; weights are fractions with denominators up to this.",
 )
 @click.option(
@@ -50,9 +52,17 @@ log = logging.getLogger(__name__)
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="Of --mix, for each sample.",
+    metavar="N",
+    help="Simulations that --mix may spend on each sample.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the samples drawn.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the random draw of samples.",
+)
 @options.ids
 @options.priors
 @options.overwrite
@@ -63,6 +73,11 @@ def command(
     max_simulations, seed, ids_file, priors_file, overwrite, config,
 ):  # fmt: skip
     """Blend several predictions A B ... of the same samples.
+
+    \b
+    Examples:
+      fwi-refine blend a.npy b.npy --median --out blended.npy
+      fwi-refine blend a.npy b.npy --records seismic/ --families auto --mix --out blended.npy
 
     Each family gets its own weights, found by hill climbing: against the truth, where there are
     labels, else against the records. The blend is never worse than the best of A, B, ... by that

@@ -14,7 +14,7 @@ from fwi_refine.errors import SampleError
 log = logging.getLogger(__name__)
 
 
-@click.command("classify")
+@options.command("classify")
 @options.predictions
 @options.records
 @click.option(
@@ -29,10 +29,15 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(predictions, records, truth, ids_file, limit, shard, priors_file, config):
-    """Say of each sample which family it is refined as, and why. CSV on stdout.
+    """Say as which family each sample is refined, and why.
 
-    PREDICTIONS and RECORDS as for refine. The confidence is 0 where a measured number stands on
-    its threshold and nears 1 far from it; it is no probability.
+    \b
+    Example:
+      fwi-refine classify predictions.npy seismic/ > families.csv
+
+    The table on stdout is CSV: id, family, confidence, evidence. It is what other commands take
+    as --families. PREDICTIONS and RECORDS have the forms that `refine` takes. The confidence is 0
+    where a measured number stands on its threshold and nears 1 far from it; it is no probability.
     """
     from fwi_refine import io
 

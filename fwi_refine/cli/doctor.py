@@ -8,13 +8,20 @@ import click
 from fwi_refine.cli import FAILURE, OK, options
 
 
-@click.command("doctor")
+@options.command("doctor")
 @click.argument("record", type=options.PATH, required=False)
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
 def command(record, device, as_json):
-    """Check versions, devices, kernels, the adjoint and the speed.
+    """Check the installation, and whether RECORD fits its physics.
+
+    \b
+    Examples:
+      fwi-refine doctor
+      fwi-refine doctor seismic/3d2953a3fb.npy
+
+    Prints versions, devices, which kernels compute, whether the adjoint is exact, and the speed.
 
     With a RECORD (.npy of (5,1000,70)): do its sign, amplitude, first arrivals, reciprocity and
     the velocities at its sources match the survey that is simulated? Exit code 1 if a check fails.

@@ -19,7 +19,7 @@ OVERALL = "all"
 log = logging.getLogger(__name__)
 
 
-@click.command("evaluate")
+@options.command("evaluate")
 @click.argument("pred", type=options.PATH)
 @click.argument("truth", type=options.PATH)
 @options.families
@@ -39,10 +39,18 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(pred, truth, families, records, by, as_json, ids_file, priors_file, config):
-    """Measure the error of the maps PRED against the maps TRUTH: a table on stdout.
+    """Measure the error of the maps PRED against the maps TRUTH.
 
     \b
-    Both have any form that predictions have. Over all samples and by family:
+    Examples:
+      fwi-refine evaluate refined.npy truth.npy
+      fwi-refine evaluate refined.npy truth.npy --families families.csv --by depth
+
+    Prints a table, CSV, on stdout. Both are in m/s, in any form that the predictions of `refine`
+    have.
+
+    \b
+    Over all samples and by family:
       mae, rmse    over all cells, m/s; OpenFWI's papers have them divided by 1500
       score        mae over the odd columns, m/s: what a leaderboard measures of a submission
       ssim         as OpenFWI has it

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from fwi_refine.cli import options
 
-@click.command("fit-priors")
+
+@options.command("fit-priors")
 @click.argument("train", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
@@ -29,11 +31,19 @@ import click
     default=500,
     show_default=True,
     type=click.IntRange(min=2),
+    metavar="N",
     help="Maps to use of each family, taken evenly over its files.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 def command(train, out, predictions, base, limit, overwrite):
     """Fit priors and routing thresholds to labelled maps.
+
+    \b
+    Examples:
+      fwi-refine fit-priors train --out priors.toml
+      fwi-refine refine predictions.npy seismic/ --out refined.npy --priors priors.toml
+
+    For data other than that of OpenFWI, whose numbers are built in.
 
     TRAIN is laid out as the released training data: a folder for each family (Style_A, Style_B,
     FlatVel_A, CurveFault_B, ...) with model*.npy or vel*.npy of shape (n, 70, 70) or

@@ -7,13 +7,20 @@ from fwi_refine.cli.outputs import output_options
 from fwi_refine.cli.run_directory import merge_runs
 
 
-@click.command("merge")
+@options.command("merge")
 @click.argument("run_dirs", metavar="RUN...", type=options.PATH, nargs=-1, required=True)
 @output_options(required=True)
 @options.config
 @options.logging_options
 def command(run_dirs, outputs, config):
-    """Put the parts of the finished run RUN together, as refine --out does.
+    """Put the parts of the finished run RUN together.
+
+    \b
+    Example:
+      fwi-refine merge run --out refined.npy
+
+    RUN is the directory that `refine` was given as --run-dir. Writes maps and report, as refine
+    --out does.
 
     Where machines without a common disk have worked on shards of one run, give all their
     directories. Exit code 1 if parts are missing or damaged; nothing is written then. --deviation

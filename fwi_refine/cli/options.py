@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 
 PATH = click.Path(path_type=Path)
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def _read_config(ctx, parameter, path):
@@ -68,7 +69,7 @@ def _shard(ctx, parameter, text):
 
 
 def _device(ctx, parameter, text):
-    if text in ("auto", "cpu"):
+    if text in DEVICES[:2] or ctx.resilient_parsing:  # a tab key must not wait for torch
         return text
     if not re.fullmatch("cuda(:[0-9]{1,4})?", text):
         raise click.BadParameter(f"{text!r}: expected auto, cpu, cuda or cuda:<number>")
@@ -109,10 +110,53 @@ def torch_device(device: str) -> str:
     return device
 
 
-def together(kind, name, *options):
+GENERAL = "General options"
+
+
+class Command(click.Command):
+    """A command whose help lists its options under headings, see `under`."""
+
+    def format_options(self, ctx, formatter):
+        headings = {}
+        for option in self.params:
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
+                headings.setdefault(getattr(option, "heading", "Options"), []).append(record)
+        general = headings.pop(GENERAL, [])  # last, wherever they were declared
+        headings[GENERAL] = [*general, self.get_help_option(ctx).get_help_record(ctx)]
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """Commands of a command, listed in the order in which they stand in the source."""
+
+    command_class = Command
+
+    def list_commands(self, ctx):
+        return [*self.commands]
+
+
+command = functools.partial(click.command, cls=Command)
+
+
+def under(heading, option):
+    """An option, with the heading that it stands under in the help."""
+
+    def decorate(command):
+        command = option(command)
+        command.__click_params__[-1].heading = heading
+        return command
+
+    return decorate
+
+
+def together(kind, name, heading, *options):
     """Options that belong together: a command gets them as one argument, `name`.
 
-    kind: the dataclass that it is, with a field for the value of each option.
+    kind: the dataclass that it is, with a field for the value of each option. heading: what they
+    stand under in the help.
     """
 
     def decorate(command):
@@ -122,7 +166,7 @@ def together(kind, name, *options):
             return command(*args, **{name: kind(**values)}, **kwargs)
 
         for option in reversed(options):
-            wrap = option(wrap)
+            wrap = under(heading, option)(wrap)
         return wrap
 
     return decorate
@@ -138,10 +182,10 @@ def logging_options(command):
 
     for option in (
         click.option("--log-file", type=PATH, help="Write the log to this file as well."),
-        click.option("-q", "--quiet", count=True, help="Errors only."),
-        click.option("-v", "--verbose", count=True, help="More detail."),
+        click.option("-q", "--quiet", count=True, help="Say errors only."),
+        click.option("-v", "--verbose", count=True, help="Say more."),
     ):
-        wrap = option(wrap)
+        wrap = under(GENERAL, option)(wrap)
     return wrap
 
 
@@ -180,13 +224,17 @@ device = click.option(
     default="auto",
     show_default=True,
     callback=_device,
+    shell_complete=lambda ctx, parameter, text: [d for d in DEVICES if d.startswith(text)],
     metavar="auto|cpu|cuda[:N]",
     help="Where to compute; auto: on all GPUs, on the CPU where there is none.",
 )
-config = click.option(
-    "--config",
-    type=PATH,
-    is_eager=True,
-    callback=_read_config,
-    help="TOML file of option defaults, such as: jobs = 4. Unknown keys are errors.",
+config = under(
+    GENERAL,
+    click.option(
+        "--config",
+        type=PATH,
+        is_eager=True,
+        callback=_read_config,
+        help="TOML file of defaults for these options, such as: jobs = 4. Unknown keys are errors.",
+    ),
 )

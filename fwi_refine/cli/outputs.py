@@ -46,17 +46,18 @@ def output_options(required):
     return options.together(
         Outputs,
         "outputs",
+        "Results",
         click.option(
             "--out",
             type=options.PATH,
             required=required,
-            help="Where to write the refined maps: .npy, float32, shape and order of the "
+            help="Where to write the refined maps: .npy, float32, m/s, shape and order of the "
             f"predictions.{without}",
         ),
         click.option(
             "--report",
             type=options.PATH,
-            help="CSV, a row a sample. Default: --out with .csv as suffix.",
+            help="Report to write: CSV, a row for each sample. Default: --out with .csv as suffix.",
         ),
         click.option(
             "--deviation",

@@ -16,7 +16,7 @@ sample_option = click.option(
 
 def count_option(default):
     return click.option(
-        "--count", type=click.IntRange(min=1), default=default, show_default=True,
+        "--count", type=click.IntRange(min=1), default=default, show_default=True, metavar="N",
         help="How many samples, the worst first.",
     )  # fmt: skip
 
@@ -28,7 +28,7 @@ def figure_options(command):
         options.config,
         options.overwrite,
         click.option(
-            "--dpi", type=click.IntRange(50, 1200), default=300, show_default=True,
+            "--dpi", type=click.IntRange(50, 1200), default=300, show_default=True, metavar="N",
             help="Dots per inch of a PNG.",
         ),
         click.option(
@@ -39,11 +39,14 @@ def figure_options(command):
     return command
 
 
-@click.group("plot")
+@click.group("plot", cls=options.Group)
 def command():
-    """Draw samples of a run, or the run as a whole. Needs the extra [plot].
+    """Draw samples of a run, or the run as a whole.
+
+    Needs the extra [plot]: pip install "fwi-refine[plot]".
 
     \b
+    Examples:
         fwi-refine plot panels refined.npy --start predictions.npy --records seismic \\
             --sample 3d2953a3fb --out sample.pdf
         fwi-refine plot contact run --out run.png
@@ -65,6 +68,10 @@ def command():
 @figure_options
 def panels(given, ids, sort, count, shots, out, dpi, overwrite, config):
     """Draw all that is known of a sample on one page.
+
+    \b
+    Example:
+      fwi-refine plot panels run --sample 3d2953a3fb --out sample.pdf
 
     Start, refined map and truth; their differences; real and expected error; the record as
     measured, as simulated, and the residual. Several samples are the pages of a PDF, or files
@@ -91,7 +98,15 @@ def panels(given, ids, sort, count, shots, out, dpi, overwrite, config):
 @count_option(5)
 @figure_options
 def samples(given, ids, sort, count, out, dpi, overwrite, config):
-    """Draw several samples, a row each: start, refined, truth, difference, expected error."""
+    """Draw several samples, a row each.
+
+    \b
+    Example:
+      fwi-refine plot samples run --sort misfit --count 5 --out samples.png
+
+    A row shows start, refined map, truth, their difference and the expected error, as far as they
+    are known.
+    """
     plots = load_plots(out)
     claim([out], overwrite)
     run = opened.open_run(given)
@@ -112,7 +127,12 @@ def samples(given, ids, sort, count, out, dpi, overwrite, config):
 )  # fmt: skip
 @figure_options
 def contact(given, ids, sort, count, show, out, dpi, overwrite, config):
-    """Draw many maps on one sheet, sorted by error or misfit, the worst first."""
+    """Draw many maps on one sheet, the worst first.
+
+    \b
+    Example:
+      fwi-refine plot contact run --sort misfit --out run.png
+    """
     plots = load_plots(out)
     claim([out], overwrite)
     run = opened.open_run(given)
@@ -135,7 +155,14 @@ def contact(given, ids, sort, count, show, out, dpi, overwrite, config):
 @sample_option
 @figure_options
 def convergence(history, ids, out, dpi, overwrite, config):
-    """Draw how the misfit fell with the evaluations. HISTORY: as refine --history writes it."""
+    """Draw how the misfit fell with the evaluations.
+
+    \b
+    Example:
+      fwi-refine plot convergence history.csv --out convergence.svg
+
+    HISTORY is the file that `refine --history` writes.
+    """
     plots = load_plots(out)
     claim([out], overwrite)
     from fwi_refine.history import read_history

@@ -19,18 +19,15 @@ ODD_COLUMNS = slice(1, None, 2)  # all that a submission holds
 log = logging.getLogger(__name__)
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order in which they are used."""
-
-    def list_commands(self, ctx):
-        return [*self.commands]
-
-
-@click.group("probe", cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("probe", cls=options.Group, context_settings={"help_option_names": ["-h", "--help"]})
 def command():
-    """Learn from a leaderboard how large a group of samples is there, and how good.
+    """Learn from a leaderboard how one family does there.
+
+    A leaderboard gives one number for all samples. From three submissions, this finds how many of
+    the scored samples are of a family, and how good the maps of that family are.
 
     \b
+    Example:
         fwi-refine classify maps.npy seismic/ > families.csv
         fwi-refine probe write maps.npy --families families.csv --family style-b --out probe
         ... hand in the three CSVs of the folder probe and note their scores ...
@@ -72,14 +69,19 @@ def command():
     "--like", type=options.PATH, help="Sample submission; its lines give the ids and their order."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the signs.")  # fmt: skip
+              help="Seed of the random signs.")  # fmt: skip
 @options.ids
 @options.overwrite
 @options.config
 @options.logging_options
 def write(pred, out, families, family, shifts, bounds, like, seed, ids_file, overwrite, config):
-    """Write the three submissions of the maps PRED, and what `solve` has to know.
+    """Write the three submissions of the maps PRED.
 
+    \b
+    Example:
+      fwi-refine probe write maps.npy --families families.csv --family style-b --out probe
+
+    The folder also gets what `solve` has to know, probe.json.
     Each value of the family is shifted up or down at random, so that a bias of the maps drops
     out of the result. A shift must be larger than every error of the family.
     """
@@ -169,8 +171,13 @@ def _shifts(asked, maps, chosen, bounds):
 @options.config
 @options.logging_options
 def solve(folder, scores, rounding, scored, as_json, config):
-    """Solve for the family's share and error, from the scores of the files that `write` made.
+    """Solve for the family's share and error, from the three scores.
 
+    \b
+    Example:
+      fwi-refine probe solve probe 7.6 291.3 9603.3
+
+    FOLDER is what `write` made, and the scores are those of its three files, in that order.
     Type the scores as they are published, with all their decimals: 7.60 says more than 7.6.
 
     \b

@@ -15,7 +15,7 @@ from fwi_refine.errors import InputError
 log = logging.getLogger(__name__)
 
 
-@click.command("refine")
+@options.command("refine")
 @options.predictions
 @options.records
 @output_options(required=False)
@@ -23,24 +23,41 @@ log = logging.getLogger(__name__)
 @refine_options.recipe
 @refine_options.place
 @refine_options.kept
-@click.option(
-    "--history",
-    type=options.PATH,
-    help="Also write how the misfit of each sample fell: CSV, which plot convergence draws. Not "
-    "with --run-dir.",
+@options.under(
+    "Results",
+    click.option(
+        "--history",
+        type=options.PATH,
+        help="Also write how the misfit of each sample fell: CSV, which plot convergence draws. "
+        "Not with --run-dir.",
+    ),
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how long; write nothing.")
+@options.under(
+    "Results",
+    click.option(
+        "--dry-run", is_flag=True, help="Say what would be done and how long; write nothing."
+    ),
+)
 @options.config
 @options.logging_options
 def command(predictions, records, outputs, choice, recipe, place, kept, history, dry_run, config):
-    """Refine the maps PREDICTIONS by inversion of RECORDS.
+    """Refine the velocity maps PREDICTIONS until they explain RECORDS.
 
     \b
-    PREDICTIONS  .npy (N,70,70) or (N,1,70,70); HDF5 with `velocity` and `ids`; a directory of
-                 <id>.npy; or a submission .csv
-    RECORDS      a directory of <id>.npy (5,1000,70); a directory of shards seis*.npy or data*.npy
-                 (n,5,1000,70), with the truth in vel*.npy or model*.npy beside them; one such
-                 array; or HDF5 with `records` and `ids`
+    Examples:
+      fwi-refine predictions.npy seismic/ --out refined.npy
+      fwi-refine predictions.npy seismic/ --out refined.npy --dry-run
+
+    Each sample is a predicted map and the seismic record that it was predicted from. Waves are
+    simulated through the map, and the map is changed until the simulated record matches the
+    measured one. Beside the maps stands a report, refined.csv, with a row for each sample.
+
+    \b
+    PREDICTIONS  maps in m/s, rows = depth: .npy (N,70,70) or (N,1,70,70); HDF5 with `velocity`
+                 and `ids`; a directory of <id>.npy; or a submission .csv
+    RECORDS      (shots, time steps, receivers): a directory of <id>.npy (5,1000,70); a directory
+                 of shards seis*.npy or data*.npy (n,5,1000,70), with the truth in vel*.npy or
+                 model*.npy beside them; one such array; or HDF5 with `records` and `ids`
 
     The n-th prediction belongs to the n-th record in sorted file order, unless the predictions
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit

@@ -116,12 +116,14 @@ def _cores() -> int:
 choice = options.together(
     Choice,
     "choice",
+    "Which samples",
     click.option(
         "--candidate",
         "candidates",
         type=options.PATH,
         multiple=True,
-        help="More predictions; each sample starts from the one that fits best. Repeatable.",
+        help="Other predictions of the same samples; each starts from the one whose simulated "
+        "record fits best. Repeatable.",
     ),
     options.ids,
     options.limit,
@@ -131,12 +133,14 @@ choice = options.together(
 recipe = options.together(
     Recipe,
     "recipe",
+    "What is done to each",
     click.option(
         "--method",
         type=click.Choice(["auto", "gauss-newton", "lbfgs"]),
         default="auto",
         show_default=True,
-        help="auto is gauss-newton; lbfgs is the published recipe.",
+        help="auto: gauss-newton, or lbfgs where there is no compiled kernel; lbfgs: the published "
+        "recipe of the benchmark's 2nd place.",
     ),
     click.option(
         "--family",
@@ -148,13 +152,15 @@ recipe = options.together(
     click.option(
         "--max-evaluations",
         type=click.IntRange(min=1),
-        help="Misfit evaluations allowed for each sample.",
+        metavar="N",
+        help="Misfit evaluations allowed for each sample. Default: as many as it takes.",
     ),
     click.option(
         "--time-budget",
         type=click.FloatRange(min=0, min_open=True),
         metavar="S",
-        help="Seconds allowed for each sample.",
+        help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
+        "takes.",
     ),
     options.priors,
 )
@@ -162,16 +168,19 @@ recipe = options.together(
 place = options.together(
     Place,
     "place",
+    "Where, and how many at a time",
     options.device,
     click.option(
         "--jobs",
         type=click.IntRange(min=0),
+        metavar="N",
         help="Samples at a time, each in a process of its own of up to 6 GB; 0: one for each core. "
         "Default: 1, or one for each GPU.",
     ),
     click.option(
         "--threads",
         type=click.IntRange(min=1),
+        metavar="N",
         help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
     ),
     click.option(
@@ -184,6 +193,7 @@ place = options.together(
 kept = options.together(
     Kept,
     "kept",
+    "Runs that can be stopped and continued",
     click.option(
         "--run-dir",
         type=options.PATH,
@@ -193,9 +203,10 @@ kept = options.together(
     click.option(
         "--chunk-size",
         type=click.IntRange(min=1),
+        metavar="N",
         default=8,
         show_default=True,
-        help="Samples of a part of --run-dir.",
+        help="So many samples make one file of --run-dir.",
     ),
     click.option(
         "--keep-deviation",

@@ -10,20 +10,27 @@ from fwi_refine.errors import InputError
 log = logging.getLogger(__name__)
 
 
-@click.command("report")
+@options.command("report")
 @opened.run_options
 @click.option("--out", type=options.PATH, required=True, help="Page to write: .html.")
 @click.option("--history", type=options.PATH, help="Show it too; as refine --history writes it.")
 @click.option(
-    "--worst", type=click.IntRange(min=0), default=12, show_default=True,
-    help="So many samples get a picture.",
+    "--worst", type=click.IntRange(min=0), default=12, show_default=True, metavar="N",
+    help="The N worst samples get a picture.",
 )  # fmt: skip
 @opened.sort_option
 @options.overwrite
 @options.config
 @options.logging_options
 def command(given, out, history, worst, sort, overwrite, config):
-    """Make a page of a run: one HTML file, which needs no network. Needs the extra [plot].
+    """Make a page of a run: one HTML file, which needs no network.
+
+    \b
+    Examples:
+      fwi-refine report run --out run.html
+      fwi-refine report refined.npy --start predictions.npy --records seismic --out run.html
+
+    Needs the extra [plot]: pip install "fwi-refine[plot]".
 
     A table by family, misfits before and after, failed samples and why, the worst samples with
     pictures, settings. RUN is a run directory, finished or not, or the maps that refine wrote with

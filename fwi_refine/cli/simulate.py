@@ -14,7 +14,7 @@ GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
 log = logging.getLogger(__name__)
 
 
-@click.command("simulate")
+@options.command("simulate")
 @click.argument("velocity", type=options.PATH)
 @click.option(
     "--out", type=options.PATH, required=True, help="Directory to write <id>.npy to; made if new."
@@ -34,10 +34,15 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(velocity, out, precision, ids_file, limit, shard, device, overwrite, config):
-    """Simulate the records of the maps VELOCITY, as the released data has them.
+    """Simulate the records of the velocity maps VELOCITY.
 
-    VELOCITY has any form that predictions have. Each record is a file <id>.npy, float32,
-    (5, 1000, 70). Maps without ids get their number, 000000 onwards.
+    \b
+    Example:
+      fwi-refine simulate maps.npy --out seismic
+
+    The records have the conventions of the released data: to train or test a network with.
+    VELOCITY is in m/s and has any form that the predictions of `refine` have. Each record is a
+    file <id>.npy, float32, (5, 1000, 70). Maps without ids get their number, 000000 onwards.
     """
     from fwi_refine import io
     from fwi_refine.cli.inputs import select

@@ -12,10 +12,10 @@ from fwi_refine.errors import SampleError
 log = logging.getLogger(__name__)
 
 
-@click.command("start")
+@options.command("start")
 @options.records
 @click.option(
-    "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32."
+    "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32, m/s."
 )
 @options.limit
 @options.shard
@@ -26,9 +26,15 @@ log = logging.getLogger(__name__)
 def command(records, out, limit, shard, priors_file, overwrite, config):
     """Make smooth maps to start from, from RECORDS alone.
 
-    They explain the low frequencies of the records and come in the sorted order of these, as
-    predictions or as a --candidate of `refine`. Layers are blurred in them, so the family has to
-    be told to `refine` with --family. A record that cannot be used leaves zeros.
+    \b
+    Examples:
+      fwi-refine start seismic/ --out starts.npy
+      fwi-refine starts.npy seismic/ --out refined.npy --family style-b
+
+    For records without a network's predictions. The maps explain the low frequencies of the
+    records; they come in the sorted order of these, to be used as predictions or as a
+    --candidate of `refine`. Layers are blurred in them, so the family has to be told to `refine`
+    with --family. A record that cannot be used leaves zeros.
     """
     import numpy as np
     from tqdm import tqdm

@@ -8,13 +8,18 @@ import click
 from fwi_refine.cli import OK, options
 
 
-@click.command("status")
+@options.command("status")
 @options.run_argument
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @options.logging_options
 def command(run_dir, as_json):
-    """Say how far the run RUN is, who works on it, and how long it will take.
+    """Say how far the run RUN is, and how long it will take.
 
+    \b
+    Example:
+      fwi-refine status run
+
+    RUN is the directory that `refine` was given as --run-dir. Says also who works on it.
     Takes a moment, also while the run goes on, and changes nothing. See verify for whether what
     it holds is sound.
     """

@@ -10,7 +10,7 @@ from fwi_refine.errors import InputError
 log = logging.getLogger(__name__)
 
 
-@click.command("submit")
+@options.command("submit")
 @click.argument("pred", type=options.PATH)
 @click.option("--out", type=options.PATH, required=True, help="CSV to write.")
 @click.option(
@@ -19,18 +19,23 @@ log = logging.getLogger(__name__)
 @click.option(
     "--decimals",
     type=click.IntRange(0, 6),
-    help="Round velocities, for a smaller file. Default: as exact as float32 is.",
+    metavar="N",
+    help="Round velocities to N decimals, for a smaller file. Default: as exact as float32 is.",
 )
 @options.ids
 @options.overwrite
 @options.config
 @options.logging_options
 def command(pred, out, like, decimals, ids_file, overwrite, config):
-    """Write the maps PRED as a submission: oid_ypos,x_1,x_3,...,x_69.
+    """Write the maps PRED as a submission to the competition.
 
-    The maps need ids: their own, or those of --ids (the report of refine will do). Nothing is
-    written if an id is missing or a map is not finite. The file is read back and compared with
-    the maps before it gets its name.
+    \b
+    Example:
+      fwi-refine submit refined.npy --ids refined.csv --like sample_submission.csv --out my.csv
+
+    The lines are oid_ypos,x_1,x_3,...,x_69, in m/s. The maps need ids: their own, or those of
+    --ids (the report of `refine` will do). Nothing is written if an id is missing or a map is not
+    finite. The file is read back and compared with the maps before it gets its name.
     """
     from tqdm import tqdm
 

@@ -9,14 +9,19 @@ from fwi_refine.cli import FAILURE, OK, options
 log = logging.getLogger(__name__)
 
 
-@click.command("verify")
+@options.command("verify")
 @options.run_argument
 @options.logging_options
 def command(run_dir):
-    """Read every byte of the parts of RUN; name those that are damaged on stdout, a line each.
+    """Check that every byte of the run RUN is as it was written.
 
-    Exit code 1 if there is one; refine removes it and refines its samples anew. Parts that are
-    not there yet are no damage. Changes nothing.
+    \b
+    Example:
+      fwi-refine verify run
+
+    RUN is the directory that `refine` was given as --run-dir. Parts of it that are damaged are
+    named on stdout, a line each. Exit code 1 if there is one; `refine` removes it and refines its
+    samples anew. Parts that are not there yet are no damage. Changes nothing.
     """
     from fwi_refine import runs
 
