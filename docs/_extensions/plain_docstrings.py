@@ -1,0 +1,63 @@
+"""Docstrings of this project as reStructuredText.
+
+They are plain text with three habits: backticks around code, formulas and tables indented, and
+paragraphs of `name: what it is` for arguments. All else is text, whatever signs are in it.
+"""
+
+import re
+from itertools import groupby
+
+CODE = re.compile(r"(``?)([^`]+)\1")
+ENTRY = re.compile(r"(\w[\w*]*(?:, \w[\w*]*)*): (.*)")
+
+
+def to_rest(lines: list[str]) -> list[str]:
+    """The lines of a docstring, without its own indentation."""
+    found, literal = [], False
+    for blank, group in groupby(lines, lambda line: not line.strip()):
+        if blank:
+            continue
+        paragraph = list(group)
+        if paragraph[0][0].isspace():
+            found += [] if literal else ["::", ""]
+            found += [f"    {line}" for line in paragraph]
+            literal = True
+        else:
+            found += entries(paragraph) if ENTRY.match(paragraph[0]) else [text(paragraph)]
+            literal = False
+        found.append("")
+    return found
+
+
+def entries(paragraph):
+    """A list of the names, where each line that is not indented may begin one."""
+    items = []
+    for line in paragraph:
+        match = None if line[0].isspace() else ENTRY.match(line)
+        if match:
+            items.append([f"**{escaped(match[1])}**: ", [match[2]]])
+        else:
+            items[-1][1].append(line)
+    return [f"* {name}{text(lines)}" for name, lines in items]
+
+
+def text(lines):
+    """One line of text, with nothing in it that reStructuredText would read as markup."""
+    whole, found, end = " ".join(line.strip() for line in lines), "", 0
+    for code in CODE.finditer(whole):
+        found += escaped(whole[end : code.start()]) + f"\\ ``{code[2]}``\\ "
+        end = code.end()
+    return found + escaped(whole[end:])
+
+
+def escaped(plain):
+    return re.sub(r"([\\*|_`<>])", r"\\\1", plain)
+
+
+def process(app, what, name, obj, options, lines):
+    lines[:] = to_rest(lines)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", process)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,40 @@
+"""How the documentation is built: `python -m sphinx -W -n docs build/docs`. Needs no network."""
+
+import sys
+from pathlib import Path
+
+from fwi_refine.version import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "fwi-refine"
+copyright = "the authors of fwi-refine"
+release = version = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+    "sphinx_click",
+    "formulas",  # the last two are in _extensions
+    "plain_docstrings",
+]
+exclude_patterns = ["_templates"]
+templates_path = ["_templates"]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+default_role = "code"  # single backticks, as in the docstrings and the help texts
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+# Types in signatures are links where they have a page here: others' pages would need the network.
+nitpick_ignore_regex = [("py:.*", ".*")]
+
+html_theme = "furo"
+html_title = "fwi-refine"
+html_math_renderer = "mathml"
+html_copy_source = False
