@@ -94,9 +94,9 @@ def commands():
 
     \b
     What else a newcomer may want:
-      fwi-refine doctor                               is it well installed, and fast?
-      fwi-refine evaluate refined.npy truth.npy       how far from the truth?
-      fwi-refine report refined.npy --out run.html    all of a run on one page
+      fwi-refine doctor                               # is it well installed, and fast?
+      fwi-refine evaluate refined.npy truth.npy       # how far from the truth?
+      fwi-refine report refined.npy --out run.html    # all of a run on one page
     """
 
 

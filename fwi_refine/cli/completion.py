@@ -42,8 +42,8 @@ def command(shell):
 
     \b
     Examples:
-      eval "$(fwi-refine completion bash)"                 in ~/.bashrc
-      eval "$(fwi-refine completion zsh)"                  in ~/.zshrc, after compinit
+      eval "$(fwi-refine completion bash)"    # in ~/.bashrc
+      eval "$(fwi-refine completion zsh)"     # in ~/.zshrc, after compinit
       fwi-refine completion fish > ~/.config/fish/completions/fwi-refine.fish
 
     Then commands, options, their choices and file names complete, also where `refine` was left

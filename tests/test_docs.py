@@ -1,0 +1,229 @@
+"""The documentation: it builds without a warning and without a network, and what it says is so."""
+
+import ast
+import contextlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import click
+import pytest
+from conftest import QUICK
+
+import fwi_refine.wave
+from fwi_refine.cli import COMMANDS, commands, run
+from fwi_refine.recipes import METHODS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [*PAGES, ROOT / "README.md", ROOT / "BENCHMARKS.md"]
+
+
+def blocks(path, language) -> list[str]:
+    """The fenced blocks of a page that are marked with a language."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+    return [text.replace("\\\n", " ") for text in found]
+
+
+# It builds
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """The folder of the built pages; every warning is an error."""
+    pytest.importorskip("sphinx", reason="Sphinx is not installed (extra [docs])")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
+    folder = tmp_path_factory.mktemp("docs")
+    generated = shutil.ignore_patterns("reference", "__pycache__")
+    shutil.copytree(ROOT / "docs", folder / "source", ignore=generated)
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "source", "html"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return folder / "html"
+
+
+def test_every_page_is_built(built):
+    for page in PAGES:
+        assert (built / f"{page.stem}.html").stat().st_size > 5000
+    assert "weight_at" in (built / "reference" / "fwi_refine.recipes.html").read_text()
+    listed = (built / "commands.html").read_text()
+    for name in COMMANDS:
+        assert f'id="fwi-refine-{name}"' in listed
+    assert 'id="cmdoption-fwi-refine-refine-time-budget"' in listed
+
+
+def test_formulas_are_shown_without_a_script(built):
+    page = (built / "method.html").read_text()
+    display = (ROOT / "docs" / "method.md").read_text().count("$$") // 2
+    assert display > 10
+    assert page.count('display="block"') == display
+    assert page.count("<math") > 2 * display
+    assert "$" not in re.sub(r"<[^>]*>|&#36;", "", page.partition("<article")[2])
+
+
+def test_no_page_asks_for_anything_from_elsewhere(built):
+    loaded = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]*)")
+    for path in built.rglob("*.html"):
+        assert loaded.findall(path.read_text()) == []
+    for path in built.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", path.read_text()) == []
+
+
+# Its commands exist
+
+
+def command_lines(text) -> list[str]:
+    """The lines of a text that call the program, as they would be typed."""
+    found = []
+    for line in text.replace("\\\n", " ").splitlines():
+        for part in re.split(r"&&|\$\(|\)\"", line):
+            if re.match(r"\s*(exec )?fwi-refine( |$)", part):
+                found.append(part.strip().removeprefix("exec "))
+    return found
+
+
+def written(path) -> list[str]:
+    """The calls that a page or README.md shows, in blocks and within lines."""
+    text = path.read_text()
+    inline = re.findall(r"(?<!`)`(fwi-refine[^`]*)`(?!`)", text)
+    return command_lines(text) + [" ".join(call.split()) for call in inline]
+
+
+def arguments_of(line) -> list[str]:
+    """What the shell would give to the program, one number for each variable."""
+    words = shlex.split(re.sub(r"\$\w+", "1", line), comments=True)[1:]
+    return words[: words.index(">")] if ">" in words else words
+
+
+def helps(command, *names):
+    """(name, help) of each command that does something itself."""
+    with click.Context(command) as ctx:
+        if not isinstance(command, click.Group):
+            yield " ".join(names), command.help
+            return
+        for name in command.list_commands(ctx):
+            yield from helps(command.get_command(ctx, name), *names, name)
+
+
+HELPS = dict(helps(commands))
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Reads a command line as the program does, but for files that exist, GPUs, and the work."""
+    monkeypatch.setattr(click.Command, "invoke", lambda self, ctx: None)
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, *_: Path(value))
+    monkeypatch.setattr(fwi_refine.wave, "devices", lambda: ["0", "1"])
+
+    def parsed(line):
+        if line.count(" ") <= 1:  # only names a command
+            assert line.partition(" ")[2] in ("", *COMMANDS, "COMMAND --help"), line
+        elif " COMMAND " not in line:
+            commands.main(arguments_of(line), prog_name="fwi-refine", standalone_mode=False)
+
+    return parsed
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_command_lines_that_are_written_can_be_typed(path, parse, capsys):
+    for line in written(path):
+        parse(line)
+
+
+@pytest.mark.parametrize("name", HELPS)
+def test_every_help_has_a_purpose_and_an_example(name, parse):
+    purpose = HELPS[name].partition("\n\n")[0]
+    assert "\n" not in purpose
+    assert len(purpose) < 66, "the list of commands would cut it"
+    lines = command_lines(HELPS[name])
+    assert any(line.startswith(f"fwi-refine {name}") for line in lines) or name == "refine"
+    assert lines, f"show in the help of {name} how it is called"
+    for line in lines:
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fwi-refine p.npy s --out r.npy --no-such-option",
+        "fwi-refine p.npy s --out r.npy --method newton",
+        "fwi-refine evaluate p.npy",
+        "fwi-refine refnie p.npy s",
+    ],
+)
+def test_a_line_that_cannot_be_typed_is_noticed(line, parse):
+    with pytest.raises(click.UsageError):
+        parse(line)
+
+
+def test_lines_are_found():
+    assert len(written(ROOT / "README.md")) > 25
+    assert len(written(ROOT / "docs" / "tutorial.md")) > 20
+    assert arguments_of('fwi-refine a.npy "b c" --shard "$I/9" > x.csv') == [
+        "a.npy", "b c", "--shard", "1/9",
+    ]  # fmt: skip
+
+
+# What it shows runs
+
+
+@pytest.fixture
+def beside_the_samples(tmp_path, monkeypatch):
+    """A folder of one's own, with data_samples in it."""
+    (tmp_path / "data_samples").symlink_to(ROOT / "data_samples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_tutorial_runs(beside_the_samples, capsys):
+    """Its commands in their order, each refinement with few evaluations."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
+    for line in command_lines("\n".join(blocks(ROOT / "docs" / "tutorial.md", "bash"))):
+        words = arguments_of(line)
+        quick = [] if words[0] in COMMANDS else [*map(str, QUICK)]
+        with contextlib.ExitStack() as stack:
+            if ">" in line:
+                file = stack.enter_context(open(shlex.split(line)[-1], "w"))
+                stack.enter_context(contextlib.redirect_stdout(file))
+            assert run([*words, *quick]) == 0, line
+    assert "style-b,share," in capsys.readouterr().out
+    made = {path.name for path in beside_the_samples.iterdir()}
+    assert {"refined.csv", "run.html", "sample.png", "both.npy", "submission.csv"} <= made
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if blocks(p, "python")], ids=lambda path: path.name
+)
+def test_the_python_of_a_page_runs(path, beside_the_samples):
+    with patch.dict(METHODS):  # recipes.md adds one
+        exec(compile("\n".join(blocks(path, "python")), str(path), "exec"), {})
+
+
+# The messages that it quotes are those of the program
+
+
+def messages() -> list[str]:
+    """All texts in the sources, with … for what is filled in."""
+    found = []
+    for path in [*(ROOT / "fwi_refine").rglob("*.py"), *(ROOT / "priors").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                found.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[.\d]*[sdfg]", "…", node.value))
+    return found
+
+
+def test_quoted_messages_are_those_of_the_program():
+    known = messages()
+    quoted = blocks(ROOT / "docs" / "troubleshooting.md", "text")
+    assert len(quoted) > 30
+    for message in quoted:
+        words = message.strip().strip("… ")
+        assert len(words) > 10
+        assert any(words in text for text in known), message
