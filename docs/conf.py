@@ -28,6 +28,7 @@ myst_heading_anchors = 3
 default_role = "code"  # single backticks, as in the docstrings and the help texts
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80

@@ -171,6 +171,9 @@ def test_lines_are_found():
 # What it shows runs
 
 
+CUT_SHORT = {"blend": ("--rounds", "2", "--max-simulations", "4")}
+
+
 @pytest.fixture
 def beside_the_samples(tmp_path, monkeypatch):
     """A folder of one's own, with data_samples in it."""
@@ -180,11 +183,11 @@ def beside_the_samples(tmp_path, monkeypatch):
 
 
 def test_the_tutorial_runs(beside_the_samples, capsys):
-    """Its commands in their order, each refinement with few evaluations."""
+    """Its commands in their order, those that take long with fewer evaluations."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
     for line in command_lines("\n".join(blocks(ROOT / "docs" / "tutorial.md", "bash"))):
         words = arguments_of(line)
-        quick = [] if words[0] in COMMANDS else [*map(str, QUICK)]
+        quick = CUT_SHORT.get(words[0], ()) if words[0] in COMMANDS else map(str, QUICK)
         with contextlib.ExitStack() as stack:
             if ">" in line:
                 file = stack.enter_context(open(shlex.split(line)[-1], "w"))
