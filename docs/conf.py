@@ -18,13 +18,14 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_click",
     "formulas",  # the last two are in _extensions
-    "plain_docstrings",
+    "plain_texts",
 ]
 exclude_patterns = ["_templates"]
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+smartquotes = False  # they would make a dash of --out
 default_role = "code"  # single backticks, as in the docstrings and the help texts
 
 autodoc_member_order = "bysource"

@@ -19,7 +19,8 @@ from fwi_refine.cli import COMMANDS, commands, run
 from fwi_refine.recipes import METHODS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "BENCHMARKS.md"]
 
 
@@ -39,7 +40,7 @@ def built(tmp_path_factory) -> Path:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
     folder = tmp_path_factory.mktemp("docs")
     generated = shutil.ignore_patterns("reference", "__pycache__")
-    shutil.copytree(ROOT / "docs", folder / "source", ignore=generated)
+    shutil.copytree(DOCS, folder / "source", ignore=generated)
     command = [sys.executable, "-m", "sphinx", "-W", "-n", "-q", "source", "html"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -54,11 +55,14 @@ def test_every_page_is_built(built):
     for name in COMMANDS:
         assert f'id="fwi-refine-{name}"' in listed
     assert 'id="cmdoption-fwi-refine-refine-time-budget"' in listed
+    assert "fwi-refine submit refined.npy --ids refined.csv" in re.sub("<[^>]*>", "", listed)
 
 
 def test_formulas_are_shown_without_a_script(built):
-    page = (built / "method.html").read_text()
-    display = (ROOT / "docs" / "method.md").read_text().count("$$") // 2
+    page, source = ((f / n).read_text() for f, n in ((built, "method.html"), (DOCS, "method.md")))
+    # without braces, docutils takes \frac12 to be twelve over whatever comes next
+    assert re.findall(r"frac(?!\{)|frac\{[^{}]*\}(?!\{)", source) == []
+    display = source.count("$$") // 2
     assert display > 10
     assert page.count('display="block"') == display
     assert page.count("<math") > 2 * display
@@ -162,7 +166,7 @@ def test_a_line_that_cannot_be_typed_is_noticed(line, parse):
 
 def test_lines_are_found():
     assert len(written(ROOT / "README.md")) > 25
-    assert len(written(ROOT / "docs" / "tutorial.md")) > 20
+    assert len(written(DOCS / "tutorial.md")) > 20
     assert arguments_of('fwi-refine a.npy "b c" --shard "$I/9" > x.csv') == [
         "a.npy", "b c", "--shard", "1/9",
     ]  # fmt: skip
@@ -185,7 +189,7 @@ def beside_the_samples(tmp_path, monkeypatch):
 def test_the_tutorial_runs(beside_the_samples, capsys):
     """Its commands in their order, those that take long with fewer evaluations."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
-    for line in command_lines("\n".join(blocks(ROOT / "docs" / "tutorial.md", "bash"))):
+    for line in command_lines("\n".join(blocks(DOCS / "tutorial.md", "bash"))):
         words = arguments_of(line)
         quick = CUT_SHORT.get(words[0], ()) if words[0] in COMMANDS else map(str, QUICK)
         with contextlib.ExitStack() as stack:
@@ -224,7 +228,7 @@ def messages() -> list[str]:
 
 def test_quoted_messages_are_those_of_the_program():
     known = messages()
-    quoted = blocks(ROOT / "docs" / "troubleshooting.md", "text")
+    quoted = blocks(DOCS / "troubleshooting.md", "text")
     assert len(quoted) > 30
     for message in quoted:
         words = message.strip().strip("… ")

@@ -1,7 +1,8 @@
-"""Docstrings of this project as reStructuredText.
+"""Docstrings and help texts of this project as reStructuredText.
 
-They are plain text with three habits: backticks around code, formulas and tables indented, and
+Docstrings are plain text with three habits: backticks around code, formulas and tables indented, and
 paragraphs of `name: what it is` for arguments. All else is text, whatever signs are in it.
+Help texts have examples and tables after a \\b, which sphinx-click makes lines that begin with |.
 """
 
 import re
@@ -54,10 +55,24 @@ def escaped(plain):
     return re.sub(r"([\\*|_`<>])", r"\\\1", plain)
 
 
-def process(app, what, name, obj, options, lines):
+def examples(lines: list[str]) -> list[str]:
+    """The lines of a help text, with examples and tables as they were typed."""
+    found = []
+    for typed, group in groupby(lines, lambda line: line.startswith("| ")):
+        found += ["::", "", *(f"    {line[2:]}" for line in group), ""] if typed else group
+    return found
+
+
+def process_docstring(app, what, name, obj, options, lines):
     lines[:] = to_rest(lines)
 
 
+def process_help(app, ctx, lines):
+    lines[:] = examples(lines)
+
+
 def setup(app):
-    app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-docstring", process_docstring)
+    app.connect("sphinx-click-process-description", process_help)
+    app.connect("sphinx-click-process-epilog", process_help)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
