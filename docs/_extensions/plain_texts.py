@@ -1,7 +1,7 @@
 """Docstrings and help texts of this project as reStructuredText.
 
-Docstrings are plain text with three habits: backticks around code, formulas and tables indented, and
-paragraphs of `name: what it is` for arguments. All else is text, whatever signs are in it.
+Docstrings are plain text with three habits: backticks around code, formulas and tables indented,
+and paragraphs of `name: what it is` for arguments. All else is text, whatever signs are in it.
 Help texts have examples and tables after a \\b, which sphinx-click makes lines that begin with |.
 """
 
@@ -59,7 +59,10 @@ def examples(lines: list[str]) -> list[str]:
     """The lines of a help text, with examples and tables as they were typed."""
     found = []
     for typed, group in groupby(lines, lambda line: line.startswith("| ")):
-        found += ["::", "", *(f"    {line[2:]}" for line in group), ""] if typed else group
+        if typed:
+            found += ["::", "", *(f"    {line[2:]}" for line in group), ""]
+        else:
+            found += group
     return found
 
 
