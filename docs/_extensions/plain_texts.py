@@ -1,7 +1,8 @@
 """Docstrings and help texts of this project as reStructuredText.
 
-Docstrings are plain text with three habits: backticks around code, formulas and tables indented,
-and paragraphs of `name: what it is` for arguments. All else is text, whatever signs are in it.
+Docstrings are plain text with some habits: backticks around code, formulas and tables indented,
+paragraphs of `name: what it is` for arguments, also under a heading that is underlined, and
+sessions of Python. All else is text, whatever signs are in it.
 Help texts have examples and tables after a \\b, which sphinx-click makes lines that begin with |.
 """
 
@@ -14,19 +15,23 @@ ENTRY = re.compile(r"(\w[\w*]*(?:, \w[\w*]*)*): (.*)")
 
 def to_rest(lines: list[str]) -> list[str]:
     """The lines of a docstring, without its own indentation."""
-    found, literal = [], False
+    found, was_literal = [], False
     for blank, group in groupby(lines, lambda line: not line.strip()):
         if blank:
             continue
         paragraph = list(group)
-        if paragraph[0][0].isspace():
-            found += [] if literal else ["::", ""]
+        if literal := paragraph[0][0].isspace():
+            found += [] if was_literal else ["::", ""]
             found += [f"    {line}" for line in paragraph]
-            literal = True
+        elif paragraph[0].startswith(">>> "):
+            found += paragraph
         else:
+            if len(paragraph) > 2 and set(paragraph[1]) == {"-"}:
+                found += [f"**{paragraph[0]}**", ""]
+                paragraph = paragraph[2:]
             found += entries(paragraph) if ENTRY.match(paragraph[0]) else [text(paragraph)]
-            literal = False
         found.append("")
+        was_literal = literal
     return found
 
 
