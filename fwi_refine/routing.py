@@ -14,7 +14,7 @@ All numbers are measured for every sample, also those that were not needed, so t
 shows how far the sample was from each family.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -51,6 +51,7 @@ OPENFWI_FAMILIES = {
 
 
 MAP_NUMBERS = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
+NUMBERS = ("symmetry_rms", *MAP_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,22 @@ def classify(prediction, record, priors: Priors, survey: Survey = OPENFWI) -> Cl
     rows up to `survey.n_steps` are used. Raises SampleError for arrays of another shape or type
     and for values that are not finite, ValueError for priors fitted on another grid.
     """
+    measured = measure_sample(prediction, record, priors, survey)
+    return decide(measured, priors.routing, cells=survey.shape[0] * survey.shape[1])
+
+
+def measure_sample(
+    prediction, record, priors: Priors, survey: Survey = OPENFWI
+) -> dict[str, float]:
+    """The four numbers that decide, by the keys `NUMBERS`. Arrays and errors as for `classify`."""
     prediction = check_prediction(prediction, survey=survey)
     record = check_record(record, survey=survey)[:, : survey.n_steps]
-    routing = priors.routing
-    symmetry = symmetry_rms(record)
-    measured = {"symmetry_rms": symmetry, **measure_map(prediction, priors)}
-    energy, same, two = (measured[key] for key in MAP_NUMBERS)
-    cells = prediction.size
+    return {"symmetry_rms": symmetry_rms(record), **measure_map(prediction, priors)}
 
+
+def decide(measured: dict[str, float], routing: Routing, cells: int) -> Classification:
+    """Family of a sample from its measured numbers; cells: how many its map has."""
+    symmetry, energy, same, two = (measured[key] for key in NUMBERS)
     # (family, holds, number and threshold as positive quantities, what to say)
     tests = (
         (
@@ -153,15 +162,22 @@ def measure_map(prediction: np.ndarray, priors: Priors) -> dict[str, float]:
 def fit_routing(predictions: dict[Family, np.ndarray], priors: Priors) -> tuple[Routing, dict]:
     """Thresholds refitted to predictions whose family is known.
 
-    predictions: family -> (n, nz, nx) m/s. Each threshold is fitted on the samples that reach
-    its test, if both sides are present, and kept otherwise; that of the symmetry is a property
-    of the records and is always kept. Returns the thresholds, and for each one that was fitted
-    the number of samples on its wrong side.
+    predictions: family -> (n, nz, nx) m/s. See `fit_thresholds`.
     """
     measured = {
         family: [measure_map(prediction, priors) for prediction in maps]
         for family, maps in predictions.items()
     }
+    return fit_thresholds(measured, priors.routing)
+
+
+def fit_thresholds(measured: dict[Family, list], routing: Routing) -> tuple[Routing, dict]:
+    """Thresholds refitted to measured numbers: family -> those of its maps (see `measure_map`).
+
+    Each threshold is fitted on the samples that reach its test, if both sides are present, and
+    kept otherwise; that of the symmetry is a property of the records and is always kept. Returns
+    the thresholds, and for each one that was fitted the number of samples on its wrong side.
+    """
 
     def numbers(key, *families):
         return np.array([m[key] for family in families for m in measured.get(family, [])])
@@ -178,8 +194,7 @@ def fit_routing(predictions: dict[Family, np.ndarray], priors: Priors) -> tuple[
         below, above = numbers(key, *low), numbers(key, *high)
         if below.size and above.size:
             fitted[key], wrong[key] = separate(below, above)
-    kept = {name: getattr(priors.routing, name) for name in Routing.__dataclass_fields__}
-    return Routing(**(kept | fitted)), wrong
+    return replace(routing, **fitted), wrong
 
 
 def separate(below: np.ndarray, above: np.ndarray) -> tuple[float, int]:

@@ -32,6 +32,8 @@ LAYERS = (
         "executors",
     },
     {"batch", "results", "mixing"},
+    {"arrays"},
+    {"api", "estimator", "nn"},
     {"runs"},
     {"views"},
     {"plots"},
