@@ -39,7 +39,7 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     ----------
     priors: what is kept where y lacks a family; default those for OpenFWI. The symmetry of the
         record of a flat map is a matter of its rounding, and its threshold is always kept.
-    survey: what the maps and records are of.
+    survey: what the maps and records are of; default OpenFWI's.
     fit_processes: also fit the Gaussian processes of Style A and B to the maps of these families,
         of each at least two. Not for maps that a network predicted, if `priors_` is to be used in
         refining: its process is that of the true maps.
@@ -70,7 +70,10 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self, priors: Priors | None = None, survey: Survey = OPENFWI, fit_processes: bool = False
+        self,
+        priors: Priors | None = None,
+        survey: Survey | None = None,
+        fit_processes: bool = False,
     ):
         self.priors = priors
         self.survey = survey
@@ -86,7 +89,7 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         groups: dict[Family, list[np.ndarray]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
-                to_numpy(v), survey=self.survey, where=f"prediction of sample {k}"
+                to_numpy(v), survey=self._survey, where=f"prediction of sample {k}"
             )
             groups.setdefault(_family(name), []).append(checked)
         priors = self.priors or load_priors()
@@ -111,7 +114,7 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         rows = np.empty((len(X), len(NUMBERS)))
         for k, (v, record) in enumerate(X):
             try:
-                found = measure_sample(to_numpy(v), to_numpy(record), self.priors_, self.survey)
+                found = measure_sample(to_numpy(v), to_numpy(record), self.priors_, self._survey)
             except SampleError as error:
                 raise SampleError(f"sample {k}: {error}") from error
             rows[k] = [found[name] for name in NUMBERS]
@@ -119,7 +122,7 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     def explain(self, X) -> list[Classification]:
         """Family of each sample with confidence, evidence and reason, as `classify` gives them."""
-        cells = self.survey.shape[0] * self.survey.shape[1]
+        cells = self._survey.shape[0] * self._survey.shape[1]
         return [
             decide(dict(zip(NUMBERS, row, strict=True)), self.priors_.routing, cells)
             for row in self.transform(X).tolist()
@@ -132,6 +135,10 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
         """Names of the columns of `transform`."""
         return np.array(NUMBERS, dtype=object)
+
+    @property
+    def _survey(self) -> Survey:
+        return self.survey or OPENFWI
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
