@@ -76,6 +76,11 @@ class WaveSimulator(torch.nn.Module):
                 f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx}) or (B, 1, {nz}, "
                 f"{nx})"
             )
+        if not bool((v > 0).all()):  # a negative one has the square of a positive one
+            raise ValueError(
+                f"velocity: found a minimum of {v.min().item():.6g} m/s, expected finite and "
+                "positive values"
+            )
         return v if v.dtype == torch.float64 else v.float()
 
     def _simulator(self, v):
