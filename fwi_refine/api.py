@@ -141,7 +141,7 @@ def refine(
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
     velocity = maps.astype(kept)
     deviation = np.full(maps.shape, np.nan, np.float32)
-    rows: list[Row | None] = [None] * len(maps)
+    rows = [Row(str(k), status="unfinished") for k in range(len(maps))]
     work = partial(_refine_as, families=families)
     for _, outcomes in batch.run(chunks(maps, records, survey), settings, executor, work):
         for outcome in outcomes:
