@@ -3,6 +3,8 @@
 import doctest
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,33 @@ def test_examples_of_the_readme(monkeypatch):
     assert names["again"].shape == (5, 5, 1000, 70)
     assert [str(family) for family in names["families"]] == routes()
     assert names["v"].grad.isfinite().all()
+
+
+def test_the_example_of_training_with_the_physics():
+    few = [
+        "--labelled",
+        "6",
+        "--unlabelled",
+        "4",
+        "--unseen",
+        "2",
+        "--steps",
+        "4",
+        "--warm-up",
+        "2",
+    ]
+    done = subprocess.run(
+        [sys.executable, "scripts/example_physics_guided.py", *few],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    errors = [float(text) for text in re.findall(r"MAE +([0-9.]+) m/s", done.stdout)]
+    assert len(errors) == 3
+    assert all(0 < error < 2000 for error in errors)
+    assert errors[1] != errors[2]  # the physics has changed something
 
 
 def routes():

@@ -17,8 +17,7 @@ from fwi_refine.wave import Simulator
 FEW = replace(
     SMALL,
     shape=(4, 5),
-    n_steps=50,
-    frequency=40.0,  # so that the wavelet has passed by then
+    n_steps=100,  # the peak of the wavelet is at 73
     sources=((1, 0), (1, 4)),
     receivers=((1, 1), (1, 3)),
 )
