@@ -104,12 +104,12 @@ def refine(
     >>> truth[:, 30:] = 2600.0
     >>> start = truth + 20.0
     >>> start[1, 5, 7] = np.nan
-    >>> result = refine(start, simulate(truth), method="lbfgs", max_evaluations=10)
+    >>> result = refine(start, simulate(truth), method="lbfgs", max_evaluations=6)
     >>> result.velocity.shape
     (2, 70, 70)
     >>> result.column("status")
     ['refined', 'failed']
-    >>> result.reports[0].misfit_after < 0.1 * result.reports[0].misfit_before
+    >>> result.reports[0].misfit_after < 0.5 * result.reports[0].misfit_before
     True
     >>> result.failed[1]  # doctest: +ELLIPSIS
     'prediction of sample 1: found 1 of 4900 values not finite, the first nan at row 5, column 7...'

@@ -227,7 +227,7 @@ def test_a_family_for_each_sample(case):
 
 def test_families_are_told_apart_where_not_given():
     v = np.full((2, 70, 70), 2000.0)
-    v[0, 20:], v[1, 20:, 30:] = 2500.0, 2500.0
+    v[0, 20:], v[1, 3:, 30:] = 2500.0, 2500.0
     records = simulate(v, survey=SHORT)
     options = {"survey": SHORT, "method": "lbfgs", "max_evaluations": 2}
     found = refine(v + 10, records, **options)
@@ -356,13 +356,13 @@ def test_maps_that_cannot_be_simulated():
 
 def test_classifying_one_and_many():
     row, column = np.mgrid[:70, :70]
-    starts = np.stack([np.where(row + (column > 30 + k) < 25, 1800.0, 2300.0) for k in range(3)])
+    step = [10 - 7 * (column > 30 + k) for k in range(3)]  # what the short records reach
+    starts = np.where(row < np.stack(step), 1800.0, 2300.0)
     records = simulate(starts, survey=SHORT)
     many = classify(torch.from_numpy(starts), records, survey=SHORT)
     assert [found.family for found in many] == ["two-velocity"] * 3
-    assert many == [
-        routing.classify(*pair, load(), SHORT) for pair in zip(starts, records, strict=True)
-    ]
+    pairs = zip(starts, records, strict=True)
+    assert many == [routing.classify(*pair, load(), SHORT) for pair in pairs]
     assert classify(starts[2], records[2], survey=SHORT) == many[2]
     never = load()
     never = replace(never, routing=replace(never.routing, two_velocity_cells=5000.0))
