@@ -8,6 +8,7 @@ that the samples would be.
 
 import dataclasses
 import itertools
+import math
 import threading
 from dataclasses import dataclass
 
@@ -98,6 +99,23 @@ def _sum_of_products(parts, pool):
 def record_basis(survey: Survey = OPENFWI):
     """Q: an orthonormal basis of the traces that the wavelet's band can make, (n_steps, modes)."""
     return make_plan(survey, _longest_interval(survey)).basis
+
+
+def jacobian_bytes(survey: Survey = OPENFWI) -> int:
+    """About how much memory `jacobian` takes on the CPU, in float32, with two threads.
+
+    The matrix, the wavefields of the sources and of a batch in each thread, and what is kept of
+    the sources' spectra: see `Assembly`.
+    """
+    plan = make_plan(survey, _longest_interval(survey))
+    modes, frequencies = plan.basis.shape[1], plan.analysis.shape[0]
+    shots, _, receivers = survey.record_shape
+    cells, padded = (math.prod(shape) for shape in (survey.shape, survey.padded_shape))
+    sources = len({*survey.sources})
+    matrix = shots * receivers * modes * (cells + 1)
+    fields = (max(BATCH, sources) + 2 * BATCH) * plan.analysis.shape[1] * padded
+    spectra = sources * frequencies * (2 * cells + 2 * (padded - cells))
+    return torch.float32.itemsize * (matrix + fields + spectra)
 
 
 def _longest_interval(survey):
