@@ -126,8 +126,8 @@ def first_arrivals(record, velocities, simulator) -> FirstArrivals | None:
 
     velocities: (shots,) m/s at the sources. The map that is simulated has in each column what
     lies between the neighbouring sources, the same at all depths: what a reflector or a layer
-    below adds comes later and is smaller. Compared are the receivers within `NEAR` cells, in the
-    row of the source; None where there are none.
+    below adds comes later and is smaller. Compared are the receivers within `NEAR` cells, at
+    about the depth of the source; None where there are none.
     """
     survey = simulator.survey
     columns = np.array([column for _, column in survey.sources])
@@ -139,7 +139,7 @@ def first_arrivals(record, velocities, simulator) -> FirstArrivals | None:
     ratios, delays = [], []
     for shot, (row, column) in enumerate(survey.sources):
         for k, receiver in enumerate(survey.receivers):
-            if receiver[0] == row and NEAR[0] <= abs(receiver[1] - column) <= NEAR[1]:
+            if abs(receiver[0] - row) <= 1 and NEAR[0] <= abs(receiver[1] - column) <= NEAR[1]:
                 a, b = expected[shot, :, k], found[shot, :, k]
                 first, second = (int(np.argmax(np.abs(trace))) for trace in (a, b))
                 ratios.append(b[second] / a[first])
