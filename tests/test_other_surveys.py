@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from fwi_refine.priors import load
 from fwi_refine.recipes import GAUSS_NEWTON, choose_method, gauss_newton_bytes
 from fwi_refine.routing import Family, can_classify, classify
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey_file import write_survey
+from fwi_refine.survey_file import read_survey, write_survey
 from fwi_refine.wave import Simulator
 from fwi_refine.wave.native import load as load_native
 
@@ -365,3 +366,31 @@ def test_recipes_in_another_unit():
     for stage, before in zip(larger.stages, recipe.stages, strict=True):
         assert stage.weight == 16 * before.weight
         assert stage.misfit_target == (before.misfit_target and 16 * before.misfit_target)
+
+
+def test_blend(made, tmp_path, capfd):
+    """Weights by the misfit: the truth gets all of it."""
+    start, records, *survey = inputs(made)
+    truth, out = made.folder / "truth.npy", tmp_path / "b.npy"
+    assert call("blend", start, truth, "--records", records, *survey, "--out", out) == 0
+    np.testing.assert_array_equal(np.load(out), np.load(truth))
+    auto = ["--families", "auto", "--records", records, "--out", tmp_path / "c.npy"]
+    assert call("blend", start, truth, *survey, *auto) == 2
+    assert "survey of OpenFWI only" in capfd.readouterr().err
+
+
+def test_the_example_of_the_scripts():
+    """Its survey is read, and its section has the layers, the faults and the body that it says."""
+    scripts = Path(__file__).parents[1] / "scripts"
+    spec = importlib.util.spec_from_file_location("example", scripts / "example_other_survey.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    survey = read_survey(scripts / "example_other_survey.toml")
+    assert not {*survey.sources} & {*survey.receivers}
+    v = example.section(survey.shape)
+    assert v.shape == survey.shape
+    assert {*np.unique(v)} == {*example.LAYERS, example.SALT}
+    salt = v == example.SALT
+    assert salt[20].sum() > 2 * salt[-1].sum() > 0  # the head is wider than the stem
+    first, last = (np.flatnonzero(np.diff(v[row]) < 0)[0] for row in (20, 40))
+    assert last > first  # the fault leans
