@@ -79,9 +79,10 @@ def refine(
     receivers), a tensor, a memory map, an HDF5 dataset, a list. A record is read when its turn
     comes, so they need not fit into memory. Rows from `survey.n_steps` on are not used.
 
-    family: "auto" classifies each sample; else a `Family`, or a list of one for each sample, of
-        which some may be "auto"
-    method: "auto", "gauss-newton" or "lbfgs", the published recipe
+    family: "auto" classifies each sample, which is possible for the survey of OpenFWI alone; else a
+        `Family`, or a list of one for each sample, of which some may be "auto"
+    method: "auto", "gauss-newton" or "lbfgs", the published recipe, which "auto" takes where a
+        Jacobian would need too much memory or time
     priors: of `load_priors`; default those for OpenFWI
     max_evaluations, time_budget: most misfit evaluations, and seconds, for each sample; a time
         budget is looked at between two steps
@@ -116,7 +117,7 @@ def refine(
     """
     maps, shape = to_maps(predictions, survey, "predictions")
     records = match(records, shape)
-    families = _families(family, len(maps))
+    families = _families(family, len(maps), survey)
     if method not in METHODS:
         raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
@@ -209,7 +210,7 @@ def classify(
     predictions and records as for `refine`. Returns a `Classification`, with `family`,
     `confidence`, `evidence` and `reason`, for one map, else a list of them. Raises SampleError, a
     ValueError, for the first sample that cannot be used, and InputError for arrays that do not
-    belong together.
+    belong together and for surveys with another grid, sources or receivers than OpenFWI's.
 
     >>> import numpy as np
     >>> from fwi_refine import classify, simulate
@@ -237,10 +238,12 @@ def _refine_as(sample: Sample, settings: Settings, families) -> Outcome:
     return batch.refine_one(sample, replace(settings, family=family))
 
 
-def _families(family, count):
+def _families(family, count, survey):
     """A name for all samples, or one for each. Raises InputError for others."""
     known = ("auto", *Family)
     names = [family] if isinstance(family, str) else [*family]
+    if "auto" in names and not routing.can_classify(survey):
+        raise InputError(f"family 'auto': {routing.NO_FAMILY}")
     for name in names:
         if name not in known:
             raise InputError(f"family {name!r}: expected one of {', '.join(known)}")

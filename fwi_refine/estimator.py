@@ -39,7 +39,8 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
     ----------
     priors: what is kept where y lacks a family; default those for OpenFWI. The symmetry of the
         record of a flat map is a matter of its rounding, and its threshold is always kept.
-    survey: what the maps and records are of; default OpenFWI's.
+    survey: what the maps and records are of, with the grid, sources and receivers of OpenFWI;
+        default that itself.
     fit_processes: also fit the Gaussian processes of Style A and B to the maps of these families,
         of each at least two. Not for maps that a network predicted, if `priors_` is to be used in
         refining: its process is that of the true maps.

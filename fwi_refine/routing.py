@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from fwi_refine.areas import connected_areas
+from fwi_refine.errors import InputError
 from fwi_refine.priors import Priors, Routing
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_prediction, check_record
@@ -54,6 +55,12 @@ MAP_NUMBERS = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
 NUMBERS = ("symmetry_rms", *MAP_NUMBERS)
 
 
+NO_FAMILY = (
+    "families can be told apart on the survey of OpenFWI only; choose one with --family: layered "
+    "(layers, faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (rows)"
+)
+
+
 @dataclass(frozen=True)
 class Classification:
     """A family and what speaks for it.
@@ -76,7 +83,8 @@ def classify(prediction, record, priors: Priors, survey: Survey = OPENFWI) -> Cl
 
     prediction: (nz, nx) m/s, the predicted map. record: (shots, rows, receivers), of which the
     rows up to `survey.n_steps` are used. Raises SampleError for arrays of another shape or type
-    and for values that are not finite, ValueError for priors fitted on another grid.
+    and for values that are not finite, InputError for a survey that the tests are not made for
+    (see `can_classify`), ValueError for priors fitted on another grid.
     """
     measured = measure_sample(prediction, record, priors, survey)
     return decide(measured, priors.routing, cells=survey.shape[0] * survey.shape[1])
@@ -86,6 +94,8 @@ def measure_sample(
     prediction, record, priors: Priors, survey: Survey = OPENFWI
 ) -> dict[str, float]:
     """The four numbers that decide, by the keys `NUMBERS`. Arrays and errors as for `classify`."""
+    if not can_classify(survey):
+        raise InputError(NO_FAMILY)
     prediction = check_prediction(prediction, survey=survey)
     record = check_record(record, survey=survey)[:, : survey.n_steps]
     return {"symmetry_rms": symmetry_rms(record), **measure_map(prediction, priors)}
@@ -133,6 +143,15 @@ def decide(measured: dict[str, float], routing: Routing, cells: int) -> Classifi
     confidence = 1.0 - max(_closeness(*numbers) for _, _, numbers, _ in reached)
     evidence = measured | {f"{key}_threshold": getattr(routing, key) for key in measured}
     return Classification(family, evidence, words, confidence)
+
+
+def can_classify(survey: Survey) -> bool:
+    """Whether families can be told apart: the thresholds are those of OpenFWI's maps and records.
+
+    The steps, the absorbing band and the bounds of the velocity may be others.
+    """
+    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds")
+    return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 
 def _closeness(number: float, threshold: float) -> float:

@@ -34,17 +34,6 @@ QUICK = {"survey": TINY, "family": "layered", "method": "lbfgs", "max_evaluation
 SHORT = replace(OPENFWI, n_steps=150, file_rows=151, absorbing_cells=20)
 
 
-def on_grid(priors, shape):
-    return replace(
-        priors,
-        style_a=replace(priors.style_a, shape=shape),
-        style_b=replace(priors.style_b, shape=shape),
-    )
-
-
-PRIORS = on_grid(load(), TINY.shape)
-
-
 def truth(count=3):
     row, column = np.mgrid[:10, :14]
     return np.stack([np.where(row + (column > 3 + k) < 5, 1800.0, 2300.0) for k in range(count)])
@@ -58,7 +47,7 @@ def case():
 
 
 def quick(starts, records, **options):
-    return refine(starts, records, priors=PRIORS, **(QUICK | options))
+    return refine(starts, records, **(QUICK | options))
 
 
 # The package
@@ -273,6 +262,7 @@ def test_arrays_that_do_not_belong_together(starts, records, message):
     [
         ({"method": "newton"}, "method 'newton'"),
         ({"family": "flat-earth"}, "family 'flat-earth'"),
+        ({"family": "auto"}, "families can be told apart on the survey of OpenFWI only"),
         ({"family": ["layered"]}, "found 3 predictions and 1 families"),
         ({"jobs": 0}, "jobs 0"),
         ({"threads": 0}, "threads 0"),
