@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fwi_refine.report import Row
     from fwi_refine.routing import OPENFWI_FAMILIES, Classification, Family
     from fwi_refine.survey import OPENFWI, Survey
+    from fwi_refine.survey_file import read_survey
     from fwi_refine.version import __version__
 
 # Where each name is, and what it is called there if not the same.
@@ -43,6 +44,7 @@ _PLACES = {
     "__version__": "version",
     "classify": "api",
     "load_priors": "priors.load",
+    "read_survey": "survey_file",
     "refine": "api",
     "refine_sample": "inversion",
     "simulate": "api",

@@ -138,6 +138,7 @@ def refine(
         keep_deviation=True,
         survey=survey,
     )
+    batch.check_memory(settings)
     executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
     velocity = maps.astype(kept)
