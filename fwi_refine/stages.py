@@ -49,7 +49,7 @@ class StageRunner:
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
         self.hessian = None  # of the misfit, the last one by every cell
-        self.good_fit = GOOD_FIT
+        self.good_fit = GOOD_FIT * simulator.survey.unit**2
         self.stage = 0
         self.history = []  # (stage, evaluations so far, rms misfit), see history.py
 

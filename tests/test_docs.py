@@ -219,6 +219,8 @@ def test_the_tutorial_runs(beside_the_samples, capsys):
     "path", [p for p in PAGES if blocks(p, "python")], ids=lambda path: path.name
 )
 def test_the_python_of_a_page_runs(path, beside_the_samples):
+    for text in blocks(path, "toml"):
+        Path("line.toml").write_text(text)
     with patch.dict(METHODS):  # recipes.md adds one
         exec(compile("\n".join(blocks(path, "python")), str(path), "exec"), {})
 

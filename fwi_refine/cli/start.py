@@ -6,7 +6,7 @@ import logging
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
-from fwi_refine.cli.inputs import load_priors, select
+from fwi_refine.cli.inputs import load_priors, load_survey, select
 from fwi_refine.errors import SampleError
 
 log = logging.getLogger(__name__)
@@ -17,13 +17,14 @@ log = logging.getLogger(__name__)
 @click.option(
     "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32, m/s."
 )
+@options.survey
 @options.limit
 @options.shard
 @options.priors
 @options.overwrite
 @options.config
 @options.logging_options
-def command(records, out, limit, shard, priors_file, overwrite, config):
+def command(records, out, survey_file, limit, shard, priors_file, overwrite, config):
     """Make smooth maps to start from, from RECORDS alone.
 
     \b
@@ -41,23 +42,23 @@ def command(records, out, limit, shard, priors_file, overwrite, config):
 
     from fwi_refine import io
     from fwi_refine.starts import start_from_record
-    from fwi_refine.survey import OPENFWI
 
+    survey = load_survey(survey_file)
     io.claim_output(out, overwrite)
     source = io.open_records(records)
     priors = load_priors(priors_file)
     numbers = select(range(len(source.ids)), limit, shard)
     failed = 0
-    writer = io.MapWriter(out, (len(numbers), *OPENFWI.shape), OPENFWI.shape)
+    writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         for place, k in enumerate(tqdm(numbers, unit="record", disable=None)):
             try:
-                v = start_from_record(source.read(k), priors=priors)
+                v = start_from_record(source.read(k), survey=survey, priors=priors)
             except SampleError as error:
                 failed += 1
                 log.error("record %s (%s) failed: %s", source.ids[k], source.where(k), error)
-                v = np.zeros(OPENFWI.shape)
+                v = np.zeros(survey.shape)
             writer.write(place, v)
         writer.publish(out)
     log.info("%d maps in %s", len(numbers) - failed, out)

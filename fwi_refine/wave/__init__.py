@@ -2,7 +2,7 @@
 
 from fwi_refine.wave.cuda import devices
 from fwi_refine.wave.cuda import problem as gpu_problem
-from fwi_refine.wave.jacobian import Jacobian, jacobian, record_basis
+from fwi_refine.wave.jacobian import Jacobian, jacobian, jacobian_bytes, record_basis
 from fwi_refine.wave.operator import Simulator, simulate
 from fwi_refine.wave.released import released_record
 
@@ -12,6 +12,7 @@ __all__ = [
     "devices",
     "gpu_problem",
     "jacobian",
+    "jacobian_bytes",
     "record_basis",
     "released_record",
     "simulate",
