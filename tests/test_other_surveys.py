@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from fwi_refine import batch, doctor, recipes
+from fwi_refine import batch, doctor, recipes, starts
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
 from fwi_refine.inversion import refine_sample
@@ -276,6 +276,27 @@ def test_a_start_without_a_network(made, tmp_path):
         for x in (v, np.full(SURVEY.shape, float(np.median(made.truth[0]))))
     ]
     assert misfits[0] < 0.3 * misfits[1]
+
+
+@pytest.mark.parametrize(
+    ("sources", "receivers"),
+    [
+        (SURVEY.sources, SURVEY.receivers),  # no velocity is told
+        (((9, 16), (9, 2)), SURVEY.receivers),  # one is, in a well
+    ],
+)
+def test_the_trend_that_a_start_begins_with(sources, receivers):
+    """An increase with depth comes out nearly as it is, however little the sources tell."""
+    survey = dataclasses.replace(SURVEY, sources=sources, receivers=receivers, n_steps=300)
+    truth = 1900.0 + 31.25 * np.arange(14)[:, None] + np.zeros(survey.shape)
+    record = Simulator(survey).forward(torch.from_numpy(truth)[None])[0].numpy()
+    velocities, depth = starts._velocity_at_depth(record, survey)
+    if (9, 16) in sources:
+        assert velocities == pytest.approx([truth[9, 16]], rel=1e-6)
+        assert depth == 8.0
+    lower, filtered = starts.lower_frequency(record, 3.2, survey)
+    found = starts._best_trend(velocities, depth, lower, filtered, None).numpy()
+    assert np.abs(found - truth).mean() < 150.0
 
 
 def test_doctor(made, capfd, tmp_path):
