@@ -412,6 +412,7 @@ def test_the_example_of_the_scripts():
     assert v.shape == survey.shape
     assert {*np.unique(v)} == {*example.LAYERS, example.SALT}
     salt = v == example.SALT
-    assert salt[20].sum() > 2 * salt[-1].sum() > 0  # the head is wider than the stem
-    first, last = (np.flatnonzero(np.diff(v[row]) < 0)[0] for row in (20, 40))
-    assert last > first  # the fault leans
+    assert salt[16].sum() > 2 * salt[-1].sum() > 0  # the head is wider than the stem
+    # along a row velocities fall at the faults, which lean
+    falls = [np.flatnonzero(np.diff(v[row]) < 0)[:2] for row in (12, 28)]
+    assert (falls[1] > falls[0]).all()
