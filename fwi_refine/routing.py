@@ -55,8 +55,8 @@ MAP_NUMBERS = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
 
 
 NO_FAMILY = (
-    "families can be told apart on the survey of OpenFWI only; choose one with --family: layered "
-    "(layers, faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (rows)"
+    "families can be told apart on the survey of OpenFWI only; say which it is: layered (layers, "
+    "faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (flat layers)"
 )
 
 

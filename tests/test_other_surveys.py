@@ -211,10 +211,13 @@ def test_evaluate(made, capfd):
 
 def test_the_family_has_to_be_said(made, tmp_path, capfd):
     assert call(*inputs(made), "--out", tmp_path / "o.npy") == 2
-    assert "choose one with --family: layered" in capfd.readouterr().err
+    assert (
+        "--family auto: families can be told apart on the survey of OpenFWI only; say which it is"
+        in capfd.readouterr().err
+    )
     assert list(tmp_path.iterdir()) == []
     v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
-    with pytest.raises(InputError, match="choose one with --family"):
+    with pytest.raises(InputError, match="say which it is: layered"):
         refine_sample(v, record, survey=SURVEY)
     with pytest.raises(InputError, match="survey of OpenFWI only"):
         classify(v, record, load().on_grid(SURVEY.shape, SURVEY.spacing), SURVEY)
