@@ -29,6 +29,7 @@ from fwi_refine.wave import Simulator
 FREQUENCIES = (3.0, 4.0, 6.0)
 TREND_FREQUENCY = 4.0  # at which the slope is chosen
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
+VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 SHARE = 0.05  # of the misfit, that the prior counts
 
@@ -42,17 +43,15 @@ def start_from_record(
 ) -> np.ndarray:
     """A smooth map (nz, nx) float64 m/s that explains the low frequencies of a record.
 
-    The surface velocity is that of the sources' cells, which the record tells exactly. The map is
+    The velocity at the depth of the sources is that of their cells, which the record tells exactly
+    where they stand at receivers; without such sources, the one of some that fits best. The map is
     a draw of the Gaussian process of the Style A family; layers come out blurred. Costs some ten
     Jacobians. Raises SampleError for a record that cannot be used.
     """
     record = check_record(record, survey=survey)
-    known = source_velocities(record, survey)
-    known = known[np.isfinite(known)].clip(*survey.velocity_bounds)
-    # without sources among the receivers: slow, as the ground mostly is at the surface
-    surface = float(known.mean()) if known.size else survey.velocity_bounds[0] * 1.5
     unit = survey.frequency / 15.0
-    v = _best_trend(surface, *lower_frequency(record, TREND_FREQUENCY * unit, survey), threads)
+    lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
+    v = _best_trend(*_velocity_at_depth(record, survey), *lower, threads)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     parameters = Modes(*priors.style_a.modes(1.0))
     x = parameters.from_velocity(v, v.min())
@@ -91,12 +90,33 @@ def lower_frequency(record, frequency, survey=OPENFWI):
     return lower, np.fft.irfft(spectrum * filter_[:, None], period, axis=1)[:, :steps]
 
 
-def _best_trend(surface, survey, record, threads):
-    """The linear increase with depth whose record fits best, (nz, nx)."""
+def _velocity_at_depth(record, survey):
+    """(velocities that a trend may have at some depth, that depth in cells).
+
+    Sources one cell deep, as those of OpenFWI, count as standing at the surface.
+    """
+    known = source_velocities(record, survey).clip(*survey.velocity_bounds)
+    found = np.isfinite(known)
+    if found.any():
+        rows = np.array([row for row, _ in survey.sources])[found]
+        return [float(known[found].mean())], max(float(rows.mean()) - 1.0, 0.0)
+    slowest, fastest = survey.velocity_bounds
+    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES), 0.0
+
+
+def _best_trend(velocities, depth, survey, record, threads):
+    """The linear increase with depth whose record fits best, (nz, nx).
+
+    velocities: m/s, those to try at `depth`, in cells
+    """
     nz, nx = survey.shape
-    depth = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx)
+    below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
     slopes = SLOPES * survey.spacing / 10.0
-    trends = [(surface + slope * depth).clamp(*survey.velocity_bounds) for slope in slopes]
+    trends = [
+        (velocity + slope * below).clamp(*survey.velocity_bounds)
+        for velocity in velocities
+        for slope in slopes
+    ]
     simulator, record = Simulator(survey, threads=threads), torch.from_numpy(record)[None]
     misfits = [float(simulator.misfit(trend[None], record)[0]) for trend in trends]
     return trends[int(np.argmin(misfits))]

@@ -10,6 +10,7 @@ import click
 from fwi_refine.cli import options
 from fwi_refine.cli.inputs import load_priors, load_survey, open_inputs
 from fwi_refine.errors import InputError
+from fwi_refine.survey import OPENFWI
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Recipe:
     max_evaluations: int | None
     time_budget: float | None  # s
     priors_file: Path | None
-    survey_file: Path | None
+    survey_file: Path | None = None
 
     def survey(self):
         """The survey of every sample. Raises InputError, also where --family auto has to be told
@@ -55,7 +56,7 @@ class Recipe:
                 raise InputError(f"--family auto: {NO_FAMILY}")
         return survey
 
-    def settings(self, place, keep_deviation, survey):
+    def settings(self, place, keep_deviation, survey=OPENFWI):
         from fwi_refine.batch import Settings
 
         return Settings(
