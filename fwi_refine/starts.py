@@ -38,24 +38,28 @@ def start_from_record(
     survey: Survey = OPENFWI,
     priors: Priors | None = None,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """A smooth map (nz, nx) float64 m/s that explains the low frequencies of a record.
 
     The surface velocity is that of the sources' cells, which the record tells exactly. The map is
     a draw of the Gaussian process of the Style A family; layers come out blurred. Costs some ten
-    Jacobians. Raises SampleError for a record that cannot be used.
+    Jacobians. threads, device: as for `wave.Simulator`. Raises SampleError for a record that
+    cannot be used.
     """
     record = check_record(record, survey=survey)
     known = source_velocities(record, survey)
     known = known[np.isfinite(known)].clip(*survey.velocity_bounds)
     # without sources among the receivers: slow, as the ground mostly is at the surface
     surface = float(known.mean()) if known.size else survey.velocity_bounds[0] * 1.5
-    v = _best_trend(surface, *lower_frequency(record, TREND_FREQUENCY, survey), threads)
-    parameters = Modes(*(priors or load_priors()).style_a.modes(1.0))
+    how = {"threads": threads, "device": device}
+    v = _best_trend(surface, *lower_frequency(record, TREND_FREQUENCY, survey), how)
+    modes = (priors or load_priors()).style_a.modes(1.0)
+    parameters = Modes(*(part.to(v.device) for part in modes))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
         lower, filtered = lower_frequency(record, frequency, survey)
-        misfit = BandMisfit(Simulator(lower, threads=threads), parameters, filtered)
+        misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
             PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
@@ -64,7 +68,7 @@ def start_from_record(
             max_iterations=ITERATIONS,
             retract=parameters.retract,
         ).x
-    return parameters.velocity(x).clamp(*survey.velocity_bounds).numpy()
+    return parameters.velocity(x).clamp(*survey.velocity_bounds).cpu().numpy()
 
 
 def lower_frequency(record, frequency, survey=OPENFWI):
@@ -88,11 +92,12 @@ def lower_frequency(record, frequency, survey=OPENFWI):
     return lower, np.fft.irfft(spectrum * filter_[:, None], period, axis=1)[:, :steps]
 
 
-def _best_trend(surface, survey, record, threads):
-    """The linear increase with depth whose record fits best, (nz, nx)."""
+def _best_trend(surface, survey, record, how):
+    """The linear increase with depth whose record fits best, (nz, nx), on the device."""
     nz, nx = survey.shape
     depth = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx)
-    trends = [(surface + slope * depth).clamp(*survey.velocity_bounds) for slope in SLOPES]
-    simulator, record = Simulator(survey, threads=threads), torch.from_numpy(record)[None]
-    misfits = [float(simulator.misfit(trend[None], record)[0]) for trend in trends]
-    return trends[int(np.argmin(misfits))]
+    simulator = Simulator(survey, **how)
+    trends = torch.stack([surface + slope * depth for slope in SLOPES])
+    trends = trends.clamp(*survey.velocity_bounds).to(simulator.device)
+    record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
+    return trends[int(simulator.misfit(trends, record).argmin())]

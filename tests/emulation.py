@@ -53,7 +53,7 @@ class Emulation:
         self.launches = []  # (kernel, tasks)
         self.released = 0
 
-    def layout(self, shape, fields, dtype):
+    def layout(self, kernel, shape, dtype):
         return self._layout
 
     def launch(self, kernel, layout, dtype, call, tasks, memory):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from emulation import KERNELS
 
+from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, cuda, devices, gpu_problem
 from fwi_refine.wave.blocks import FIELDS
@@ -28,10 +29,10 @@ REGISTERS = 65536  # of a multiprocessor
 SPILLED = 256  # bytes that a thread may have to keep in memory for want of registers
 
 
-def layout(arch, fields, dtype):
+def layout(arch, fields, dtype, room=lambda layout: 1):
     capability, shared_memory, _ = CARDS[arch]
     shape = OPENFWI.padded_shape
-    return cuda.choose_layout(shape, fields, dtype.itemsize, capability, shared_memory)
+    return cuda.choose_layout(shape, fields, dtype.itemsize, capability, shared_memory, room)
 
 
 def test_clusters_where_the_fields_fit():
@@ -50,6 +51,31 @@ def test_clusters_where_the_fields_fit():
         ("sm_120", 2, single),
     }
     assert layout("sm_80", 2, single).threads <= 1024
+
+
+def test_a_part_of_a_card_without_room_for_a_cluster():
+    """A MIG slice has the card's shared memory for each block, but may have too few blocks."""
+    asked = []
+
+    def none(layout):
+        asked.append(layout)
+        return 0
+
+    assert layout("sm_90", 2, torch.float64, none) == layout("sm_80", 2, torch.float64)
+    assert [found.blocks for found in asked] == [cuda.CLUSTER]
+    layout("sm_80", 2, torch.float64, none)  # no clusters there: nothing to be asked
+    layout("sm_90", 4, torch.float64, none)  # and nothing where the fields do not fit
+    assert len(asked) == 1
+
+
+def test_what_the_driver_says():
+    driver = pytest.importorskip("cuda.bindings.driver", reason="the extra [gpu] is not installed")
+    status = driver.CUresult
+    assert cuda.check((status.CUDA_SUCCESS, 7), "a call") == [7]
+    with pytest.raises(torch.OutOfMemoryError, match="a call: CUDA_ERROR_OUT_OF_MEMORY"):
+        cuda.check((status.CUDA_ERROR_OUT_OF_MEMORY,), "a call")
+    with pytest.raises(DeviceError, match="a call: CUDA_ERROR_ILLEGAL_ADDRESS"):
+        cuda.check((status.CUDA_ERROR_ILLEGAL_ADDRESS,), "a call")
 
 
 @NVCC

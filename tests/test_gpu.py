@@ -26,8 +26,8 @@ DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 class OneBlock(cuda.Program):
     """A card without clusters."""
 
-    def layout(self, shape, fields, dtype):
-        layout = super().layout(shape, fields, dtype)
+    def layout(self, kernel, shape, dtype):
+        layout = super().layout(kernel, shape, dtype)
         return Layout(1, layout.width, layout.strips, shared=False)
 
 
