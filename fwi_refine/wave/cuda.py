@@ -37,10 +37,14 @@ def problem() -> str | None:
         return f"torch {torch.__version__} {built}"
     try:
         import cuda.bindings.driver
-        import cuda.bindings.nvrtc
         import cuda.core  # noqa: F401
+        from cuda.bindings import nvrtc
     except ImportError as error:
         return f"the extra for GPUs is missing or not complete ({error}): {EXTRA}"
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:  # torch for CUDA brings it along
+        return f"CUDA's compiler is missing ({error}): pip install nvidia-cuda-nvrtc"
     return None
 
 
