@@ -25,7 +25,7 @@ def each(function: Callable, items: Sequence, at_a_time: int = 1, device: str = 
     time from then on, as long as this process lives. Raises DeviceError if it does not suffice for
     one alone, and whatever else the function raises.
     """
-    room = _room(at_a_time, torch.device(device).type)
+    room = _room(at_a_time, torch.device(device))
     if at_a_time == 1:
         return [room.work(function, item) for item in items]
     # A limit that one thread sets is one of them all: here, so that none lifts another's.
@@ -70,8 +70,8 @@ class _Room:
         self._running = 0
         self._change = threading.Condition()
         # kept, as the memory that torch keeps for later belongs to a stream
-        streams = device == "cuda" and most > 1
-        self._streams = [torch.cuda.Stream() if streams else None for _ in range(most)]
+        streams = device.type == "cuda" and most > 1
+        self._streams = [torch.cuda.Stream(device) if streams else None for _ in range(most)]
 
     def work(self, function, item):
         while True:

@@ -196,7 +196,7 @@ def test_a_card_that_is_full_loses_no_sample_and_no_bit(monkeypatch):
         assert_same(outcomes(chunk, replace(settings, per_job=4), refine), alone)
         batch._simulator.cache_clear()
     assert max(card.seen) > 2
-    assert together._room(4, device.type).most < 4
+    assert together._room(4, device).most < 4
 
 
 def test_a_sample_that_fits_nowhere_fails_alone():
