@@ -2,7 +2,8 @@
 
 A Jacobian is enough work for a whole card. What stands between two Jacobians is not: it is runs of
 a sample's few shots, one after the other, and work of the CPU. Threads of one process, each with a
-stream of its own, share a card at the same time; processes take turns on it.
+stream of its own, share a card at the same time; processes take turns on it. torch has a handle of
+cuBLAS for each thread, as that library asks for where streams are not to change each other's bits.
 """
 
 import contextlib

@@ -10,7 +10,9 @@ from emulation import NEEDS_COMPILER, Emulation
 from pretend import pretended
 
 from fwi_refine import starts
-from fwi_refine.cli import run
+from fwi_refine.cli import run, start
+from fwi_refine.errors import DeviceError
+from fwi_refine.executors import Serial
 from fwi_refine.priors import GaussianProcess, load
 from fwi_refine.starts import lower_frequency, start_from_record
 from fwi_refine.survey import OPENFWI, Survey
@@ -90,6 +92,17 @@ def test_start_on_the_command_line(made, tmp_path, monkeypatch):
     assert one.read_bytes() == three.read_bytes()
     assert run([*command, "--out", str(tmp_path / "part.npy"), "--shard", "4/4"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "part.npy"), maps[3:])
+
+
+def test_a_start_whose_process_dies_costs_no_other():
+    def make(task):
+        if 2 in task:
+            raise DeviceError("the card fails")
+        return [-k for k in task]
+
+    found = dict(start.each_made(Serial(), make, [[0, 1, 2, 3], [4]]))
+    assert isinstance(found.pop(2), DeviceError)
+    assert found == {0: 0, 1: -1, 3: -3, 4: -4}
 
 
 @pytest.mark.slow

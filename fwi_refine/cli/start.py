@@ -55,19 +55,28 @@ def command(records, out, limit, shard, priors_file, place, overwrite, config):
         stack.callback(writer.discard)
         executor = stack.enter_context(place.executor())
         bar = stack.enter_context(tqdm(total=len(numbers), unit="record", disable=None))
-        for task, found in executor.map(make, tasks):
-            if isinstance(found, WorkerError):
-                found = [found] * len(task)
-            for (n, record), v in zip(task, found, strict=True):
-                if isinstance(v, Exception):
-                    failed += 1
-                    log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
-                    v = np.zeros(OPENFWI.shape)
-                writer.write(n, v)
-                bar.update()
+        for (n, record), v in each_made(executor, make, tasks):
+            if isinstance(v, Exception):
+                failed += 1
+                log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
+                v = np.zeros(OPENFWI.shape)
+            writer.write(n, v)
+            bar.update()
         writer.publish(out)
     log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
+
+
+def each_made(executor, make, tasks):
+    """((number, record), map or the error that says why there is none) of each record of the tasks,
+    which are lists; a record whose process dies costs no other its map."""
+    for task, found in executor.map(make, tasks):
+        if not isinstance(found, WorkerError):
+            yield from zip(task, found, strict=True)
+        elif len(task) == 1:
+            yield task[0], found
+        else:
+            yield from each_made(executor, make, [[one] for one in task])
 
 
 def make_starts(task, per_job, **how):
