@@ -58,7 +58,7 @@ def trouble(error: Exception) -> Exception | None:
     )
     if from_cuda and ("ALLOC_FAILED" in text or "out of memory" in text):
         return torch.OutOfMemoryError(text)
-    if isinstance(error, DeviceError | torch.AcceleratorError):
+    if from_cuda or isinstance(error, DeviceError | torch.AcceleratorError):
         return DeviceError(text)
     return None
 

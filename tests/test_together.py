@@ -135,6 +135,7 @@ def test_what_did_not_fit_is_given_back_before_the_next_attempt():
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when"), torch.OutOfMemoryError),
         (RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"), torch.OutOfMemoryError),
         (torch.AcceleratorError("CUDA error: an illegal memory access"), DeviceError),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when"), DeviceError),
         (DeviceError("forward of 5 shots: CUDA_ERROR_LAUNCH_FAILED"), DeviceError),
         (RuntimeError("shapes do not fit"), type(None)),
         (MemoryError("out of memory in the compiled wave kernel"), type(None)),
