@@ -200,8 +200,8 @@ place = options.together(
     click.option(
         "--per-job",
         type=click.IntRange(min=1),
-        help="Samples at a time in each process, up to --chunk-size; they share its GPU and take "
-        "some 6 GB of its memory each. Default: on GPUs up to 4, as memory allows; else 1.",
+        help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
+        "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
     ),
     click.option(
         "--threads",
@@ -229,7 +229,7 @@ kept = options.together(
         type=click.IntRange(min=1),
         default=8,
         show_default=True,
-        help="Samples of a part of --run-dir.",
+        help="Samples of a part of --run-dir, and the most that --per-job can be.",
     ),
     click.option(
         "--keep-deviation",
