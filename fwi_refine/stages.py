@@ -222,7 +222,8 @@ class StageRunner:
         self.hessian, pull_back = misfit.linearise(x)
         residual, found = misfit.residual(x), (v, vmin)
         half = residual.numel() / 2
-        normal, used = self.hessian * half, misfit.hessian_cost() + 1
+        # cells are decided on by the CPU: the largest matrix goes there once
+        normal, used = self.hessian.cpu() * half, misfit.hessian_cost() + 1
         least, patience = math.inf, PATIENCE
         while patience:
             square = max(float(residual.square().mean()), noise**2)
