@@ -56,8 +56,8 @@ NUMBERS = ("symmetry_rms", *MAP_NUMBERS)
 
 
 NO_FAMILY = (
-    "families can be told apart on the survey of OpenFWI only; choose one with --family: layered "
-    "(layers, faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (rows)"
+    "families can be told apart on the survey of OpenFWI only; say which it is: layered (layers, "
+    "faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (flat layers)"
 )
 
 

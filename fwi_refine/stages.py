@@ -227,7 +227,8 @@ class StageRunner:
         self.hessian, pull_back = misfit.linearise(x)
         residual, found = misfit.residual(x), (v, vmin)
         half = residual.numel() / 2
-        normal, used = self.hessian * half, misfit.hessian_cost() + 1
+        # cells are decided on by the CPU: the largest matrix goes there once
+        normal, used = self.hessian.cpu() * half, misfit.hessian_cost() + 1
         pull, most, refused = pull_back(residual) * half, math.inf, 0
         for seed in range(DECISIONS):
             square = float(residual.square().mean())

@@ -29,6 +29,7 @@ from fwi_refine.wave import Simulator
 FREQUENCIES = (3.0, 4.0, 6.0)
 TREND_FREQUENCY = 4.0  # at which the slope is chosen
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
+VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 SHARE = 0.05  # of the misfit, that the prior counts
 
@@ -39,26 +40,27 @@ def start_from_record(
     survey: Survey = OPENFWI,
     priors: Priors | None = None,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """A smooth map (nz, nx) float64 m/s that explains the low frequencies of a record.
 
-    The surface velocity is that of the sources' cells, which the record tells exactly. The map is
+    The velocity at the depth of the sources is that of their cells, which the record tells exactly
+    where they stand at receivers; without such sources, the one of some that fits best. The map is
     a draw of the Gaussian process of the Style A family; layers come out blurred. Costs some ten
-    Jacobians. Raises SampleError for a record that cannot be used.
+    Jacobians. threads, device: as for `wave.Simulator`. Raises SampleError for a record that
+    cannot be used.
     """
     record = check_record(record, survey=survey)
-    known = source_velocities(record, survey)
-    known = known[np.isfinite(known)].clip(*survey.velocity_bounds)
-    # without sources among the receivers: slow, as the ground mostly is at the surface
-    surface = float(known.mean()) if known.size else survey.velocity_bounds[0] * 1.5
     unit = survey.frequency / 15.0
-    v = _best_trend(surface, *lower_frequency(record, TREND_FREQUENCY * unit, survey), threads)
+    how = {"threads": threads, "device": device}
+    lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
+    v = _best_trend(*_velocity_at_depth(record, survey), *lower, how)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
-    parameters = Modes(*priors.style_a.modes(1.0))
+    parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
         lower, filtered = lower_frequency(record, frequency * unit, survey)
-        misfit = BandMisfit(Simulator(lower, threads=threads), parameters, filtered)
+        misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
             PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
@@ -67,7 +69,7 @@ def start_from_record(
             max_iterations=ITERATIONS,
             retract=parameters.retract,
         ).x
-    return parameters.velocity(x).clamp(*survey.velocity_bounds).numpy()
+    return parameters.velocity(x).clamp(*survey.velocity_bounds).cpu().numpy()
 
 
 def lower_frequency(record, frequency, survey=OPENFWI):
@@ -91,12 +93,30 @@ def lower_frequency(record, frequency, survey=OPENFWI):
     return lower, np.fft.irfft(spectrum * filter_[:, None], period, axis=1)[:, :steps]
 
 
-def _best_trend(surface, survey, record, threads):
-    """The linear increase with depth whose record fits best, (nz, nx)."""
+def _velocity_at_depth(record, survey):
+    """(velocities that a trend may have at some depth, that depth in cells).
+
+    Sources one cell deep, as those of OpenFWI, count as standing at the surface.
+    """
+    known = source_velocities(record, survey).clip(*survey.velocity_bounds)
+    found = np.isfinite(known)
+    if found.any():
+        rows = np.array([row for row, _ in survey.sources])[found]
+        return [float(known[found].mean())], max(float(rows.mean()) - 1.0, 0.0)
+    slowest, fastest = survey.velocity_bounds
+    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES), 0.0
+
+
+def _best_trend(velocities, depth, survey, record, how):
+    """The linear increase with depth whose record fits best, (nz, nx), on the device.
+
+    velocities: m/s, those to try at `depth`, in cells
+    """
     nz, nx = survey.shape
-    depth = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx)
+    below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
     slopes = SLOPES * survey.spacing / 10.0
-    trends = [(surface + slope * depth).clamp(*survey.velocity_bounds) for slope in slopes]
-    simulator, record = Simulator(survey, threads=threads), torch.from_numpy(record)[None]
-    misfits = [float(simulator.misfit(trend[None], record)[0]) for trend in trends]
-    return trends[int(np.argmin(misfits))]
+    trends = [velocity + slope * below for velocity in velocities for slope in slopes]
+    simulator = Simulator(survey, **how)
+    trends = torch.stack(trends).clamp(*survey.velocity_bounds).to(simulator.device)
+    record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
+    return trends[int(simulator.misfit(trends, record).argmin())]

@@ -18,7 +18,7 @@ from test_jacobian import (
 )
 
 from fwi_refine.survey import Survey
-from fwi_refine.wave import Simulator, jacobian
+from fwi_refine.wave import Simulator, jacobian, jacobian_bytes
 
 SINGLE = 3e-3  # what jacobian.py states
 BASE = Survey(
@@ -81,6 +81,7 @@ def test_columns_and_transpose(survey, kernel):
     assert relative(column(full, None), tangent(simulator, v, vmin, dvmin=1.0)) <= VMIN
     dv = smooth_change(survey)
     assert relative(full.matvec(dv), tangent(simulator, v, vmin, dv)) <= SMOOTH
+    assert full.matrix.nbytes / 2 < jacobian_bytes(survey)  # in float32
     by_v, by_vmin = transpose_errors(full, simulator, v, vmin, 30 * dv)
     assert by_v <= TRANSPOSE
     assert by_vmin <= 1e-3
