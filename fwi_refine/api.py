@@ -130,6 +130,7 @@ def refine(
     threads = threads or max(1, cpu_count() // jobs)
     settings = Settings(
         priors=priors or load_priors(),
+        family=families if isinstance(families, str) else "auto",
         method=method,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
@@ -144,7 +145,7 @@ def refine(
     velocity = maps.astype(kept)
     deviation = np.full(maps.shape, np.nan, np.float32)
     rows = [Row(str(k), status="unfinished") for k in range(len(maps))]
-    work = partial(_refine_as, families=families)
+    work = None if isinstance(families, str) else partial(_refine_as, families=families)
     for _, outcomes in batch.run(chunks(maps, records, survey), settings, executor, work):
         for outcome in outcomes:
             k = outcome.index
@@ -234,9 +235,8 @@ def classify(
 
 
 def _refine_as(sample: Sample, settings: Settings, families) -> Outcome:
-    """Refines one sample as its family. families: see `_families`."""
-    family = families if isinstance(families, str) else families[sample.index]
-    return batch.refine_one(sample, replace(settings, family=family))
+    """Refines one sample as its own family."""
+    return batch.refine_one(sample, replace(settings, family=families[sample.index]))
 
 
 def _families(family, count, survey):

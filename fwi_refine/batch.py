@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
+from fwi_refine import together
 from fwi_refine.errors import SampleError, WorkerError
 from fwi_refine.inversion import refine_sample
 from fwi_refine.io.samples import Sample, load_record
@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Settings:
     """What is done to every sample. threads: of the wave kernel, in each process; device: "cpu", or
-    "cuda" for the GPU that a process sees; keep_deviation: whether outcomes have the expected
-    error of each cell."""
+    "cuda" for the GPU that a process sees; per_job: samples of a chunk that a process works on at
+    a time; keep_deviation: whether outcomes have the expected error of each cell."""
 
     priors: Priors
     family: str = "auto"
@@ -47,6 +47,7 @@ class Settings:
     time_budget: float | None = None  # s
     threads: int = 1
     device: str = "cpu"
+    per_job: int = 1
     keep_deviation: bool = False
     survey: Survey = OPENFWI
 
@@ -112,7 +113,8 @@ def run(
 def refine_chunk(chunk, settings, refine, expected) -> list[Outcome]:
     """Outcomes of the samples of a chunk, in their order.
 
-    expected: `identity` of the process that asks. Raises WorkerError if this one's differs.
+    expected: `identity` of the process that asks. Raises WorkerError if this one's differs, and
+    its kind DeviceError if the GPU fails, whatever the samples are.
     """
     found = identity(settings)
     if found != expected:
@@ -120,7 +122,9 @@ def refine_chunk(chunk, settings, refine, expected) -> list[Outcome]:
             f"the worker on {socket.gethostname()} has fwi-refine {' with the kernel '.join(found)}"
             f", expected {' with the kernel '.join(expected)}"
         )
-    return [refine(sample, settings) for sample in chunk.samples]
+    return together.each(
+        lambda sample: refine(sample, settings), chunk.samples, settings.per_job, settings.device
+    )
 
 
 def identity(settings: Settings) -> tuple[str, str]:
@@ -129,15 +133,16 @@ def identity(settings: Settings) -> tuple[str, str]:
 
 
 def refine_one(sample: Sample, settings: Settings) -> Outcome:
-    """Refines one sample. Whatever goes wrong in it is reported as its failure."""
+    """Refines one sample. Whatever goes wrong in it is reported as its failure.
+
+    Raises what `together.trouble` makes of an error of the device, which says nothing of a sample.
+    """
     sample = load_record(sample, settings.survey)
     if sample.problem is not None:
         return _failure(sample, sample.problem)
     started = time.monotonic()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another number of parts would have other bits
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with together.one_thread():
             name, start = _best_start(sample, settings)
             refined = refine_sample(
                 start,
@@ -153,11 +158,11 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     except SampleError as error:
         return _failure(sample, f"sample {sample.id}: {error}")
     except Exception as error:
+        if trouble := together.trouble(error):
+            raise trouble from None
         # A defect that one sample brings to light must not cost the others their results.
         outcome = _failure(sample, f"sample {sample.id}: {type(error).__name__}: {error}")
         return replace(outcome, traceback=traceback.format_exc())
-    finally:
-        torch.set_num_threads(threads)
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)

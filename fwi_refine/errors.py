@@ -21,6 +21,10 @@ class WorkerError(FwiRefineError):
     """Worker processes die, or are not the ones that were expected (exit code 1)."""
 
 
+class DeviceError(WorkerError, RuntimeError):
+    """A GPU fails, or has too little memory for one sample: no process should go on with it."""
+
+
 class PartError(FwiRefineError):
     """A stored part of a run is damaged or does not belong to it (exit code 1)."""
 

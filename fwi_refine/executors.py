@@ -2,9 +2,9 @@
 
 An executor has one method, `map(function, tasks)`. It gives pairs (task, result) as tasks finish,
 in any order, and takes tasks from the iterator only as there is room for them, so that memory does
-not grow with their number. An exception of the function is raised. Where there are workers, a task
-whose process died is tried again; one whose process dies each time comes with a `WorkerError` as
-its result.
+not grow with their number. An exception of the function is raised, except a `DeviceError`, after
+which its process is of no use. Where there are workers, a task whose process died, or was ended
+for that, is tried again; one whose process dies each time comes with a `WorkerError` as its result.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 import filelock
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-from fwi_refine.errors import InputError, WorkerError
+from fwi_refine.errors import DeviceError, InputError, WorkerError
 
 AHEAD = 2  # tasks handed over for each worker: one to work on and one that waits
 PARENT_CHECK = 1.0  # s between two looks of a worker at whether its parent lives
@@ -37,7 +38,11 @@ class Serial:
 
     def map(self, function, tasks: Iterable) -> Iterator:
         for task in tasks:
-            yield task, function(task)
+            try:
+                result = function(task)
+            except DeviceError as error:
+                result = error
+            yield task, result
 
 
 class _Workers:
@@ -87,7 +92,7 @@ class Processes(_Workers):
                 for task in itertools.islice(tasks, ahead * jobs - len(waiting)):
                     number = next(numbers)
                     waiting[number] = task
-                    futures[pool.submit(function, task)] = number
+                    futures[pool.submit(_or_end, function, task)] = number
                 if not waiting:
                     return []
                 done, _ = wait(futures, return_when=FIRST_COMPLETED)
@@ -216,4 +221,13 @@ _WORKING = threading.Lock()
 def _in_turn(function, task):
     """A Dask worker may have several threads; the tasks share its process, so they take turns."""
     with _WORKING:
+        return _or_end(function, task)
+
+
+def _or_end(function, task):
+    """function(task); a GPU that fails ends the process, as no other gets it to work again."""
+    try:
         return function(task)
+    except DeviceError as error:
+        print(f"fwi-refine: a worker ends: {error}", file=sys.stderr, flush=True)
+        os._exit(1)

@@ -40,24 +40,27 @@ def start_from_record(
     survey: Survey = OPENFWI,
     priors: Priors | None = None,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> np.ndarray:
     """A smooth map (nz, nx) float64 m/s that explains the low frequencies of a record.
 
     The velocity at the depth of the sources is that of their cells, which the record tells exactly
     where they stand at receivers; without such sources, the one of some that fits best. The map is
     a draw of the Gaussian process of the Style A family; layers come out blurred. Costs some ten
-    Jacobians. Raises SampleError for a record that cannot be used.
+    Jacobians. threads, device: as for `wave.Simulator`. Raises SampleError for a record that
+    cannot be used.
     """
     record = check_record(record, survey=survey)
     unit = survey.frequency / 15.0
+    how = {"threads": threads, "device": device}
     lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
-    v = _best_trend(*_velocity_at_depth(record, survey), *lower, threads)
+    v = _best_trend(*_velocity_at_depth(record, survey), *lower, how)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
-    parameters = Modes(*priors.style_a.modes(1.0))
+    parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
         lower, filtered = lower_frequency(record, frequency * unit, survey)
-        misfit = BandMisfit(Simulator(lower, threads=threads), parameters, filtered)
+        misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
             PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
@@ -66,7 +69,7 @@ def start_from_record(
             max_iterations=ITERATIONS,
             retract=parameters.retract,
         ).x
-    return parameters.velocity(x).clamp(*survey.velocity_bounds).numpy()
+    return parameters.velocity(x).clamp(*survey.velocity_bounds).cpu().numpy()
 
 
 def lower_frequency(record, frequency, survey=OPENFWI):
@@ -104,19 +107,16 @@ def _velocity_at_depth(record, survey):
     return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES), 0.0
 
 
-def _best_trend(velocities, depth, survey, record, threads):
-    """The linear increase with depth whose record fits best, (nz, nx).
+def _best_trend(velocities, depth, survey, record, how):
+    """The linear increase with depth whose record fits best, (nz, nx), on the device.
 
     velocities: m/s, those to try at `depth`, in cells
     """
     nz, nx = survey.shape
     below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
     slopes = SLOPES * survey.spacing / 10.0
-    trends = [
-        (velocity + slope * below).clamp(*survey.velocity_bounds)
-        for velocity in velocities
-        for slope in slopes
-    ]
-    simulator, record = Simulator(survey, threads=threads), torch.from_numpy(record)[None]
-    misfits = [float(simulator.misfit(trend[None], record)[0]) for trend in trends]
-    return trends[int(np.argmin(misfits))]
+    trends = [velocity + slope * below for velocity in velocities for slope in slopes]
+    simulator = Simulator(survey, **how)
+    trends = torch.stack(trends).clamp(*survey.velocity_bounds).to(simulator.device)
+    record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
+    return trends[int(simulator.misfit(trends, record).argmin())]

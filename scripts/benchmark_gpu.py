@@ -1,10 +1,12 @@
 """Speed of everything that runs on a GPU, beside what the card could do at most.
 
-    python scripts/benchmark_gpu.py [--batch 16] [--repeats 5] [--families] [--memory-copy-gib 4]
+    python scripts/benchmark_gpu.py [--batch 16] [--repeats 5] [--families] [--together 1,4,16]
+        [--memory-copy-gib 4]
 
 Prints Markdown: records simulated, and misfits with their gradients, in a second; seconds of a
 Gauss-Newton step and its parts; with --families, seconds of a sample of each route, refined on this
-card, and what the benchmark's 65,818 records would take; the share of the card's arithmetic and
+card, and what the benchmark's 65,818 records would take; with --together, samples refined in a
+second with so many at a time in one process; the share of the card's arithmetic and
 bandwidth, both measured in the same run, with the count behind it; and deepwave's CUDA kernels on
 the same grid, where it is installed. Without a usable GPU it says why and exits with 2.
 """
@@ -20,9 +22,13 @@ import numpy as np
 import torch
 from benchmark_speed import deepwave_forward, deepwave_gradient, example_map
 
+from fwi_refine.batch import Chunk, Settings, refine_one, run
+from fwi_refine.executors import Serial
 from fwi_refine.inversion import refine_sample
+from fwi_refine.io.samples import Sample
 from fwi_refine.misfit import BandMisfit
 from fwi_refine.parameters import Full
+from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, gpu_problem, jacobian
 from fwi_refine.wave.operator import IMAGING_STEP
@@ -154,6 +160,34 @@ def families(simulator):
     )
 
 
+def together(options):
+    """Samples a second in the main job, by how many are worked on at a time."""
+    predictions = np.load(SAMPLES / "predictions.npy")
+    with open(SAMPLES / "samples.csv", newline="") as file:
+        ids = [row["id"] for row in csv.DictReader(file)]
+    records = [np.load(SAMPLES / "seismic" / f"{name}.npy") for name in ids]
+    samples = []
+    for k in range(options.samples):
+        i = k % len(ids)
+        start = ("prediction", predictions[i].astype(np.float64))
+        samples.append(Sample(k, f"{ids[i]} {k}", (start,), records[i]))
+    print(
+        f"\nMain job, {len(samples)} samples, equally many of each of {len(ids)}\n\n"
+        "| at a time | samples a second | refined | peak GPU memory, GiB |\n|---|---|---|---|"
+    )
+    for count in options.together:
+        settings = Settings(load(), device="cuda", per_job=count)
+        refine_one(samples[0], settings)  # what is computed once is not counted
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        ((_, outcomes),) = run([Chunk(0, tuple(samples))], settings, Serial())
+        rate = len(samples) / (time.perf_counter() - began)
+        refined = sum(outcome.row.status == "refined" for outcome in outcomes)
+        memory = torch.cuda.max_memory_reserved() / 2**30
+        print(f"| {count} | {rate:.3f} | {refined} | {memory:.1f} |")
+
+
 def against_deepwave(options):
     """deepwave on the same grid, float32, one record at a time, as it takes one model."""
     try:
@@ -183,6 +217,14 @@ def main():
     parser.add_argument("--batch", type=int, default=16, help="samples at a time")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-copy-gib", type=int, default=4, help="size of the copy")
+    parser.add_argument(
+        "--together",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[],
+        metavar="N,N,...",
+        help="also refine --samples with so many at a time: minutes",
+    )
+    parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--families", action="store_true", help="also refine samples: minutes")
     options = parser.parse_args()
     if gpu_problem() is not None:
@@ -199,6 +241,8 @@ def main():
     step(options)
     if options.families:
         families(simulator)
+    if options.together:
+        together(options)
     against_deepwave(options)
     return 0
 

@@ -8,6 +8,12 @@ other also has to explain the records, with and without a map: `RecordMisfit` si
 predicts, and the gradient flows back through the wave operator. Printed is the error on maps that
 neither has seen. That a misfit may stand in for labels is the idea of Jin et al., "Unsupervised
 learning of full-waveform inversion" (ICLR 2022).
+
+In these few steps the records that were not seen are explained better, and the maps are not nearer
+to the truth: 326.5 m/s with the physics and 321.8 without, misfit 0.157 and 0.240 of the records'
+rms; with --family Style_A 186.8 and 187.2 m/s, misfit 0.163 and 0.240. Waves see the upper part of
+a map much better than the lower, and a misfit has minima at wrong maps; a network as a start, and
+`refine` behind it, is what the program is for.
 """
 
 import os

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class Emulation:
         self.launches = []  # (kernel, tasks)
         self.released = 0
 
-    def layout(self, shape, fields, dtype):
+    def layout(self, kernel, shape, dtype):
         return self._layout
 
     def launch(self, kernel, layout, dtype, call, tasks, memory):
@@ -66,6 +67,7 @@ class Emulation:
         assert not failed
 
     def release(self):
+        assert sys.exception() is None  # it would hold on to what is to be given back
         self.released += 1
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from emulation import KERNELS
 
+from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, cuda, devices, gpu_problem
 from fwi_refine.wave.blocks import FIELDS
@@ -28,10 +29,10 @@ REGISTERS = 65536  # of a multiprocessor
 SPILLED = 256  # bytes that a thread may have to keep in memory for want of registers
 
 
-def layout(arch, fields, dtype):
+def layout(arch, fields, dtype, room=lambda layout: 1):
     capability, shared_memory, _ = CARDS[arch]
     shape = OPENFWI.padded_shape
-    return cuda.choose_layout(shape, fields, dtype.itemsize, capability, shared_memory)
+    return cuda.choose_layout(shape, fields, dtype.itemsize, capability, shared_memory, room)
 
 
 def test_clusters_where_the_fields_fit():
@@ -50,6 +51,43 @@ def test_clusters_where_the_fields_fit():
         ("sm_120", 2, single),
     }
     assert layout("sm_80", 2, single).threads <= 1024
+
+
+def test_a_part_of_a_card_without_room_for_a_cluster():
+    """A MIG slice has the card's shared memory for each block, but may have too few blocks."""
+    asked = []
+
+    def none(layout):
+        asked.append(layout)
+        return 0
+
+    assert layout("sm_90", 2, torch.float64, none) == layout("sm_80", 2, torch.float64)
+    assert [found.blocks for found in asked] == [cuda.CLUSTER]
+    layout("sm_80", 2, torch.float64, none)  # no clusters there: nothing to be asked
+    layout("sm_90", 4, torch.float64, none)  # and nothing where the fields do not fit
+    assert len(asked) == 1
+
+
+def test_a_missing_compiler_is_said_before_it_is_needed(monkeypatch):
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
+
+    def missing():
+        raise RuntimeError("no libnvrtc.so anywhere")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(nvrtc, "nvrtcVersion", missing)
+    assert "compiler is missing (no libnvrtc.so anywhere)" in gpu_problem()
+    assert devices() == []
+
+
+def test_what_the_driver_says():
+    driver = pytest.importorskip("cuda.bindings.driver", reason="the extra [gpu] is not installed")
+    status = driver.CUresult
+    assert cuda.check((status.CUDA_SUCCESS, 7), "a call") == [7]
+    with pytest.raises(torch.OutOfMemoryError, match="a call: CUDA_ERROR_OUT_OF_MEMORY"):
+        cuda.check((status.CUDA_ERROR_OUT_OF_MEMORY,), "a call")
+    with pytest.raises(DeviceError, match="a call: CUDA_ERROR_ILLEGAL_ADDRESS"):
+        cuda.check((status.CUDA_ERROR_ILLEGAL_ADDRESS,), "a call")
 
 
 @NVCC
@@ -93,15 +131,14 @@ def resources(log):
 def test_the_compiler_that_users_have(tmp_path, monkeypatch):
     """cuda.core compiles without a GPU, once; a changed source or card is compiled again."""
     pytest.importorskip("cuda.core", reason="the extra [gpu] is not installed")
-    pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     macros = cuda.defines(layout("sm_90", 2, torch.float32), torch.float32, 2)
     try:
-        code = cuda.cubin(macros, "sm_90")
+        nvrtc.nvrtcVersion()
     except RuntimeError as error:
-        if "nvrtc" in str(error).lower() and "not" in str(error):
-            pytest.skip(f"NVRTC is not installed: {error}")
-        raise
+        pytest.skip(f"NVRTC is not installed: {error}")
+    code = cuda.cubin(macros, "sm_90")
     assert code[:4] == b"\x7fELF"
     (stored,) = (tmp_path / "fwi-refine").iterdir()
     assert stored.read_bytes()[32:] == code

@@ -10,13 +10,15 @@ from fwi_refine.cli.refine_options import Place, Recipe
 def three(monkeypatch):
     """A machine with three GPUs, as far as options can tell."""
     monkeypatch.setattr("fwi_refine.wave.devices", lambda: ["0", "1", "GPU-c"])
+    monkeypatch.setattr("fwi_refine.wave.gpu_memory", lambda: 80 * 2**30)
     options.gpus.cache_clear()
     yield
     options.gpus.cache_clear()
 
 
-def placed(device, jobs=None, count=100):
-    return Place(jobs=jobs, threads=None, dask=None, device=device).for_samples(count)
+def placed(device, jobs=None, count=100, per_job=None):
+    place = Place(jobs=jobs, per_job=per_job, threads=None, dask=None, device=device)
+    return place.for_samples(count)
 
 
 def test_every_gpu_has_a_process(three):
@@ -32,6 +34,22 @@ def test_every_gpu_has_a_process(three):
     assert recipe.settings(placed("auto"), False).device == "cuda"
     assert recipe.settings(placed("cpu"), False).device == "cpu"
     assert options.torch_device("auto") == "cuda"
+
+
+def test_samples_at_a_time_on_a_gpu(three, monkeypatch):
+    place = placed("auto", count=1000)
+    assert (place.per_job, place.chunk_size(1000)) == (4, 16)
+    assert "3 jobs on 3 GPUs, 4 samples at a time each" in str(place)
+    assert Recipe("auto", "auto", None, None, None).settings(place, False).per_job == 4
+    assert placed("auto", jobs=6).per_job == 2  # two processes share a card
+    assert placed("auto", count=4).per_job == 2
+    assert placed("auto", count=4).chunk_size(4) == 2
+    assert placed("auto", per_job=7).per_job == 7
+    assert (placed("cpu").per_job, placed("cpu").chunk_size(100)) == (1, 1)
+    monkeypatch.setattr("fwi_refine.wave.gpu_memory", lambda: 16 * 2**30)
+    assert placed("auto").per_job == 2
+    monkeypatch.setattr("fwi_refine.wave.gpu_memory", lambda: 2**30)
+    assert placed("auto").per_job == 1
 
 
 def test_a_gpu_that_cannot_be_used_is_said(monkeypatch, caplog):

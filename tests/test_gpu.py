@@ -1,17 +1,23 @@
 """On a GPU: results are those of the CPU. Skipped, with the reason, where there is none."""
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import small_samples
 import torch
 from test_blocks import calls
 from test_jacobian import relative, smooth_change, textured
 from wave_cases import NATIVE, SMALL, random_like, random_maps
 
+from fwi_refine import batch, together
+from fwi_refine.batch import Chunk
+from fwi_refine.cli import run
+from fwi_refine.executors import Serial
 from fwi_refine.inversion import refine_sample
 from fwi_refine.parameters import Full, Modes, Regions, Rows
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D, load
+from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, cuda, devices, gpu_problem, jacobian, simulate
 from fwi_refine.wave.blocks import BlockKernel, Layout
@@ -26,8 +32,8 @@ DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 class OneBlock(cuda.Program):
     """A card without clusters."""
 
-    def layout(self, shape, fields, dtype):
-        layout = super().layout(shape, fields, dtype)
+    def layout(self, kernel, shape, dtype):
+        layout = super().layout(kernel, shape, dtype)
         return Layout(1, layout.width, layout.strips, shared=False)
 
 
@@ -39,7 +45,7 @@ def on_gpu(survey, dtype, every, program=cuda.Program, memory=None):
 
 @pytest.mark.parametrize("program", [cuda.Program, OneBlock])
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
-@pytest.mark.parametrize("survey", [dataclasses.replace(SMALL, n_steps=140), OPENFWI])
+@pytest.mark.parametrize("survey", [replace(SMALL, n_steps=140), OPENFWI])
 def test_equal_to_the_cpu(survey, dtype, tolerance, program):
     samples = 3 if survey is not OPENFWI else 2
     expected_of = Simulator(survey, dtype, "native", imaging_step=5)
@@ -50,6 +56,54 @@ def test_equal_to_the_cpu(survey, dtype, tolerance, program):
         expected, found = call(expected_of).double(), call(found_of)
         assert found.device.type == "cuda"
         assert (found.cpu().double() - expected).norm() <= tolerance * expected.norm(), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_reference_cpu_and_gpu_agree(dtype, tolerance):
+    kernels = [Simulator(SMALL, dtype, kind, imaging_step=3) for kind in ("reference", "native")]
+    gpu = on_gpu(SMALL, dtype, 3)
+    for name, call in calls(SMALL).items():
+        if name == "wavefields":
+            continue
+        reference, native = (call(kernel).double() for kernel in kernels)
+        bound = tolerance * reference.norm()
+        assert (native - reference).norm() <= bound, name
+        assert (call(gpu).cpu().double() - reference).norm() <= bound, name
+
+
+def test_a_cluster_has_room_or_is_not_used(monkeypatch):
+    program = cuda.Program()
+    shape = OPENFWI.padded_shape
+    chosen = program.layout("forward", shape, torch.float32)
+    if chosen.blocks > 1:
+        memory = chosen.memory(shape, 2, 4)
+        assert program._room("forward", chosen, torch.float32, memory) >= 1
+    monkeypatch.setattr(program, "_room", lambda *key: 0)
+    assert program.layout("forward", shape, torch.float32).blocks == 1
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+def test_a_launch_leaves_the_current_device_as_it_is():
+    v = random_maps(SMALL)
+    expected = Simulator(SMALL, device="cuda:0").forward(v)
+    torch.cuda.set_device(0)
+    found = Simulator(SMALL, device="cuda:1").forward(v)
+    assert torch.cuda.current_device() == 0
+    assert found.device.index == 1
+    assert torch.equal(found.cpu(), expected.cpu())
+
+
+def test_threads_with_streams_of_their_own_do_not_disturb_each_other():
+    simulator = Simulator(OPENFWI, device="cuda")
+    maps, u = random_maps(OPENFWI, 8), random_like((8, *OPENFWI.record_shape), 4)
+
+    def work(k):
+        return [x.cpu() for x in simulator.misfit_and_gradient(maps[k : k + 1], u[k : k + 1])]
+
+    expected = [work(k) for k in range(8)]
+    for found, alone in zip(together.each(work, range(8), 4, "cuda"), expected, strict=True):
+        for one, other in zip(found, alone, strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -164,6 +218,63 @@ def test_parameters():
         assert relative(found.from_velocity(v.cuda()).cpu(), x) <= 1e-12
         assert relative(found.velocity(x.cuda()).cpu(), on_cpu.velocity(x)) <= 1e-13
         assert torch.equal(found.matrix("cuda").cpu(), on_cpu.matrix())
+
+
+def refined(chunk, per_job, order=slice(None)):
+    """(velocities, misfits) of a chunk's samples on the GPU, in the order of their numbers."""
+    settings = replace(small_samples.SETTINGS, device="cuda", per_job=per_job)
+    ((_, outcomes),) = batch.run([Chunk(0, chunk.samples[order])], settings, Serial())
+    assert all(outcome.row.status == "refined" for outcome in outcomes), outcomes
+    outcomes.sort(key=lambda outcome: outcome.index)
+    velocities = np.stack([outcome.velocity for outcome in outcomes])
+    return velocities, [outcome.row.misfit_after for outcome in outcomes]
+
+
+def assert_same(found, expected):
+    """The stated tolerance for a sample in other company: linear algebra may round differently."""
+    assert np.abs(found[0] - expected[0]).max() <= 1e-3
+    assert found[1] == pytest.approx(expected[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("per_job", "order"), [(1, slice(None, None, -1)), (2, slice(None))])
+def test_samples_in_other_company(per_job, order):
+    chunk = small_samples.small_chunk()
+    assert_same(refined(chunk, per_job, order), refined(chunk, 4))
+
+
+def test_a_card_that_is_full_loses_no_sample():
+    chunk = small_samples.small_chunk()
+    expected = refined(chunk, 1)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    refined(chunk, 1)
+    peak = torch.cuda.max_memory_reserved()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(1.5 * peak / total)
+    try:
+        assert_same(refined(chunk, 4), expected)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_start_without_a_network():
+    truth = textured(small_samples.SMALL)
+    record = Simulator(small_samples.SMALL).forward(truth[None])[0].numpy()
+    options = {"survey": small_samples.SMALL, "priors": small_samples.SETTINGS.priors}
+    found, expected = (
+        start_from_record(record, device=device, **options) for device in ("cuda", "cpu")
+    )
+    assert np.abs(found - expected).max() <= 0.01 * np.ptp(expected)
+
+
+def test_the_command_line_on_every_gpu(made, baseline, tmp_path):
+    """Processes with the samples shared among them, as --device auto has it."""
+    out = tmp_path / "out.npy"
+    quick = ["--method", "lbfgs", "--max-evaluations", "2", "--jobs", "2", "--per-job", "2"]
+    assert run([made.starts_file, made.seismic, "--out", str(out), *quick]) == 0
+    assert np.abs(np.load(out) - baseline.maps).max() <= 0.01
+    assert run(["doctor", "--device", "cuda"]) == 0
 
 
 @pytest.mark.parametrize("family", ["flat-vel", "style-a", "style-b", "layered"])

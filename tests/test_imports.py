@@ -30,6 +30,7 @@ LAYERS = (
         "synthetic",
         "doctor",
         "executors",
+        "together",
     },
     {"batch", "results", "mixing"},
     {"arrays"},

@@ -1,14 +1,23 @@
 """A start without a network: the filter that makes a record one of a lower frequency."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from emulation import NEEDS_COMPILER, Emulation
+from pretend import pretended
 
+from fwi_refine import starts
+from fwi_refine.cli import run, start
+from fwi_refine.errors import DeviceError
+from fwi_refine.executors import Serial
+from fwi_refine.priors import GaussianProcess, load
 from fwi_refine.starts import lower_frequency, start_from_record
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, operator
+from fwi_refine.wave.blocks import Layout
 
 SMALL = Survey(
     shape=(20, 24),
@@ -42,6 +51,58 @@ def test_a_filtered_record_is_that_of_the_lower_frequency(frequency, bound):
 def test_a_frequency_that_is_not_lower_is_refused(frequency):
     with pytest.raises(ValueError, match="expected less than"):
         lower_frequency(np.zeros(SMALL.record_shape), frequency, SMALL)
+
+
+@NEEDS_COMPILER
+def test_a_start_is_made_on_the_device_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(starts, "FREQUENCIES", (4.0,))
+    monkeypatch.setattr(starts, "ITERATIONS", 1)
+    process = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)
+    priors = dataclasses.replace(load(), style_a=process)
+    record = Simulator(SMALL).forward(velocity()[None])[0].numpy()
+    expected = start_from_record(record, survey=SMALL, priors=priors)
+    with pretended() as device:
+        program = Emulation(Layout(1, 1, 1, shared=True), device=device)
+        monkeypatch.setattr(operator.cuda, "program", lambda _: program)
+        found = start_from_record(record, survey=SMALL, priors=priors, device=str(device))
+    assert {kernel for kernel, _ in program.launches} == {"forward", "adjoint"}
+    assert isinstance(found, np.ndarray)
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected - expected.mean()).max()
+
+
+def test_start_on_the_command_line(made, tmp_path, monkeypatch):
+    """The trend alone, which takes seconds: maps in the records' order, zeros for a bad one."""
+    monkeypatch.setattr(starts, "FREQUENCIES", ())
+    monkeypatch.setattr(starts, "SLOPES", np.array([0.0, 20.0]))
+    records = tmp_path / "records"
+    records.mkdir()
+    names = [f"{name}.npy" for name in made.ids]
+    for name in names:
+        shutil.copy(made.folder / "seismic" / name, records)
+    np.save(records / "b0.npy", np.full((5, 1000, 70), np.nan, np.float32))
+    command = ["start", str(records), "--device", "cpu", "--threads", "2"]
+    one, three = tmp_path / "one.npy", tmp_path / "three.npy"
+    assert run([*command, "--out", str(one)]) == 3
+    assert run([*command, "--out", str(three), "--per-job", "3"]) == 3
+    maps = np.load(one)
+    assert maps.shape == (4, 70, 70)
+    assert not maps[1].any()
+    expected = start_from_record(np.load(records / names[2]))
+    np.testing.assert_allclose(maps[3], expected, rtol=1e-5)
+    assert one.read_bytes() == three.read_bytes()
+    assert run([*command, "--out", str(tmp_path / "part.npy"), "--shard", "4/4"]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "part.npy"), maps[3:])
+
+
+def test_a_start_whose_process_dies_costs_no_other():
+    def make(task):
+        if 2 in task:
+            raise DeviceError("the card fails")
+        return [-k for k in task]
+
+    found = dict(start.each_made(Serial(), make, [[0, 1, 2, 3], [4]]))
+    assert isinstance(found.pop(2), DeviceError)
+    assert found == {0: 0, 1: -1, 3: -3, 4: -4}
 
 
 @pytest.mark.slow

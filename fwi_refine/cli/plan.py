@@ -76,4 +76,5 @@ def _seconds_per_evaluation(settings) -> float:
     from fwi_refine.doctor import speed
     from fwi_refine.wave import Simulator
 
-    return speed(Simulator(settings.survey, threads=settings.threads))[1].value
+    simulator = Simulator(settings.survey, threads=settings.threads, device=settings.device)
+    return speed(simulator)[1].value

@@ -132,13 +132,14 @@ def refine(inputs, settings, place, outputs, history=None) -> int:
         history,
     )
     with contextlib.closing(results), place.executor() as executor:
-        code = _fill(results, inputs, settings, executor)
+        size = place.chunk_size(len(inputs.pairs))
+        code = _fill(results, inputs, settings, size, executor)
     log.info("%s, report in %s", outputs.out, outputs.report)
     return code
 
 
-def _fill(results, inputs, settings, executor) -> int:
-    """Runs the samples and publishes their results; returns the exit code."""
+def _fill(results, inputs, settings, size, executor) -> int:
+    """Runs the samples, `size` to a task, and publishes their results; returns the exit code."""
     from fwi_refine import batch, io
 
     place = {pair.index: k for k, pair in enumerate(inputs.pairs)}
@@ -146,17 +147,18 @@ def _fill(results, inputs, settings, executor) -> int:
         try:
             for k, pair in enumerate(inputs.pairs):
                 results.start(k, io.read_start(inputs.predictions, pair.index, settings.survey))
-            chunks = inputs.chunks(range(len(inputs.pairs)), 1)
-            for _, (outcome,) in batch.run(chunks, settings, executor):
+            chunks = inputs.chunks(range(-(-len(inputs.pairs) // size)), size)
+            for _, outcomes in batch.run(chunks, settings, executor):
                 with SIGNALS.shielded():
-                    results.add(
-                        place[outcome.index],
-                        outcome.velocity,
-                        outcome.row,
-                        outcome.deviation,
-                        outcome.history,
-                    )
-                    bar.add(outcome.row)
+                    for outcome in outcomes:
+                        results.add(
+                            place[outcome.index],
+                            outcome.velocity,
+                            outcome.row,
+                            outcome.deviation,
+                            outcome.history,
+                        )
+                        bar.add(outcome.row)
             with SIGNALS.shielded(final=True):
                 results.publish()
         except BaseException:

@@ -12,6 +12,13 @@ from fwi_refine.cli.inputs import load_priors, load_survey, open_inputs
 from fwi_refine.errors import InputError
 from fwi_refine.survey import OPENFWI
 
+# bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
+MEMORY = 7 * 10**9
+# The five shots of a sample are 40 thread blocks in float64, one to a multiprocessor: three samples
+# fill 132 of them, and the fourth is for the times when one waits for the CPU (README.md).
+PER_GPU = 4
+CHUNK = 4  # samples of a task for each one at a time, so that the last ones rarely wait for one
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -66,7 +73,8 @@ class Recipe:
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
             threads=place.threads,
-            device="cuda" if place.gpus else "cpu",
+            device=place.kind,
+            per_job=place.per_job,
             keep_deviation=keep_deviation,
             survey=survey,
         )
@@ -77,6 +85,7 @@ class Place:
     """Where the samples are refined."""
 
     jobs: int | None  # None: one, or one for each GPU; 0: one for each core
+    per_job: int | None  # None: one, on a GPU as many as memory allows
     threads: int | None  # None: as there are cores for each job
     dask: str | None
     device: str
@@ -86,12 +95,30 @@ class Place:
         """As CUDA_VISIBLE_DEVICES names them. A job sees one; more jobs than GPUs share them."""
         return options.gpus(self.device)
 
+    @property
+    def kind(self) -> str:
+        """What torch calls the device of a job."""
+        return "cuda" if self.gpus else "cpu"
+
     def for_samples(self, count):
-        """This place, with the numbers of jobs and threads that `count` samples get."""
+        """This place, with the numbers of jobs, samples and threads that `count` samples get."""
         jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or _cores())
-        jobs = min(jobs, count)
+        jobs = max(1, min(jobs, count))
         threads = self.threads or (1 if self.dask else max(1, _cores() // jobs))
-        return replace(self, jobs=jobs, threads=threads)
+        per_job = min(self.per_job or self._fitting(jobs), -(-count // jobs))
+        return replace(self, jobs=jobs, threads=threads, per_job=per_job)
+
+    def _fitting(self, jobs):
+        if not self.gpus:
+            return 1
+        from fwi_refine.wave import gpu_memory
+
+        sharing = -(-jobs // len(self.gpus))
+        return max(1, min(PER_GPU, gpu_memory() // MEMORY) // sharing)
+
+    def chunk_size(self, count) -> int:
+        """Samples of a task, out of `count`; one, where a job works on one at a time."""
+        return 1 if self.per_job == 1 else min(CHUNK * self.per_job, -(-count // self.jobs))
 
     @contextlib.contextmanager
     def executor(self):
@@ -111,6 +138,8 @@ class Place:
         where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
         if self.gpus:
             where += f" on {len(self.gpus)} GPUs"
+        if self.per_job > 1:
+            where += f", {self.per_job} samples at a time each"
         return f"{where}, {self.threads} threads each"
 
 
@@ -192,8 +221,14 @@ place = options.together(
         "--jobs",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Samples at a time, each in a process of its own of up to 6 GB; 0: one for each core. "
-        "Default: 1, or one for each GPU.",
+        help="Processes, of up to 6 GB; 0: one for each core. Default: 1, or one for each GPU.",
+    ),
+    click.option(
+        "--per-job",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
+        "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
     ),
     click.option(
         "--threads",
@@ -224,7 +259,7 @@ kept = options.together(
         metavar="N",
         default=8,
         show_default=True,
-        help="So many samples make one file of --run-dir.",
+        help="So many samples make one file of --run-dir; --per-job cannot be more.",
     ),
     click.option(
         "--keep-deviation",

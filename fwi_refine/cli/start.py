@@ -1,13 +1,14 @@
 """`fwi-refine start`: maps to start from where there is no network."""
 
 import contextlib
+import functools
 import logging
 
 import click
 
-from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli import OK, SAMPLES_FAILED, options, refine_options
 from fwi_refine.cli.inputs import load_priors, load_survey, select
-from fwi_refine.errors import SampleError
+from fwi_refine.errors import SampleError, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +22,11 @@ log = logging.getLogger(__name__)
 @options.limit
 @options.shard
 @options.priors
+@refine_options.place
 @options.overwrite
 @options.config
 @options.logging_options
-def command(records, out, survey_file, limit, shard, priors_file, overwrite, config):
+def command(records, out, survey_file, limit, shard, priors_file, place, overwrite, config):
     """Make smooth maps to start from, from RECORDS alone.
 
     \b
@@ -41,25 +43,67 @@ def command(records, out, survey_file, limit, shard, priors_file, overwrite, con
     from tqdm import tqdm
 
     from fwi_refine import io
-    from fwi_refine.starts import start_from_record
 
     survey = load_survey(survey_file)
     io.claim_output(out, overwrite)
-    source = io.open_records(records)
-    priors = load_priors(priors_file)
+    source = io.open_records(records.absolute() if place.dask else records)
     numbers = select(range(len(source.ids)), limit, shard)
+    place = place.for_samples(len(numbers))
+    size = place.chunk_size(len(numbers))
+    tasks = (
+        [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
+        for i in range(0, len(numbers), size)
+    )
+    how = {
+        "survey": survey,
+        "priors": load_priors(priors_file),
+        "threads": place.threads,
+        "device": place.kind,
+    }
+    make = functools.partial(make_starts, per_job=place.per_job, **how)
     failed = 0
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
-        for place, k in enumerate(tqdm(numbers, unit="record", disable=None)):
-            try:
-                v = start_from_record(source.read(k), survey=survey, priors=priors)
-            except SampleError as error:
+        executor = stack.enter_context(place.executor())
+        bar = stack.enter_context(tqdm(total=len(numbers), unit="record", disable=None))
+        for (n, record), v in each_made(executor, make, tasks):
+            if isinstance(v, Exception):
                 failed += 1
-                log.error("record %s (%s) failed: %s", source.ids[k], source.where(k), error)
+                log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
                 v = np.zeros(survey.shape)
-            writer.write(place, v)
+            writer.write(n, v)
+            bar.update()
         writer.publish(out)
     log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
+
+
+def each_made(executor, make, tasks):
+    """((number, record), map or the error that says why there is none) of each record of the tasks,
+    which are lists; a record whose process dies costs no other its map."""
+    for task, found in executor.map(make, tasks):
+        if not isinstance(found, WorkerError):
+            yield from zip(task, found, strict=True)
+        elif len(task) == 1:
+            yield task[0], found
+        else:
+            yield from each_made(executor, make, [[one] for one in task])
+
+
+def make_starts(task, per_job, **how):
+    """The map of each record of a task, or the SampleError that says why there is none."""
+    from fwi_refine import together
+    from fwi_refine.starts import start_from_record
+
+    def make(numbered):
+        _, record = numbered
+        try:
+            with together.one_thread():
+                return start_from_record(record.read(0), **how)
+        except SampleError as error:
+            return error
+        except RuntimeError as error:
+            raise together.trouble(error) or error from None
+
+    return together.each(make, task, per_job, how["device"])

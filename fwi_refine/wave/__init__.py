@@ -1,18 +1,22 @@
 """The wave operator. This is its only door: everything else in the folder is behind it."""
 
 from fwi_refine.wave.cuda import devices
+from fwi_refine.wave.cuda import memory as gpu_memory
 from fwi_refine.wave.cuda import problem as gpu_problem
 from fwi_refine.wave.jacobian import Jacobian, jacobian, jacobian_bytes, record_basis
 from fwi_refine.wave.operator import Simulator, simulate
 from fwi_refine.wave.released import released_record
+from fwi_refine.wave.workers import one_thread_each
 
 __all__ = [
     "Jacobian",
     "Simulator",
     "devices",
+    "gpu_memory",
     "gpu_problem",
     "jacobian",
     "jacobian_bytes",
+    "one_thread_each",
     "record_basis",
     "released_record",
     "simulate",

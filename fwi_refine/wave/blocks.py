@@ -5,6 +5,7 @@ here stays on the program's device; torch owns the memory.
 """
 
 import ctypes
+import functools
 import math
 from dataclasses import dataclass
 
@@ -73,10 +74,11 @@ class _Call(ctypes.Structure):
 class BlockKernel:
     """The kernels of one survey and one precision: the interface of `native.NativeKernel`.
 
-    program: has `name`, `device`, `layout(shape, fields, dtype)` and `launch(kernel, layout,
-    dtype, call, tasks, memory)`. memory: most bytes of wavefields that are kept at a time, None
-    for what the device has. Shots that do not fit are done in parts, each half as many as before
-    when memory runs out: that changes no bit of the result. Every cell is computed at every step.
+    program: has `name`, `device`, `layout(kernel, shape, dtype)`, `launch(kernel, layout, dtype,
+    call, tasks, memory)` and `release()`. memory: most bytes of wavefields that are kept at a
+    time, None for what the device has. Shots that do not fit are done in parts, each half as many
+    as before when memory runs out: that changes no bit of the result. Every cell is computed at
+    every step. Several threads may use one object; nothing is put on the device before it is used.
     """
 
     def __init__(self, survey: Survey, dtype: torch.dtype, every: int, program, memory=None):
@@ -85,9 +87,6 @@ class BlockKernel:
         self._device = program.device
         self._survey, self._every = survey, every
         self._most = MOST_TASKS  # tasks that have fitted so far
-        self._sources = self._integers(survey.padded_index(survey.sources))
-        self._wavelet = torch.from_numpy(survey.wavelet * survey.spacing**2).to(self._device)
-        self._damping = [torch.from_numpy(d).to(self._device) for d in survey.damping]
         self._prepared = {}  # kernel -> its layout and what depends on it
 
     def forward(self, alpha, vmin):
@@ -165,10 +164,12 @@ class BlockKernel:
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
-                self._most = len(part) // 2
-                self._program.release()
+            else:
+                first = part.stop
                 continue
-            first = part.stop
+            # not before the error has gone, which holds what was allocated until then
+            self._most = min(self._most, len(part) // 2)
+            self._program.release()
 
     def _launch(self, kernel, medium, part, **by_task):
         """Launches for a range of tasks. Arrays of its length belong to it, longer ones to all."""
@@ -203,7 +204,7 @@ class BlockKernel:
         """A kernel's layout, and the receivers in the order of the threads that have them."""
         if kernel not in self._prepared:
             shape = self._survey.padded_shape
-            layout = self._program.layout(shape, FIELDS[kernel], self._dtype)
+            layout = self._program.layout(kernel, shape, self._dtype)
             points = self._survey.padded_index(self._survey.receivers)
             owners = torch.tensor([layout.owner(shape, *point) for point in points.tolist()])
             owners, places = owners.long().sort(stable=True)
@@ -211,7 +212,7 @@ class BlockKernel:
             self._prepared[kernel] = (
                 layout,
                 {
-                    "sources": self._sources,
+                    "sources": self._integers(self._survey.padded_index(self._survey.sources)),
                     "wavelet": self._wavelet,
                     "receivers": self._integers(points[places.numpy()]),
                     "places": self._integers(places),
@@ -243,6 +244,14 @@ class BlockKernel:
     def _traces(self, records):
         records = records.detach().to(self._device, self._dtype).contiguous()
         return records.view(-1, *self._survey.record_shape[1:])
+
+    @functools.cached_property
+    def _wavelet(self):
+        return torch.from_numpy(self._survey.wavelet * self._survey.spacing**2).to(self._device)
+
+    @functools.cached_property
+    def _damping(self):
+        return [torch.from_numpy(d).to(self._device) for d in self._survey.damping]
 
     @property
     def _frames(self):

@@ -10,12 +10,14 @@ import functools
 import hashlib
 import os
 import tempfile
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fwi_refine.errors import DeviceError
 from fwi_refine.wave.blocks import FIELDS, Layout
 
 KERNELS = Path(__file__).with_name("kernels")
@@ -35,10 +37,14 @@ def problem() -> str | None:
         return f"torch {torch.__version__} {built}"
     try:
         import cuda.bindings.driver
-        import cuda.bindings.nvrtc
         import cuda.core  # noqa: F401
+        from cuda.bindings import nvrtc
     except ImportError as error:
         return f"the extra for GPUs is missing or not complete ({error}): {EXTRA}"
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:  # torch for CUDA brings it along
+        return f"CUDA's compiler is missing ({error}): pip install nvidia-cuda-nvrtc"
     return None
 
 
@@ -51,18 +57,26 @@ def devices() -> list[str]:
     return [names[i].strip() if i < len(names) and names[i] else str(i) for i in range(count)]
 
 
-def choose_layout(shape, fields, itemsize, capability, shared_memory) -> Layout:
+def memory() -> int:
+    """Bytes of memory of the smallest visible GPU; 0 without any."""
+    count = torch.cuda.device_count()
+    sizes = (torch.cuda.get_device_properties(i).total_memory for i in range(count))
+    return min(sizes, default=0)
+
+
+def choose_layout(shape, fields, itemsize, capability, shared_memory, room) -> Layout:
     """How a card spreads a shot on a grid of this shape.
 
-    A cluster of blocks keeps the fields in its blocks' shared memory where the card has clusters
-    and enough of it (shared_memory: bytes that a block may have); else one block keeps them in
-    global memory. It does not depend on the batch, so neither does a bit of the result.
+    A cluster of blocks keeps the fields in its blocks' shared memory where the card has clusters,
+    enough of that memory (shared_memory: bytes that a block may have) and room(layout) for at
+    least one cluster, which a part of a card may not have; else one block keeps them in global
+    memory. It does not depend on the batch, so neither does a bit of the result.
     """
     width = min(WARP * -(-shape[1] // WARP), THREADS)
     strips = THREADS // width
     cluster = Layout(CLUSTER, width, strips, shared=True)
     fits = cluster.memory(shape, fields, itemsize) <= shared_memory
-    if tuple(capability) >= CLUSTERS_SINCE and fits:
+    if tuple(capability) >= CLUSTERS_SINCE and fits and room(cluster):
         return cluster
     return Layout(1, width, strips, shared=False)
 
@@ -158,70 +172,92 @@ class Program:
         self._capability = (properties.major, properties.minor)
         self._shared_memory = properties.shared_memory_per_block_optin
         self._arch = f"sm_{properties.major}{properties.minor}"
-        self._functions = {}
+        self._functions, self._lock = {}, threading.Lock()
         self.name = f"cuda {properties.name}"
 
-    def layout(self, shape, fields, dtype) -> Layout:
-        """The layout for a grid of this shape."""
-        itemsize = dtype.itemsize
-        return choose_layout(shape, fields, itemsize, self._capability, self._shared_memory)
+    def layout(self, kernel, shape, dtype) -> Layout:
+        """The layout of a kernel for a grid of this shape."""
+        fields, itemsize = FIELDS[kernel], dtype.itemsize
+
+        def room(layout):
+            return self._room(kernel, layout, dtype, layout.memory(shape, fields, itemsize))
+
+        card = self._capability, self._shared_memory
+        return choose_layout(shape, fields, itemsize, *card, room)
 
     def launch(self, kernel, layout, dtype, call, tasks, memory):
-        """Starts a kernel on torch's current stream. Raises RuntimeError if CUDA refuses."""
+        """Starts a kernel on torch's current stream. Raises DeviceError if CUDA refuses."""
         from cuda.bindings import driver
 
-        function = self._function(kernel, layout, dtype, memory)
-        stream = torch.cuda.current_stream(self.device).cuda_stream
         arguments = np.array([ctypes.addressof(call)], dtype=np.uint64)  # copied by the launch
         grid, block = (layout.blocks, tasks, 1), (layout.threads, 1, 1)
-        self._make_current()
-        check(
-            driver.cuLaunchKernel(
-                function, *grid, *block, memory, stream, arguments.ctypes.data, 0
-            ),
-            f"{kernel} of {tasks} shots",
-        )
+        with self._current():
+            function = self._function(kernel, layout, dtype, memory)
+            stream = torch.cuda.current_stream(self.device).cuda_stream
+            check(
+                driver.cuLaunchKernel(
+                    function, *grid, *block, memory, stream, arguments.ctypes.data, 0
+                ),
+                f"{kernel} of {tasks} shots",
+            )
 
     def release(self):
         """Gives memory that torch keeps for later back to the card."""
         torch.cuda.empty_cache()
 
+    def _room(self, kernel, layout, dtype, memory) -> int:
+        """How many clusters the device, which may be a part of a card, can hold at a time."""
+        from cuda.bindings import driver
+
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = layout.blocks, 1, 1
+        config.blockDimX, config.blockDimY, config.blockDimZ = layout.threads, 1, 1
+        config.sharedMemBytes = memory
+        with self._current():
+            function = self._function(kernel, layout, dtype, memory)
+            found = driver.cuOccupancyMaxActiveClusters(function, config)
+        (count,) = check(found, f"room for a cluster of {layout.blocks} blocks")
+        return count
+
     def _function(self, kernel, layout, dtype, memory):
         """The loaded kernel; it stays loaded as long as this object."""
+        key = kernel, layout, dtype, memory
+        with self._lock:  # of two threads that load it, one would unload what the other runs
+            if key not in self._functions:
+                self._functions[key] = self._load(*key)
+        return self._functions[key][1]
+
+    def _load(self, kernel, layout, dtype, memory):
         from cuda.bindings import driver
         from cuda.core import ObjectCode
 
-        key = kernel, layout, dtype, memory
-        if key not in self._functions:
-            self._make_current()
-            code = cubin(defines(layout, dtype, FIELDS[kernel]), self._arch)
-            loaded = ObjectCode.from_cubin(code).get_kernel(kernel)
-            handle = driver.CUkernel(int(loaded.handle))
-            (device,) = check(driver.cuDeviceGet(self.device.index), "cuDeviceGet")
-            limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            check(
-                driver.cuKernelSetAttribute(limit, memory, handle, device),
-                f"{memory} bytes of shared memory",
-            )
-            self._functions[key] = loaded, driver.CUfunction(int(handle))
-        return self._functions[key][1]
+        code = cubin(defines(layout, dtype, FIELDS[kernel]), self._arch)
+        loaded = ObjectCode.from_cubin(code).get_kernel(kernel)
+        handle = driver.CUkernel(int(loaded.handle))
+        (device,) = check(driver.cuDeviceGet(self.device.index), "cuDeviceGet")
+        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        check(
+            driver.cuKernelSetAttribute(limit, memory, handle, device),
+            f"{memory} bytes of shared memory",
+        )
+        return loaded, driver.CUfunction(int(handle))
 
-    def _make_current(self):
-        """torch's context, in this thread; a thread that has not used the GPU has none."""
-        _core_device(self.device.index).set_current()
+    @contextmanager
+    def _current(self):
+        """This thread in torch's context of the device, as a thread that has not used the GPU is
+        in none; afterwards it has the device that it had before."""
+        from cuda.core import Device
 
-
-@functools.cache
-def _core_device(index):
-    from cuda.core import Device
-
-    return Device(index)
+        with torch.cuda.device(self.device):
+            Device(self.device.index).set_current()
+            yield
 
 
 def check(result, what):
-    """What a call of the driver returned after its status. Raises RuntimeError if it failed."""
+    """What a call of the driver returned after its status. Raises DeviceError if it failed, or
+    torch.OutOfMemoryError."""
     status, *values = result
     if int(status):
-        kind = torch.OutOfMemoryError if status.name.endswith("OUT_OF_MEMORY") else RuntimeError
+        kind = torch.OutOfMemoryError if status.name.endswith("OUT_OF_MEMORY") else DeviceError
         raise kind(f"{what}: {status.name}")
     return values

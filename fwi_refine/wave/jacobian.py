@@ -21,6 +21,7 @@ from fwi_refine.wave.workers import workers
 
 KEPT_PER_PERIOD = 8.2  # wavefields kept per period of the wavelet: every 8th step at 15 Hz
 BATCH = 7  # points simulated at a time in float32; 60 MB each for the survey of OpenFWI
+GPU_BATCH = 14  # points put into the Jacobian at a time on a GPU, which simulates all at once
 ROWS = 4096  # rows of the Jacobian in one product of the normal matrix
 COLUMNS = 500  # columns of the normal matrix in one product
 
@@ -174,27 +175,31 @@ def jacobian(
         out = None if out is None else out[:, : len(batch)]
         return simulator.wavefields(v[None], vmin, out)
 
-    size = len(points)
-    if device.type == "cpu":
-        size = BATCH * torch.float32.itemsize // dtype.itemsize
+    on_cpu = device.type == "cpu"
+    size = BATCH * torch.float32.itemsize // dtype.itemsize if on_cpu else len(points)
+    group = max(size if on_cpu else GPU_BATCH, len(set(survey.sources)))
     threads = threads or torch.get_num_threads()
     while True:
         work = Assembly(survey, plan, v, float(vmin), dtype)
         try:
-            _assemble(work, points, size, simulated, threads)
+            _assemble(work, points, size, group, simulated, threads)
         except torch.OutOfMemoryError:
-            if size <= len(work.sources):
+            if size <= group:
                 raise
         else:
             break
         del work
-        size //= 2
+        size = max(size // 2 // group, 1) * group
         torch.cuda.empty_cache()
     return Jacobian(work.result.flatten(0, 2), plan.basis.to(device), survey)
 
 
-def _assemble(work, points, size, simulated, threads):
-    """Fills work.result from the wavefields of `size` points at a time, as long as memory lasts."""
+def _assemble(work, points, size, group, simulated, threads):
+    """Fills work.result from the wavefields of `size` points at a time, as long as memory lasts.
+
+    They are put together `group` points at a time, whatever size is: products of other shapes
+    would have other bits, and those must not depend on how much memory was free.
+    """
     first = max(size, len(work.sources))
     batches = [points[i : i + size] for i in range(first, len(points), size)]
     memory = threading.local()
@@ -203,9 +208,13 @@ def _assemble(work, points, size, simulated, threads):
         memory.fields = simulated(batch, threads, getattr(memory, "fields", None))
         return memory.fields[0]
 
+    def add(batch, fields):
+        for i in range(0, len(batch), group):
+            work.add_receivers(batch[i : i + group], fields[i : i + group])
+
     fields = wavefields(points[:first], threads)
     with workers(fields.device, threads) as pool:
         pool.submit(work.take_sources, fields[: len(work.sources)]).result()
-        rest = pool.map(lambda batch: work.add_receivers(batch, wavefields(batch)), batches)
-        pool.submit(work.add_receivers, points[:first], fields).result()
+        rest = pool.map(lambda batch: add(batch, wavefields(batch)), batches)
+        pool.submit(add, points[:first], fields).result()
         list(rest)
