@@ -21,7 +21,9 @@ from fwi_refine.inversion import refine_sample
 from fwi_refine.io.samples import Sample, load_record
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.priors import Priors
+from fwi_refine.recipes import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.report import Row, describe_evidence
+from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.version import __version__
 from fwi_refine.wave import Simulator
@@ -183,6 +185,17 @@ def _simulator(survey, threads, device) -> Simulator:
 def kernel_name(settings: Settings) -> str:
     """Which wave kernel the samples are refined with."""
     return _simulator(settings.survey, settings.threads, settings.device).kernel
+
+
+def check_memory(settings: Settings):
+    """Logs what a large survey means for the method: L-BFGS, or a process of so many GB."""
+    family = Family.LAYERED if settings.family == "auto" else Family(settings.family)
+    _, why = choose_method(settings.method, family, settings.survey, kernel_name(settings))
+    needed = gauss_newton_bytes(settings.survey, family)
+    if why:
+        log.info("method: lbfgs; %s", why)
+    elif settings.method == "gauss-newton" and needed > MOST_MEMORY:
+        log.warning("each job will take about %.0f GB of memory", needed / 1e9)
 
 
 def _best_start(sample, settings):

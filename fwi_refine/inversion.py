@@ -14,8 +14,8 @@ from fwi_refine.levels import to_integers
 from fwi_refine.posterior import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.recipes import METHODS, Recipe
-from fwi_refine.routing import Family, classify
+from fwi_refine.recipes import METHODS, Recipe, choose_method
+from fwi_refine.routing import Family, can_classify, classify
 from fwi_refine.stages import StageRunner
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_prediction, check_record
@@ -87,33 +87,38 @@ def refine_sample(
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
-    family: "auto" classifies; otherwise one of `routing.Family`. method: a key of
-    `recipes.METHODS`. should_stop: asked after every iteration; True ends with the best map so
-    far. Raises SampleError for arrays that cannot be used, ValueError for an unknown family or
-    method.
+    family: "auto" classifies, which is possible for the survey of OpenFWI alone; otherwise one of
+    `routing.Family`. method: a key of `recipes.METHODS`. priors: lengths in cells of 10 m, whatever
+    the survey. should_stop: asked after every iteration; True ends with the best map so far. Raises
+    SampleError for arrays that cannot be used, ValueError for an unknown family or method, and for
+    "auto" with another survey.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     prediction = check_prediction(prediction, survey=survey)
     record = check_record(record, survey=survey)
-    priors = priors or load_priors()
+    priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
-    classification = classify(prediction, record, priors, survey)
+    evidence, words = {}, "chosen by the user"
+    if family == "auto" or can_classify(survey):
+        classification = classify(prediction, record, priors, survey)
+        evidence = classification.evidence
+        words = classification.reason if family == "auto" else words
     chosen = classification.family if family == "auto" else Family(family)
-    if method == "auto" and simulator.kernel == "reference":
-        method = "lbfgs"  # the 70 shots of one Jacobian would take the reference many minutes
+    method, why = choose_method(method, chosen, survey, simulator.kernel)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     clamped = not torch.equal(start, torch.from_numpy(prediction))
     start = start.to(simulator.device)
-    recipe = METHODS[method][chosen]
+    recipe = METHODS[method][chosen].in_unit(survey.unit)
     run = _Run(simulator, priors, record, start, recipe, max_evaluations, should_stop)
     flags = ["start outside bounds"] if clamped else []
+    flags += [f"L-BFGS: {why}"] if why else []
     result = run.refine(start)
     return Refined(
         velocity=result.pop("velocity", start.cpu().numpy()),
         family=chosen,
-        evidence=classification.evidence,
-        family_reason=classification.reason if family == "auto" else "chosen by the user",
+        evidence=evidence,
+        family_reason=words,
         flags=(*flags, *run.flags),
         **result,
     )
@@ -124,7 +129,7 @@ class _Run(StageRunner):
 
     def __init__(self, simulator, priors, record, start, recipe: Recipe, *limits):
         super().__init__(simulator, priors, record, start, *limits)
-        self.recipe = recipe
+        self.recipe, self.unit = recipe, simulator.survey.unit
 
     def refine(self, start):
         """The fields of `Refined` that depend on the run."""
@@ -146,7 +151,7 @@ class _Run(StageRunner):
         if self.recipe.round:
             integers, minimum, rounded = self.integers(v, vmin)
             total = rounded + self.penalty(first, integers, minimum)
-            if rounded <= max(ROUNDED_FIT**2, 4 * misfit) and total < before:
+            if rounded <= max((ROUNDED_FIT * self.unit) ** 2, 4 * misfit) and total < before:
                 v, vmin, misfit, after = integers, minimum, rounded, total
             else:
                 self.flags.append("not rounded: the record would fit worse")
@@ -161,7 +166,7 @@ class _Run(StageRunner):
             if deviation is not None:
                 result["deviation"] = deviation.float().cpu().numpy()
                 result["expected_error"] = expected_error(deviation)
-        if result["misfit_after"] > POOR_FIT:
+        if result["misfit_after"] > POOR_FIT * self.unit:
             self.flags.append("poor fit")
         return numbers | result
 
@@ -180,7 +185,7 @@ class _Run(StageRunner):
             shift, plain, fits = self.rounding_of_coefficients(integers, minimum, measured)
             if min(plain, fits) < best[0]:
                 best, idle = (min(plain, fits), integers, minimum), 0
-            done = noise is None or best[0] < FLOOR**2 or idle == MOST_IDLE
+            done = noise is None or best[0] < (FLOOR * self.unit) ** 2 or idle == MOST_IDLE
             if done or self.left < LEAST_ROUND or self.should_stop():
                 break
             idle += 1

@@ -7,6 +7,7 @@ continuous, the levels and the cells between them, is fitted to that.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,95 +24,147 @@ LEAST_WIDTH = 100.0  # m/s, least standard deviation of a cell between levels
 LEVEL_WIDTH = 10.0  # m/s, standard deviation of a level as it was read off the map
 
 
-def decide_levels(v, vmin, base, pull, hessian, variance, should_stop=None):
-    """(map (nz, nx), vmin) with every cell at a level or, along edges, between levels.
+@dataclass(frozen=True)
+class Decision:
+    """A map with every cell at a level or, along edges, between levels.
 
-    v, vmin: the present ones. base: the map where the Jacobian J is from; pull: J^T r (n,) for the
-    residual r of v; hessian: J^T J (n, n), n = nz * nx + 1 with vmin last, for steps from base with
-    the retraction in squared slowness; variance: of the residual's noise. The levels, and vmin
-    with the lowest of them, are fitted anew. Returns v and vmin if there are no levels.
+    v (nz, nx) and vmin, m/s; saved: by how much the cells between levels have less cost, in units
+    of minus log likelihood; moves: windows of cells that were decided anew
+    """
+
+    v: torch.Tensor
+    vmin: torch.Tensor
+    saved: float = 0.0
+    moves: int = 0
+
+
+def decide_levels(
+    v, vmin, base, pull, hessian, variance, most=math.inf, seed=0, should_stop=None
+) -> Decision:
+    """The decision on a map v (nz, nx) and vmin, of `most` moves, tried in the order of the seed.
+
+    base: the map where the Jacobian J is from; pull: J^T r (n,) for the residual r of v; hessian:
+    J^T J (n, n), n = nz * nx + 1 with vmin last, for steps from base with the retraction in squared
+    slowness; variance: of the residual's noise. Before and after it the levels, vmin with the
+    lowest of them, and the cells between are fitted: a layer that is 0.1 m/s off changes the
+    record by more than any cell, and cells would be set free to make up for it. Returns v and vmin
+    if there are no levels.
     """
     device = v.device  # the search has many small steps: they are the CPU's
     v, vmin, base, pull, hessian = (x.cpu() for x in (v, vmin, base, pull, hessian))
     levels = find_levels(v)
     if not len(levels.velocities):
-        return v.to(device), vmin.to(device)
-    off, which = levels.distance(v)
-    free, which, base = (off > SNAP).flatten(), which.flatten(), base.flatten()
-    edges = _along_edges(torch.where(free, -1, which).reshape(v.shape).numpy())
-    open_ = binary_dilation(edges)
-    cells = torch.from_numpy(np.flatnonzero(open_))
-
-    # minus log likelihood as a function of the steps from base
-    present = _step_to(v.flatten(), base)
-    steps = torch.where(free, present, _step_to(levels.velocities[which], base))
-    hessian = hessian / variance
-    gradient = pull / variance + hessian[:, :-1] @ (steps - present)
-    problem = _problem(levels, cells, base, steps, gradient, hessian)
-    found, between = level_search(
-        problem,
-        steps[cells].numpy(),
-        free[cells].numpy(),
-        list(_windows(edges, open_)),
-        should_stop=should_stop,
-    )
-    gradient += hessian[:, cells] @ (torch.from_numpy(found) - steps[cells])
-    steps[cells], free[cells] = torch.from_numpy(found), torch.from_numpy(between)
-    which[cells] = torch.from_numpy(np.abs(problem.levels - found).argmin(0))
-
-    own = cells[between]
-    off = torch.from_numpy((found - problem.centre)[between])
-    precision = torch.from_numpy(problem.width[between] ** -2.0)
-    rise, move = _fit(levels.velocities, which, own, base, gradient, hessian, off, precision)
-    steps[own] += move
-    velocities = levels.velocities + rise
-    result = torch.where(free, _after_step(steps, base), velocities[which])
-    result = result.clamp(velocities.min(), velocities.max()).reshape(v.shape)
-    return result.to(device), (vmin + rise[0]).to(device)
+        return Decision(v.to(device), vmin.to(device))
+    layers = _Layers(levels, v, vmin, base, pull / variance, hessian / variance)
+    cost = layers.cost_of_free()
+    layers.fit()
+    moves = layers.search(most, seed, should_stop)
+    layers.fit()
+    saved = cost - layers.cost_of_free()
+    return Decision(layers.velocity().to(device), layers.vmin.to(device), saved, moves)
 
 
-def _problem(levels, cells, base, steps, gradient, hessian):
-    """The choice of levels for the open cells, in steps from base."""
-    near = levels.near.flatten(1)[:, cells]
-    choices = _step_to(levels.velocities[:, None], base[cells])
-    # a cell that has no level nearby stays about where it is
-    low, high = (
-        torch.where(near.any(0), bound, 0.0).numpy()
-        for bound in (
-            torch.where(near, choices, torch.inf).amin(0),
-            torch.where(near, choices, -torch.inf).amax(0),
-        )
-    )
-    matrix = hessian[cells][:, cells]
-    return LevelProblem(
-        matrix=matrix.numpy(),
-        gradient=(gradient[cells] - matrix @ steps[cells]).numpy(),
-        levels=torch.where(near, choices, torch.inf).numpy(),
-        centre=(low + high) / 2,
-        # a uniform distribution has 1 / sqrt(12) of its range as standard deviation
-        width=np.maximum((high - low) / math.sqrt(12), LEAST_WIDTH),
-        price=PRICE,
-    )
+class _Layers:
+    """A map of levels and of cells between them, with the quadratic that it stands on.
 
-
-def _fit(velocities, which, own, base, gradient, hessian, off, precision):
-    """Changes of the levels (K,) m/s, and of the steps of the cells `own` between levels.
-
-    which: level of every other cell. off, precision: of the normal prior of the cells between.
+    steps: (cells,) from base, in squared slowness; gradient: (n,) there
     """
-    levels = len(velocities)
-    columns = hessian.new_zeros(len(hessian), levels + len(own))
-    columns[torch.arange(len(base)), which] = base**3 * velocities[which] ** -3  # step by level
-    columns[own] = 0.0
-    columns[own, levels + torch.arange(len(own))] = 1.0
-    columns[-1, 0] = 1.0  # vmin goes with the lowest level
-    matrix = columns.T @ (hessian @ columns)
-    matrix.diagonal()[:levels] += LEVEL_WIDTH**-2
-    matrix.diagonal()[levels:] += precision
-    slope = columns.T @ gradient
-    slope[levels:] += precision * off
-    change = -torch.linalg.solve(matrix, slope)
-    return change[:levels], change[levels:]
+
+    def __init__(self, levels, v, vmin, base, gradient, hessian):
+        self.shape, self.vmin, self.base, self.hessian = v.shape, vmin, base.flatten(), hessian
+        self.velocities, self.near = levels.velocities, levels.near.flatten(1)
+        off, which = levels.distance(v)
+        self.free, self.which = (off > SNAP).flatten(), which.flatten()
+        self.steps, self.gradient = _step_to(v.flatten(), self.base), gradient
+        # a cell that has no level nearby stays about where it is
+        some = self.near.any(0)
+        choices = self._choices()
+        low = torch.where(some, choices.amin(0), 0.0)
+        high = torch.where(some, torch.where(self.near, choices, -torch.inf).amax(0), 0.0)
+        self.centre = (low + high) / 2
+        # a uniform distribution has 1 / sqrt(12) of its range as standard deviation
+        self.width = ((high - low) / math.sqrt(12)).clamp_min(LEAST_WIDTH)
+        self._stand()
+
+    def _choices(self):
+        """The step (K, cells) to each level, inf where it is not near."""
+        return torch.where(self.near, _step_to(self.velocities[:, None], self.base), torch.inf)
+
+    def _stand(self):
+        """Puts every cell that is not free, or not between its levels any more, at its level."""
+        choices = self._choices()
+        low, high = choices.amin(0), torch.where(self.near, choices, -torch.inf).amax(0)
+        left = self.free & self.near.any(0) & ((self.steps < low) | (self.steps > high))
+        self.which = torch.where(left, (choices - self.steps).abs().argmin(0), self.which)
+        self.free = self.free & ~left
+        self._move(torch.where(self.free, self.steps, self._at_levels()))
+        return bool(left.any())
+
+    def _at_levels(self):
+        return _step_to(self.velocities[self.which], self.base)
+
+    def _move(self, steps):
+        self.gradient = self.gradient + self.hessian[:, :-1] @ (steps - self.steps)
+        self.steps = steps
+
+    def cost_of_free(self):
+        off = ((self.steps - self.centre) / self.width)[self.free]
+        return PRICE * len(off) + 0.5 * float(off @ off)
+
+    def fit(self):
+        """Levels, vmin and the cells between them at the minimum of the quadratic; who has to
+        leave its levels for it stands at one of them."""
+        levels, own = len(self.velocities), self.free.nonzero()[:, 0]
+        cells, unknowns = torch.arange(len(self.base)), levels + torch.arange(len(own))
+        columns = self.hessian.new_zeros(len(self.hessian), levels + len(own))
+        columns[cells, self.which] = self.base**3 * self.velocities[self.which] ** -3
+        columns[own] = 0.0
+        columns[own, unknowns] = 1.0
+        columns[-1, 0] = 1.0  # vmin goes with the lowest level
+        precision = self.width[own] ** -2.0
+        matrix = columns.T @ (self.hessian @ columns)
+        matrix.diagonal()[:levels] += LEVEL_WIDTH**-2
+        matrix.diagonal()[levels:] += precision
+        slope = columns.T @ self.gradient
+        slope[levels:] += precision * (self.steps - self.centre)[own]
+        change = -torch.linalg.solve(matrix, slope)
+        self.velocities = self.velocities + change[:levels]
+        self.vmin = self.vmin + change[0]
+        self.gradient = self.gradient + self.hessian[:, -1] * change[0]
+        self._move(self.steps.index_add(0, own, change[levels:]))
+        if self._stand():
+            self.fit()
+
+    def search(self, most, seed, should_stop):
+        """Decides on the cells along edges; the number of windows that were decided anew."""
+        edges = _along_edges(torch.where(self.free, -1, self.which).reshape(self.shape).numpy())
+        open_ = binary_dilation(edges)
+        cells = torch.from_numpy(np.flatnonzero(open_))
+        matrix = self.hessian[cells][:, cells]
+        problem = LevelProblem(
+            matrix=matrix.numpy(),
+            gradient=(self.gradient[cells] - matrix @ self.steps[cells]).numpy(),
+            levels=self._choices()[:, cells].numpy(),
+            centre=self.centre[cells].numpy(),
+            width=self.width[cells].numpy(),
+            price=PRICE,
+        )
+        found, between, moves = level_search(
+            problem,
+            self.steps[cells].numpy(),
+            self.free[cells].numpy(),
+            list(_windows(edges, open_, seed)),
+            most=most,
+            should_stop=should_stop,
+        )
+        self._move(self.steps.index_copy(0, cells, torch.from_numpy(found)))
+        self.free[cells] = torch.from_numpy(between)
+        self.which[cells] = torch.from_numpy(np.abs(problem.levels - found).argmin(0))
+        return moves
+
+    def velocity(self):
+        v = torch.where(self.free, _after_step(self.steps, self.base), self.velocities[self.which])
+        return v.reshape(self.shape)
 
 
 def _step_to(target, base):
@@ -135,10 +188,10 @@ def _along_edges(labels):
     return found
 
 
-def _windows(centres, open_):
+def _windows(centres, open_, seed):
     """Around each of the cells `centres`: the open cells of a square, numbered among all open."""
     number = np.cumsum(open_).reshape(open_.shape) - 1
-    order = np.random.default_rng(0).permutation(np.argwhere(centres))
+    order = np.random.default_rng(seed).permutation(np.argwhere(centres))
     for row, column in order:
         square = np.s_[
             max(0, row - WINDOW) : row + WINDOW + 1, max(0, column - WINDOW) : column + WINDOW + 1

@@ -10,10 +10,8 @@ from fwi_refine.wave import Simulator, jacobian, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
 COLUMNS = 16  # of the Jacobian, simulated at a time
-# A column is a float32 tangent run: a third of a float64 misfit and gradient. The full Jacobian
-# is 70 shots, as many as 14 records have.
+# A column is a float32 tangent run: a third of a float64 misfit and gradient.
 COLUMNS_PER_EVALUATION = 3
-JACOBIAN_COST = 14
 
 
 class DataMisfit(Objective):
@@ -138,9 +136,15 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 
     def hessian_cost(self):
-        """What a Hessian counts as, in evaluations of misfit and gradient."""
-        size = self.parameters.size
-        return JACOBIAN_COST if size > FEW_UNKNOWNS else math.ceil(size / COLUMNS_PER_EVALUATION)
+        """What a Hessian counts as, in evaluations of misfit and gradient.
+
+        The full Jacobian has a shot for each place of a source or receiver, for the survey of
+        OpenFWI as many as 14 records.
+        """
+        size, survey = self.parameters.size, self.simulator.survey
+        if size <= FEW_UNKNOWNS:
+            return math.ceil(size / COLUMNS_PER_EVALUATION)
+        return math.ceil(len({*survey.sources, *survey.receivers}) / len(survey.sources))
 
     def _columns(self, v, vmin, dx):
         dv, dvmin = self.parameters.tangent(dx.to(v))

@@ -38,7 +38,7 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
     """
     shots, steps, receivers = survey.record_shape
     samples = shots * steps * receivers
-    variance = max(noise_variance(misfit, survey), LEAST_NOISE**2)
+    variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
     precision = hessian * (samples / (2 * variance))
     if prior_hessian is None:
         precision.diagonal().add_(WIDE**-2)

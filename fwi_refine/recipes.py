@@ -20,10 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fwi_refine.levels import find_levels
+from fwi_refine.misfit import FEW_UNKNOWNS
 from fwi_refine.objective import SumOfSquares
 from fwi_refine.parameters import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.priors import SharedLevels, TotalVariation1D, TotalVariation2D
 from fwi_refine.routing import Family
+from fwi_refine.survey import Survey
+from fwi_refine.wave import jacobian_bytes
 
 # The published cost is multiplied by this, which gives gradient_tolerance its unit.
 COST_SCALE = 1e15
@@ -62,6 +65,19 @@ class Stage:
     gradient_tolerance: float = 0.0
     initial_step: float = 10.0  # m/s
 
+    def in_unit(self, unit: float) -> "Stage":
+        """The same stage for records that are `unit` times as large as those of OpenFWI."""
+        if unit == 1.0:
+            return self
+        square = unit**2
+        target = None if self.misfit_target is None else self.misfit_target * square
+        return replace(
+            self,
+            weight=self.weight * square,
+            misfit_target=target,
+            gradient_tolerance=self.gradient_tolerance * square,
+        )
+
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
         # a prior of almost nothing, as of a constant map, must not get a weight without bounds
@@ -79,6 +95,11 @@ class Recipe:
     stages: tuple[Stage, ...]
     round: bool
     decide: tuple[float, ...] = ()
+
+    def in_unit(self, unit: float) -> "Recipe":
+        """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
+        stages = tuple(stage.in_unit(unit) for stage in self.stages)
+        return Recipe(stages, self.round, tuple(noise * unit for noise in self.decide))
 
 
 def every_cell(v, priors):
@@ -230,3 +251,37 @@ GAUSS_NEWTON = {
 }
 
 METHODS = {"auto": GAUSS_NEWTON, "gauss-newton": GAUSS_NEWTON, "lbfgs": PUBLISHED}
+
+# What `auto` allows a Gauss-Newton step to take, in bytes. It is no property of the machine, as a
+# result must not depend on where it was computed.
+MOST_MEMORY = 16e9
+# Square matrices of all cells that a step has at a time in float64: the Hessian, the one before
+# it, that of the prior and its parts, their sum, its factor, and copies.
+SQUARES = 10
+
+
+def gauss_newton_bytes(survey: Survey, family: Family) -> float:
+    """About how much memory a step of the Gauss-Newton recipe of a family takes, at its peak."""
+    rows, columns = survey.shape
+    if family == Family.FLAT_VEL and rows + 1 <= FEW_UNKNOWNS:
+        return 0.0  # a column for each row, and no full Jacobian
+    return jacobian_bytes(survey) + SQUARES * 8.0 * (rows * columns + 1) ** 2
+
+
+def choose_method(method: str, family: Family, survey: Survey, kernel: str) -> tuple[str, str]:
+    """(method, why it is not the one that `auto` stands for, if it is not), without "auto".
+
+    kernel: `Simulator.kernel`
+    """
+    if method != "auto":
+        return method, ""
+    if kernel == "reference":  # the shots of one Jacobian would take it many minutes
+        return "lbfgs", "the compiled kernel is missing"
+    needed = gauss_newton_bytes(survey, family)
+    if needed > MOST_MEMORY:
+        rows, columns = survey.shape
+        return "lbfgs", (
+            f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
+            f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
+        )
+    return "gauss-newton", ""

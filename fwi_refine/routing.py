@@ -14,13 +14,14 @@ All numbers are measured for every sample, also those that were not needed, so t
 shows how far the sample was from each family.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
 import torch
 
 from fwi_refine.areas import connected_areas
+from fwi_refine.errors import InputError
 from fwi_refine.priors import Priors, Routing
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_prediction, check_record
@@ -51,6 +52,13 @@ OPENFWI_FAMILIES = {
 
 
 MAP_NUMBERS = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
+NUMBERS = ("symmetry_rms", *MAP_NUMBERS)
+
+
+NO_FAMILY = (
+    "families can be told apart on the survey of OpenFWI only; choose one with --family: layered "
+    "(layers, faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (rows)"
+)
 
 
 @dataclass(frozen=True)
@@ -75,16 +83,27 @@ def classify(prediction, record, priors: Priors, survey: Survey = OPENFWI) -> Cl
 
     prediction: (nz, nx) m/s, the predicted map. record: (shots, rows, receivers), of which the
     rows up to `survey.n_steps` are used. Raises SampleError for arrays of another shape or type
-    and for values that are not finite, ValueError for priors fitted on another grid.
+    and for values that are not finite, InputError for a survey that the tests are not made for
+    (see `can_classify`), ValueError for priors fitted on another grid.
     """
+    measured = measure_sample(prediction, record, priors, survey)
+    return decide(measured, priors.routing, cells=survey.shape[0] * survey.shape[1])
+
+
+def measure_sample(
+    prediction, record, priors: Priors, survey: Survey = OPENFWI
+) -> dict[str, float]:
+    """The four numbers that decide, by the keys `NUMBERS`. Arrays and errors as for `classify`."""
+    if not can_classify(survey):
+        raise InputError(NO_FAMILY)
     prediction = check_prediction(prediction, survey=survey)
     record = check_record(record, survey=survey)[:, : survey.n_steps]
-    routing = priors.routing
-    symmetry = symmetry_rms(record)
-    measured = {"symmetry_rms": symmetry, **measure_map(prediction, priors)}
-    energy, same, two = (measured[key] for key in MAP_NUMBERS)
-    cells = prediction.size
+    return {"symmetry_rms": symmetry_rms(record), **measure_map(prediction, priors)}
 
+
+def decide(measured: dict[str, float], routing: Routing, cells: int) -> Classification:
+    """Family of a sample from its measured numbers; cells: how many its map has."""
+    symmetry, energy, same, two = (measured[key] for key in NUMBERS)
     # (family, holds, number and threshold as positive quantities, what to say)
     tests = (
         (
@@ -126,6 +145,15 @@ def classify(prediction, record, priors: Priors, survey: Survey = OPENFWI) -> Cl
     return Classification(family, evidence, words, confidence)
 
 
+def can_classify(survey: Survey) -> bool:
+    """Whether families can be told apart: the thresholds are those of OpenFWI's maps and records.
+
+    The steps, the absorbing band and the bounds of the velocity may be others.
+    """
+    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds")
+    return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
+
+
 def _closeness(number: float, threshold: float) -> float:
     """Ratio of the two, not negative, such that it is at most 1: 1 on the threshold."""
     larger = max(number, threshold)
@@ -153,15 +181,22 @@ def measure_map(prediction: np.ndarray, priors: Priors) -> dict[str, float]:
 def fit_routing(predictions: dict[Family, np.ndarray], priors: Priors) -> tuple[Routing, dict]:
     """Thresholds refitted to predictions whose family is known.
 
-    predictions: family -> (n, nz, nx) m/s. Each threshold is fitted on the samples that reach
-    its test, if both sides are present, and kept otherwise; that of the symmetry is a property
-    of the records and is always kept. Returns the thresholds, and for each one that was fitted
-    the number of samples on its wrong side.
+    predictions: family -> (n, nz, nx) m/s. See `fit_thresholds`.
     """
     measured = {
         family: [measure_map(prediction, priors) for prediction in maps]
         for family, maps in predictions.items()
     }
+    return fit_thresholds(measured, priors.routing)
+
+
+def fit_thresholds(measured: dict[Family, list], routing: Routing) -> tuple[Routing, dict]:
+    """Thresholds refitted to measured numbers: family -> those of its maps (see `measure_map`).
+
+    Each threshold is fitted on the samples that reach its test, if both sides are present, and
+    kept otherwise; that of the symmetry is a property of the records and is always kept. Returns
+    the thresholds, and for each one that was fitted the number of samples on its wrong side.
+    """
 
     def numbers(key, *families):
         return np.array([m[key] for family in families for m in measured.get(family, [])])
@@ -178,8 +213,7 @@ def fit_routing(predictions: dict[Family, np.ndarray], priors: Priors) -> tuple[
         below, above = numbers(key, *low), numbers(key, *high)
         if below.size and above.size:
             fitted[key], wrong[key] = separate(below, above)
-    kept = {name: getattr(priors.routing, name) for name in Routing.__dataclass_fields__}
-    return Routing(**(kept | fitted)), wrong
+    return replace(routing, **fitted), wrong
 
 
 def separate(below: np.ndarray, above: np.ndarray) -> tuple[float, int]:

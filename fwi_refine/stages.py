@@ -15,9 +15,12 @@ from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import noise_variance, standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
 
-# Wrong cells are put right one after another, now and then at another's cost: so many decisions
-# on all cells may follow each other with one Jacobian without halving the misfit.
-PATIENCE = 3
+# Decisions on the levels of cells with one Jacobian: most of them, most that are refused one after
+# another, and how many times fewer cells the next one may change.
+DECISIONS = 40
+PATIENCE = 6
+FEWER = 4
+LEAST_GAIN = 1.0  # in units of minus log likelihood: what is less is no reason to go on
 SAME = 0.5  # m/s: integers that differ by less are the same
 
 
@@ -49,7 +52,7 @@ class StageRunner:
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
         self.hessian = None  # of the misfit, the last one by every cell
-        self.good_fit = GOOD_FIT
+        self.good_fit = GOOD_FIT * simulator.survey.unit**2
         self.stage = 0
         self.history = []  # (stage, evaluations so far, rms misfit), see history.py
 
@@ -214,7 +217,9 @@ class StageRunner:
     def decide_levels(self, v, vmin, noise):
         """Map and vmin with each cell at a level, or between levels; noise: least rms residual.
 
-        With one Jacobian, and the residual renewed a few times, as in `levenberg_marquardt`.
+        With one Jacobian, and the residual renewed after each decision. A decision is kept if
+        misfit and cells between levels together cost less; if not, the next one may change fewer
+        cells, as the Jacobian is less to be trusted than was thought.
         """
         parameters = Full(v.shape)
         misfit = BandMisfit(self.simulator, parameters, self.record)
@@ -224,22 +229,33 @@ class StageRunner:
         half = residual.numel() / 2
         # cells are decided on by the CPU: the largest matrix goes there once
         normal, used = self.hessian.cpu() * half, misfit.hessian_cost() + 1
-        least, patience = math.inf, PATIENCE
-        while patience:
-            square = max(float(residual.square().mean()), noise**2)
-            variance = noise_variance(square, self.simulator.survey)
-            pull = pull_back(residual) * half
-            found = decide_levels(*found, v, pull, normal, variance, self.should_stop)
-            residual = misfit.residual(parameters.from_velocity(*found))
+        pull, most, refused = pull_back(residual) * half, math.inf, 0
+        for seed in range(DECISIONS):
+            square = float(residual.square().mean())
+            variance = noise_variance(max(square, noise**2), self.simulator.survey)
+            first = seed == 0  # the first one makes it a map of levels, which must fit worse
+            decision = decide_levels(
+                *found, v, pull, normal, variance, 0 if first else most, seed, self.should_stop
+            )
+            trial = misfit.residual(parameters.from_velocity(decision.v, decision.vmin))
             used += 1
-            value = float(residual.square().mean())
-            patience = PATIENCE if value < least / 2 else patience - 1
-            if value < least:
-                least, best = value, found
+            gain = -math.inf
+            if trial is not None:
+                gain = decision.saved + half * (square - float(trial.square().mean())) / variance
+            if trial is not None and (first or gain > 0):
+                found, residual = (decision.v, decision.vmin), trial
+                most, refused = max(most, 2 * decision.moves), 0
+                pull = pull_back(residual) * half
+                if not first and gain < LEAST_GAIN:
+                    break
+            else:
+                most, refused = max(1, decision.moves // FEWER), refused + 1
+                if refused == PATIENCE or not decision.moves:
+                    break
         self.evaluations += used
         self.left -= used
         self.iterations += 1
-        return best
+        return found
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""

@@ -25,9 +25,10 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_record
 from fwi_refine.wave import Simulator
 
-FREQUENCIES = (3.0, 4.0, 6.0)  # Hz, one after the other
-TREND_FREQUENCY = 4.0  # Hz, at which the slope is chosen
-SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per cell of depth
+# One after the other, in fifteenths of the survey's frequency: Hz for the survey of OpenFWI
+FREQUENCIES = (3.0, 4.0, 6.0)
+TREND_FREQUENCY = 4.0  # at which the slope is chosen
+SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
 ITERATIONS = 3  # Jacobians at each frequency
 SHARE = 0.05  # of the misfit, that the prior counts
 
@@ -53,12 +54,14 @@ def start_from_record(
     # without sources among the receivers: slow, as the ground mostly is at the surface
     surface = float(known.mean()) if known.size else survey.velocity_bounds[0] * 1.5
     how = {"threads": threads, "device": device}
-    v = _best_trend(surface, *lower_frequency(record, TREND_FREQUENCY, survey), how)
-    modes = (priors or load_priors()).style_a.modes(1.0)
+    unit = survey.frequency / 15.0
+    v = _best_trend(surface, *lower_frequency(record, TREND_FREQUENCY * unit, survey), how)
+    priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
+    modes = priors.style_a.modes(1.0)
     parameters = Modes(*(part.to(v.device) for part in modes))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
-        lower, filtered = lower_frequency(record, frequency, survey)
+        lower, filtered = lower_frequency(record, frequency * unit, survey)
         misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
@@ -96,8 +99,9 @@ def _best_trend(surface, survey, record, how):
     """The linear increase with depth whose record fits best, (nz, nx), on the device."""
     nz, nx = survey.shape
     depth = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx)
+    slopes = SLOPES * survey.spacing / 10.0
     simulator = Simulator(survey, **how)
-    trends = torch.stack([surface + slope * depth for slope in SLOPES])
+    trends = torch.stack([surface + slope * depth for slope in slopes])
     trends = trends.clamp(*survey.velocity_bounds).to(simulator.device)
     record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
     return trends[int(simulator.misfit(trends, record).argmin())]

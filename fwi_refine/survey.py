@@ -5,13 +5,20 @@ Everything that distinguishes one acquisition from another stands here, in one f
 "OpenFWI", NeurIPS 2022, whose data was made with the acoustic code `a2d_mod_abc24` of KAUST).
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-# Largest v dt / dx for which the 2-D scheme of fourth order in space is stable: sqrt(3/8).
-CFL_LIMIT = 0.6123
+from fwi_refine.scheme import (
+    CFL_LIMIT,
+    DISPERSION_LIMIT,
+    HALF_POWER,
+    LEAST_POINTS,
+    fastest_stable,
+    phase_velocity_error,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,14 @@ class Survey:
 
     def __post_init__(self):
         nz, nx = self.shape
+        for name in ("spacing", "dt", "frequency"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
+        slowest, fastest = self.velocity_bounds
+        if not 0 < slowest < fastest < math.inf:
+            raise ValueError(
+                f"velocity bounds are {slowest} and {fastest} m/s, expected 0 < slowest < fastest"
+            )
         margin = self.absorbing_cells
         for name, points in (("source", self.sources), ("receiver", self.receivers)):
             for row, column in points:
@@ -43,12 +58,44 @@ class Survey:
                         f"{name} at row {row}, column {column} lies outside the padded grid "
                         f"(rows {-margin}..{nz + margin - 1}, columns {-margin}..{nx + margin - 1})"
                     )
-        fastest = CFL_LIMIT * self.spacing / self.dt
-        if self.velocity_bounds[1] > fastest:
+        stable = fastest_stable(self.spacing, self.dt)
+        if fastest > stable:
             raise ValueError(
-                f"velocity bound {self.velocity_bounds[1]} m/s is unstable: with spacing "
-                f"{self.spacing} m and dt {self.dt} s the scheme is stable up to {fastest:.0f} m/s"
+                f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m and dt "
+                f"{self.dt} s the scheme is stable up to {stable:.0f} m/s. Expected dt of at most "
+                f"{0.999 * CFL_LIMIT * self.spacing / fastest:.3g} s, or a spacing of at least "
+                f"{1.001 * fastest * self.dt / CFL_LIMIT:.3g} m"
             )
+        if self.dispersion > DISPERSION_LIMIT:
+            spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
+            finer = spacing / self.spacing
+            raise ValueError(
+                f"the grid is too coarse: {self.dispersion_words()}. Expected at most "
+                f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * spacing:.3g} m, a wavelet "
+                f"of at most {0.999 * finer * self.frequency:.3g} Hz, or a slowest velocity of at "
+                f"least {1.001 * slowest / finer:.4g} m/s"
+            )
+
+    @property
+    def dispersion(self) -> float:
+        """Largest error of the phase velocity, as a share, at the upper frequency at which the
+        wavelet has half of its power, for the velocities between the bounds."""
+        frequency = HALF_POWER * self.frequency
+        return max(
+            abs(phase_velocity_error(v, frequency, self.spacing, self.dt))
+            for v in self.velocity_bounds
+        )
+
+    def dispersion_words(self) -> str:
+        """Its numbers, for a message."""
+        frequency = HALF_POWER * self.frequency
+        points = self.velocity_bounds[0] / frequency / self.spacing
+        return (
+            f"at {self.velocity_bounds[0]:g} m/s, the slowest velocity, a wave of {frequency:.1f} "
+            f"Hz (the wavelet of {self.frequency:g} Hz has half of its power there) has "
+            f"{points:.1f} points of {self.spacing:g} m in its wavelength, and phase velocities "
+            f"are up to {self.dispersion:.1%} wrong"
+        )
 
     @property
     def padded_shape(self) -> tuple[int, int]:
@@ -64,6 +111,16 @@ class Survey:
     def file_shape(self) -> tuple[int, int, int]:
         """(shots, rows, receivers) of a record as it is stored in a file."""
         return (len(self.sources), self.file_rows, len(self.receivers))
+
+    @property
+    def unit(self) -> float:
+        """By how much larger records are than those of OpenFWI: (spacing / 10 m)^2.
+
+        The scheme knows v dt / dx alone, and a source injects dx^2 times that squared. So with
+        lengths and times k times as large the same map has the same record, times k^2. What the
+        recipes say of misfits is for OpenFWI and is multiplied by this.
+        """
+        return (self.spacing / 10.0) ** 2
 
     @cached_property
     def whole_wavelet(self) -> np.ndarray:

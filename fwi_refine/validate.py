@@ -1,6 +1,6 @@
 """Is this prediction, is this record, what the survey expects? One sample at a time.
 
-Both checks raise `SampleError` with what was found and what was expected, and return an array
+The checks raise `SampleError` with what was found and what was expected, and return an array
 that the rest of the program can take as it is.
 """
 
@@ -23,6 +23,18 @@ def check_prediction(prediction, *, survey=OPENFWI, where="prediction") -> np.nd
     array = array.reshape(survey.shape)
     _check_finite(array, where, ("row", "column"))
     return np.array(array, dtype=np.float64, order="C")
+
+
+def check_velocity(velocity, *, survey=OPENFWI, where="map") -> np.ndarray:
+    """As `check_prediction`, for a map that is to be simulated: within the velocity bounds."""
+    v = check_prediction(velocity, survey=survey, where=where)
+    low, high = survey.velocity_bounds
+    if v.min() < low or v.max() > high:
+        raise SampleError(
+            f"{where}: found velocities {v.min():.6g} to {v.max():.6g} m/s, expected {low:.6g} "
+            f"to {high:.6g}"
+        )
+    return v
 
 
 def check_record(record, *, survey=OPENFWI, where="record") -> np.ndarray:

@@ -7,7 +7,8 @@
 
 import math
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 from .gaussian_process import GaussianProcess
@@ -25,6 +26,7 @@ __all__ = [
     "to_table",
 ]
 
+CELL = 10.0  # m, in which lengths and slopes of the files count
 OPENFWI_FILE = Path(__file__).with_name("openfwi.toml")
 
 
@@ -47,6 +49,31 @@ class Priors:
     style_a: GaussianProcess
     style_b: GaussianProcess
     routing: Routing
+
+    def on_grid(self, shape: tuple[int, int], spacing: float) -> "Priors":
+        """The same priors for maps of another shape, with cells of `spacing` m.
+
+        The length and the slope of `load` count in cells of 10 m. Texture is as coarse, and
+        velocity rises as fast, in metres on any grid.
+        """
+        if shape == self.style_a.shape == self.style_b.shape and spacing == CELL:
+            return self
+        return replace(
+            self,
+            style_a=_on_grid(self.style_a, shape, spacing),
+            style_b=_on_grid(self.style_b, shape, spacing),
+        )
+
+
+@lru_cache(maxsize=8)
+def _on_grid(process, shape, spacing) -> GaussianProcess:
+    """Cached, because a process keeps what it has computed."""
+    return replace(
+        process,
+        length=process.length * CELL / spacing,
+        slope=process.slope * spacing / CELL,
+        shape=shape,
+    )
 
 
 _SECTIONS = {

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top. A new module needs a place here.
 LAYERS = (
     {"version", "errors"},
-    {"survey", "areas", "sums"},
-    {"validate", "wave"},
+    {"survey", "scheme", "areas", "sums"},
+    {"validate", "wave", "survey_file"},
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells", "posterior"},
     {"routing", "levels"},
     {"recipes", "level_decision"},
@@ -33,6 +33,8 @@ LAYERS = (
         "together",
     },
     {"batch", "results", "mixing"},
+    {"arrays"},
+    {"api", "estimator", "nn"},
     {"runs"},
     {"views"},
     {"plots"},

@@ -49,8 +49,8 @@ def best_of_all(p):
 def test_a_window_that_holds_everything_comes_close_to_the_best_of_all_choices(seed):
     p, _, _ = problem(6, seed)
     start = np.full(6, 10.0)
-    found, free = level_search(p, start, np.ones(6, bool), [np.arange(6), *windows(6, 3)])
-    worst = p.value(*level_search(p, start, np.ones(6, bool), []))
+    found, free, _ = level_search(p, start, np.ones(6, bool), [np.arange(6), *windows(6, 3)])
+    worst = p.value(*level_search(p, start, np.ones(6, bool), [])[:2])
     best = best_of_all(p)
     value = p.value(found, free)
     assert best - 1e-6 <= value
@@ -60,7 +60,7 @@ def test_a_window_that_holds_everything_comes_close_to_the_best_of_all_choices(s
 @pytest.mark.parametrize("seed", range(4))
 def test_a_planted_answer_is_found_in_overlapping_windows(seed):
     p, answer, between = problem(120, seed)
-    found, free = level_search(p, np.zeros(120), np.ones(120, bool), windows(120, 8))
+    found, free, _ = level_search(p, np.zeros(120), np.ones(120, bool), windows(120, 8))
     assert (free != between).mean() < 0.05
     assert np.abs(found - answer).mean() < 3.0
 
@@ -72,12 +72,25 @@ def test_it_never_rises_and_fixed_unknowns_stand_at_levels(seed, size):
     rng = np.random.default_rng(seed)
     free = rng.random(20) < 0.4
     u = np.where(free, rng.uniform(-300, 300, 20), p.levels[0])
-    before, settled = level_search(p, u, free, [])
-    found, at = level_search(p, u, free, windows(20, size))
-    assert np.array_equal(settled, free)
-    assert p.value(before, free) <= p.value(u, free) + 1e-9
-    assert p.value(found, at) <= p.value(before, free) + 1e-6
+    before, settled, none = level_search(p, u, free, [])
+    found, at, moves = level_search(p, u, free, windows(20, size))
+    assert not (settled & ~free).any()  # who has to leave the bounds stands at one
+    assert none == 0
+    assert (moves == 0) == np.array_equal(found, before)
+    if np.array_equal(settled, free):
+        assert p.value(before, free) <= p.value(u, free) + 1e-9
+    assert p.value(found, at) <= p.value(before, settled) + 1e-6
+    assert p.outside(found).max() <= 1e-6
     assert np.isin(found[~at], p.levels[:, ~at]).all()
+
+
+def test_so_many_moves_and_no_more():
+    p, _, _ = problem(60, 3)
+    start = np.zeros(60), np.ones(60, bool)
+    values = [p.value(*level_search(p, *start, windows(60, 6), most=k)[:2]) for k in range(4)]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 4
+    assert level_search(p, *start, windows(60, 6), most=3)[2] == 3
 
 
 def test_it_stops_when_told_to():
@@ -95,6 +108,6 @@ def test_it_stops_when_told_to():
 def test_an_unknown_without_levels_stays_free():
     p, _, _ = problem(8, 1)
     p.levels[:, 3] = np.inf
-    found, free = level_search(p, np.zeros(8), np.zeros(8, bool), windows(8, 4))
+    found, free, _ = level_search(p, np.zeros(8), np.zeros(8, bool), windows(8, 4))
     assert free[3]
     assert np.isfinite(found).all()

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
     help="Of --mix, for each sample.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the samples drawn.")
+@options.survey
 @options.ids
 @options.priors
 @options.overwrite
@@ -60,7 +61,7 @@ log = logging.getLogger(__name__)
 @options.logging_options
 def command(
     preds, out, records, truth, weights, median, mix, families, samples, rounds,
-    max_simulations, seed, ids_file, priors_file, overwrite, config,
+    max_simulations, seed, survey_file, ids_file, priors_file, overwrite, config,
 ):  # fmt: skip
     """Blend several predictions A B ... of the same samples.
 
@@ -74,6 +75,7 @@ def command(
     """
     _check_usage(preds, records, truth, weights, median, mix, families)
     from fwi_refine import io
+    from fwi_refine.cli.inputs import load_survey
     from fwi_refine.cli.members import Members, family_of_each
 
     outputs = {"--out": out, "the report": out.with_suffix(".csv")}
@@ -84,7 +86,7 @@ def command(
         if path.resolve() in inputs:
             raise InputError(f"{what} {path}: is an input as well; choose another name for --out")
         io.claim_output(path, overwrite, what)
-    members = Members(preds, ids_file, records, truth)
+    members = Members(preds, ids_file, records, truth, load_survey(survey_file))
     family_of, problems = family_of_each(members, families, priors_file)
 
     if median:

@@ -6,30 +6,33 @@ import math
 import click
 
 from fwi_refine.cli import FAILURE, OK, options
+from fwi_refine.cli.inputs import load_survey
 
 
 @click.command("doctor")
 @click.argument("record", type=options.PATH, required=False)
+@options.survey
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
-def command(record, device, as_json):
+def command(record, survey_file, device, as_json):
     """Check versions, devices, kernels, the adjoint and the speed.
 
-    With a RECORD (.npy of (5,1000,70)): do its sign, amplitude, first arrivals, reciprocity and
-    the velocities at its sources match the survey that is simulated? Exit code 1 if a check fails.
+    With a RECORD (.npy of (5,1000,70), or as --survey has them): do its sign, amplitude, first
+    arrivals, reciprocity and the velocities at its sources match the survey that is simulated?
+    Exit code 1 if a check fails.
     """
     from fwi_refine import doctor, io
     from fwi_refine.wave import Simulator
 
-    device = options.torch_device(device)
-    simulator = Simulator(device=device)
+    device, survey = options.torch_device(device), load_survey(survey_file)
+    simulator = Simulator(survey, device=device)
     physics = []
     if record:
         physics = doctor.check_physics(io.open_records(record).read(0), simulator)
     checks = [
         *doctor.installation(simulator),
-        doctor.adjoint_test(device=device),
+        doctor.adjoint_test(survey, device=device),
         *doctor.speed(simulator),
         *physics,
     ]

@@ -11,7 +11,7 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.families import AUTO, known_families
-from fwi_refine.cli.inputs import load_priors, places_in
+from fwi_refine.cli.inputs import load_priors, load_survey, places_in
 from fwi_refine.errors import InputError, SampleError
 
 OVERALL = "all"
@@ -34,11 +34,14 @@ log = logging.getLogger(__name__)
     help="What a row of the table is: a family, a row of the maps of a family, or a sample.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of CSV.")
+@options.survey
 @options.ids
 @options.priors
 @options.config
 @options.logging_options
-def command(pred, truth, families, records, by, as_json, ids_file, priors_file, config):
+def command(
+    pred, truth, families, records, by, as_json, survey_file, ids_file, priors_file, config
+):
     """Measure the error of the maps PRED against the maps TRUTH: a table on stdout.
 
     \b
@@ -50,9 +53,8 @@ def command(pred, truth, families, records, by, as_json, ids_file, priors_file, 
     --by depth: mae, rmse and bias (positive where PRED is too fast) of each row, m/s.
     """
     from fwi_refine import io
-    from fwi_refine.survey import OPENFWI
 
-    survey = OPENFWI
+    survey = load_survey(survey_file)
     maps, true_maps = io.open_predictions(pred, survey), io.open_predictions(truth, survey)
     names, places = match(maps, true_maps, ids_file and io.read_ids(ids_file))
     seen = _Records(records, names, maps.count, survey) if records else None
@@ -183,8 +185,10 @@ def _families(path, names, maps, seen, priors_file):
         return lambda k, v: known[k]
     if seen is None:
         raise InputError(f"--families {AUTO}: needs --records, the family is told from both")
-    from fwi_refine.routing import classify
+    from fwi_refine.routing import NO_FAMILY, can_classify, classify
 
+    if not can_classify(seen.survey):
+        raise InputError(f"--families {AUTO}: {NO_FAMILY}")
     priors = load_priors(priors_file)
     return lambda k, v: str(classify(v, seen.read(k), priors, seen.survey).family)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fwi_refine import io
 from fwi_refine.errors import InputError
+from fwi_refine.survey import OPENFWI, Survey
 
 log = logging.getLogger(__name__)
 
@@ -17,10 +18,11 @@ class Inputs:
     records: object  # see io/records.py
     pairs: list  # of io.Pair
     candidates: list  # (name, source, index in it of each prediction), the first is `predictions`
+    survey: Survey = OPENFWI
 
     def samples(self):
         """Reads one sample after another: Iterator of io.Sample."""
-        return io.read_samples(self.pairs, self.candidates, self.records)
+        return io.read_samples(self.pairs, self.candidates, self.records, self.survey)
 
     def chunks(self, numbers, size):
         """Chunks of `size` samples, those of the given numbers: Iterator of batch.Chunk."""
@@ -28,26 +30,35 @@ class Inputs:
 
         for number in numbers:
             pairs = self.pairs[number * size : (number + 1) * size]
-            planned = io.plan_samples(pairs, self.candidates, self.records)
+            planned = io.plan_samples(pairs, self.candidates, self.records, self.survey)
             yield Chunk(number, tuple(planned))
 
 
-def open_inputs(predictions, records, ids_file=None, candidates=(), limit=None, shard=None):
+def open_inputs(
+    predictions, records, ids_file=None, candidates=(), limit=None, shard=None, survey=OPENFWI
+):
     """Raises InputError if any of it cannot be read, or does not belong together."""
-    source = io.open_predictions(predictions)
+    source = io.open_predictions(predictions, survey)
     ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, predictions)
     opened = io.open_records(records)
     pairs = io.pair(ids, source.count, opened)
     starts = [(str(predictions), source, range(source.count))]
     for path in candidates:
-        other = io.open_predictions(path)
+        other = io.open_predictions(path, survey)
         starts.append((str(path), other, places_in(other, source, ids)))
     log.info("%d predictions in %s, %d records in %s", source.count, predictions,
              len(opened.ids), records)  # fmt: skip
     unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
     if unread > 0:
         log.info("%d records have no prediction and are not read", unread)
-    return Inputs(source, opened, select(pairs, limit, shard), starts)
+    return Inputs(source, opened, select(pairs, limit, shard), starts, survey)
+
+
+def load_survey(path) -> Survey:
+    """The survey of a file, or OpenFWI's. Raises InputError."""
+    from fwi_refine.survey_file import read_survey
+
+    return OPENFWI if path is None else read_survey(path)
 
 
 def load_priors(path):

@@ -5,6 +5,7 @@ import functools
 import click
 
 from fwi_refine.cli import options
+from fwi_refine.cli.inputs import load_survey
 from fwi_refine.errors import InputError
 
 SORTS = ("error", "misfit", "expected-error")  # keys of views.SORTED_BY, which imports torch
@@ -21,14 +22,15 @@ def run_options(command):
     """RUN and what belongs to it; the command gets `given`, for `open_run`."""
 
     @functools.wraps(command)
-    def wrap(*args, run, report, start, records, truth, deviation, ids_file, **kwargs):
+    def wrap(*args, run, report, start, records, truth, deviation, ids_file, survey_file, **kwargs):
         given = {
             "report": report, "start": start, "records": records, "truth": truth,
             "deviation": deviation, "ids": ids_file,
         }  # fmt: skip
-        return command(*args, given=(run, given), **kwargs)
+        return command(*args, given=(run, given, survey_file), **kwargs)
 
     for option in (
+        options.survey,
         options.ids,
         click.option(
             "--deviation", type=options.PATH, help="Expected errors, as refine --deviation writes."
@@ -57,12 +59,14 @@ def open_run(given):
     """The views.OpenedRun that a command was given. Raises InputError."""
     from fwi_refine.views import Files, OpenedRun
 
-    path, files = given
+    path, files, survey_file = given
     if files["report"] is None and path.is_file():
         beside = path.with_suffix(".csv")
         if beside != path and beside.is_file() and is_report(beside):
             files = files | {"report": beside}
-    return OpenedRun(path, Files(**files))
+    if survey_file is not None and OpenedRun.is_run_directory(path):
+        raise InputError(f"--survey {survey_file}: {path} is a run directory and has its own")
+    return OpenedRun(path, Files(**files), load_survey(survey_file))
 
 
 def is_report(path) -> bool:

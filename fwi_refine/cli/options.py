@@ -161,6 +161,13 @@ families = click.option(
     help="CSV with the columns id and family, such as classify prints; auto: tell them from the "
     "maps and the records.",
 )
+survey = click.option(
+    "--survey",
+    "survey_file",
+    type=PATH,
+    metavar="FILE",
+    help="TOML file of the survey: grid, steps, wavelet, sources, receivers. Default: OpenFWI's.",
+)
 priors = click.option(
     "--priors", "priors_file", type=PATH, help="TOML file of fit-priors, instead of the built-in."
 )

@@ -19,7 +19,8 @@ def print_plan(inputs, settings, jobs) -> int:
 
     An estimate: every stage with all its iterations, in multiples of a measured gradient.
     """
-    from fwi_refine.recipes import METHODS
+    from fwi_refine.batch import kernel_name
+    from fwi_refine.recipes import METHODS, choose_method
     from fwi_refine.routing import Family, classify
 
     counts, failed = Counter(), 0
@@ -35,12 +36,13 @@ def print_plan(inputs, settings, jobs) -> int:
         except SampleError as error:
             failed += 1
             log.warning("%s would fail: %s", sample.id, error)
-    seconds = _seconds_per_evaluation(settings)
+    seconds, kernel = _seconds_per_evaluation(settings), kernel_name(settings)
     total = 0.0
     writer = csv.writer(sys.stdout)
     writer.writerow(["family", "samples", "stages", "evaluations", "seconds"])
     for family in sorted(counts):
-        stages = METHODS[settings.method][family].stages
+        method, _ = choose_method(settings.method, family, settings.survey, kernel)
+        stages = METHODS[method][family].stages
         newton = sum(s.max_iterations for s in stages if s.method == "levenberg-marquardt")
         other = sum(s.max_iterations for s in stages) - newton
         evaluations = other + STEP_COUNT * newton

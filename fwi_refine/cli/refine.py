@@ -44,12 +44,15 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
 
     The n-th prediction belongs to the n-th record in sorted file order, unless the predictions
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit
-    is that of the whole run, and --shard gets its share of that.
+    is that of the whole run, and --shard gets its share of that. The shapes are those of OpenFWI;
+    with --survey they are as that file says.
     """
     check(outputs, kept, choice.shard, history)
+    survey = recipe.survey()
     inputs = choice.open(
         predictions,
         records,
+        survey,
         absolute=bool(kept.run_dir or place.dask),
         shard=None if kept.run_dir else choice.shard,
     )
@@ -64,8 +67,9 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
             io.claim_output(history, outputs.overwrite)
 
     place = place.for_samples(len(inputs.pairs))
-    settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation))
+    settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
+    batch.check_memory(settings)
     if kept.run_dir:
         job = RunJob(kept.run_dir, inputs, settings, kept.chunk_size, choice.shard)
         if dry_run:

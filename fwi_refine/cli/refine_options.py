@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.cli.inputs import load_priors, open_inputs
+from fwi_refine.cli.inputs import load_priors, load_survey, open_inputs
+from fwi_refine.errors import InputError
 
 # bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
 MEMORY = 7 * 10**9
@@ -27,14 +28,16 @@ class Choice:
     limit: int | None
     shard: tuple[int, int] | None  # (i, n), i from 1
 
-    def open(self, predictions, records, absolute, shard):
+    def open(self, predictions, records, survey, absolute, shard):
         """The inputs, see cli/inputs.py. absolute: other processes, and later ones, have to find
         them from another folder; shard: the part of the samples that is opened."""
         candidates = self.candidates
         if absolute:
             predictions, records = predictions.absolute(), records.absolute()
             candidates = [path.absolute() for path in candidates]
-        return open_inputs(predictions, records, self.ids_file, candidates, self.limit, shard)
+        return open_inputs(
+            predictions, records, self.ids_file, candidates, self.limit, shard, survey
+        )
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,20 @@ class Recipe:
     max_evaluations: int | None
     time_budget: float | None  # s
     priors_file: Path | None
+    survey_file: Path | None
 
-    def settings(self, place, keep_deviation):
+    def survey(self):
+        """The survey of every sample. Raises InputError, also where --family auto has to be told
+        which."""
+        survey = load_survey(self.survey_file)
+        if self.survey_file is not None and self.family == "auto":
+            from fwi_refine.routing import NO_FAMILY, can_classify
+
+            if not can_classify(survey):
+                raise InputError(f"--family auto: {NO_FAMILY}")
+        return survey
+
+    def settings(self, place, keep_deviation, survey):
         from fwi_refine.batch import Settings
 
         return Settings(
@@ -60,6 +75,7 @@ class Recipe:
             device=place.kind,
             per_job=place.per_job,
             keep_deviation=keep_deviation,
+            survey=survey,
         )
 
 
@@ -186,6 +202,7 @@ recipe = options.together(
         help="Seconds allowed for each sample.",
     ),
     options.priors,
+    options.survey,
 )
 
 place = options.together(

@@ -7,7 +7,7 @@ import logging
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options, refine_options
-from fwi_refine.cli.inputs import load_priors, select
+from fwi_refine.cli.inputs import load_priors, load_survey, select
 from fwi_refine.errors import SampleError, WorkerError
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32."
 )
+@options.survey
 @options.limit
 @options.shard
 @options.priors
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 @options.overwrite
 @options.config
 @options.logging_options
-def command(records, out, limit, shard, priors_file, place, overwrite, config):
+def command(records, out, survey_file, limit, shard, priors_file, place, overwrite, config):
     """Make smooth maps to start from, from RECORDS alone.
 
     They explain the low frequencies of the records and come in the sorted order of these, as
@@ -36,8 +37,8 @@ def command(records, out, limit, shard, priors_file, place, overwrite, config):
     from tqdm import tqdm
 
     from fwi_refine import io
-    from fwi_refine.survey import OPENFWI
 
+    survey = load_survey(survey_file)
     io.claim_output(out, overwrite)
     source = io.open_records(records.absolute() if place.dask else records)
     numbers = select(range(len(source.ids)), limit, shard)
@@ -47,10 +48,15 @@ def command(records, out, limit, shard, priors_file, place, overwrite, config):
         [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
         for i in range(0, len(numbers), size)
     )
-    how = {"priors": load_priors(priors_file), "threads": place.threads, "device": place.kind}
+    how = {
+        "survey": survey,
+        "priors": load_priors(priors_file),
+        "threads": place.threads,
+        "device": place.kind,
+    }
     make = functools.partial(make_starts, per_job=place.per_job, **how)
     failed = 0
-    writer = io.MapWriter(out, (len(numbers), *OPENFWI.shape), OPENFWI.shape)
+    writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         executor = stack.enter_context(place.executor())
@@ -59,7 +65,7 @@ def command(records, out, limit, shard, priors_file, place, overwrite, config):
             if isinstance(v, Exception):
                 failed += 1
                 log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
-                v = np.zeros(OPENFWI.shape)
+                v = np.zeros(survey.shape)
             writer.write(n, v)
             bar.update()
         writer.publish(out)

@@ -2,9 +2,10 @@
 
     minimise  g.u + u.G u / 2 + sum over the free unknowns of price + ((u - centre) / width)^2 / 2
 
-over u and over the set of free unknowns; every other stands at one of its own few levels. With a
-minus log likelihood as the quadratic this is the most probable u where an unknown is free with a
-small probability, which is what the price says, and then about normal.
+over u and over the set of free unknowns, which lie between the lowest and the highest of their own
+few levels; every other stands at one of them. With a minus log likelihood as the quadratic this is
+the most probable u where an unknown is free with a small probability, which is what the price
+says, and then about normal.
 
 Trying all choices is out of question, and choosing unknown by unknown gets stuck, because
 neighbours stand in for each other. So windows of neighbours are set free together, one window
@@ -16,10 +17,12 @@ Teunissen, J. Geodesy 72, 1998).
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 LEAST_GAIN = 1e-6  # less than this, in the units of the objective, is no gain
+LEAST_OUTSIDE = 1e-6  # less than this beyond the outermost level is not outside
 
 
 @dataclass
@@ -38,6 +41,19 @@ class LevelProblem:
     width: np.ndarray
     price: float
 
+    @cached_property
+    def bounds(self):
+        """(lowest, highest), each (n,): between what a free unknown lies."""
+        known = np.isfinite(self.levels)
+        some = known.any(0)
+        low = np.where(some, self.levels.min(0), -np.inf)
+        return low, np.where(some, np.where(known, self.levels, -np.inf).max(0), np.inf)
+
+    def outside(self, u, which=slice(None)):
+        """How far the values u of all unknowns, or of `which`, are from lying between levels."""
+        low, high = (bound[which] for bound in self.bounds)
+        return np.maximum(low - u, 0) + np.maximum(u - high, 0)
+
     def value(self, u, free) -> float:
         """The objective at u (n,) with the unknowns `free` (n,) bool free."""
         quadratic = self.gradient @ u + 0.5 * u @ self.matrix @ u
@@ -49,21 +65,27 @@ class LevelProblem:
         return self.price * len(which) + 0.5 * float(off @ off)
 
 
-def level_search(problem: LevelProblem, u, free, windows, sweeps=4, should_stop=None):
-    """(u (n,), free (n,) bool): not higher than the given ones with their free unknowns at rest.
+def level_search(
+    problem: LevelProblem, u, free, windows, sweeps=4, most=math.inf, should_stop=None
+):
+    """(u (n,), free (n,) bool, moves): not higher than the given ones with their free unknowns
+    at rest.
 
-    windows: index arrays. should_stop: asked before each window; True ends the search.
+    windows: index arrays. moves: windows in which something was changed; `most` of them end the
+    search, where the quadratic is not to be trusted far. should_stop: asked before each window;
+    True ends the search.
     """
     state = _State(problem, np.array(u, dtype=np.float64), np.array(free, dtype=bool))
+    moves = 0
     for _ in range(sweeps):
-        gained = 0
+        before = moves
         for window in windows:
-            if should_stop is not None and should_stop():
-                return state.u, state.free
-            gained += state.improve(window)
-        if not gained:
+            if moves >= most or (should_stop is not None and should_stop()):
+                return state.u, state.free, moves
+            moves += state.improve(window)
+        if moves == before:
             break
-    return state.u, state.free
+    return state.u, state.free, moves
 
 
 class _State:
@@ -72,17 +94,24 @@ class _State:
         self.settle()
 
     def settle(self):
-        """Moves the free unknowns to their minimum, given the others."""
+        """Moves the free unknowns to their minimum, given the others; who leaves the bounds for
+        it stands at the level there, and is free no more."""
         p = self.problem
-        self.which = np.flatnonzero(self.free)
-        F = self.which
-        self.slope = p.gradient + p.matrix @ self.u
-        precision = p.matrix[np.ix_(F, F)] + np.diag(p.width[F] ** -2.0)
-        self.covariance = np.linalg.inv(precision)
-        pull = self.slope[F] + (self.u[F] - p.centre[F]) / p.width[F] ** 2
-        change = -self.covariance @ pull
-        self.u[F] += change
+        while True:
+            F = self.which = np.flatnonzero(self.free)
+            self.slope = p.gradient + p.matrix @ self.u
+            precision = p.matrix[np.ix_(F, F)] + np.diag(p.width[F] ** -2.0)
+            self.covariance = np.linalg.inv(precision)
+            pull = self.slope[F] + (self.u[F] - p.centre[F]) / p.width[F] ** 2
+            change = -self.covariance @ pull
+            self.u[F] += change
+            left = self.free & (p.outside(self.u) > LEAST_OUTSIDE)
+            if not left.any():
+                break
+            self.u[left] = np.clip(self.u, *p.bounds)[left]
+            self.free[left] = False
         self.slope += p.matrix[:, F] @ change
+        self.value = p.value(self.u, self.free)
 
     def improve(self, W) -> bool:
         """Sets the unknowns W free, decides on them anew, and keeps what is lower."""
@@ -102,9 +131,13 @@ class _State:
         gain += p.cost_of_free(W[was], self.u[W][was]) - p.cost_of_free(W[free], values[free])
         if not gain > LEAST_GAIN:
             return False
+        before = dict(vars(self), u=self.u.copy(), free=self.free.copy())
         self.u[rest] -= covariance @ (cross @ change)
         self.u[W], self.free[W] = values, free
         self.settle()
+        if not self.value < before["value"] - LEAST_GAIN:  # others had to leave the bounds for it
+            vars(self).update(before)
+            return False
         return True
 
     def without(self, W):
@@ -133,7 +166,12 @@ class _State:
             margin = np.where(open_ & (best < self.problem.price), second - best, -np.inf)
             i = int(margin.argmax())
             if margin[i] == -np.inf:
-                break
+                # no level is likely enough, but a bound is also one
+                off = np.where(open_, self.problem.outside(mean, W), 0) / np.sqrt(variance)
+                i = int(off.argmax())
+                if not off[i] > LEAST_OUTSIDE:
+                    break
+                choice[i] = np.abs(levels[:, i] - mean[i]).argmin()
             column = covariance[:, i] / variance[i]
             mean = mean + column * (levels[choice[i], i] - mean[i])
             mean[i] = levels[choice[i], i]

@@ -75,14 +75,25 @@ def _heading(row) -> str:
 
 
 def _draw(ax, values, row, survey):
-    ax.set_xlabel("receiver position, m" if row.record else "position, m")
-    ax.set_ylabel("time, s" if row.record else "depth, m")
     if not row.record:
+        ax.set_xlabel("position, m")
+        ax.set_ylabel("depth, m")
         return row.scale.draw(ax, values, style.map_extent(survey))
-    columns = [column for _, column in survey.receivers]
-    left, right = survey.spacing * min(columns), survey.spacing * (max(columns) + 1)
+    label, left, right = _receiver_axis(survey)
+    ax.set_xlabel(label)
+    ax.set_ylabel("time, s")
     extent = (left, right, survey.dt * len(values), 0.0)
     return row.scale.draw(ax, values, extent, aspect="auto")
+
+
+def _receiver_axis(survey) -> tuple[str, float, float]:
+    """Label and ends of the axis of receivers: metres where they are a row with even steps."""
+    rows, columns = np.array(survey.receivers).T
+    steps = np.unique(np.diff(columns)) if len(columns) > 1 else np.array([1])
+    if len({*rows}) == 1 and len(steps) == 1 and steps[0] > 0:
+        ends = columns[0], columns[-1] + steps[0]
+        return "receiver position, m", *(float(survey.spacing * end) for end in ends)
+    return "receiver", 0.5, len(columns) + 0.5
 
 
 def _velocities(view) -> _Panels:

@@ -19,6 +19,7 @@ _NOT_COMPARED = "path"  # of an input: it may stand elsewhere on another machine
 # settings that no result depends on; whether it is a GPU the kind of kernel says
 _NO_RESULT = ("threads", "device", "per_job")
 _TABLES = ("priors", "survey")  # settings that are tables of their own
+_POSITIONS = ("survey.sources", "survey.receivers")
 
 
 def describe(inputs, settings: Settings, chunk_size: int) -> dict:
@@ -80,8 +81,13 @@ def differences(stored, given) -> list[str]:
     """What distinguishes two tables, a line each; empty where they are those of the same run."""
     old, new = _flat(stored), _flat(given)
     lines = []
+    for name in _POSITIONS:
+        found = [[flat[k] for k in flat if k.startswith(f"{name}.")] for flat in (old, new)]
+        if found[0] != found[1]:
+            before, after = (len(numbers) // 2 for numbers in found)
+            lines.append(f"{name}: other positions, {before} in the run, {after} now")
     for key in [*old, *(key for key in new if key not in old)]:
-        if old.get(key) == new.get(key):
+        if old.get(key) == new.get(key) or key.startswith(_POSITIONS):
             continue
         if key.endswith(".digest"):
             what = key.removesuffix(".digest")

@@ -3,7 +3,7 @@
 from fwi_refine.wave.cuda import devices
 from fwi_refine.wave.cuda import memory as gpu_memory
 from fwi_refine.wave.cuda import problem as gpu_problem
-from fwi_refine.wave.jacobian import Jacobian, jacobian, record_basis
+from fwi_refine.wave.jacobian import Jacobian, jacobian, jacobian_bytes, record_basis
 from fwi_refine.wave.operator import Simulator, simulate
 from fwi_refine.wave.released import released_record
 from fwi_refine.wave.workers import one_thread_each
@@ -15,6 +15,7 @@ __all__ = [
     "gpu_memory",
     "gpu_problem",
     "jacobian",
+    "jacobian_bytes",
     "one_thread_each",
     "record_basis",
     "released_record",

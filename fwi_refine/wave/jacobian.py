@@ -8,6 +8,7 @@ that the samples would be.
 
 import dataclasses
 import itertools
+import math
 import threading
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.operator import Simulator
-from fwi_refine.wave.reciprocity import Assembly, make_plan
+from fwi_refine.wave.reciprocity import LINES, Assembly, make_plan
 from fwi_refine.wave.workers import workers
 
 KEPT_PER_PERIOD = 8.2  # wavefields kept per period of the wavelet: every 8th step at 15 Hz
@@ -99,6 +100,25 @@ def _sum_of_products(parts, pool):
 def record_basis(survey: Survey = OPENFWI):
     """Q: an orthonormal basis of the traces that the wavelet's band can make, (n_steps, modes)."""
     return make_plan(survey, _longest_interval(survey)).basis
+
+
+def jacobian_bytes(survey: Survey = OPENFWI) -> int:
+    """About how much memory `jacobian` takes on the CPU, in float32, with two threads."""
+    plan = make_plan(survey, _longest_interval(survey))
+    modes, (spectrum, frames) = plan.basis.shape[1], plan.analysis.shape
+    shots, _, receivers = survey.record_shape
+    cells, padded = (math.prod(shape) for shape in (survey.shape, survey.padded_shape))
+    edge = 2 * sum(survey.shape)
+    sources = len({*survey.sources})
+    first = max(BATCH, sources)  # points of the first batch
+    matrix = shots * receivers * modes * (cells + 1)
+    fields = (first + 2 * BATCH) * frames * padded
+    spectra = sources * spectrum * (cells + 2 * (padded - cells))
+    # of `Assembly`: products of one point with the sources, and sums over the band, with copies
+    products = 2 * sources * (spectrum + modes) * (cells + edge)
+    band = 8 * spectrum * edge * sources * (first + BATCH)
+    lines = (first + BATCH) * (frames + 2 * spectrum) * LINES * survey.absorbing_cells
+    return torch.float32.itemsize * (matrix + fields + spectra + products + band + lines)
 
 
 def _longest_interval(survey):

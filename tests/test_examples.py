@@ -1,0 +1,57 @@
+"""The examples of the documentation run, and print what they say."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["api", "estimator", "nn"])
+def test_examples_of_the_docstrings(name):
+    result = doctest.testmod(importlib.import_module(f"fwi_refine.{name}"))
+    assert result.attempted > 5
+    assert result.failed == 0
+
+
+def test_examples_of_the_readme(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = re.search(r"^## From Python$(.*?)^## ", text, re.MULTILINE | re.DOTALL)[1]
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
+    assert len(blocks) == 3
+    names = {}
+    for block in blocks:
+        exec(re.sub("^    ", "", block, flags=re.MULTILINE), names)
+    assert not names["result"].failed
+    assert names["again"].shape == (2, 5, 1000, 70)
+    assert [str(family) for family in names["families"]] == routes()
+    assert names["v"].grad.isfinite().all()
+
+
+def test_the_example_of_training_with_the_physics():
+    few = {"labelled": 6, "unlabelled": 4, "unseen": 2, "steps": 2, "warm-up": 1}
+    options = [text for name, value in few.items() for text in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, "scripts/example_physics_guided.py", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    errors = [float(text) for text in re.findall(r"MAE +([0-9.]+) m/s", done.stdout)]
+    assert len(errors) == 3
+    assert all(0 < error < 2000 for error in errors)
+    assert errors[1] != errors[2]  # the physics has changed something
+
+
+def routes():
+    """What data_samples says of its samples."""
+    lines = (ROOT / "data_samples" / "samples.csv").read_text().splitlines()
+    return [line.rpartition(",")[2] for line in lines[1:]]

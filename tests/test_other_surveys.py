@@ -1,0 +1,396 @@
+"""Surveys other than OpenFWI's, end to end: every command, every route that makes sense there."""
+
+import csv
+import dataclasses
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from fwi_refine import batch, doctor, recipes
+from fwi_refine.cli import run
+from fwi_refine.errors import InputError
+from fwi_refine.inversion import refine_sample
+from fwi_refine.known_cells import source_velocities
+from fwi_refine.priors import load
+from fwi_refine.recipes import GAUSS_NEWTON, choose_method, gauss_newton_bytes
+from fwi_refine.routing import Family, can_classify, classify
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey_file import read_survey, write_survey
+from fwi_refine.wave import Simulator
+from fwi_refine.wave.native import load as load_native
+
+NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
+SURVEY = Survey(
+    shape=(14, 18),
+    spacing=12.5,
+    n_steps=200,
+    file_rows=201,
+    frequency=12.0,
+    absorbing_cells=20,
+    sources=((2, 2), (2, 9), (3, 15)),
+    receivers=(*((1, c) for c in range(0, 18, 2)), (9, 16)),
+    velocity_bounds=(1200.0, 5000.0),
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    folder: Path
+    truth: np.ndarray  # (2, 14, 18)
+
+    def __getattr__(self, name):
+        return str(self.folder / name)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Made:
+    """Two layered maps, blurred starts, the survey, and records that `simulate` made."""
+    folder = tmp_path_factory.mktemp("other")
+    row, column = np.mgrid[:14, :18]
+    layers = np.select([row + column // 6 < 5, row - column // 5 < 8], [1700, 2300], 3100)
+    step = np.where(row < np.where(column < 9, 5, 7), 1800, 2600)
+    truth = np.stack([layers, step]).astype(np.float32)
+    np.save(folder / "truth.npy", truth)
+    np.save(folder / "start.npy", [1 / gaussian_filter(1 / v, 1.5) for v in truth])
+    write_survey(SURVEY, folder / "survey.toml")
+    simulate = ["simulate", folder / "truth.npy", "--survey", folder / "survey.toml", "--out"]
+    assert call(*simulate, folder / "records") == 0
+    return Made(folder, truth)
+
+
+def call(*arguments) -> int:
+    return run([str(argument) for argument in arguments])
+
+
+def inputs(made):
+    return (
+        made.folder / "start.npy",
+        made.folder / "records",
+        "--survey",
+        made.folder / "survey.toml",
+    )
+
+
+def report(path):
+    with open(Path(path).with_suffix(".csv"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_simulated_records(made):
+    records = [np.load(made.folder / "records" / f"00000{k}.npy") for k in range(2)]
+    whole = dataclasses.replace(SURVEY, n_steps=SURVEY.file_rows)
+    expected = Simulator(whole, torch.float32).forward(torch.from_numpy(made.truth).double())
+    np.testing.assert_array_equal(records, expected)
+    assert records[0].shape == SURVEY.file_shape == (3, 201, 10)
+
+
+# family, method, the share of the start's error that may be left; a smooth map is no layered one
+ROUTES = [
+    ("layered", "auto", 0.1), ("two-velocity", "auto", 0.1), ("style-a", "auto", 2.0),
+    ("style-b", "auto", 0.9), ("layered", "lbfgs", 1.0), ("style-a", "lbfgs", 2.0),
+    ("style-b", "lbfgs", 1.0),
+]  # fmt: skip
+
+
+@NATIVE
+@pytest.mark.parametrize(("family", "method", "left"), ROUTES)
+def test_every_route(made, tmp_path, family, method, left):
+    """Refined by the command line."""
+    out = tmp_path / "out.npy"
+    more = ["--family", family, "--method", method, "--out", out, "--limit", 1]
+    if method == "lbfgs":
+        more += ["--max-evaluations", 30]
+    assert call(*inputs(made), *more) == 0
+    (row,) = report(out)
+    assert (row["family"], row["status"]) == (family, "refined")
+    assert float(row["misfit_after"]) < 0.4 * float(row["misfit_before"])
+    before = np.abs(np.load(made.folder / "start.npy")[0] - made.truth[0]).mean()
+    assert np.abs(np.load(out)[0] - made.truth[0]).mean() < left * before
+
+
+@NATIVE
+def test_flat_layers(tmp_path):
+    """A route with an unknown for each row: its Jacobian has a tangent run for each."""
+    rows = np.repeat([1700.0, 2100.0, 2900.0], [4, 5, 5])
+    truth = np.repeat(rows[:, None], 18, axis=1)
+    record = Simulator(SURVEY).forward(torch.from_numpy(truth)[None])[0].numpy()
+    start = gaussian_filter(truth, (1.0, 0.0))
+    refined = refine_sample(start, record, survey=SURVEY, family="flat-vel")
+    assert np.abs(refined.velocity - truth).max() == 0.0
+
+
+@NATIVE
+@pytest.mark.parametrize("factor", [0.1, 3.0])
+def test_a_survey_at_another_scale_is_refined_alike(made, factor):
+    """Lengths and times so many times as large: records are `unit` times as large, maps the same.
+
+    Weights, targets and thresholds of the recipes follow; with those of OpenFWI they would not.
+    """
+    scaled = dataclasses.replace(
+        SURVEY,
+        spacing=SURVEY.spacing * factor,
+        dt=SURVEY.dt * factor,
+        frequency=SURVEY.frequency / factor,
+    )
+    start = np.load(made.folder / "start.npy")[1].astype(float)
+    record = Simulator(SURVEY).forward(torch.from_numpy(made.truth[1:]).double())[0].numpy()
+    first, second = (
+        refine_sample(start, record * (survey.unit / SURVEY.unit), survey=survey, family="layered",
+                      max_evaluations=40)
+        for survey in (SURVEY, scaled)
+    )  # fmt: skip
+    np.testing.assert_allclose(second.velocity, first.velocity, rtol=1e-5)
+    assert second.misfit_after / scaled.unit == pytest.approx(
+        first.misfit_after / SURVEY.unit, rel=1e-2
+    )
+    assert second.iterations == first.iterations
+
+
+@NATIVE
+def test_a_run_directory_keeps_its_survey(made, tmp_path, capfd):
+    folder, other = tmp_path / "run", tmp_path / "other.toml"
+    settings = ["--family", "layered", "--method", "lbfgs", "--max-evaluations", 3]
+    assert call(*inputs(made), *settings, "--run-dir", folder, "--chunk-size", 1) == 0
+    assert call("merge", folder, "--out", tmp_path / "merged.npy") == 0
+    assert np.load(tmp_path / "merged.npy").shape == (2, 14, 18)
+    assert call("verify", folder) == 0
+    capfd.readouterr()
+    moved = dataclasses.replace(SURVEY, receivers=(*SURVEY.receivers[:-1], (8, 16)), n_steps=199)
+    write_survey(moved, other)
+    again = [*inputs(made)[:2], "--survey", other, *settings, "--run-dir", folder]
+    assert call(*again, "--chunk-size", 1) == 2
+    refused = capfd.readouterr().err
+    assert "survey.receivers: other positions, 10 in the run, 10 now" in refused
+    assert "survey.n_steps: 200 in the run, 199 now" in refused
+    assert refused.count("survey.") == 2
+
+
+def test_a_run_directory_says_which_survey_it_has(made, tmp_path, capfd):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    folder, survey = tmp_path / "run", made.folder / "survey.toml"
+    settings = ["--family", "layered", "--method", "lbfgs", "--max-evaluations", 1]
+    assert call(*inputs(made), *settings, "--run-dir", folder, "--out", tmp_path / "o.npy") == 0
+    for given in (
+        [folder], [tmp_path / "o.npy", "--survey", survey, "--records", made.folder / "records"],
+    ):  # fmt: skip
+        for name, more in (("a.png", ["--shot", "all"]), ("b.html", [])):
+            what = ["report"] if name.endswith("html") else ["plot", "panels"]
+            out = ["--out", tmp_path / name, "--overwrite", "--truth", made.folder / "truth.npy"]
+            assert call(*what, *given, *more, *out) == 0
+            assert (tmp_path / name).stat().st_size > 10_000
+    capfd.readouterr()
+    assert call("report", folder, "--survey", survey, "--out", tmp_path / "c.html") == 2
+    assert "is a run directory and has its own" in capfd.readouterr().err
+
+
+def test_evaluate(made, capfd):
+    start, records, *survey = inputs(made)
+    truth = made.folder / "truth.npy"
+    assert call("evaluate", truth, truth, "--records", records, *survey) == 0
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    assert float(rows[0]["mae"]) == 0.0
+    assert float(rows[0]["misfit_rms"]) < 1e-4
+    assert call("evaluate", start, truth, *survey, "--by", "depth") == 0
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    assert [float(row["depth"]) for row in rows] == [12.5 * k for k in range(14)]
+    auto = ["--families", "auto", "--records", records]
+    assert call("evaluate", start, truth, *survey, *auto) == 2
+    assert "--families auto: families can be told apart on the survey of OpenFWI" in (
+        capfd.readouterr().err
+    )
+    assert call("evaluate", start, truth) == 2
+    assert "found shape (2, 14, 18), expected (N, 70, 70)" in capfd.readouterr().err
+
+
+def test_the_family_has_to_be_said(made, tmp_path, capfd):
+    assert call(*inputs(made), "--out", tmp_path / "o.npy") == 2
+    assert "choose one with --family: layered" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
+    with pytest.raises(InputError, match="choose one with --family"):
+        refine_sample(v, record, survey=SURVEY)
+    with pytest.raises(InputError, match="survey of OpenFWI only"):
+        classify(v, record, load().on_grid(SURVEY.shape, SURVEY.spacing), SURVEY)
+
+
+def test_which_surveys_can_be_classified():
+    assert can_classify(OPENFWI)
+    assert can_classify(dataclasses.replace(OPENFWI, n_steps=900, absorbing_cells=90))
+    assert not can_classify(dataclasses.replace(OPENFWI, sources=OPENFWI.sources[:4]))
+    assert not can_classify(dataclasses.replace(OPENFWI, frequency=14.0))
+    assert not can_classify(SURVEY)
+
+
+def test_a_survey_file_that_is_wrong(made, tmp_path, capfd):
+    bad = tmp_path / "bad.toml"
+    bad.write_text((made.folder / "survey.toml").read_text().replace("rows = 14", "rows = 0"))
+    start, records, *_ = inputs(made)
+    out = ["--survey", bad, "--out", tmp_path / "o.npy"]
+    for command in (
+        ["refine", start, records, "--family", "layered", *out],
+        ["simulate", start, *out], ["start", records, *out], ["doctor", "--survey", bad],
+        ["evaluate", start, start, "--survey", bad],
+    ):  # fmt: skip
+        assert call(*command) == 2
+        expected = f"survey {bad}: grid.rows is 0, expected a whole number of at least 4"
+        assert expected in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.toml"]
+
+
+def test_records_of_another_survey_fail_alone(made, tmp_path):
+    whole = np.load(made.folder / "records" / "000000.npy")
+    (tmp_path / "records").mkdir()
+    np.save(tmp_path / "records" / "000000.npy", whole[:, :, :9])
+    np.save(tmp_path / "records" / "000001.npy", whole)
+    start, _, *survey = inputs(made)
+    more = ["--family", "layered", "--method", "lbfgs", "--max-evaluations", 1]
+    out = tmp_path / "o.npy"
+    assert call(start, tmp_path / "records", *survey, *more, "--out", out) == 3
+    failed, other = report(out)
+    assert "found shape (3, 201, 9), expected (3, 201, 10)" in failed["reason"]
+    assert other["status"] in ("refined", "unchanged")
+
+
+@NATIVE
+def test_a_dry_run(made, capfd):
+    assert call(*inputs(made), "--family", "style-b", "--dry-run", "--out", "o.npy") == 0
+    assert "style-b,2,1," in capfd.readouterr().out
+
+
+@NATIVE
+def test_a_start_without_a_network(made, tmp_path):
+    _, records, *survey = inputs(made)
+    out = tmp_path / "starts.npy"
+    assert call("start", records, *survey, "--limit", 1, "--out", out) == 0
+    (v,) = np.load(out)
+    misfits = [
+        float(Simulator(SURVEY).misfit(torch.as_tensor(x)[None].double(), record)[0])
+        for record in [torch.from_numpy(np.load(records / "000000.npy"))[None, :, :200].double()]
+        for x in (v, np.full(SURVEY.shape, float(np.median(made.truth[0]))))
+    ]
+    assert misfits[0] < 0.3 * misfits[1]
+
+
+def test_doctor(made, capfd, tmp_path):
+    record, survey = made.folder / "records" / "000000.npy", made.folder / "survey.toml"
+    assert call("doctor", record, "--survey", survey) == 0
+    out = capfd.readouterr().out
+    assert "adjoint test" in out
+    assert "first arrivals, sign" in out
+    assert "velocity at the sources" not in out  # none of them stands at a receiver
+    np.save(tmp_path / "r.npy", -np.load(record))
+    assert call("doctor", tmp_path / "r.npy", "--survey", survey) == 1
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        (((1, 16), (1, 4), (1, 10)), 6),  # not from left to right, all at receivers
+        (((1, 16), (2, 5)), 3),  # one of them: its velocity, no pair, the sign
+        (((9, 16), (9, 2)), 2),  # in a well, no receiver near in that row
+    ],
+)
+def test_the_doctor_asks_what_the_geometry_can_tell(sources, told):
+    survey = dataclasses.replace(SURVEY, sources=sources)
+    v = torch.full((1, *survey.shape), 2000.0, dtype=torch.float64)
+    v[:, 6:] = 2500.0
+    record = Simulator(survey).forward(v)[0].numpy()
+    checks = doctor.check_physics(record, Simulator(survey))
+    assert len(checks) == told
+    assert all(check.passed is not False for check in checks)
+    known = source_velocities(record, survey)
+    np.testing.assert_allclose(known[np.isfinite(known)], v[0][tuple(np.array(
+        [s for s in sources if s in survey.receivers]).T)], rtol=1e-6)  # fmt: skip
+
+
+def test_priors_on_another_grid():
+    """Cells of half the size: texture is twice as many cells long, slopes are half as steep."""
+    priors = load()
+    fine = priors.on_grid((30, 40), 5.0)
+    assert fine.style_a.shape == fine.style_b.shape == (30, 40)
+    assert fine.style_a.length == pytest.approx(2 * priors.style_a.length)
+    assert fine.style_b.slope == priors.style_b.slope / 2
+    coarse = fine.style_a.covariance().reshape(30, 40, 30, 40)[8, ::2, 8, ::2]
+    whole = dataclasses.replace(priors.style_a, shape=(15, 20))
+    same = whole.covariance().reshape(15, 20, 15, 20)[4, :, 4, :]
+    # in the middle rows differ in depth by half a cell: texture alone is compared
+    assert torch.allclose(coarse - coarse[0, -1], same - same[0, -1], rtol=1e-6)
+    assert priors.on_grid((70, 70), 10.0) is priors
+    assert priors.on_grid((30, 40), 5.0).style_b is fine.style_b
+
+
+LARGE = dataclasses.replace(SURVEY, shape=(150, 200))
+
+
+def test_large_maps_take_lbfgs(caplog):
+    """The square matrices of 30000 cells alone would be 7 GB each."""
+    assert gauss_newton_bytes(LARGE, Family.LAYERED) > 50e9
+    method, why = choose_method("auto", Family.LAYERED, LARGE, "native")
+    assert method == "lbfgs"
+    assert "150 x 200 cells would take" in why
+    assert choose_method("gauss-newton", Family.LAYERED, LARGE, "native") == ("gauss-newton", "")
+    assert choose_method("auto", Family.LAYERED, OPENFWI, "native") == ("gauss-newton", "")
+    assert choose_method("auto", Family.LAYERED, OPENFWI, "reference")[0] == "lbfgs"
+    flat = dataclasses.replace(LARGE, shape=(90, 500))
+    assert choose_method("auto", Family.FLAT_VEL, flat, "native")[0] == "gauss-newton"
+    for method, level in (("auto", "method: lbfgs"), ("gauss-newton", "each job will take about")):
+        settings = batch.Settings(load(), "layered", method, survey=LARGE)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            batch.check_memory(settings)
+        expected = level if load_native() is not None or method != "auto" else "method: lbfgs"
+        assert expected in caplog.text
+
+
+@NATIVE
+def test_what_a_large_map_fell_back_to_is_reported(made, monkeypatch):
+    monkeypatch.setattr(recipes, "MOST_MEMORY", 1e6)
+    v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
+    refined = refine_sample(v, record, survey=SURVEY, family="layered", max_evaluations=5)
+    assert any("L-BFGS: a Gauss-Newton step on 14 x 18 cells" in flag for flag in refined.flags)
+    assert refined.misfit_after < refined.misfit_before
+
+
+def test_recipes_in_another_unit():
+    recipe = GAUSS_NEWTON[Family.LAYERED]
+    assert recipe.in_unit(1.0) == recipe
+    larger = recipe.in_unit(4.0)
+    assert larger.decide == tuple(4 * noise for noise in recipe.decide)
+    for stage, before in zip(larger.stages, recipe.stages, strict=True):
+        assert stage.weight == 16 * before.weight
+        assert stage.misfit_target == (before.misfit_target and 16 * before.misfit_target)
+
+
+def test_blend(made, tmp_path, capfd):
+    """Weights by the misfit: the truth gets all of it."""
+    start, records, *survey = inputs(made)
+    truth, out = made.folder / "truth.npy", tmp_path / "b.npy"
+    assert call("blend", start, truth, "--records", records, *survey, "--out", out) == 0
+    np.testing.assert_array_equal(np.load(out), np.load(truth))
+    auto = ["--families", "auto", "--records", records, "--out", tmp_path / "c.npy"]
+    assert call("blend", start, truth, *survey, *auto) == 2
+    assert "survey of OpenFWI only" in capfd.readouterr().err
+
+
+def test_the_example_of_the_scripts():
+    """Its survey is read, and its section has the layers, the faults and the body that it says."""
+    scripts = Path(__file__).parents[1] / "scripts"
+    spec = importlib.util.spec_from_file_location("example", scripts / "example_other_survey.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    survey = read_survey(scripts / "example_other_survey.toml")
+    assert not {*survey.sources} & {*survey.receivers}
+    v = example.section(survey.shape)
+    assert v.shape == survey.shape
+    assert {*np.unique(v)} == {*example.LAYERS, example.SALT}
+    salt = v == example.SALT
+    assert salt[20].sum() > 2 * salt[-1].sum() > 0  # the head is wider than the stem
+    first, last = (np.flatnonzero(np.diff(v[row]) < 0)[0] for row in (20, 40))
+    assert last > first  # the fault leans
