@@ -23,15 +23,12 @@ def test_examples_of_the_readme(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = re.search(r"^## From Python$(.*?)^## ", text, re.MULTILINE | re.DOTALL)[1]
-    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
-    assert len(blocks) == 3
+    (block,) = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
     names = {}
-    for block in blocks:
-        exec(re.sub("^    ", "", block, flags=re.MULTILINE), names)
+    exec(re.sub("^    ", "", block, flags=re.MULTILINE), names)
     assert not names["result"].failed
     assert names["again"].shape == (2, 5, 1000, 70)
     assert [str(family) for family in names["families"]] == routes()
-    assert names["v"].grad.isfinite().all()
 
 
 def test_the_example_of_training_with_the_physics():
