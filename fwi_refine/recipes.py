@@ -50,6 +50,7 @@ class Stage:
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
         and worse than `GOOD_FIT`
     misfit_target: mean square misfit at which the stage ends; None: no target
+    unless_it_fits: the stage is left out where the misfit is below misfit_target already
     initial_step: largest change of an unknown in the first trial step
     """
 
@@ -62,6 +63,7 @@ class Stage:
     share: float = 0.0
     must_fit: bool = False
     misfit_target: float | None = None
+    unless_it_fits: bool = False
     gradient_tolerance: float = 0.0
     initial_step: float = 10.0  # m/s
 
@@ -203,19 +205,24 @@ def tied_layers(tolerance, steps=1, weight=1e-10):
 # Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
 # Then the levels are known well enough for cells to be drawn to the one or other, from further and
 # further near, and in the end each cell is given its level.
+until_it_fits = {"steps": 4, "weight": 1e-10, "misfit_target": GOOD_FIT}
 _layer_by_layer = Recipe(
     stages=(
         *(
             newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
             for epsilon in (30.0, 10.0)
         ),
-        newton(
-            every_cell,
-            layers_smoothed(1.0),
-            steps=4,
-            weight=1e-10,
-            share=0.3,
-            misfit_target=GOOD_FIT,
+        newton(every_cell, layers_smoothed(1.0), **until_it_fits, share=0.3),
+        # sharp edges in wrong places hold a map where it is: smoothed again, they come off
+        *(
+            newton(
+                every_cell,
+                layers_smoothed(epsilon),
+                **until_it_fits,
+                share=share,
+                unless_it_fits=True,
+            )
+            for epsilon, share in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
         ),
         *(newton(every_cell, few_levels(width), weight=1e-12) for width in (30.0, 10.0, 3.0, 1.0)),
     ),

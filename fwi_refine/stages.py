@@ -72,6 +72,8 @@ class StageRunner:
         for stage in stages:
             if stage is previous and status in (Status.CONVERGED, Status.STALLED):
                 continue  # the same again would find the same
+            if stage.unless_it_fits and self.history[-1][2] ** 2 < stage.misfit_target:
+                continue
             if stage.must_fit and reference is None:
                 reference = self.misfit(v, vmin)
                 self.left -= 1

@@ -6,7 +6,7 @@ The section is our own, in the spirit of the benchmark models of exploration: be
 growth faults as in Marmousi, and a salt body with an overhang as in the salt models of the SEG and
 of BP, though far smaller. The survey is scripts/example_other_survey.toml. Records are simulated
 on the grid that they are inverted on, which flatters every method. The start is the section with
-its slowness blurred, over 75 m by default.
+its slowness blurred, over 30 m by default.
 
 Everything is done by commands, which are printed and can be typed as well; the files stay in --out.
 """
@@ -67,7 +67,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the files, made if new")
     parser.add_argument("--plot", type=Path, help="picture of the result, needs the extra [plot]")
-    parser.add_argument("--blur", type=float, default=75.0, help="of the start, m (75)")
+    parser.add_argument("--blur", type=float, default=30.0, help="of the start, m (30)")
     parser.add_argument("--noise", type=float, default=0.0, help="share of the record's rms (0)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--method", default="auto", help="as of fwi-refine refine (auto)")

@@ -298,7 +298,7 @@ def test_the_trend_that_a_start_begins_with(sources, receivers):
         assert velocities == pytest.approx([truth[9, 16]], rel=1e-6)
         assert depth == 8.0
     lower, filtered = starts.lower_frequency(record, 3.2, survey)
-    found = starts._best_trend(velocities, depth, lower, filtered, None).numpy()
+    found = starts._best_trend(velocities, depth, lower, filtered, {}).numpy()
     assert np.abs(found - truth).mean() < 150.0
 
 
