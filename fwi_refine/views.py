@@ -91,7 +91,7 @@ class OpenedRun:
                 return k
         raise InputError(
             f"{self.path}: found no sample {name!r} among {len(self)}, the first of which is "
-            f"{self.rows[0].id!r}"
+            f"{self.rows[0].id!r}; ids come from a report, from records or from --ids"
         )
 
     def map(self, name: str, k: int) -> np.ndarray | None:

@@ -197,10 +197,10 @@ def test_outputs_that_exist_are_kept(made, tmp_path, capsys):
     assert np.load(out).shape == (1, 70, 70)
 
 
-def test_a_dry_run_writes_nothing(made, tmp_path, capsys):
+def test_a_dry_run_writes_nothing(made, tmp_path, capsys, monkeypatch):
     before = tree(made.folder)
-    out = tmp_path / "o.npy"
-    arguments = [made.starts_file, made.seismic, "--out", str(out), "--dry-run"]
+    monkeypatch.chdir(tmp_path)
+    arguments = [made.starts_file, made.seismic, "--dry-run"]
     assert run([*arguments, "--max-evaluations", "10"]) == 0
     captured = capsys.readouterr()
     rows = rows_of(captured.out)

@@ -121,7 +121,7 @@ class Running:
 def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs):
     with Running(made, tmp_path, jobs) as running:
         bar = running.wait_for_two()
-        assert "misfit / " in bar
+        assert " times smaller" in bar
         assert "sample" in bar
         running.process.send_signal(signum)
         told = time.monotonic()

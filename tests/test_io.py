@@ -144,6 +144,7 @@ def test_predictions_that_cannot_be_used_as_a_whole(tmp_path, array, words):
         ("p.npy", b"text", "neither .npy, nor HDF5"),
         ("p.npy", b"", "neither .npy, nor HDF5"),
         ("p.npz", b"PK\x03\x04....", "neither .npy, nor HDF5"),
+        ("p.pt", b"PK\x03\x04....", "of a torch tensor: np.save"),
         ("p.h5", b"\x89HDF\r\n\x1a\n....", "not a readable HDF5 file"),
         ("s.csv", b"\xff\xfe\xff", "cannot be read"),
     ],
@@ -152,6 +153,13 @@ def test_predictions_that_cannot_be_read(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=words):
         io.open_predictions(tmp_path / name)
+
+
+@pytest.mark.parametrize("shape", [(2, 70, 70), (5, 70, 70), (2, 1, 70, 70)])
+def test_maps_in_the_place_of_records(tmp_path, shape):
+    np.save(tmp_path / "p.npy", np.ones(shape, np.float32))
+    with pytest.raises(InputError, match="that of maps; the predictions come first"):
+        io.open_records(tmp_path / "p.npy")
 
 
 def test_a_truncated_array_of_predictions(tmp_path):

@@ -61,6 +61,13 @@ def test_outputs_are_not_overwritten_unasked(tmp_path):
         io.claim_output(tmp_path, overwrite=True)
     with pytest.raises(InputError, match="no directory"):
         io.claim_output(tmp_path / "absent" / "x.npy", overwrite=False)
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder that nobody may write to")
+def test_a_folder_that_cannot_be_written_to():
+    with pytest.raises(InputError, match=r"^output /proc/x\.npy: cannot be written \("):
+        io.claim_output("/proc/x.npy", overwrite=False)
 
 
 def test_what_is_finished_is_kept_beside_what_was_kept_before(tmp_path):

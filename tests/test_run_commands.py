@@ -176,9 +176,9 @@ def test_another_run_in_the_same_directory(
         ),
         (["merge", "r", "--out", "o.csv"], "expected a name that ends in .npy"),
         (["merge", "--out", "o.npy"], "Missing argument 'RUN...'"),
-        (["merge", "r", "--out", "o.npy"], "r: not a run directory"),
+        (["merge", "r", "--out", "o.npy"], "r: not a run directory (there is no such directory)"),
         (["status", "r"], "r: not a run directory"),
-        (["verify", "."], "not a run directory"),
+        (["verify", "."], "not a run directory (holds no run.toml)"),
     ],
 )
 def test_usage_errors(arguments, words, capsys, tmp_path, monkeypatch):

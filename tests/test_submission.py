@@ -181,7 +181,12 @@ def test_the_command(tmp_path, source, capsys):
     maps, out = str(source.path), str(tmp_path / "s.csv")
     assert run(["submit", maps, "--out", out]) == 2
     assert "the maps have no ids" in capsys.readouterr().err
+    (tmp_path / "blended.csv").write_text("id,family\n,all\n,all\n,all\n")  # of maps without ids
+    assert run(["submit", maps, "--out", out, "--ids", str(tmp_path / "blended.csv")]) == 2
+    assert "sample 1 has no id; whatever made the file" in capsys.readouterr().err
     (tmp_path / "ids").write_text("\n".join(IDS))
+    assert run(["submit", maps, "--out", maps, "--ids", str(tmp_path / "ids"), "--overwrite"]) == 2
+    assert "expected a name that ends in .csv" in capsys.readouterr().err
     arguments = ["submit", maps, "--out", out, "--ids", str(tmp_path / "ids")]
     assert run(arguments) == 0
     assert "3 maps in" in capsys.readouterr().err

@@ -40,7 +40,7 @@ def open_inputs(
     """Raises InputError if any of it cannot be read, or does not belong together."""
     source = io.open_predictions(predictions, survey)
     ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, predictions)
-    opened = io.open_records(records)
+    opened = io.open_records(records, survey)
     pairs = io.pair(ids, source.count, opened)
     starts = [(str(predictions), source, range(source.count))]
     for path in candidates:

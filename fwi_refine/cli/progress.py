@@ -64,7 +64,7 @@ class Progress:
         if not families:
             return ""
         mean = exp(self._log_reduction / sum(self._families.values()))
-        return f"misfit / {mean:.3g}, {families}"
+        return f"misfit {mean:.3g} times smaller, {families}"
 
     def close(self):
         self._bar.close()

@@ -46,7 +46,7 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
     \b
     Examples:
       fwi-refine predictions.npy seismic/ --out refined.npy
-      fwi-refine predictions.npy seismic/ --out refined.npy --dry-run
+      fwi-refine predictions.npy seismic/ --dry-run
 
     Each sample is a predicted map and the seismic record that it was predicted from. Waves are
     simulated through the map, and the map is changed until the simulated record matches the
@@ -64,7 +64,7 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
     is that of the whole run, and --shard gets its share of that. The shapes are those of OpenFWI;
     with --survey they are as that file says.
     """
-    check(outputs, kept, choice.shard, history)
+    check(outputs, kept, choice.shard, history, dry_run)
     survey = recipe.survey()
     inputs = choice.open(
         predictions,
@@ -101,10 +101,10 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
     return refine(inputs, settings, place, outputs, history)
 
 
-def check(outputs, kept, shard, history):
+def check(outputs, kept, shard, history, dry_run):
     """Raises UsageError or InputError where the options do not go together."""
     out, run_dir = outputs.out, kept.run_dir
-    if out is None and run_dir is None:
+    if out is None and run_dir is None and not dry_run:
         raise click.UsageError("Missing option '--out' (or '--run-dir').")
     if kept.keep_deviation and run_dir is None:
         raise InputError("--keep-deviation: needs --run-dir; without one, see --deviation")

@@ -46,6 +46,8 @@ def command(pred, out, like, decimals, ids_file, overwrite, config):
     ids = io.resolve_ids(maps.ids, ids_file and io.read_ids(ids_file), maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
+    if out.suffix.lower() != ".csv":
+        raise InputError(f"--out {out}: expected a name that ends in .csv")
     io.claim_output(out, overwrite, "--out")
     with tqdm(total=2 * maps.count, unit="map", disable=None, desc="write, read back") as bar:
         written = write_submission(maps, ids, out, like=like, decimals=decimals, advance=bar.update)

@@ -47,6 +47,11 @@ def read_ids(path) -> list[str]:
     ids = [row[column] if column < len(row) else "" for row in rows]
     if not ids:
         raise InputError(f"{path}: holds no ids")
+    if "" in ids:
+        raise InputError(
+            f"{path}: sample {ids.index('') + 1} has no id; whatever made the file may have known "
+            "none: give it --ids too"
+        )
     return [check_id(name) for name in ids]
 
 

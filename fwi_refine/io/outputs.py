@@ -11,7 +11,10 @@ from fwi_refine.errors import InputError, OutputExistsError
 
 
 def claim_output(path, overwrite, what="output") -> Path:
-    """The path, if it may be written. Raises OutputExistsError, or InputError without a folder."""
+    """The path, if it can be written: tried, as hours of work may come before it is.
+
+    Raises OutputExistsError, or InputError without a folder or where nothing can be written to it.
+    """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{what} {path}: is a directory, expected a file name")
@@ -21,6 +24,12 @@ def claim_output(path, overwrite, what="output") -> Path:
         )
     if not path.parent.is_dir():
         raise InputError(f"{what} {path}: there is no directory {path.parent}")
+    trial = temporary_name(path).with_suffix(".trial")  # the file itself may be open already
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be written ({error.strerror})") from error
     return path
 
 

@@ -40,9 +40,11 @@ def open_predictions(path, survey=OPENFWI):
         return ArrayPredictions(array, None, survey)
     if path.suffix.lower() == ".csv":
         return SubmissionPredictions(path, survey)
+    torch_file = path.suffix.lower() in (".pt", ".pth")
+    hint = "; of a torch tensor: np.save('maps.npy', tensor.cpu().numpy())" if torch_file else ""
     raise InputError(
         f"predictions {path}: neither .npy, nor HDF5, nor a submission .csv, nor a directory of "
-        "<id>.npy"
+        f"<id>.npy{hint}"
     )
 
 

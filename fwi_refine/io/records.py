@@ -17,14 +17,18 @@ import numpy as np
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
 from fwi_refine.io.npy import NpyArray
+from fwi_refine.survey import OPENFWI
 
 _SHARD = re.compile(r"^(seis|data)[\d_]*\.npy$")
 _TRUTH = {"seis": "vel", "data": "model"}
 HDF5_NAMES = ("records", "seismic", "seis", "data")
 
 
-def open_records(path):
-    """The records at `path`, whichever form they have. Raises InputError if it is none."""
+def open_records(path, survey=OPENFWI):
+    """The records at `path`, whichever form they have. Raises InputError if it is none.
+
+    So does a file of one array that holds maps of the survey: the arguments were swapped.
+    """
     path = Path(path)
     if path.is_dir():
         return _open_directory(path)
@@ -35,6 +39,11 @@ def open_records(path):
     if start == SIGNATURE:
         return Hdf5Records(path)
     array = _open_array(path)
+    if _holds_maps(array.shape, survey):
+        raise InputError(
+            f"records {path}: found shape {array.shape}, that of maps; the predictions come first, "
+            "then the records"
+        )
     if len(array.shape) == 3:
         return DirectoryRecords(path.parent, [path.name])
     return ShardRecords(path, [path])
@@ -50,6 +59,11 @@ def _open_directory(path):
     if any(_is_shard(shard) for shard in shards):
         return ShardRecords(path, shards)
     return DirectoryRecords(path, names)
+
+
+def _holds_maps(shape, survey) -> bool:
+    is_map = shape[-2:] == survey.shape and (len(shape) == 3 or shape[1] == 1)
+    return is_map and shape[-3:] != survey.file_shape  # a survey may have records like maps
 
 
 def _is_npy(name) -> bool:

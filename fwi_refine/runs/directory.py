@@ -153,6 +153,9 @@ def _read_config(path):
     """The table of a run, with the keys and types that this class relies on."""
     try:
         config = tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError as error:
+        found = f"holds no {path.name}" if path.parent.is_dir() else "there is no such directory"
+        raise InputError(f"{path.parent}: not a run directory ({found})") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.parent}: not a run directory ({path.name}: {error})") from error
     if config.get("format") != FORMAT:
