@@ -48,8 +48,9 @@ class RunJob:
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
         if not samples:
             raise InputError(
-                f"--shard {self.shard[0]}/{self.shard[1]}: no parts, because the run has only "
-                f"{run.chunk_count}"
+                f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
+                f"{run.chunk_count}, of {self.config['samples']['chunk_size']} samples; fewer shards, "
+                "or a new run with a smaller --chunk-size"
             )
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(self.inputs, self.settings, executor, self.shard)
