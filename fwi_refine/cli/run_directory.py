@@ -49,8 +49,8 @@ class RunJob:
         if not samples:
             raise InputError(
                 f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
-                f"{run.chunk_count}, of {self.config['samples']['chunk_size']} samples; fewer shards, "
-                "or a new run with a smaller --chunk-size"
+                f"{run.chunk_count}, of {self.config['samples']['chunk_size']} samples; "
+                "fewer shards, or a new run with a smaller --chunk-size"
             )
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(self.inputs, self.settings, executor, self.shard)
