@@ -211,7 +211,6 @@ def test_points_know_whether_they_are_finite():
     assert not Point(vector(0.0), math.inf, vector(2.0)).finite
 
 
-@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_same_run_on_a_gpu():
     result = lbfgs(
