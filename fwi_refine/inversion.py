@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fwi_refine.levels import to_integers
 from fwi_refine.posterior import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.recipes import METHODS, Recipe, choose_method
 from fwi_refine.routing import Family, can_classify, classify
-from fwi_refine.stages import StageRunner
+from fwi_refine.sharpen import Sharpener
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_prediction, check_record
-from fwi_refine.wave import Simulator, released_record
+from fwi_refine.wave import Simulator
 
 # A result whose rms misfit stays above this is flagged: the published method's accuracy falls off
 # from 1e-4 rms on, and a start that is usable for the benchmark begins near 1e-1.
@@ -29,15 +28,6 @@ POOR_FIT = 1e-2
 # for released data (7.4e-5) rounded up, or at most twice as badly as before. Where it fits worse,
 # some cell is not right yet, and its unrounded value is the better guess.
 ROUNDED_FIT = 1e-4
-
-# The share of the mean square misfit that may be left where cells were given their levels: with a
-# wrong cell, or a record that other software made, it is more.
-EXPLAINED = 0.5
-# What float32 arithmetic leaves of a record, rms, once the rounding of the coefficients is taken
-# out: 3.0e-6 to 3.5e-6.
-FLOOR = 4e-6
-MOST_IDLE = 2  # rounds one after another that explain the record no better
-LEAST_ROUND = 20  # evaluations that a round costs: a Jacobian and a few records
 
 
 @dataclass(frozen=True)
@@ -124,7 +114,7 @@ def refine_sample(
     )
 
 
-class _Run(StageRunner):
+class _Run(Sharpener):
     """A sample from its start to what is handed back."""
 
     def __init__(self, simulator, priors, record, start, recipe: Recipe, *limits):
@@ -145,7 +135,7 @@ class _Run(StageRunner):
             return numbers | self._finish("failed", misfit_before, before, before, reason)
         v, vmin = self.run_stages(self.recipe.stages, self.with_known_cells(start), vmin)
         if self.recipe.decide and not self.flags:
-            v, vmin = self.sharpen(v, vmin)
+            v, vmin = self.sharpen(v, vmin, self.recipe.decide)
         misfit = self.misfit(v, vmin)
         after = misfit + self.penalty(first, v, vmin)
         if self.recipe.round:
@@ -169,51 +159,6 @@ class _Run(StageRunner):
         if result["misfit_after"] > POOR_FIT * self.unit:
             self.flags.append("poor fit")
         return numbers | result
-
-    def sharpen(self, v, vmin):
-        """Map and vmin in integers, each cell decided on, where that explains the record better.
-
-        Cells can be told apart only near the noise, and most of that is no noise: the released
-        data's float32 coefficients act like a small change of the medium, known once the map is.
-        So in each round it is computed from the present integers and taken out of the record,
-        and the cells are given their levels anew, until they stay.
-        """
-        measured, misfit = self.record, self.misfit(v, vmin)
-        best, present, idle = (math.inf, v, vmin), (v, vmin), 0
-        integers, minimum = to_integers(v)
-        for noise in (*self.recipe.decide, None):
-            shift, plain, fits = self.rounding_of_coefficients(integers, minimum, measured)
-            if min(plain, fits) < best[0]:
-                best, idle = (min(plain, fits), integers, minimum), 0
-            done = noise is None or best[0] < (FLOOR * self.unit) ** 2 or idle == MOST_IDLE
-            if done or self.left < LEAST_ROUND or self.should_stop():
-                break
-            idle += 1
-            # at first it says nothing where the shift makes it worse: too much else is wrong
-            first = noise == self.recipe.decide[0]
-            self.record = measured - shift if first or fits < plain else measured
-            present = self.decide_levels(*present, noise)
-            before = integers
-            integers, minimum = to_integers(present[0])
-            if torch.equal(integers, before):
-                break
-        self.record = measured
-        if not best[0] < EXPLAINED * misfit:
-            return v, vmin
-        self.keep_outlines(best[1], best[0])
-        return best[1:]
-
-    def rounding_of_coefficients(self, v, vmin, measured):
-        """What it adds to the record of v; mean square misfit of v without and with it."""
-        self.evaluations += 2
-        self.left -= 2
-        exact = self.simulator.forward(v[None], vmin[None])[0].double()
-        shift = released_record(v, vmin, self.simulator.survey) - exact
-        residual = exact - torch.from_numpy(measured)[:, : exact.shape[1]].to(exact.device)
-        shift_of_rows = np.zeros(measured.shape)
-        shift_of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
-        plain, fits = (float(r.square().mean()) for r in (residual, residual + shift))
-        return shift_of_rows, plain, fits
 
     def _finish(self, status, misfit, before, after, reason=""):
         self.stage += 1

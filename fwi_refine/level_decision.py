@@ -1,199 +1,169 @@
 """Deciding which level each cell of a layered map has.
 
 One cell more or less of a layer changes a record by more than its rounding does, but neighbours
-stand in for each other, so that no gradient leads to the right ones. So cells along edges are
-decided on by `optimise.level_search`, on the quadratic that the full Jacobian gives, and what is
-continuous, the levels and the cells between them, is fitted to that.
-"""
+stand in for each other, so that no gradient leads to the right ones. So cells near edges are
+decided on by `optimise.level_search`, on the quadratic that the full Jacobian gives.
 
-import math
-from dataclasses import dataclass
+The search must begin where the data are, not at a map of levels: at a map whose cells fit the
+record to its noise, each where the data want it, between levels or beyond. Then a few cells at a
+time are given a level, and all that are still free follow, so that the record fits at every step.
+Put at their nearest levels all at once, the cells miss the record a hundred times as badly, and no
+window of cells leads back.
+"""
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation
+from scipy.linalg import cho_factor, cho_solve
 
-from fwi_refine.levels import SNAP, find_levels
+from fwi_refine.levels import along_edges, find_levels, near_edges
 from fwi_refine.optimise import LevelProblem, level_search
 
 WINDOW = 2  # cells to each side of the middle of a window
 # Minus log of how much less likely a velocity between the levels is than a level, per m/s: some
 # 10 % of the cells, anywhere in some 500 m/s.
 PRICE = 8.5
-LEAST_WIDTH = 100.0  # m/s, least standard deviation of a cell between levels
+WIDTH = 100.0  # m/s, standard deviation of a free cell about where it is
+# m/s from a level within which a cell has it at first: with 0.1 three times as many are free, the
+# search takes six times as long and is no better (CurveFault_B, two samples)
+SETTLED = 0.5
 LEVEL_WIDTH = 10.0  # m/s, standard deviation of a level as it was read off the map
+CERTAIN = 5.0  # standard deviations that a level must be off to be taken as another integer
 
 
-@dataclass(frozen=True)
-class Decision:
-    """A map with every cell at a level or, along edges, between levels.
+class EdgeCells:
+    """A map of integer levels whose cells near edges are open, and the search among these.
 
-    v (nz, nx) and vmin, m/s; saved: by how much the cells between levels have less cost, in units
-    of minus log likelihood; moves: windows of cells that were decided anew
+    v (nz, nx) m/s: the map where the Jacobian J is from, to which its cells fit the record;
+    hessian: J^T J (n, n), n = nz * nx + 1 with vmin last, for steps from v with the retraction in
+    squared slowness. On the CPU, as the search has many small steps.
+
+    velocity (nz, nx), vmin: the present map; at first the cells away from edges, and those within
+    SETTLED of a level, have it, and the others are as they were. found: whether there are levels.
     """
 
-    v: torch.Tensor
-    vmin: torch.Tensor
-    saved: float = 0.0
-    moves: int = 0
+    def __init__(self, v, hessian):
+        levels = find_levels(v)
+        self.found = bool(len(levels.velocities))
+        self.velocity, self.vmin = v, v.min()
+        if not self.found:
+            return
+        self.shape, self.base, self.hessian = v.shape, v.flatten(), hessian
+        self.levels = levels.velocities.round()
+        off, which = (x.flatten() for x in levels.distance(v))
+        open_ = near_edges(v, levels, SETTLED)
+        self.cells = open_.flatten().nonzero()[:, 0]
+        self.number = np.full(v.shape, -1)
+        self.number[open_.numpy()] = np.arange(len(self.cells))
+        self.near = levels.near.flatten(1)[:, self.cells]
+        self.matrix = hessian[self.cells][:, self.cells].numpy()
+        self.free = (off > SETTLED)[self.cells].numpy()
+        self.which = which
+        self.steps = torch.zeros(len(self.cells), dtype=torch.float64).numpy()
+        self._update()
 
+    def search(self, gradient, variance, seed, should_stop=None):
+        """Decides on the open cells, the windows in the order of the seed; how many changed.
 
-def decide_levels(
-    v, vmin, base, pull, hessian, variance, most=math.inf, seed=0, should_stop=None
-) -> Decision:
-    """The decision on a map v (nz, nx) and vmin, of `most` moves, tried in the order of the seed.
-
-    base: the map where the Jacobian J is from; pull: J^T r (n,) for the residual r of v; hessian:
-    J^T J (n, n), n = nz * nx + 1 with vmin last, for steps from base with the retraction in squared
-    slowness; variance: of the residual's noise. Before and after it the levels, vmin with the
-    lowest of them, and the cells between are fitted: a layer that is 0.1 m/s off changes the
-    record by more than any cell, and cells would be set free to make up for it. Returns v and vmin
-    if there are no levels.
-    """
-    device = v.device  # the search has many small steps: they are the CPU's
-    v, vmin, base, pull, hessian = (x.cpu() for x in (v, vmin, base, pull, hessian))
-    levels = find_levels(v)
-    if not len(levels.velocities):
-        return Decision(v.to(device), vmin.to(device))
-    layers = _Layers(levels, v, vmin, base, pull / variance, hessian / variance)
-    cost = layers.cost_of_free()
-    layers.fit()
-    moves = layers.search(most, seed, should_stop)
-    layers.fit()
-    saved = cost - layers.cost_of_free()
-    return Decision(layers.velocity().to(device), layers.vmin.to(device), saved, moves)
-
-
-class _Layers:
-    """A map of levels and of cells between them, with the quadratic that it stands on.
-
-    steps: (cells,) from base, in squared slowness; gradient: (n,) there
-    """
-
-    def __init__(self, levels, v, vmin, base, gradient, hessian):
-        self.shape, self.vmin, self.base, self.hessian = v.shape, vmin, base.flatten(), hessian
-        self.velocities, self.near = levels.velocities, levels.near.flatten(1)
-        off, which = levels.distance(v)
-        self.free, self.which = (off > SNAP).flatten(), which.flatten()
-        self.steps, self.gradient = _step_to(v.flatten(), self.base), gradient
-        # a cell that has no level nearby stays about where it is
-        some = self.near.any(0)
+        gradient: J^T r (n,), r the residual of `velocity`; variance: of the residual's noise
+        """
         choices = self._choices()
-        low = torch.where(some, choices.amin(0), 0.0)
-        high = torch.where(some, torch.where(self.near, choices, -torch.inf).amax(0), 0.0)
-        self.centre = (low + high) / 2
-        # a uniform distribution has 1 / sqrt(12) of its range as standard deviation
-        self.width = ((high - low) / math.sqrt(12)).clamp_min(LEAST_WIDTH)
-        self._stand()
+        problem = LevelProblem(
+            matrix=self.matrix / variance,
+            gradient=(gradient[self.cells].numpy() - self.matrix @ self.steps) / variance,
+            levels=choices,
+            centre=self.steps,
+            width=np.full(len(self.cells), WIDTH),
+            price=PRICE,
+            loose=self._beyond(choices),
+        )
+        self.steps, self.free, moves = level_search(
+            problem, self.steps, self.free, list(self._windows(seed)), should_stop=should_stop
+        )
+        self._update()
+        return moves
+
+    def unexplained(self, gradient, misfit, variance):
+        """How much of the misfit r.r / 2 remains where the open cells take any values at all."""
+        matrix = self.matrix + np.diag(np.full(len(self.cells), variance * WIDTH**-2))
+        slope = gradient[self.cells].numpy()
+        return max(misfit - 0.5 * float(slope @ cho_solve(cho_factor(matrix), slope)), 0.0)
+
+    def fit_levels(self, gradient, variance):
+        """Takes other integers as levels where the data say so; whether any changed.
+
+        The free cells go along: what they leave of the levels' part of the quadratic counts.
+        """
+        free = self.cells[torch.from_numpy(self.free)]
+        columns = self.hessian.new_zeros(len(self.hessian), len(self.levels))
+        cells = torch.arange(len(self.base))
+        columns[cells, self.which] = self.base**3 * self.levels[self.which] ** -3
+        columns[free] = 0.0
+        columns[-1, 0] = 1.0  # vmin goes with the lowest level
+        sloped = self.hessian @ columns
+        own = self.hessian[free][:, free] / variance
+        own.diagonal().add_(WIDTH**-2)
+        cross = sloped[free] / variance
+        eliminated = torch.linalg.solve(own, cross)
+        matrix = columns.T @ sloped / variance - cross.T @ eliminated
+        slope = (columns.T @ gradient - eliminated.T @ gradient[free]) / variance
+        matrix.diagonal().add_(LEVEL_WIDTH**-2)
+        covariance = torch.linalg.inv(matrix)
+        change = -covariance @ slope
+        other = change.abs() > CERTAIN * covariance.diagonal().sqrt()
+        rounded = torch.where(other, (self.levels + change).round(), self.levels)
+        if torch.equal(rounded, self.levels):
+            return False
+        self.levels = rounded
+        self._update()
+        return True
+
+    def cost(self):
+        """What the cells between levels cost, in units of minus log likelihood."""
+        return PRICE * int(self.free.sum())
+
+    def state(self):
+        """What `restore` takes."""
+        return self.steps, self.free, self.levels
+
+    def restore(self, state):
+        """Goes back to an earlier state."""
+        self.steps, self.free, self.levels = state
+        self._update()
 
     def _choices(self):
         """The step (K, cells) to each level, inf where it is not near."""
-        return torch.where(self.near, _step_to(self.velocities[:, None], self.base), torch.inf)
+        base = self.base[self.cells]
+        steps = (base - base**3 * self.levels[:, None] ** -2) / 2
+        return torch.where(self.near, steps, torch.inf).numpy()
 
-    def _stand(self):
-        """Puts every cell that is not free, or not between its levels any more, at its level."""
-        choices = self._choices()
-        low, high = choices.amin(0), torch.where(self.near, choices, -torch.inf).amax(0)
-        left = self.free & self.near.any(0) & ((self.steps < low) | (self.steps > high))
-        self.which = torch.where(left, (choices - self.steps).abs().argmin(0), self.which)
-        self.free = self.free & ~left
-        self._move(torch.where(self.free, self.steps, self._at_levels()))
-        return bool(left.any())
+    def _beyond(self, choices):
+        """Free cells beyond their levels: they make up for others that are wrong, and may do so
+        until these are decided on."""
+        highest = np.where(np.isfinite(choices), choices, -np.inf).max(0)
+        return self.free & ((self.steps < choices.min(0)) | (self.steps > highest))
 
-    def _at_levels(self):
-        return _step_to(self.velocities[self.which], self.base)
+    def _update(self):
+        """The map: open cells that are not free go to the level that is nearest to them."""
+        nearest = torch.from_numpy(np.abs(self._choices() - self.steps).argmin(0))
+        held = torch.from_numpy(~self.free)
+        self.which[self.cells[held]] = nearest[held]
+        base = self.base[self.cells]
+        at_level = (base - base**3 * self.levels[nearest] ** -2) / 2
+        self.steps = np.where(self.free, self.steps, at_level.numpy())
+        v = self.levels[self.which]
+        # below no squared slowness there is the highest velocity
+        stepped = (base**-2 - 2 * base**-3 * torch.from_numpy(self.steps)).clamp_min(1e-9) ** -0.5
+        v[self.cells] = torch.where(held, v[self.cells], stepped)
+        self.velocity, self.vmin = v.reshape(self.shape), self.levels[0]
 
-    def _move(self, steps):
-        self.gradient = self.gradient + self.hessian[:, :-1] @ (steps - self.steps)
-        self.steps = steps
-
-    def cost_of_free(self):
-        off = ((self.steps - self.centre) / self.width)[self.free]
-        return PRICE * len(off) + 0.5 * float(off @ off)
-
-    def fit(self):
-        """Levels, vmin and the cells between them at the minimum of the quadratic; who has to
-        leave its levels for it stands at one of them."""
-        levels, own = len(self.velocities), self.free.nonzero()[:, 0]
-        cells, unknowns = torch.arange(len(self.base)), levels + torch.arange(len(own))
-        columns = self.hessian.new_zeros(len(self.hessian), levels + len(own))
-        columns[cells, self.which] = self.base**3 * self.velocities[self.which] ** -3
-        columns[own] = 0.0
-        columns[own, unknowns] = 1.0
-        columns[-1, 0] = 1.0  # vmin goes with the lowest level
-        precision = self.width[own] ** -2.0
-        matrix = columns.T @ (self.hessian @ columns)
-        matrix.diagonal()[:levels] += LEVEL_WIDTH**-2
-        matrix.diagonal()[levels:] += precision
-        slope = columns.T @ self.gradient
-        slope[levels:] += precision * (self.steps - self.centre)[own]
-        change = -torch.linalg.solve(matrix, slope)
-        self.velocities = self.velocities + change[:levels]
-        self.vmin = self.vmin + change[0]
-        self.gradient = self.gradient + self.hessian[:, -1] * change[0]
-        self._move(self.steps.index_add(0, own, change[levels:]))
-        if self._stand():
-            self.fit()
-
-    def search(self, most, seed, should_stop):
-        """Decides on the cells along edges; the number of windows that were decided anew."""
-        edges = _along_edges(torch.where(self.free, -1, self.which).reshape(self.shape).numpy())
-        open_ = binary_dilation(edges)
-        cells = torch.from_numpy(np.flatnonzero(open_))
-        matrix = self.hessian[cells][:, cells]
-        problem = LevelProblem(
-            matrix=matrix.numpy(),
-            gradient=(self.gradient[cells] - matrix @ self.steps[cells]).numpy(),
-            levels=self._choices()[:, cells].numpy(),
-            centre=self.centre[cells].numpy(),
-            width=self.width[cells].numpy(),
-            price=PRICE,
-        )
-        found, between, moves = level_search(
-            problem,
-            self.steps[cells].numpy(),
-            self.free[cells].numpy(),
-            list(_windows(edges, open_, seed)),
-            most=most,
-            should_stop=should_stop,
-        )
-        self._move(self.steps.index_copy(0, cells, torch.from_numpy(found)))
-        self.free[cells] = torch.from_numpy(between)
-        self.which[cells] = torch.from_numpy(np.abs(problem.levels - found).argmin(0))
-        return moves
-
-    def velocity(self):
-        v = torch.where(self.free, _after_step(self.steps, self.base), self.velocities[self.which])
-        return v.reshape(self.shape)
-
-
-def _step_to(target, base):
-    """The step from base whose retraction in squared slowness is target; see `Parameters`."""
-    return (base - base**3 * target**-2) / 2
-
-
-def _after_step(u, base):
-    """Where the step u from base leads; below no squared slowness there is the highest velocity."""
-    return (base**-2 - 2 * base**-3 * u).clamp_min(1e-9) ** -0.5
-
-
-def _along_edges(labels):
-    """Cells (nz, nx) bool with another label than a neighbour, or between levels (label -1)."""
-    found = labels < 0
-    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    found[1:] |= down
-    found[:-1] |= down
-    found[:, 1:] |= across
-    found[:, :-1] |= across
-    return found
-
-
-def _windows(centres, open_, seed):
-    """Around each of the cells `centres`: the open cells of a square, numbered among all open."""
-    number = np.cumsum(open_).reshape(open_.shape) - 1
-    order = np.random.default_rng(seed).permutation(np.argwhere(centres))
-    for row, column in order:
-        square = np.s_[
-            max(0, row - WINDOW) : row + WINDOW + 1, max(0, column - WINDOW) : column + WINDOW + 1
-        ]
-        yield number[square][open_[square]]
+    def _windows(self, seed):
+        """Around each cell along an edge: the open cells of a square, by their number."""
+        labels = self.which.reshape(self.shape).numpy().copy()
+        labels[self.number >= 0] = np.where(self.free, -1, labels[self.number >= 0])
+        order = np.random.default_rng(seed).permutation(np.argwhere(along_edges(labels)))
+        for row, column in order:
+            square = self.number[
+                max(0, row - WINDOW) : row + WINDOW + 1,
+                max(0, column - WINDOW) : column + WINDOW + 1,
+            ]
+            yield square[square >= 0]

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from fwi_refine.areas import connected_areas
 
 AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
 LEAST_AREA = 12  # cells; what is smaller are cells along an edge
 SAME_LEVEL = 2.0  # m/s: areas that differ by less share their level
-REACH = 3  # cells from an area within which a cell may have its level
+# A level that hardly has a cell away from edges is not known to better than tens of m/s, as its
+# cells and those along the edge make up for each other: one within this reach is the same level.
+LEAST_INSIDE = 12  # cells
+SAME_IF_SMALL = 60.0  # m/s
+REACH = 3  # cells from one at a level within which a cell may have it
 SNAP = 1.5  # m/s from a level within which a cell is taken to have it
+SQUARE = np.ones((3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,59 @@ def find_levels(v) -> Levels:
     order = np.argsort(medians)
     large, medians = large[order], medians[order]
     groups = np.split(large, np.flatnonzero(np.diff(medians) > SAME_LEVEL) + 1)
-    cells = [np.isin(areas, group) for group in groups if group.size]
-    square = np.ones((2 * REACH + 1,) * 2, dtype=bool)
-    near = [binary_dilation(mask, square) for mask in cells]
+    cells = _without_small_ones(values, [np.isin(areas, group) for group in groups if group.size])
+    velocities = np.array([np.median(values[mask]) for mask in cells])
     return Levels(
-        torch.tensor([np.median(values[mask]) for mask in cells], dtype=torch.float64).to(v),
-        torch.from_numpy(np.array(near, dtype=bool).reshape(-1, *values.shape)).to(v.device),
+        torch.from_numpy(velocities).to(v), torch.from_numpy(_near(values, velocities)).to(v.device)
     )
+
+
+def _without_small_ones(values, cells):
+    """The masks of the levels' cells, without those of levels that are another one nearby."""
+    kept, inside = list(cells), [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
+    velocities = [np.median(values[mask]) for mask in cells]
+    for k in np.argsort(inside):
+        larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
+        gaps = [abs(velocities[j] - velocities[k]) for j in larger]
+        if inside[k] < LEAST_INSIDE and min(gaps, default=np.inf) < SAME_IF_SMALL:
+            kept[k] = None
+    return [mask for mask in kept if mask is not None]
+
+
+def _near(values, velocities):
+    """(K, nz, nx) bool: cells within reach of one that is nearer to this level than to others."""
+    off = np.abs(values - velocities[:, None, None])
+    own = (off < SAME_IF_SMALL) & (off == off.min(0, initial=np.inf))
+    reach = np.ones((2 * REACH + 1,) * 2, dtype=bool)
+    return np.array([binary_dilation(mask, reach) for mask in own]).reshape(own.shape)
+
+
+def along_edges(labels):
+    """Cells (nz, nx) bool with another label than a neighbour, or between levels (label -1)."""
+    found = labels < 0
+    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    found[1:] |= down
+    found[:-1] |= down
+    found[:, 1:] |= across
+    found[:, :-1] |= across
+    return found
+
+
+def near_edges(v, levels, snap):
+    """Cells (nz, nx) bool whose level is open: those along an edge, or further than snap (m/s)
+    from a level, and the neighbours of these."""
+    off, which = levels.distance(v)
+    labels = torch.where(off < snap, which, -1).cpu().numpy()
+    return torch.from_numpy(binary_dilation(along_edges(labels))).to(v.device)
+
+
+def level_labels(v, levels=None):
+    """Labels (nz, nx): the number of its level for each cell, one of its own near an edge."""
+    levels = levels or find_levels(v)
+    labels = levels.distance(v)[1]
+    own = near_edges(v, levels, SNAP)
+    labels[own] = len(levels.velocities) + torch.arange(int(own.sum()), device=v.device)
+    return labels
 
 
 def to_integers(v):

@@ -5,7 +5,7 @@ import math
 import torch
 
 from fwi_refine.objective import Objective, SumOfSquaredResiduals
-from fwi_refine.parameters import Full, Parameters
+from fwi_refine.parameters import Parameters
 from fwi_refine.wave import Simulator, jacobian, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
@@ -130,9 +130,8 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
 
     def _normal_matrix(self, full):
-        device = self.simulator.device
-        basis = None if isinstance(self.parameters, Full) else self.parameters.matrix(device)
-        unit, scale = full.normal_matrix(basis, self.simulator.threads)
+        along = self.parameters.along(full.matrix)
+        unit, scale = full.normal_matrix(along, self.simulator.threads)
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 
     def hessian_cost(self):

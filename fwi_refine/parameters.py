@@ -13,6 +13,7 @@ map is nearest to a given one), and let tests/test_parameters.py run over it.
 """
 
 import abc
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -76,6 +77,12 @@ class Parameters(abc.ABC):
         dv, dvmin = self.tangent(torch.eye(self.size, dtype=torch.float64, device=device))
         return torch.cat((dv.flatten(1), dvmin[:, None]), dim=1).T
 
+    def along(self, like: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Takes rows of a Jacobian by (v, vmin) to rows by x: (m, nz * nx + 1) -> (m, size), of the
+        type and on the device of `like`. None: they are the same."""
+        columns = self.matrix(like.device).to(like)
+        return lambda rows: rows @ columns
+
     def pullback(self, grad_v: torch.Tensor, grad_vmin: torch.Tensor | float) -> torch.Tensor:
         """Adjoint of `tangent`: gradients for v (..., nz, nx) and vmin (...) -> (..., size)."""
         return append(self.gather(grad_v), grad_vmin)
@@ -126,6 +133,9 @@ class Full(Parameters):
 
     def fit(self, v):
         return v.flatten()
+
+    def along(self, like):
+        return None
 
 
 class Rows(Parameters):
@@ -227,3 +237,6 @@ class Regions(Parameters):
 
     def fit(self, v):
         return self.gather(v) / self.cells
+
+    def along(self, like):
+        return lambda rows: self.pullback(rows[:, :-1].unflatten(1, self.shape), rows[:, -1])

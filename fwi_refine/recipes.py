@@ -19,7 +19,7 @@ fits.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fwi_refine.levels import find_levels
+from fwi_refine.levels import find_levels, level_labels
 from fwi_refine.misfit import FEW_UNKNOWNS
 from fwi_refine.objective import SumOfSquares
 from fwi_refine.parameters import Full, Modes, Parameters, Regions, Rows
@@ -33,6 +33,16 @@ COST_SCALE = 1e15
 
 # Mean square misfit (5e-5 rms) at which the long stages stop: a good fit of released data.
 GOOD_FIT = 2.5e-9
+
+
+def smallest(v):
+    # the minimum of a map is a guess, which a single wrong cell may spoil
+    return float(v.min()), 30.0
+
+
+def lowest_level(v):
+    levels = find_levels(v).velocities
+    return (float(levels[0]), 0.3) if len(levels) else smallest(v)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,9 @@ class Stage:
     misfit_target: mean square misfit at which the stage ends; None: no target
     unless_it_fits: the stage is left out where the misfit is below misfit_target already
     initial_step: largest change of an unknown in the first trial step
+    vmin: makes (m/s, standard deviation), what is known of vmin, from the present map
+        ("levenberg-marquardt")
+    without_rounding: on the record without what rounded coefficients added to it (rounding.py)
     """
 
     parameters: Callable[..., Parameters]
@@ -66,6 +79,8 @@ class Stage:
     unless_it_fits: bool = False
     gradient_tolerance: float = 0.0
     initial_step: float = 10.0  # m/s
+    vmin: Callable[..., tuple[float, float]] = smallest
+    without_rounding: bool = False
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""
@@ -124,6 +139,10 @@ def more_style_a_modes(v, priors):
 
 def tied(tolerance):
     return lambda v, priors: Regions.from_map(v, tolerance)
+
+
+def levels_and_edges(v, priors):
+    return Regions(level_labels(v))
 
 
 def layers_smoothed(epsilon):
@@ -224,11 +243,24 @@ _layer_by_layer = Recipe(
             )
             for epsilon, share in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
         ),
-        *(newton(every_cell, few_levels(width), weight=1e-12) for width in (30.0, 10.0, 3.0, 1.0)),
+        newton(every_cell, few_levels(30.0), weight=1e-12),
+        # The levels are known now, and with them what rounding added to the record: without it the
+        # noise is ten times lower, so that cells between levels are seen. 3.5e-16 is to that noise
+        # what 2e-15 is to a rounded record's.
+        *(
+            newton(
+                levels_and_edges,
+                few_levels(width),
+                weight=3.5e-16,
+                share=0.1,
+                vmin=lowest_level,
+                without_rounding=True,
+            )
+            for width in (10.0, 3.0, 1.0)
+        ),
     ),
     round=True,
-    # the first ones are what the quadratic model is wrong by, the last ones float32 rounding
-    decide=(9e-6, 4.5e-6, 3e-6, 3e-6, 3e-6),
+    decide=(3e-6, 3e-6, 3e-6, 3e-6),
 )
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(

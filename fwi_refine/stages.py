@@ -6,21 +6,15 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.known_cells import KnownCells, known_cells
-from fwi_refine.level_decision import decide_levels
 from fwi_refine.levels import to_integers
-from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm
 from fwi_refine.optimise import Status, gauss_newton_step, lbfgs, levenberg_marquardt
 from fwi_refine.parameters import Full, Parameters, Regions
-from fwi_refine.posterior import noise_variance, standard_deviation
+from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
+from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
 
-# Decisions on the levels of cells with one Jacobian: most of them, most that are refused one after
-# another, and how many times fewer cells the next one may change.
-DECISIONS = 40
-PATIENCE = 6
-FEWER = 4
-LEAST_GAIN = 1.0  # in units of minus log likelihood: what is less is no reason to go on
 SAME = 0.5  # m/s: integers that differ by less are the same
 
 
@@ -52,6 +46,7 @@ class StageRunner:
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
         self.hessian = None  # of the misfit, the last one by every cell
+        self.rounded = None  # whether the record has the released data's rounding; None: not known
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
         self.stage = 0
         self.history = []  # (stage, evaluations so far, rms misfit), see history.py
@@ -78,7 +73,8 @@ class StageRunner:
                 reference = self.misfit(v, vmin)
                 self.left -= 1
             solution = self.solution
-            found, found_vmin, status = self.minimise(stage, v, vmin)
+            minimise = self.minimise_unrounded if stage.without_rounding else self.minimise
+            found, found_vmin, status = minimise(stage, v, vmin)
             if stage.must_fit:
                 self.left -= 1
                 # what fits better than the data's own rounding has fitted some of it
@@ -90,6 +86,21 @@ class StageRunner:
                 break
             previous = stage
         return v, vmin
+
+    def minimise_unrounded(self, stage: Stage, v, vmin):
+        """`minimise` for the record without what rounded coefficients added to it, as long as that
+        explains it: if not, other software made it, and it is taken as it is from then on."""
+        if self.rounded is False:
+            return self.minimise(stage, v, vmin)
+        measured, before = self.record, self.misfit(v, vmin)
+        shift, _, _ = self.rounding_of_coefficients(*to_integers(v))
+        self.record = measured - shift
+        found = self.minimise(stage, v, vmin)
+        after = self.misfit(*found[:2])
+        self.record = measured
+        self.left -= 2
+        self.rounded = after < EXPLAINED * before
+        return found if self.rounded else (v, vmin, Status.STALLED)
 
     def minimise(self, stage: Stage, v, vmin):
         """Map, vmin and the optimiser's status after one stage; a stage that found nothing lower
@@ -103,7 +114,7 @@ class StageRunner:
         limit = None if math.isinf(self.left) else int(self.left)
         if stage.method == "levenberg-marquardt":
             misfit = BandMisfit(self.simulator, parameters, self.record)
-            priors = prior + VminTie(v.min())
+            priors = prior + VminTie(*stage.vmin(v))
             if parameters.prior_acts_on_map:
                 priors = priors + KnownCells(self.known, parameters)
             result = levenberg_marquardt(
@@ -172,8 +183,8 @@ class StageRunner:
         if isinstance(misfit.parameters, Full):
             self.hessian = misfit.last_hessian
         gaussian = prior.quadratic
-        if not gaussian and isinstance(misfit.parameters, Full):
-            self.solution = None  # total variation says nothing of single cells
+        if not gaussian and misfit.parameters.size > FEW_UNKNOWNS:
+            self.solution = None  # these priors say nothing of single cells
             return
         self.evaluations += 1
         self.solution = Solution(
@@ -216,48 +227,11 @@ class StageRunner:
             ((*choice, self.misfit(*choice)) for choice in choices), key=lambda choice: choice[2]
         )
 
-    def decide_levels(self, v, vmin, noise):
-        """Map and vmin with each cell at a level, or between levels; noise: least rms residual.
-
-        With one Jacobian, and the residual renewed after each decision. A decision is kept if
-        misfit and cells between levels together cost less; if not, the next one may change fewer
-        cells, as the Jacobian is less to be trusted than was thought.
-        """
-        parameters = Full(v.shape)
-        misfit = BandMisfit(self.simulator, parameters, self.record)
-        x = parameters.from_velocity(v, vmin)
-        self.hessian, pull_back = misfit.linearise(x)
-        residual, found = misfit.residual(x), (v, vmin)
-        half = residual.numel() / 2
-        # cells are decided on by the CPU: the largest matrix goes there once
-        normal, used = self.hessian.cpu() * half, misfit.hessian_cost() + 1
-        pull, most, refused = pull_back(residual) * half, math.inf, 0
-        for seed in range(DECISIONS):
-            square = float(residual.square().mean())
-            variance = noise_variance(max(square, noise**2), self.simulator.survey)
-            first = seed == 0  # the first one makes it a map of levels, which must fit worse
-            decision = decide_levels(
-                *found, v, pull, normal, variance, 0 if first else most, seed, self.should_stop
-            )
-            trial = misfit.residual(parameters.from_velocity(decision.v, decision.vmin))
-            used += 1
-            gain = -math.inf
-            if trial is not None:
-                gain = decision.saved + half * (square - float(trial.square().mean())) / variance
-            if trial is not None and (first or gain > 0):
-                found, residual = (decision.v, decision.vmin), trial
-                most, refused = max(most, 2 * decision.moves), 0
-                pull = pull_back(residual) * half
-                if not first and gain < LEAST_GAIN:
-                    break
-            else:
-                most, refused = max(1, decision.moves // FEWER), refused + 1
-                if refused == PATIENCE or not decision.moves:
-                    break
-        self.evaluations += used
-        self.left -= used
-        self.iterations += 1
-        return found
+    def rounding_of_coefficients(self, v, vmin):
+        """As in rounding.py, for integers v and vmin."""
+        self.evaluations += 2
+        self.left -= 2
+        return rounding_of_coefficients(self.simulator, v, vmin, self.record)
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""

@@ -15,8 +15,9 @@ LAYERS = (
     {"validate", "wave", "survey_file"},
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells", "posterior"},
     {"routing", "levels"},
-    {"recipes", "level_decision"},
+    {"recipes", "level_decision", "rounding"},
     {"stages"},
+    {"sharpen"},
     {
         "inversion",
         "starts",

@@ -206,7 +206,7 @@ def test_normal_matrix(small):
     assert torch.linalg.eigvalsh(normal)[0] > -1e-13 * len(scale)
     generator = torch.Generator().manual_seed(1)
     basis = torch.randn(len(scale), 7, generator=generator, dtype=torch.float64)
-    some, some_scale = full.normal_matrix(basis)
+    some, some_scale = full.normal_matrix(basis.__rmatmul__)
     expected = basis.T @ (normal * scale * scale[:, None]) @ basis
     assert relative(some * some_scale * some_scale[:, None], expected) <= 1e-12
 

@@ -12,17 +12,20 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import Simulator
 from fwi_refine.wave.reference import C1, C2, C3
 
+FRACTIONS = (-5 / 2, 4 / 3, -1 / 12)  # which the kernels have as float32 does
+
 
 def step(p, alpha):
     """alpha L p along one axis, on cells that wrap around."""
     near, far = (np.roll(p, k) + np.roll(p, -k) for k in (1, 2))
-    return alpha * (C1 * p + C2 * near + C3 * far)
+    c1, c2, c3 = FRACTIONS
+    return alpha * (c1 * p + c2 * near + c3 * far)
 
 
 @pytest.mark.parametrize("points", [3, 4, 5, 8, 16])
 @pytest.mark.parametrize("courant", [0.1, 0.4])
 def test_a_plane_wave_travels_at_the_speed_that_is_stated(points, courant):
-    """A wave of so many cells, stepped with the scheme's own numbers, turns by w dt each step."""
+    """A wave of so many cells, stepped with the scheme's own fractions, turns by w dt each step."""
     v, spacing, dt = courant * 10 / 1e-3, 10.0, 1e-3
     cells, steps = np.arange(points), 200
     k = 2 * np.pi / points  # per cell
@@ -35,6 +38,10 @@ def test_a_plane_wave_travels_at_the_speed_that_is_stated(points, courant):
     np.testing.assert_allclose(p, np.cos(k * cells - steps * turn), atol=1e-9)
     true = frequency * points * spacing / v - 1
     assert phase_velocity_error(v, frequency, spacing, dt) == pytest.approx(true, abs=1e-12)
+
+
+def test_the_kernels_have_these_fractions_as_float32_does():
+    assert np.array_equal((C1, C2, C3), np.array(FRACTIONS, dtype=np.float32).astype(np.float64))
 
 
 def test_what_the_grid_does_not_carry():

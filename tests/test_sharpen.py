@@ -55,7 +55,7 @@ def sharpen(simulator, record, v, max_evaluations=None, should_stop=None):
     """The map, vmin and the run, for a start v of which nothing may be changed in place."""
     run = _Run(simulator, load(), record, v, RECIPE, max_evaluations, should_stop)
     v_before, record_before = v.clone(), record.copy()
-    found, vmin = run.sharpen(v, v.min() + 0.25)
+    found, vmin = run.sharpen(v, v.min() + 0.25, RECIPE.decide)
     assert run.record is record
     assert np.array_equal(record, record_before, equal_nan=True)
     assert torch.equal(v, v_before)
@@ -151,7 +151,7 @@ def test_no_round_follows_when_it_is_asked_to_stop(truth, released, simulator):
 
 def test_what_rounding_adds(truth, exact, released, simulator):
     run = _Run(simulator, load(), released, truth, RECIPE, None, None)
-    shift, plain, fits = run.rounding_of_coefficients(truth, truth.min(), released)
+    shift, plain, fits = run.rounding_of_coefficients(truth, truth.min())
     np.testing.assert_allclose(shift, released - exact, rtol=0, atol=1e-13)
     assert plain == pytest.approx(np.square(released - exact).mean())
     assert fits < 1e-12 * plain

@@ -34,7 +34,8 @@ def test_the_scheme_is_the_published_one(kernel):
             near, far = (
                 sum(np.roll(now, k, axis) for k in (d, -d) for axis in (0, 1)) for d in (1, 2)
             )
-            new = now_weight * now - old_weight * old + alpha * (4 / 3 * near - 1 / 12 * far)
+            stencil = float(np.float32(4 / 3)) * near + float(np.float32(-1 / 12)) * far
+            new = now_weight * now - old_weight * old + alpha * stencil
             new[nbc + row, nbc + column] += (v[row, column] * survey.dt) ** 2 * survey.wavelet[n]
             old, now = now, new
             expected = [now[nbc + r, nbc + c] for r, c in survey.receivers]

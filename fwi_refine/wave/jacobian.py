@@ -62,17 +62,17 @@ class Jacobian:
         gradient = (self.matrix.T @ self.project(u).to(self.matrix)).double()
         return gradient[:-1].reshape(self.survey.shape), gradient[-1]
 
-    def normal_matrix(self, basis=None, threads: int | None = None):
+    def normal_matrix(self, along=None, threads: int | None = None):
         """J^T J = D N D with a unit diagonal of N: (N (n, n), D (n,)), float64.
 
-        basis: (nz * nx + 1, n) columns to take J along, default every cell and vmin. Products and
-        sums are in float64: in float32 the matrix would not be definite. A column of J that is
-        zero has D = 1 and stays zero.
+        along: takes rows (m, nz * nx + 1) of J to derivatives (m, n) by other unknowns; default
+        every cell and vmin. Products and sums are in float64: in float32 the matrix would not be
+        definite. A column of J that is zero has D = 1 and stays zero.
         """
         with workers(self.matrix.device, threads) as pool:
             parts = self.matrix.split(ROWS)
-            if basis is not None:
-                parts = pool.map(basis.to(self.matrix).__rmatmul__, parts)
+            if along is not None:
+                parts = pool.map(along, parts)
             normal = _sum_of_products(parts, pool)
         squares = normal.diagonal()
         scale = torch.where(squares > 0, squares, 1.0).sqrt()

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 
 from fwi_refine.survey import Survey
 
-C1, C2, C3 = -5.0 / 2.0, 4.0 / 3.0, -1.0 / 12.0
+# as float32 has them, in every precision: see kernels/step.h
+C1, C2, C3 = torch.tensor([-5 / 2, 4 / 3, -1 / 12], dtype=torch.float32).tolist()
 
 
 def laplacian(p):

@@ -5,10 +5,10 @@ The code behind OpenFWI (KAUST a2d_mod_abc24) writes a step as
     p[n+1] = a p[n] - b p[n-1] + alpha (c2 N1 + c3 N2),   a = 2 - kappa + 2 c1 alpha,  b = 1 - kappa
 
 and a float32 run of it rounds a, b and alpha once, for all steps. That acts like a small change
-of the medium, the same in every step, and is most of what float32 does: rounded coefficients with
-float64 arithmetic come within 5e-6 rms of an all-float32 run, exact ones within 1e-5 to 2.5e-5
-(BENCHMARKS.md). The kernels of this package keep p[n] - p[n-1], which loses less, so they do not
-serve where the released data's own errors are wanted.
+of the medium, the same in every step, and with c2 and c3, which every kernel has rounded, it is
+most of what float32 does: rounded coefficients with float64 arithmetic come within 5e-6 rms of an
+all-float32 run (BENCHMARKS.md). The kernels of this package keep p[n] - p[n-1], which loses less,
+so they do not serve where the released data's own errors are wanted.
 """
 
 import torch
@@ -61,7 +61,6 @@ def _shots(coefficients, sources, pulses, receivers):
         torch.set_flush_denormal(True)
     shots, columns = torch.arange(len(sources), device=centre.device), centre.shape[1]
     receivers = receivers[0] * columns + receivers[1]
-    near, far = torch.tensor([C2, C3], dtype=torch.float32).tolist()
     p, old, following, sums, part = (
         torch.zeros(len(sources), *centre.shape).to(centre) for _ in range(5)
     )
@@ -70,7 +69,7 @@ def _shots(coefficients, sources, pulses, receivers):
         torch.mul(centre, p, out=following)
         following.addcmul_(decay, old, value=-1)
         sums.zero_()
-        for distance, weight in ((1, near), (2, far)):
+        for distance, weight in ((1, C2), (2, C3)):
             part.zero_()
             for dim in (1, 2):
                 _add_neighbours(part, p, distance, dim)

@@ -1,0 +1,97 @@
+"""Each cell of a layered map decided on, with the rounding of the released data taken out."""
+
+import math
+
+from fwi_refine.level_decision import EdgeCells
+from fwi_refine.levels import to_integers
+from fwi_refine.misfit import BandMisfit
+from fwi_refine.parameters import Full
+from fwi_refine.posterior import noise_variance
+from fwi_refine.rounding import EXPLAINED
+from fwi_refine.stages import StageRunner
+
+SWEEPS = 8  # searches with one Jacobian at most, the residual renewed in between
+LEAST_GAIN = 1.0  # in units of minus log likelihood: what is less is no reason to go on
+# What float32 arithmetic leaves of a record, rms, once the rounding of the coefficients is taken
+# out: 2.6e-6 to 3.5e-6.
+FLOOR = 4e-6
+STAYS = 0.03  # m/s, mean change by a round: what is less is the last
+LEAST_ROUND = 20  # evaluations that a round costs: a Jacobian and a few records
+
+
+class Sharpener(StageRunner):
+    """The end of a recipe for maps of few levels."""
+
+    def sharpen(self, v, vmin, rounds):
+        """Map and vmin with each cell decided on, in integers where these explain the record.
+
+        rounds: for each, what of the rms residual counts as noise at least. In each the rounding is
+        computed from the present integers and taken out of the record, and the cells are given
+        their levels anew, until the integers fit to the floor of the data or the map stays. Returns
+        v and vmin where the decisions do not explain the record.
+        """
+        measured, misfit = self.record, self.misfit(v, vmin)
+        floor = (FLOOR * self.simulator.survey.unit) ** 2
+        present, fits, settled = (v, vmin), misfit, False
+        integers = to_integers(v)
+        best = (math.inf, *integers)
+        for noise in (*rounds, None):
+            shift, plain, unrounded = self.rounding_of_coefficients(*integers)
+            if min(plain, unrounded) < best[0]:
+                best = (min(plain, unrounded), *integers)
+            done = noise is None or settled or best[0] < floor
+            if done or self.left < LEAST_ROUND or self.should_stop():
+                break
+            # while it is not known whether there is any, it says nothing at first where the shift
+            # makes it worse: too much else is wrong
+            unknown = self.rounded is None and (noise == rounds[0] or unrounded < plain)
+            if self.rounded or unknown:
+                self.record = measured - shift
+            before, present = present[0], self.decide_levels(*present, noise)
+            fits = self.misfit(*present)
+            self.record = measured
+            integers = to_integers(present[0])
+            settled = float((present[0] - before).abs().mean()) < STAYS
+        if best[0] < EXPLAINED * misfit:
+            self.keep_outlines(best[1], best[0])
+            return best[1:]
+        # some cells are not decided on right, but most are
+        return present if fits < EXPLAINED * misfit else (v, vmin)
+
+    def decide_levels(self, v, vmin, noise):
+        """Map and vmin with each cell at a level, or between levels; noise: least rms residual.
+
+        With one Jacobian, and the residual renewed after each search. Of all maps on the way the
+        one is kept for which misfit and cells between levels together cost least.
+        """
+        parameters = Full(v.shape)
+        misfit = BandMisfit(self.simulator, parameters, self.record)
+        self.hessian, pull_back = misfit.linearise(parameters.from_velocity(v, vmin))
+        self.iterations += 1
+        used, half = misfit.hessian_cost(), math.prod(self.simulator.survey.record_shape) / 2
+        # cells are decided on by the CPU: the largest matrix goes there once
+        cells = EdgeCells(v.cpu(), self.hessian.cpu() * half)
+        least = noise_variance(noise**2, self.simulator.survey)
+        best, found = math.inf, (v, vmin)
+        for seed in range(SWEEPS if cells.found else 0):
+            present = cells.velocity.to(v), cells.vmin.to(v)
+            residual = misfit.residual(parameters.from_velocity(*present))
+            used += 1
+            if residual is None:
+                break
+            square = float(residual.square().mean())
+            cost = half * square / least + cells.cost()
+            if not cost < best - LEAST_GAIN:
+                break
+            best, found = cost, present
+            gradient = pull_back(residual).cpu() * half
+            used += 1
+            # what the open cells can explain is no noise
+            left = cells.unexplained(gradient, half * square, least) / half
+            variance = noise_variance(max(left, noise**2), self.simulator.survey)
+            moves = cells.search(gradient, variance, seed, self.should_stop)
+            if self.should_stop() or not (moves or cells.fit_levels(gradient, variance)):
+                break
+        self.evaluations += used
+        self.left -= used
+        return found
