@@ -14,7 +14,7 @@ from fwi_refine.areas import connected_areas
 
 AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
 LEAST_AREA = 12  # cells; what is smaller are cells along an edge
-SAME_LEVEL = 2.0  # m/s: areas that differ by less share their level
+SAME_LEVEL = 4.0  # m/s: areas that differ by less share their level
 # A level that hardly has a cell away from edges is not known to better than tens of m/s, as its
 # cells and those along the edge make up for each other: one within this reach is the same level.
 LEAST_INSIDE = 12  # cells
@@ -103,13 +103,14 @@ def level_labels(v, levels=None):
     return labels
 
 
-def to_integers(v):
-    """(the map (nz, nx) in integers, its minimum): cells near a level get it, none exceeds all."""
+def to_integers(v, snap=SNAP):
+    """(the map (nz, nx) in integers, its minimum): cells within snap (m/s) of a level get it, none
+    exceeds all."""
     levels = find_levels(v)
     rounded = v.round()
     if not len(levels.velocities):
         return rounded, rounded.min()
     velocities = levels.velocities.round()
     off, which = levels.distance(v)
-    rounded = torch.where(off < SNAP, velocities[which], rounded)
+    rounded = torch.where(off < snap, velocities[which], rounded)
     return rounded.clamp(velocities[0], velocities[-1]), velocities[0]

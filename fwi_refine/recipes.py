@@ -252,7 +252,7 @@ _layer_by_layer = Recipe(
                 levels_and_edges,
                 few_levels(width),
                 weight=3.5e-16,
-                share=0.1,
+                share=0.01,
                 vmin=lowest_level,
                 without_rounding=True,
             )
@@ -260,7 +260,7 @@ _layer_by_layer = Recipe(
         ),
     ),
     round=True,
-    decide=(3e-6, 3e-6, 3e-6, 3e-6),
+    decide=(3e-6,) * 6,
 )
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(

@@ -44,8 +44,7 @@ class Sharpener(StageRunner):
                 break
             # while it is not known whether there is any, it says nothing at first where the shift
             # makes it worse: too much else is wrong
-            unknown = self.rounded is None and (noise == rounds[0] or unrounded < plain)
-            if self.rounded or unknown:
+            if self.rounded or noise == rounds[0] or unrounded < plain:
                 self.record = measured - shift
             before, present = present[0], self.decide_levels(*present, noise)
             fits = self.misfit(*present)

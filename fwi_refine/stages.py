@@ -15,6 +15,7 @@ from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
 
+NEARLY = 5.0  # m/s from a level within which a cell is taken to have it before it is drawn there
 SAME = 0.5  # m/s: integers that differ by less are the same
 
 
@@ -46,7 +47,7 @@ class StageRunner:
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
         self.hessian = None  # of the misfit, the last one by every cell
-        self.rounded = None  # whether the record has the released data's rounding; None: not known
+        self.rounded = False  # whether the released data's rounding has been found in the record
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
         self.stage = 0
         self.history = []  # (stage, evaluations so far, rms misfit), see history.py
@@ -88,19 +89,17 @@ class StageRunner:
         return v, vmin
 
     def minimise_unrounded(self, stage: Stage, v, vmin):
-        """`minimise` for the record without what rounded coefficients added to it, as long as that
-        explains it: if not, other software made it, and it is taken as it is from then on."""
-        if self.rounded is False:
-            return self.minimise(stage, v, vmin)
+        """`minimise` for the record without what rounded coefficients added to it, or as it is
+        where that does not explain it, as in records of other software."""
         measured, before = self.record, self.misfit(v, vmin)
-        shift, _, _ = self.rounding_of_coefficients(*to_integers(v))
+        shift, _, _ = self.rounding_of_coefficients(*to_integers(v, NEARLY))
         self.record = measured - shift
         found = self.minimise(stage, v, vmin)
         after = self.misfit(*found[:2])
         self.record = measured
         self.left -= 2
         self.rounded = after < EXPLAINED * before
-        return found if self.rounded else (v, vmin, Status.STALLED)
+        return found if self.rounded else self.minimise(stage, v, vmin)
 
     def minimise(self, stage: Stage, v, vmin):
         """Map, vmin and the optimiser's status after one stage; a stage that found nothing lower

@@ -58,8 +58,10 @@ def main():
                 mean_absolute_error(v, sample.truth) for v in (sample.start, refined.velocity)
             )
             errors[family].append((before, after))
+            expected = refined.expected_error
             lines.append(
                 f"| {family} | {index} | {refined.family} | {before:.2f} | {after:.3f} "
+                f"| {'' if expected is None else format(expected, '.2f')} "
                 f"| {refined.misfit_before:.1e} | {refined.misfit_after:.1e} "
                 f"| {refined.evaluations} | {seconds:.0f} | {'; '.join(refined.flags)} |"
             )
@@ -75,9 +77,10 @@ def main():
                 )
 
     print(
-        "\n| family | sample | route | start MAE | refined MAE | misfit rms before | after ", end=""
+        "\n| family | sample | route | start MAE | refined MAE | expected | misfit rms before | after ",
+        end="",
     )
-    print("| evaluations | seconds | notes |\n" + "|---" * 10 + "|")
+    print("| evaluations | seconds | notes |\n" + "|---" * 11 + "|")
     print("\n".join(lines))
     print("\n| family | start MAE | refined MAE |\n|---|---|---|")
     means = {family: np.mean(values, axis=0) for family, values in errors.items()}
