@@ -81,8 +81,8 @@ def refine(
 
     family: "auto" classifies each sample, which is possible for the survey of OpenFWI alone; else a
         `Family`, or a list of one for each sample, of which some may be "auto"
-    method: "auto", "gauss-newton" or "lbfgs", the published recipe, which "auto" takes where a
-        Jacobian would need too much memory or time
+    method: "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
+        "auto" takes where a Jacobian would need too much memory or time
     priors: of `load_priors`; default those for OpenFWI
     max_evaluations, time_budget: most misfit evaluations, and seconds, for each sample; a time
         budget is looked at between two steps

@@ -194,7 +194,7 @@ def check_memory(settings: Settings):
     needed = gauss_newton_bytes(settings.survey, family)
     if why:
         log.info("method: lbfgs; %s", why)
-    elif settings.method == "gauss-newton" and needed > MOST_MEMORY:
+    elif settings.method not in ("auto", "lbfgs") and needed > MOST_MEMORY:
         log.warning("each job will take about %.0f GB of memory", needed / 1e9)
 
 

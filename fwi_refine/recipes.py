@@ -52,18 +52,19 @@ class Stage:
     parameters: makes the parameterisation from the present map (nz, nx) and the priors
     prior: makes the prior from the present map and the priors; it acts on
         `Parameters.prior_coordinates`
-    method: "lbfgs"; "levenberg-marquardt"; or "gauss-newton-step", one step solved by conjugate
-        gradients
-    corrections: most steps with one Jacobian ("levenberg-marquardt")
+    method: "lbfgs"; "levenberg-marquardt"; "preconditioned-lbfgs"; or "gauss-newton-step", one
+        step solved by conjugate gradients
+    corrections: most steps with one Jacobian (this, and all that follows down to misfit_target, is
+        for the two methods that take one)
     share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
-        as long as that is more ("levenberg-marquardt")
+        as long as that is more
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
         and worse than `GOOD_FIT`
     misfit_target: mean square misfit at which the stage ends; None: no target
     unless_it_fits: the stage is left out where the misfit is below misfit_target already
     initial_step: largest change of an unknown in the first trial step
-    vmin: makes (m/s, standard deviation), what is known of vmin, from the present map
-        ("levenberg-marquardt")
+    vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
+        methods that take a Jacobian
     without_rounding: on the record without what rounded coefficients added to it (rounding.py)
     """
 
@@ -289,7 +290,22 @@ GAUSS_NEWTON = {
     Family.LAYERED: _layer_by_layer,
 }
 
-METHODS = {"auto": GAUSS_NEWTON, "gauss-newton": GAUSS_NEWTON, "lbfgs": PUBLISHED}
+# The same stages by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that it
+# starts from: more evaluations for each Jacobian, and no better ends (BENCHMARKS.md).
+PRECONDITIONED = {
+    family: replace(
+        recipe,
+        stages=tuple(replace(stage, method="preconditioned-lbfgs") for stage in recipe.stages),
+    )
+    for family, recipe in GAUSS_NEWTON.items()
+}
+
+METHODS = {
+    "auto": GAUSS_NEWTON,
+    "gauss-newton": GAUSS_NEWTON,
+    "preconditioned-lbfgs": PRECONDITIONED,
+    "lbfgs": PUBLISHED,
+}
 
 # What `auto` allows a Gauss-Newton step to take, in bytes. It is no property of the machine, as a
 # result must not depend on where it was computed.

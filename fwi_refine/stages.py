@@ -9,12 +9,23 @@ from fwi_refine.known_cells import KnownCells, known_cells
 from fwi_refine.levels import to_integers
 from fwi_refine.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm
-from fwi_refine.optimise import Status, gauss_newton_step, lbfgs, levenberg_marquardt
+from fwi_refine.optimise import (
+    Status,
+    gauss_newton_step,
+    lbfgs,
+    levenberg_marquardt,
+    preconditioned_lbfgs,
+)
 from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
+from fwi_refine.wave import Simulator
 
+BY_JACOBIAN = {
+    "levenberg-marquardt": levenberg_marquardt,
+    "preconditioned-lbfgs": preconditioned_lbfgs,
+}
 NEARLY = 5.0  # m/s from a level within which a cell is taken to have it before it is drawn there
 SAME = 0.5  # m/s: integers that differ by less are the same
 
@@ -46,6 +57,7 @@ class StageRunner:
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None
+        self.exact = None  # a simulator that images every step, made when it is needed
         self.hessian = None  # of the misfit, the last one by every cell
         self.rounded = False  # whether the released data's rounding has been found in the record
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
@@ -111,12 +123,12 @@ class StageRunner:
         prior = PriorTerm(stage.prior(v, self.priors), parameters)
         x = parameters.from_velocity(v, vmin)
         limit = None if math.isinf(self.left) else int(self.left)
-        if stage.method == "levenberg-marquardt":
-            misfit = BandMisfit(self.simulator, parameters, self.record)
+        if stage.method in BY_JACOBIAN:
+            misfit = BandMisfit(self.simulator_for(stage), parameters, self.record)
             priors = prior + VminTie(*stage.vmin(v))
             if parameters.prior_acts_on_map:
                 priors = priors + KnownCells(self.known, parameters)
-            result = levenberg_marquardt(
+            result = BY_JACOBIAN[stage.method](
                 misfit,
                 priors,
                 x,
@@ -138,6 +150,16 @@ class StageRunner:
         if not result.iterations:
             return v, vmin, result.status
         return parameters.velocity(result.x), parameters.vmin(result.x), result.status
+
+    def simulator_for(self, stage):
+        if stage.method != "preconditioned-lbfgs":
+            return self.simulator
+        if self.exact is None:  # it needs gradients to which every step adds
+            kind, ours = self.simulator.kernel.split()[0], self.simulator
+            self.exact = Simulator(
+                ours.survey, kernel=kind, threads=ours.threads, imaging_step=1, device=ours.device
+            )
+        return self.exact
 
     def watch(self, result) -> bool:
         """Notes what a Gauss-Newton stage has found; whether it is to stop."""

@@ -76,11 +76,8 @@ def main():
                     vmin=refined.vmin,
                 )
 
-    print(
-        "\n| family | sample | route | start MAE | refined MAE | expected | misfit rms before | after ",
-        end="",
-    )
-    print("| evaluations | seconds | notes |\n" + "|---" * 11 + "|")
+    print("\n| family | sample | route | start MAE | refined MAE | expected ", end="")
+    print("| misfit rms before | after | evaluations | seconds | notes |\n" + "|---" * 11 + "|")
     print("\n".join(lines))
     print("\n| family | start MAE | refined MAE |\n|---|---|---|")
     means = {family: np.mean(values, axis=0) for family, values in errors.items()}

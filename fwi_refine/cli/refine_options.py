@@ -182,11 +182,12 @@ recipe = options.together(
     "What is done to each",
     click.option(
         "--method",
-        type=click.Choice(["auto", "gauss-newton", "lbfgs"]),
+        type=click.Choice(["auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs"]),
         default="auto",
         show_default=True,
-        help="auto: gauss-newton, or lbfgs where there is no compiled kernel; lbfgs: the published "
-        "recipe of the benchmark's 2nd place.",
+        help="auto: gauss-newton, or lbfgs where there is no compiled kernel; preconditioned-"
+        "lbfgs: its stages by L-BFGS with the Gauss-Newton matrix; lbfgs: the published recipe of "
+        "the benchmark's 2nd place.",
     ),
     click.option(
         "--family",

@@ -5,6 +5,7 @@ from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.level_search import LevelProblem, level_search
 from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt
 from fwi_refine.optimise.linesearch import Search, strong_wolfe
+from fwi_refine.optimise.preconditioned_lbfgs import preconditioned_lbfgs
 from fwi_refine.optimise.result import Evaluator, Point, Result, Status
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "lbfgs",
     "level_search",
     "levenberg_marquardt",
+    "preconditioned_lbfgs",
     "strong_wolfe",
 ]

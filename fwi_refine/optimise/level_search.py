@@ -100,7 +100,7 @@ class _State:
             F = self.which = np.flatnonzero(self.free)
             self.slope = p.gradient + p.matrix @ self.u
             precision = p.matrix[np.ix_(F, F)] + np.diag(p.width[F] ** -2.0)
-            self.covariance = _inverse(precision)
+            self.covariance = _inverse(precision, np.linalg.inv)
             pull = self.slope[F] + (self.u[F] - p.centre[F]) / p.width[F] ** 2
             change = -self.covariance @ pull
             self.u[F] += change
@@ -122,7 +122,9 @@ class _State:
         slope = self.slope[W]
         inside = p.width[W] ** -2.0
         pull = slope + (self.u[W] - p.centre[W]) * inside
-        spread = np.linalg.inv(reduced + np.diag(inside))
+        spread = _inverse(reduced + np.diag(inside), None)
+        if spread is None:  # rounding hides what the quadratic says of these
+            return False
         values, free = self.decide(W, self.u[W] - spread @ pull, spread)
         change = values - self.u[W]
         gain = -(slope @ change + 0.5 * change @ reduced @ change)
@@ -179,9 +181,10 @@ class _State:
         return mean, open_
 
 
-def _inverse(matrix):
-    """Inverse of a symmetric positive definite matrix, in a third of the time of a general one."""
+def _inverse(matrix, otherwise):
+    """Inverse of a symmetric positive definite matrix, in a third of the time of a general one;
+    otherwise(matrix), or None, for one that is not."""
     factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
-    if int(failed):  # rounding has made it indefinite
-        return np.linalg.inv(matrix)
+    if int(failed):
+        return otherwise and otherwise(matrix)
     return torch.cholesky_inverse(factor).numpy()

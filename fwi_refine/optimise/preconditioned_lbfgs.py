@@ -1,0 +1,140 @@
+"""L-BFGS with a factored Gauss-Newton matrix as the inverse Hessian that it starts from.
+
+Between Levenberg-Marquardt, which renews the residual but not the Jacobian, and L-BFGS, which has
+no matrix: one factor serves for several iterations, each with the true gradient at its point. The
+unknowns are the step u from the point x0 where the matrix is from, x = retract(x0, u), as the
+objective is closer to quadratic in u than in x.
+
+It needs gradients that are exact: with (H + w P)^-1 small errors along directions that the data
+hardly see are blown up until the direction no longer goes down.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from fwi_refine.optimise.lbfgs import lbfgs
+from fwi_refine.optimise.result import Result, Status
+
+# Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
+FIRST, LEAST, MOST = 1e-6, 1e-9, 1e-2
+LESS, MORE = 0.1, 100.0
+
+
+def preconditioned_lbfgs(
+    misfit,
+    prior,
+    x0: torch.Tensor,  # (n,)
+    *,
+    weight: Callable[[float, float], float],
+    max_iterations: int,
+    corrections: int = 10,
+    max_evaluations: int | None = None,
+    hessian_cost: int = 0,
+    relative_decrease: float = 1e-3,
+    target: float = 0.0,
+    retract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.add,
+    callback: Callable[[Result], bool | None] | None = None,
+) -> Result:
+    """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
+
+    The arguments are those of `levenberg_marquardt`, with these differences: max_iterations counts
+    matrices, and `corrections` L-BFGS iterations with each; an evaluation is that of value and
+    gradient; retract must be differentiable by torch.
+    """
+    limit = math.inf if max_evaluations is None else max_evaluations
+    x, evaluations, damping, values = x0.detach().to(torch.float64, copy=True), 1, FIRST, []
+    mean_square, penalty = misfit(x), prior(x)
+    w = 1.0
+    status = Status.MAX_ITERATIONS if math.isfinite(mean_square + penalty) else Status.NOT_FINITE
+
+    def result(x, mean_square, penalty, status, used=0):
+        value = mean_square + w * penalty
+        history = values or [value]
+        return Result(
+            x, value, None, status, len(history) - 1, evaluations + used, list(history), mean_square
+        )
+
+    if status is Status.NOT_FINITE:
+        return result(x, mean_square, penalty, status)
+    w = math.inf
+    for _ in range(max_iterations):
+        w = min(w, weight(mean_square, penalty))
+        before = mean_square + w * penalty
+        values = values or [before]
+        if limit - evaluations < hessian_cost + 2:
+            status = Status.MAX_EVALUATIONS
+            break
+        hessian = misfit.hessian(x) + w * prior.hessian(x)
+        evaluations += hessian_cost
+        step = _Step(misfit + w * prior, x, retract)
+
+        def watch(inner, step=step, w=w):
+            if callback is None:
+                return False
+            at = step.point(inner.x)
+            p = prior(at)
+            return callback(
+                result(at, inner.value - w * p, p, Status.RUNNING, used=inner.evaluations)
+            )
+
+        inner = lbfgs(
+            step,
+            torch.zeros_like(x),
+            max_iterations=corrections,
+            max_evaluations=None if math.isinf(limit) else int(limit - evaluations),
+            precondition=_inverse(hessian, damping),
+            callback=watch,
+        )
+        evaluations += inner.evaluations
+        if not inner.value < before:
+            if damping >= MOST:
+                status = Status.STALLED
+                break
+            damping = min(damping * MORE, MOST)
+            continue
+        damping = max(damping * LESS, LEAST)
+        x = step.point(inner.x)
+        penalty = prior(x)
+        mean_square = inner.value - w * penalty
+        values.append(inner.value)
+        if inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS):
+            status = inner.status
+            break
+        if before - inner.value < relative_decrease * inner.value or mean_square < target:
+            status = Status.CONVERGED
+            break
+    return result(x, mean_square, penalty, status)
+
+
+class _Step:
+    """The objective as a function of the step u from x0."""
+
+    def __init__(self, objective, x0, retract):
+        self.objective, self.x0, self.retract = objective, x0, retract
+
+    def point(self, u):
+        return self.retract(self.x0, u).detach()
+
+    def value_and_gradient(self, u):
+        with torch.enable_grad():
+            u = u.detach().requires_grad_()
+            x = self.retract(self.x0, u)
+        value, by_x = self.objective.value_and_gradient(x.detach())
+        if not math.isfinite(value):
+            return value, torch.zeros_like(by_x)
+        return value, torch.autograd.grad(x, u, by_x)[0]
+
+
+def _inverse(matrix, damping):
+    """The function g -> (matrix + damping)^-1 g, with more damping where it is not definite."""
+    scale = matrix.diagonal().clamp_min(1e-300).sqrt()
+    unit = matrix / scale / scale[:, None]
+    unit.diagonal().add_(damping)
+    factor, info = torch.linalg.cholesky_ex(unit)
+    while int(info) != 0 and damping < 1.0:
+        unit.diagonal().add_((MORE - 1) * damping)
+        damping *= MORE
+        factor, info = torch.linalg.cholesky_ex(unit)
+    return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale

@@ -1,0 +1,69 @@
+"""What rounded coefficients added to a record, and the edges of a layered map."""
+
+import numpy as np
+import pytest
+import torch
+from test_sharpen import SURVEY
+
+from fwi_refine.levels import find_levels, level_labels, near_edges, to_integers
+from fwi_refine.rounding import rounding_of_coefficients
+from fwi_refine.wave import Simulator, released_record
+
+
+@pytest.fixture(scope="module")
+def truth():
+    v = torch.full(SURVEY.shape, 1700.0, dtype=torch.float64)
+    v[8:] = 2500.0
+    return v
+
+
+def test_it_is_the_released_record_less_the_exact_one(truth):
+    simulator = Simulator(SURVEY)
+    released = released_record(truth, survey=SURVEY).numpy()
+    longer = np.concatenate([released, np.full((3, 2, 20), np.nan)], axis=1)
+    shift, plain, fits = rounding_of_coefficients(simulator, truth, truth.min(), longer)
+    assert shift.shape == longer.shape
+    assert not shift[:, SURVEY.n_steps :].any()
+    exact = simulator.forward(truth[None])[0].numpy()
+    np.testing.assert_allclose(shift[:, : SURVEY.n_steps], released - exact, rtol=0, atol=1e-13)
+    assert plain == pytest.approx(np.square(released - exact).mean())
+    assert fits < 1e-12 * plain
+
+
+def faulted():
+    """Two layers on both sides of a fault, with cells between along it."""
+    v = torch.full((24, 24), 2000.0, dtype=torch.float64)
+    v[12:] = 3000.0
+    v[6:, 12:] = 3000.0
+    v[6:12, 11] = 2600.0
+    return v
+
+
+def test_cells_away_from_edges_share_the_label_of_their_level():
+    v = faulted()
+    labels = level_labels(v)
+    own = near_edges(v, find_levels(v), 1.5)
+    assert own[8, 11] and own[8, 10] and own[12, 3] and not own[8, 8]
+    assert labels[0, 0] == labels[3, 20] == 0
+    assert labels[20, 2] == labels[20, 20] == 1
+    assert len(torch.unique(labels[own])) == int(own.sum())
+    assert int(labels[own].min()) == 2
+
+
+def test_a_level_without_cells_away_from_edges_is_the_one_nearby():
+    """Such an area is 25 m/s off only because its cells and those around make up for each other."""
+    v = faulted()
+    v[8:12, 14:20] = 3025.0
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0]
+    v[8:12, 14:20] = 3400.0  # nothing is near that
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0, 3400.0]
+    v[6:, 14:20] = 3025.0  # large enough to be known
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0, 3025.0]
+
+
+def test_further_from_a_level_with_a_larger_snap():
+    v = faulted()
+    v[2, 2], v[20, 20] = 2004.0, 2997.2
+    assert to_integers(v)[0][2, 2] == 2004.0
+    assert to_integers(v, 5.0)[0][2, 2] == 2000.0
+    assert to_integers(v, 5.0)[0][20, 20] == 3000.0
