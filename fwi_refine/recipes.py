@@ -106,7 +106,7 @@ class Stage:
 class Recipe:
     """Stages, one after the other, and whether the velocities of the family are integers.
 
-    decide: for maps of few levels, rounds in which cells are given their levels, as `inversion.py`
+    decide: for maps of few levels, rounds in which cells are given their levels, as `sharpen.py`
         says: what of the rms residual counts as noise at least
     """
 
