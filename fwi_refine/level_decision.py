@@ -13,7 +13,6 @@ window of cells leads back.
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
 
 from fwi_refine.levels import along_edges, find_levels, near_edges
 from fwi_refine.optimise import LevelProblem, level_search
@@ -58,7 +57,7 @@ class EdgeCells:
         self.matrix = hessian[self.cells][:, self.cells].numpy()
         self.free = (off > SETTLED)[self.cells].numpy()
         self.which = which
-        self.steps = torch.zeros(len(self.cells), dtype=torch.float64).numpy()
+        self.steps = np.zeros(len(self.cells))
         self._update()
 
     def search(self, gradient, variance, seed, should_stop=None):
@@ -84,9 +83,12 @@ class EdgeCells:
 
     def unexplained(self, gradient, misfit, variance):
         """How much of the misfit r.r / 2 remains where the open cells take any values at all."""
-        matrix = self.matrix + np.diag(np.full(len(self.cells), variance * WIDTH**-2))
-        slope = gradient[self.cells].numpy()
-        return max(misfit - 0.5 * float(slope @ cho_solve(cho_factor(matrix), slope)), 0.0)
+        matrix = torch.from_numpy(self.matrix) + variance * WIDTH**-2 * torch.eye(len(self.cells))
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        if int(failed):
+            return misfit
+        slope = gradient[self.cells][:, None]
+        return max(misfit - 0.5 * float(slope.T @ torch.cholesky_solve(slope, factor)), 0.0)
 
     def fit_levels(self, gradient, variance):
         """Takes other integers as levels where the data say so; whether any changed.

@@ -36,11 +36,12 @@ GOOD_FIT = 2.5e-9
 
 
 def smallest(v):
-    # the minimum of a map is a guess, which a single wrong cell may spoil
+    """vmin as the minimum of a map v (nz, nx): a guess, as a single wrong cell spoils it."""
     return float(v.min()), 30.0
 
 
 def lowest_level(v):
+    """vmin as the lowest level of a layered map, which many cells share."""
     levels = find_levels(v).velocities
     return (float(levels[0]), 0.3) if len(levels) else smallest(v)
 
@@ -291,7 +292,7 @@ GAUSS_NEWTON = {
 }
 
 # The same stages by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that it
-# starts from: more evaluations for each Jacobian, and no better ends (BENCHMARKS.md).
+# starts from.
 PRECONDITIONED = {
     family: replace(
         recipe,
