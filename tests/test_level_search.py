@@ -85,6 +85,15 @@ def test_it_never_rises_and_fixed_unknowns_stand_at_levels(seed, size):
     assert np.isin(found[~at], p.levels[:, ~at]).all()
 
 
+def test_so_many_moves_and_no_more():
+    p, _, _ = problem(60, 3)
+    start = np.zeros(60), np.ones(60, bool)
+    values = [p.value(*level_search(p, *start, windows(60, 6), most=k)[:2]) for k in range(4)]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 4
+    assert level_search(p, *start, windows(60, 6), most=3)[2] == 3
+
+
 def test_loose_unknowns_may_be_beyond_their_levels_until_they_are_decided_on():
     p, _, _ = problem(20, 1)
     start = np.full(20, 500.0), np.ones(20, bool)

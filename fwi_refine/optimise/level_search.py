@@ -67,19 +67,21 @@ class LevelProblem:
         return self.price * len(which) + 0.5 * float(off @ off)
 
 
-def level_search(problem: LevelProblem, u, free, windows, sweeps=4, should_stop=None):
+def level_search(
+    problem: LevelProblem, u, free, windows, sweeps=4, most=math.inf, should_stop=None
+):
     """(u (n,), free (n,) bool, moves): not higher than the given ones with their free unknowns
     at rest.
 
-    windows: index arrays. moves: windows in which something was changed. should_stop: asked before
-    each window; True ends the search.
+    windows: index arrays. moves: windows in which something was changed; `most` of them end the
+    search. should_stop: asked before each window; True ends the search.
     """
     state = _State(problem, np.array(u, dtype=np.float64), np.array(free, dtype=bool))
     moves = 0
     for _ in range(sweeps):
         before = moves
         for window in windows:
-            if should_stop is not None and should_stop():
+            if moves >= most or (should_stop is not None and should_stop()):
                 return state.u, state.free, moves
             moves += state.improve(window)
         if moves == before:
