@@ -132,15 +132,6 @@ class EdgeCells:
         """What the cells between levels cost, in units of minus log likelihood."""
         return PRICE * int(self.free.sum())
 
-    def state(self):
-        """What `restore` takes."""
-        return self.steps, self.free, self.levels
-
-    def restore(self, state):
-        """Goes back to an earlier state."""
-        self.steps, self.free, self.levels = state
-        self._update()
-
     def _choices(self):
         """The step (K, cells) to each level, inf where it is not near."""
         base = self.base[self.cells]
