@@ -3,7 +3,8 @@
 A line for the start of each sample (stage 0), one for each iteration that a stage of its recipe
 was told of, one for the map that was handed back (the last stage). The misfit is the rms of
 simulated minus measured record; within a Gauss-Newton stage only what lies in the wavelet's band
-counts, and while a map is sharpened, the record without its rounding. A stage whose result was
+counts, while a map is sharpened, the record without its rounding, and in a first stage at a lower
+frequency, the record as with that. A stage whose result was
 dropped stands there too, so the misfit may rise.
 """
 

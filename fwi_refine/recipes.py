@@ -34,6 +34,9 @@ COST_SCALE = 1e15
 # Mean square misfit (5e-5 rms) at which the long stages stop: a good fit of released data.
 GOOD_FIT = 2.5e-9
 
+# Mean square misfit (3e-2 rms) beyond which a start may be a cycle off: lower frequencies first.
+FAR_OFF = 9e-4
+
 
 def smallest(v):
     """vmin as the minimum of a map v (nz, nx): a guess, as a single wrong cell spoils it."""
@@ -62,11 +65,13 @@ class Stage:
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
         and worse than `GOOD_FIT`
     misfit_target: mean square misfit at which the stage ends; None: no target
-    unless_it_fits: the stage is left out where the misfit is below misfit_target already
+    unless_it_fits: the stage, with all such that follow, is left out where the misfit is below
+        misfit_target already and the stage before has hardly moved the map
     initial_step: largest change of an unknown in the first trial step
     vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
         methods that take a Jacobian
     without_rounding: on the record without what rounded coefficients added to it (rounding.py)
+    frequency: on the record as with a wavelet of a frequency lower by this factor (starts.py)
     """
 
     parameters: Callable[..., Parameters]
@@ -83,6 +88,7 @@ class Stage:
     initial_step: float = 10.0  # m/s
     vmin: Callable[..., tuple[float, float]] = smallest
     without_rounding: bool = False
+    frequency: float | None = None
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""
@@ -104,21 +110,36 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """Rounds in which each cell of a map of few levels is given its level; see `sharpen.py`.
+
+    noise: what of the rms residual counts as noise at least. between: the stage from what one
+    round has decided to where the next begins.
+    """
+
+    rounds: int
+    noise: float
+    between: Stage
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Stages, one after the other, and whether the velocities of the family are integers.
 
-    decide: for maps of few levels, rounds in which cells are given their levels, as `sharpen.py`
-        says: what of the rms residual counts as noise at least
+    decide: what follows the stages for maps of few levels
     """
 
     stages: tuple[Stage, ...]
     round: bool
-    decide: tuple[float, ...] = ()
+    decide: Decision | None = None
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
         stages = tuple(stage.in_unit(unit) for stage in self.stages)
-        return Recipe(stages, self.round, tuple(noise * unit for noise in self.decide))
+        decide = self.decide and replace(
+            self.decide, noise=self.decide.noise * unit, between=self.decide.between.in_unit(unit)
+        )
+        return replace(self, stages=stages, decide=decide)
 
 
 def every_cell(v, priors):
@@ -155,10 +176,10 @@ def flat_layers_smoothed(epsilon):
     return lambda v, priors: TotalVariation1D(epsilon)
 
 
-def few_levels(width):
+def few_levels(width, variation=None):
     def prior(v, priors):
         levels = find_levels(v)
-        return SharedLevels(levels.velocities, levels.near, width)
+        return SharedLevels(levels.velocities, levels.near, width, variation)
 
     return prior
 
@@ -223,12 +244,35 @@ def tied_layers(tolerance, steps=1, weight=1e-10):
     return newton(tied(tolerance), layers_smoothed(0.1), steps, weight, 0.1, must_fit=True)
 
 
+# The levels are known, and with them what rounding added to the record: without it the noise is ten
+# times lower, so that cells between levels are seen. What is left of it is not white: maps explain
+# a quarter of it, ten times their share, and 3e-15 is ten times the variance over the samples.
+def on_levels(width):
+    return newton(
+        levels_and_edges,
+        few_levels(width, variation=100.0),
+        weight=3e-15,
+        share=0.5,
+        vmin=lowest_level,
+        without_rounding=True,
+    )
+
+
 # Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
 # Then the levels are known well enough for cells to be drawn to the one or other, from further and
 # further near, and in the end each cell is given its level.
 until_it_fits = {"steps": 4, "weight": 1e-10, "misfit_target": GOOD_FIT}
 _layer_by_layer = Recipe(
     stages=(
+        newton(
+            every_cell,
+            layers_smoothed(30.0),
+            weight=1e-10,
+            share=0.3,
+            misfit_target=FAR_OFF,
+            unless_it_fits=True,
+            frequency=0.6,
+        ),
         *(
             newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
             for epsilon in (30.0, 10.0)
@@ -246,23 +290,10 @@ _layer_by_layer = Recipe(
             for epsilon, share in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
         ),
         newton(every_cell, few_levels(30.0), weight=1e-12),
-        # The levels are known now, and with them what rounding added to the record: without it the
-        # noise is ten times lower, so that cells between levels are seen. 3.5e-16 is to that noise
-        # what 2e-15 is to a rounded record's.
-        *(
-            newton(
-                levels_and_edges,
-                few_levels(width),
-                weight=3.5e-16,
-                share=0.01,
-                vmin=lowest_level,
-                without_rounding=True,
-            )
-            for width in (10.0, 3.0, 1.0)
-        ),
+        *(on_levels(width) for width in (10.0, 3.0, 1.0)),
     ),
     round=True,
-    decide=(3e-6,) * 6,
+    decide=Decision(rounds=6, noise=8e-6, between=on_levels(1.0)),
 )
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
@@ -285,18 +316,27 @@ GAUSS_NEWTON = {
         round=False,
     ),
     Family.STYLE_B: Recipe(
-        (newton(every_cell, rough, steps=6, weight=2e-15, share=0.05),), round=False
+        # ten times that for every cell, as maps explain ten times their share of the noise
+        (newton(every_cell, rough, steps=8, weight=2e-14, share=0.05),),
+        round=False,
     ),
     Family.TWO_VELOCITY: _layer_by_layer,
     Family.LAYERED: _layer_by_layer,
 }
 
+
 # The same stages by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that it
 # starts from.
+def preconditioned(stage):
+    return replace(stage, method="preconditioned-lbfgs")
+
+
 PRECONDITIONED = {
     family: replace(
         recipe,
-        stages=tuple(replace(stage, method="preconditioned-lbfgs") for stage in recipe.stages),
+        stages=tuple(preconditioned(stage) for stage in recipe.stages),
+        decide=recipe.decide
+        and replace(recipe.decide, between=preconditioned(recipe.decide.between)),
     )
     for family, recipe in GAUSS_NEWTON.items()
 }

@@ -13,44 +13,55 @@ from fwi_refine.stages import StageRunner
 SWEEPS = 8  # searches with one Jacobian at most, the residual renewed in between
 LEAST_GAIN = 1.0  # in units of minus log likelihood: what is less is no reason to go on
 # What float32 arithmetic leaves of a record, rms, once the rounding of the coefficients is taken
-# out: 2.6e-6 to 3.5e-6.
+# out: 2.6e-6 to 3.7e-6.
 FLOOR = 4e-6
-STAYS = 0.03  # m/s, mean change by a round: what is less is the last
-LEAST_ROUND = 20  # evaluations that a round costs: a Jacobian and a few records
+STAYS = 0.03  # m/s, mean change from round to round: what is less is the last
+# m/s, mean change by a round: after more, a map that fits to the floor may not be the only one
+SURE = 0.3
+LEAST_ROUND = 40  # evaluations that a round costs: two Jacobians and a few records
 
 
 class Sharpener(StageRunner):
     """The end of a recipe for maps of few levels."""
 
-    def sharpen(self, v, vmin, rounds):
+    def sharpen(self, v, vmin, decision):
         """Map and vmin with each cell decided on, in integers where these explain the record.
 
-        rounds: for each, what of the rms residual counts as noise at least. In each the rounding is
-        computed from the present integers and taken out of the record, and the cells are given
-        their levels anew, until the integers fit to the floor of the data or the map stays. Returns
-        v and vmin where the decisions do not explain the record.
+        In each round the rounding is computed from the present integers and taken out of the
+        record, and the cells are given their levels. Cells decided wrongly leave a map that does
+        not fit; from there the stage in between finds one that does, with fewer wrong cells, as
+        those decided rightly stay. Returns v and vmin where nothing explains the record.
         """
         measured, misfit = self.record, self.misfit(v, vmin)
         floor = (FLOOR * self.simulator.survey.unit) ** 2
-        present, fits, settled = (v, vmin), misfit, False
+        present, fits, decided = (v, vmin), misfit, None
         integers = to_integers(v)
-        best = (math.inf, *integers)
-        for noise in (*rounds, None):
-            shift, plain, unrounded = self.rounding_of_coefficients(*integers)
-            if min(plain, unrounded) < best[0]:
-                best = (min(plain, unrounded), *integers)
-            done = noise is None or settled or best[0] < floor
+        shift, plain, unrounded = self.rounding_of_coefficients(*integers)
+        best = (min(plain, unrounded), *integers)
+        for _ in range(decision.rounds):
+            done = decided is None and best[0] < floor
             if done or self.left < LEAST_ROUND or self.should_stop():
                 break
             # while it is not known whether there is any, it says nothing at first where the shift
             # makes it worse: too much else is wrong
-            if self.rounded or noise == rounds[0] or unrounded < plain:
+            if self.rounded or decided is None or unrounded < plain:
                 self.record = measured - shift
-            before, present = present[0], self.decide_levels(*present, noise)
+            found = self.decide_levels(*present, decision.noise)
+            self.record = measured
+            integers = to_integers(found[0])
+            shift, plain, unrounded = self.rounding_of_coefficients(*integers)
+            # of two that fit to the floor the later is the likelier
+            if min(plain, unrounded) < max(best[0], floor):
+                best = (min(plain, unrounded), *integers)
+            stays = decided is not None and _mean_change(found[0], decided) < STAYS
+            if stays or (best[0] < floor and _mean_change(found[0], present[0]) < SURE):
+                break
+            decided = found[0]
+            if self.rounded or unrounded < plain:
+                self.record = measured - shift
+            present = self.minimise(decision.between, *found)[:2]
             fits = self.misfit(*present)
             self.record = measured
-            integers = to_integers(present[0])
-            settled = float((present[0] - before).abs().mean()) < STAYS
         if best[0] < EXPLAINED * misfit:
             self.keep_outlines(best[1], best[0])
             return best[1:]
@@ -60,8 +71,8 @@ class Sharpener(StageRunner):
     def decide_levels(self, v, vmin, noise):
         """Map and vmin with each cell at a level, or between levels; noise: least rms residual.
 
-        With one Jacobian, and the residual renewed after each search. Of all maps on the way the
-        one is kept for which misfit and cells between levels together cost least.
+        With one Jacobian, and the residual renewed after each search. Of the maps that the searches
+        find the one is kept for which misfit and cells between levels together cost least.
         """
         parameters = Full(v.shape)
         misfit = BandMisfit(self.simulator, parameters, self.record)
@@ -80,8 +91,9 @@ class Sharpener(StageRunner):
                 break
             square = float(residual.square().mean())
             cost = half * square / least + cells.cost()
-            if not cost < best - LEAST_GAIN:
+            if seed > 1 and not cost < best - LEAST_GAIN:
                 break
+            # the map before the first search fits, and few others do as well
             best, found = cost, present
             gradient = pull_back(residual).cpu() * half
             used += 1
@@ -94,3 +106,7 @@ class Sharpener(StageRunner):
         self.evaluations += used
         self.left -= used
         return found
+
+
+def _mean_change(v, before):
+    return float((v - before).abs().mean())

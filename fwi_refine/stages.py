@@ -20,6 +20,7 @@ from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
+from fwi_refine.starts import lower_frequency
 from fwi_refine.wave import Simulator
 
 BY_JACOBIAN = {
@@ -27,6 +28,7 @@ BY_JACOBIAN = {
     "preconditioned-lbfgs": preconditioned_lbfgs,
 }
 NEARLY = 5.0  # m/s from a level within which a cell is taken to have it before it is drawn there
+AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 SAME = 0.5  # m/s: integers that differ by less are the same
 
 
@@ -77,28 +79,52 @@ class StageRunner:
     def run_stages(self, stages, v, vmin):
         """Map and vmin after all stages, or after those that the budget allows."""
         previous = reference = status = None
+        moved, repeating, skipped = 0.0, False, False
         for stage in stages:
             if stage is previous and status in (Status.CONVERGED, Status.STALLED):
                 continue  # the same again would find the same
-            if stage.unless_it_fits and self.history[-1][2] ** 2 < stage.misfit_target:
+            if stage.unless_it_fits and not repeating:  # asked once for all such stages in a row
+                skipped = self.history[-1][2] ** 2 < stage.misfit_target and moved < AT_REST
+            repeating = stage.unless_it_fits
+            if repeating and skipped:
                 continue
             if stage.must_fit and reference is None:
                 reference = self.misfit(v, vmin)
                 self.left -= 1
             solution = self.solution
-            minimise = self.minimise_unrounded if stage.without_rounding else self.minimise
-            found, found_vmin, status = minimise(stage, v, vmin)
+            found, found_vmin, status = self.way(stage)(stage, v, vmin)
             if stage.must_fit:
                 self.left -= 1
                 # what fits better than the data's own rounding has fitted some of it
                 if self.misfit(found, found_vmin) > max(4 * reference, self.good_fit):
                     found, found_vmin, self.solution = v, vmin, solution
+            moved = float((found - v).abs().mean())
             v, vmin = found, found_vmin
             if status == Status.MAX_EVALUATIONS or self.should_stop():
                 self.flags.append("stopped early")
                 break
             previous = stage
         return v, vmin
+
+    def way(self, stage: Stage):
+        """The method that carries it out: on the record as it is, or on what is made of it."""
+        if stage.frequency is not None:
+            return self.minimise_filtered
+        return self.minimise_unrounded if stage.without_rounding else self.minimise
+
+    def minimise_filtered(self, stage: Stage, v, vmin):
+        """`minimise` for the record as with a wavelet of a lower frequency, in which a start that
+        is a cycle off at the survey's is none."""
+        ours, measured, exact = self.simulator, self.record, self.exact
+        frequency = stage.frequency * ours.survey.frequency
+        lower, self.record = lower_frequency(measured, frequency, ours.survey)
+        kind = ours.kernel.split()[0]
+        self.simulator = Simulator(lower, kernel=kind, threads=ours.threads, device=ours.device)
+        self.exact = None
+        found = self.minimise(stage, v, vmin)
+        self.simulator, self.record, self.exact = ours, measured, exact
+        self.solution = None
+        return found
 
     def minimise_unrounded(self, stage: Stage, v, vmin):
         """`minimise` for the record without what rounded coefficients added to it, or as it is

@@ -7,7 +7,12 @@ of the levels of the layers near it, or anywhere, at a price that hardly grows w
     value = -2 sum over cells of log sum over levels near the cell of 1 / (1 + (d / width)^2)
 
 d = distance of the cell from the level: -2 log density, up to a constant, of a mixture of Cauchy
-distributions. A cell that has no level near it is free.
+distributions. A cell that has no level near it is free. The edges between layers count as well, of
+which the levels know nothing:
+
+    value += 2 / variation * sum over neighbouring cells of sqrt(d^2 + epsilon^2)
+
+with d their difference: -2 log density of total variation, one e-fold for every `variation` m/s.
 
 `hessian` is not the second derivative, which is negative away from a level, but that of the
 quadratic which touches the prior at the map and lies above it everywhere, as for total variation:
@@ -22,10 +27,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .tv import TotalVariation2D
+
+EPSILON = 1.0  # m/s, of the total variation
+
 
 @dataclass(frozen=True, eq=False)
 class SharedLevels:
     """levels: (K,) m/s. near: (K, nz, nx) bool, the cells that may have each of them. width: m/s.
+    variation: m/s, of total variation as above; None: without it.
 
     Raises ValueError if they do not fit together.
     """
@@ -33,6 +43,7 @@ class SharedLevels:
     levels: Tensor
     near: Tensor
     width: float
+    variation: float | None = None
 
     quadratic: ClassVar[bool] = False
 
@@ -42,8 +53,17 @@ class SharedLevels:
                 f"levels {tuple(self.levels.shape)} and near {tuple(self.near.shape)} do not fit: "
                 "expected (K,) and (K, nz, nx)"
             )
-        if not self.width > 0:
-            raise ValueError(f"width is {self.width} m/s, expected more than 0")
+        for name in ("width", "variation"):
+            number = getattr(self, name)
+            if number is not None and not number > 0:
+                raise ValueError(f"{name} is {number} m/s, expected more than 0")
+
+    def _edges(self, v: Tensor) -> tuple[TotalVariation2D, float] | None:
+        """The total variation, which is a mean, and its factor; None where it does not count."""
+        if self.variation is None:
+            return None
+        pairs = 2 * v.numel() - sum(v.shape)
+        return TotalVariation2D(EPSILON), 2 * pairs / self.variation
 
     def _shares(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distances d and q_k / (1 + (d / width)^2), (K, nz, nx), and the sum (nz, nx).
@@ -58,7 +78,7 @@ class SharedLevels:
 
     def value(self, v: Tensor) -> Tensor:
         """-2 log density of `v`, 0-d, up to a constant."""
-        return -2 * self._shares(v)[2].log().sum()
+        return self.value_and_gradient(v)[0]
 
     def gradient(self, v: Tensor) -> Tensor:
         """Gradient of `value`, of the shape of `v`."""
@@ -67,9 +87,20 @@ class SharedLevels:
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Value and gradient in one pass."""
         d, shares, total = self._shares(v)
-        return -2 * total.log().sum(), 4 / self.width**2 * (shares * d).sum(0)
+        value, gradient = -2 * total.log().sum(), 4 / self.width**2 * (shares * d).sum(0)
+        if edges := self._edges(v):
+            variation, factor = edges
+            length, pull = variation.value_and_gradient(v)
+            value, gradient = value + factor * length, gradient + factor * pull
+        return value, gradient
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Majoriser at `v`, diagonal, (cells, cells), cells in row order."""
+        """Majoriser at `v`, (cells, cells), cells in row order: diagonal but for the variation."""
         _, shares, _ = self._shares(v)
-        return torch.diag(4 / self.width**2 * shares.sum(0).flatten())
+        diagonal = 4 / self.width**2 * shares.sum(0).flatten()
+        if edges := self._edges(v):
+            variation, factor = edges
+            matrix = variation.hessian(v).mul_(factor)
+            matrix.diagonal().add_(diagonal)
+            return matrix
+        return torch.diag(diagonal)

@@ -386,8 +386,9 @@ def test_recipes_in_another_unit():
     recipe = GAUSS_NEWTON[Family.LAYERED]
     assert recipe.in_unit(1.0) == recipe
     larger = recipe.in_unit(4.0)
-    assert larger.decide == tuple(4 * noise for noise in recipe.decide)
-    for stage, before in zip(larger.stages, recipe.stages, strict=True):
+    assert larger.decide.noise == 4 * recipe.decide.noise
+    stages = (*larger.stages, larger.decide.between)
+    for stage, before in zip(stages, (*recipe.stages, recipe.decide.between), strict=True):
         assert stage.weight == 16 * before.weight
         assert stage.misfit_target == (before.misfit_target and 16 * before.misfit_target)
 

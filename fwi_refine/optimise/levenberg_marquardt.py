@@ -24,7 +24,7 @@ from fwi_refine.optimise.result import Result, Status
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
 LESS, MORE = 0.1, 30.0
 SLOW = 0.98  # corrections that leave more than this share of the objective are the last
-RETRIES = 3  # with more damping, for each Jacobian
+RETRIES = 6  # with more damping, for each Jacobian
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
 FALLEN = 0.3
 
