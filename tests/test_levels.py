@@ -52,32 +52,39 @@ def test_a_map_without_levels_is_rounded():
     assert len(find_levels(v).velocities) == 0
 
 
-def prior(width=20.0):
+def prior(width=20.0, variation=None):
     levels = find_levels(layers())
-    return SharedLevels(levels.velocities, levels.near, width)
+    return SharedLevels(levels.velocities, levels.near, width, variation)
 
 
-def test_the_gradient_is_that_of_the_value():
+@pytest.mark.parametrize("variation", [None, 5.0])
+def test_the_gradient_is_that_of_the_value(variation):
+    p = prior(variation=variation)
     v = layers() + 30 * torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).double()
     dv = torch.randn(20, 20, generator=torch.Generator().manual_seed(1)).double()
-    value, gradient = prior().value_and_gradient(v)
-    assert value == prior().value(v)
-    assert torch.equal(gradient, prior().gradient(v))
-    difference = (prior().value(v + 1e-4 * dv) - prior().value(v - 1e-4 * dv)) / 2e-4
+    value, gradient = p.value_and_gradient(v)
+    assert value == p.value(v)
+    assert torch.equal(gradient, p.gradient(v))
+    difference = (p.value(v + 1e-4 * dv) - p.value(v - 1e-4 * dv)) / 2e-4
     assert float(difference) == pytest.approx(float((gradient * dv).sum()), rel=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 1000), size=st.floats(0.1, 800), width=st.floats(0.5, 100))
-def test_the_quadratic_of_its_hessian_lies_above_it(seed, size, width):
+@given(
+    seed=st.integers(0, 1000),
+    size=st.floats(0.1, 800),
+    width=st.floats(0.5, 100),
+    variation=st.none() | st.floats(1, 1000),
+)
+def test_the_quadratic_of_its_hessian_lies_above_it(seed, size, width, variation):
     rng = np.random.default_rng(seed)
-    p = prior(width)
+    p = prior(width, variation)
     v = layers() + torch.from_numpy(rng.normal(0, 300, (20, 20)))
     dv = torch.from_numpy(rng.normal(0, size, (20, 20)))
     value, gradient = p.value_and_gradient(v)
-    hessian = p.hessian(v)
-    assert torch.equal(hessian, torch.diag(hessian.diagonal()))
-    above = value + (gradient * dv).sum() + 0.5 * (hessian.diagonal() * dv.flatten() ** 2).sum()
+    hessian, step = p.hessian(v), dv.flatten()
+    assert variation or torch.equal(hessian, torch.diag(hessian.diagonal()))
+    above = value + (gradient * dv).sum() + 0.5 * step @ hessian @ step
     assert float(p.value(v + dv)) <= float(above) + 1e-6 * abs(float(above))
 
 
@@ -91,8 +98,19 @@ def test_cells_at_a_level_cost_less_and_cells_without_one_nothing():
     assert not lonely.gradient(v).any()
 
 
+def test_an_edge_costs_its_height_over_the_variation():
+    v = layers()
+    off = v.clone()
+    off[2, 2] += 500.0  # from each of its four neighbours
+    more = prior(variation=50.0).value(off) - prior(variation=50.0).value(v)
+    levels_alone = prior().value(off) - prior().value(v)
+    assert float(more - levels_alone) == pytest.approx(2 * 4 * 500 / 50, rel=0.01)
+
+
 def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="do not fit"):
         SharedLevels(torch.tensor([1.0, 2.0]), torch.zeros(1, 3, 3, dtype=torch.bool), 1.0)
     with pytest.raises(ValueError, match="width is 0"):
         SharedLevels(torch.tensor([1.0]), torch.zeros(1, 3, 3, dtype=torch.bool), 0.0)
+    with pytest.raises(ValueError, match="variation is -1"):
+        SharedLevels(torch.tensor([1.0]), torch.zeros(1, 3, 3, dtype=torch.bool), 1.0, -1.0)

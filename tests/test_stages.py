@@ -8,6 +8,7 @@ import torch
 from fwi_refine.priors import load
 from fwi_refine.recipes import every_cell, layers_smoothed, newton
 from fwi_refine.stages import StageRunner
+from fwi_refine.starts import lower_frequency
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 from fwi_refine.wave.native import load as load_native
@@ -24,16 +25,47 @@ SURVEY = replace(
 )
 
 
-@pytest.mark.parametrize(("target", "stages"), [(1e-2, 1), (1e-30, 2)])
-def test_a_stage_is_left_out_where_the_record_fits(target, stages):
+FIRST = newton(every_cell, layers_smoothed(10.0), weight=1e-10, share=0.3)
+
+
+def started(error):
+    """(run, start): two layers, the start off by error (m/s) everywhere."""
     truth = torch.full(SURVEY.shape, 2000.0, dtype=torch.float64)
     truth[6:] = 2600.0
     simulator = Simulator(SURVEY)
     record = simulator.forward(truth[None])[0].numpy()
-    start = truth + 20.0
-    run = StageRunner(simulator, load(), record, start, None, None)
-    first = newton(every_cell, layers_smoothed(10.0), weight=1e-10, share=0.3)
-    run.run_stages(
-        (first, replace(first, misfit_target=target, unless_it_fits=True)), start, start.min()
-    )
+    start = truth + error
+    return StageRunner(simulator, load(), record, start, None, None), start
+
+
+@pytest.mark.parametrize(("target", "stages"), [(1e-2, 1), (1e-30, 3)])
+def test_stages_are_left_out_where_the_record_fits(target, stages):
+    run, start = started(error=1.0)
+    again = replace(FIRST, misfit_target=target, unless_it_fits=True)
+    run.run_stages((FIRST, again, replace(again, share=0.2)), start, start.min())
     assert run.stage == stages
+
+
+def test_a_map_that_has_just_moved_is_not_done():
+    """And it is asked once for all of the stages: the first of them does end near the map."""
+    run, start = started(error=40.0)
+    again = replace(FIRST, misfit_target=1e-2, unless_it_fits=True)
+    run.run_stages((FIRST, again, replace(again, share=0.2)), start, start.min())
+    assert run.stage == 3
+
+
+def test_a_stage_at_a_lower_frequency_leaves_all_else_as_it_was():
+    run, start = started(error=20.0)
+    simulator, record, before = run.simulator, run.record, run.record.copy()
+    low = replace(FIRST, frequency=0.6)
+    found, vmin = run.run_stages((low,), start, start.min())
+    assert run.simulator is simulator
+    assert run.record is record
+    assert (record == before).all()
+    assert run.misfit(found, vmin) < 0.5 * run.misfit(start, start.min())
+    lower, filtered = lower_frequency(record, 9.0, SURVEY)
+    misfits = [
+        float(Simulator(lower).misfit(v[None], torch.from_numpy(filtered)[None], v.min()[None]))
+        for v in (found, start)
+    ]
+    assert misfits[0] < 0.5 * misfits[1]
