@@ -17,7 +17,10 @@ import torch
 from fwi_refine.levels import along_edges, find_levels, near_edges
 from fwi_refine.optimise import LevelProblem, level_search
 
-WINDOW = 2  # cells to each side of the middle of a window
+# Windows: cells to each side of the middle, and which of the cells along edges are one, every so
+# many. In small ones the choice is better; large ones hold a wrong cell with all that make up for
+# it, which stay on as a checkerboard otherwise.
+WINDOWS = ((2, 1), (4, 4))
 # Minus log of how much less likely a velocity between the levels is than a level, per m/s: some
 # 10 % of the cells, anywhere in some 500 m/s.
 PRICE = 8.5
@@ -159,13 +162,14 @@ class EdgeCells:
         self.velocity, self.vmin = v.reshape(self.shape), self.levels[0]
 
     def _windows(self, seed):
-        """Around each cell along an edge: the open cells of a square, by their number."""
+        """Around cells along edges: the open cells of squares, by their number."""
         labels = self.which.reshape(self.shape).numpy().copy()
         labels[self.number >= 0] = np.where(self.free, -1, labels[self.number >= 0])
         order = np.random.default_rng(seed).permutation(np.argwhere(along_edges(labels)))
-        for row, column in order:
-            square = self.number[
-                max(0, row - WINDOW) : row + WINDOW + 1,
-                max(0, column - WINDOW) : column + WINDOW + 1,
-            ]
-            yield square[square >= 0]
+        for reach, step in WINDOWS:
+            for row, column in order[::step]:
+                square = self.number[
+                    max(0, row - reach) : row + reach + 1,
+                    max(0, column - reach) : column + reach + 1,
+                ]
+                yield square[square >= 0]

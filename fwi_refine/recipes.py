@@ -293,7 +293,7 @@ _layer_by_layer = Recipe(
         *(on_levels(width) for width in (10.0, 3.0, 1.0)),
     ),
     round=True,
-    decide=Decision(rounds=6, noise=8e-6, between=on_levels(1.0)),
+    decide=Decision(rounds=8, noise=8e-6, between=on_levels(1.0)),
 )
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(

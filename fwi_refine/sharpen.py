@@ -38,15 +38,15 @@ class Sharpener(StageRunner):
         integers = to_integers(v)
         shift, plain, unrounded = self.rounding_of_coefficients(*integers)
         best = (min(plain, unrounded), *integers)
-        for _ in range(decision.rounds):
-            done = decided is None and best[0] < floor
+        for number in range(decision.rounds):
+            done = number == 0 and best[0] < floor
             if done or self.left < LEAST_ROUND or self.should_stop():
                 break
             # while it is not known whether there is any, it says nothing at first where the shift
             # makes it worse: too much else is wrong
-            if self.rounded or decided is None or unrounded < plain:
+            if self.rounded or number == 0 or unrounded < plain:
                 self.record = measured - shift
-            found = self.decide_levels(*present, decision.noise)
+            found = self.decide_levels(*present, decision.noise, number)
             self.record = measured
             integers = to_integers(found[0])
             shift, plain, unrounded = self.rounding_of_coefficients(*integers)
@@ -68,8 +68,9 @@ class Sharpener(StageRunner):
         # some cells are not decided on right, but most are
         return present if fits < EXPLAINED * misfit else (v, vmin)
 
-    def decide_levels(self, v, vmin, noise):
-        """Map and vmin with each cell at a level, or between levels; noise: least rms residual.
+    def decide_levels(self, v, vmin, noise, number=0):
+        """Map and vmin with each cell at a level, or between levels; noise: least rms residual;
+        number: of the round, for another order of the windows in each.
 
         With one Jacobian, and the residual renewed after each search. Of the maps that the searches
         find the one is kept for which misfit and cells between levels together cost least.
@@ -83,7 +84,7 @@ class Sharpener(StageRunner):
         cells = EdgeCells(v.cpu(), self.hessian.cpu() * half)
         least = noise_variance(noise**2, self.simulator.survey)
         best, found = math.inf, (v, vmin)
-        for seed in range(SWEEPS if cells.found else 0):
+        for sweep in range(SWEEPS if cells.found else 0):
             present = cells.velocity.to(v), cells.vmin.to(v)
             residual = misfit.residual(parameters.from_velocity(*present))
             used += 1
@@ -91,7 +92,7 @@ class Sharpener(StageRunner):
                 break
             square = float(residual.square().mean())
             cost = half * square / least + cells.cost()
-            if seed > 1 and not cost < best - LEAST_GAIN:
+            if sweep > 1 and not cost < best - LEAST_GAIN:
                 break
             # the map before the first search fits, and few others do as well
             best, found = cost, present
@@ -100,6 +101,7 @@ class Sharpener(StageRunner):
             # what the open cells can explain is no noise
             left = cells.unexplained(gradient, half * square, least) / half
             variance = noise_variance(max(left, noise**2), self.simulator.survey)
+            seed = number * SWEEPS + sweep
             moves = cells.search(gradient, variance, seed, self.should_stop)
             if self.should_stop() or not (moves or cells.fit_levels(gradient, variance)):
                 break
