@@ -19,9 +19,9 @@ from fwi_refine import together
 from fwi_refine.errors import SampleError, WorkerError
 from fwi_refine.inversion import refine_sample
 from fwi_refine.io.samples import Sample, load_record
+from fwi_refine.methods import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.priors import Priors
-from fwi_refine.recipes import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.report import Row, describe_evidence
 from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI, Survey

@@ -20,13 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fwi_refine.levels import find_levels, level_labels
-from fwi_refine.misfit import FEW_UNKNOWNS
 from fwi_refine.objective import SumOfSquares
 from fwi_refine.parameters import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.priors import SharedLevels, TotalVariation1D, TotalVariation2D
 from fwi_refine.routing import Family
-from fwi_refine.survey import Survey
-from fwi_refine.wave import jacobian_bytes
 
 # The published cost is multiplied by this, which gives gradient_tolerance its unit.
 COST_SCALE = 1e15
@@ -71,7 +68,8 @@ class Stage:
     vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
         methods that take a Jacobian
     without_rounding: on the record without what rounded coefficients added to it (rounding.py)
-    frequency: on the record as with a wavelet of a frequency lower by this factor (starts.py)
+    frequency: on the record as with a wavelet of a frequency lower by this factor
+        (lower_frequency.py)
     """
 
     parameters: Callable[..., Parameters]
@@ -347,37 +345,3 @@ METHODS = {
     "preconditioned-lbfgs": PRECONDITIONED,
     "lbfgs": PUBLISHED,
 }
-
-# What `auto` allows a Gauss-Newton step to take, in bytes. It is no property of the machine, as a
-# result must not depend on where it was computed.
-MOST_MEMORY = 16e9
-# Square matrices of all cells that a step has at a time in float64: the Hessian, the one before
-# it, that of the prior and its parts, their sum, its factor, and copies.
-SQUARES = 10
-
-
-def gauss_newton_bytes(survey: Survey, family: Family) -> float:
-    """About how much memory a step of the Gauss-Newton recipe of a family takes, at its peak."""
-    rows, columns = survey.shape
-    if family == Family.FLAT_VEL and rows + 1 <= FEW_UNKNOWNS:
-        return 0.0  # a column for each row, and no full Jacobian
-    return jacobian_bytes(survey) + SQUARES * 8.0 * (rows * columns + 1) ** 2
-
-
-def choose_method(method: str, family: Family, survey: Survey, kernel: str) -> tuple[str, str]:
-    """(method, why it is not the one that `auto` stands for, if it is not), without "auto".
-
-    kernel: `Simulator.kernel`
-    """
-    if method != "auto":
-        return method, ""
-    if kernel == "reference":  # the shots of one Jacobian would take it many minutes
-        return "lbfgs", "the compiled kernel is missing"
-    needed = gauss_newton_bytes(survey, family)
-    if needed > MOST_MEMORY:
-        rows, columns = survey.shape
-        return "lbfgs", (
-            f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
-            f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
-        )
-    return "gauss-newton", ""

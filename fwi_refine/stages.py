@@ -7,6 +7,7 @@ import torch
 
 from fwi_refine.known_cells import KnownCells, known_cells
 from fwi_refine.levels import to_integers
+from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm
 from fwi_refine.optimise import (
@@ -20,7 +21,6 @@ from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
-from fwi_refine.starts import lower_frequency
 from fwi_refine.wave import Simulator
 
 BY_JACOBIAN = {

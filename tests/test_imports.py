@@ -14,8 +14,8 @@ LAYERS = (
     {"survey", "scheme", "areas", "sums"},
     {"validate", "wave", "survey_file"},
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells", "posterior"},
-    {"routing", "levels"},
-    {"recipes", "level_decision", "rounding"},
+    {"routing", "levels", "lower_frequency"},
+    {"recipes", "methods", "level_decision", "rounding"},
     {"stages"},
     {"sharpen"},
     {

@@ -12,13 +12,15 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from fwi_refine import batch, doctor, recipes, starts
+from fwi_refine import batch, doctor, methods, starts
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
 from fwi_refine.inversion import refine_sample
 from fwi_refine.known_cells import source_velocities
+from fwi_refine.lower_frequency import lower_frequency
+from fwi_refine.methods import choose_method, gauss_newton_bytes
 from fwi_refine.priors import load
-from fwi_refine.recipes import GAUSS_NEWTON, choose_method, gauss_newton_bytes
+from fwi_refine.recipes import GAUSS_NEWTON
 from fwi_refine.routing import Family, can_classify, classify
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey_file import read_survey, write_survey
@@ -297,7 +299,7 @@ def test_the_trend_that_a_start_begins_with(sources, receivers):
     if (9, 16) in sources:
         assert velocities == pytest.approx([truth[9, 16]], rel=1e-6)
         assert depth == 8.0
-    lower, filtered = starts.lower_frequency(record, 3.2, survey)
+    lower, filtered = lower_frequency(record, 3.2, survey)
     found = starts._best_trend(velocities, depth, lower, filtered, {}).numpy()
     assert np.abs(found - truth).mean() < 150.0
 
@@ -375,7 +377,7 @@ def test_large_maps_take_lbfgs(caplog):
 
 @NATIVE
 def test_what_a_large_map_fell_back_to_is_reported(made, monkeypatch):
-    monkeypatch.setattr(recipes, "MOST_MEMORY", 1e6)
+    monkeypatch.setattr(methods, "MOST_MEMORY", 1e6)
     v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
     refined = refine_sample(v, record, survey=SURVEY, family="layered", max_evaluations=5)
     assert any("L-BFGS: a Gauss-Newton step on 14 x 18 cells" in flag for flag in refined.flags)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.priors import load
 from fwi_refine.recipes import every_cell, layers_smoothed, newton
 from fwi_refine.stages import StageRunner
-from fwi_refine.starts import lower_frequency
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 from fwi_refine.wave.native import load as load_native

@@ -13,8 +13,9 @@ from fwi_refine import starts
 from fwi_refine.cli import run, start
 from fwi_refine.errors import DeviceError
 from fwi_refine.executors import Serial
+from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.priors import GaussianProcess, load
-from fwi_refine.starts import lower_frequency, start_from_record
+from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import Simulator, operator
 from fwi_refine.wave.blocks import Layout

@@ -20,7 +20,8 @@ def print_plan(inputs, settings, jobs) -> int:
     An estimate: every stage with all its iterations, in multiples of a measured gradient.
     """
     from fwi_refine.batch import kernel_name
-    from fwi_refine.recipes import METHODS, choose_method
+    from fwi_refine.methods import choose_method
+    from fwi_refine.recipes import METHODS
     from fwi_refine.routing import Family, classify
 
     counts, failed = Counter(), 0
