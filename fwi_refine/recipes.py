@@ -57,6 +57,8 @@ class Stage:
         step solved by conjugate gradients
     corrections: most steps with one Jacobian (this, and all that follows down to misfit_target, is
         for the two methods that take one)
+    retries: with more damping, for each Jacobian, where a step has lowered nothing: 6 begin with
+        short steps where a start is far off, 3 leave it to the next stage
     share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
         as long as that is more
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
@@ -78,6 +80,7 @@ class Stage:
     max_iterations: int
     method: str = "lbfgs"
     corrections: int = 10
+    retries: int = 3
     share: float = 0.0
     must_fit: bool = False
     misfit_target: float | None = None
@@ -256,6 +259,15 @@ def on_levels(width):
     )
 
 
+def with_stages(recipe, **changes):
+    """The recipe with some fields changed in all of its stages."""
+    stages = tuple(replace(stage, **changes) for stage in recipe.stages)
+    between = recipe.decide and replace(recipe.decide.between, **changes)
+    return replace(
+        recipe, stages=stages, decide=recipe.decide and replace(recipe.decide, between=between)
+    )
+
+
 # Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
 # Then the levels are known well enough for cells to be drawn to the one or other, from further and
 # further near, and in the end each cell is given its level.
@@ -293,6 +305,7 @@ _layer_by_layer = Recipe(
     round=True,
     decide=Decision(rounds=8, noise=8e-6, between=on_levels(1.0)),
 )
+_layer_by_layer = with_stages(_layer_by_layer, retries=6)  # their starts may be far off
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
         (
@@ -325,17 +338,8 @@ GAUSS_NEWTON = {
 
 # The same stages by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that it
 # starts from.
-def preconditioned(stage):
-    return replace(stage, method="preconditioned-lbfgs")
-
-
 PRECONDITIONED = {
-    family: replace(
-        recipe,
-        stages=tuple(preconditioned(stage) for stage in recipe.stages),
-        decide=recipe.decide
-        and replace(recipe.decide, between=preconditioned(recipe.decide.between)),
-    )
+    family: with_stages(recipe, method="preconditioned-lbfgs")
     for family, recipe in GAUSS_NEWTON.items()
 }
 

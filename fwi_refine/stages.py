@@ -154,6 +154,8 @@ class StageRunner:
             priors = prior + VminTie(*stage.vmin(v))
             if parameters.prior_acts_on_map:
                 priors = priors + KnownCells(self.known, parameters)
+            damped = stage.method == "levenberg-marquardt"
+            options = {"retries": stage.retries} if damped else {}
             result = BY_JACOBIAN[stage.method](
                 misfit,
                 priors,
@@ -166,6 +168,7 @@ class StageRunner:
                 target=stage.misfit_target or 0.0,
                 retract=parameters.retract,
                 callback=self.watch,
+                **options,
             )
             self.keep(misfit, prior, result)
         else:

@@ -24,7 +24,6 @@ from fwi_refine.optimise.result import Result, Status
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
 LESS, MORE = 0.1, 30.0
 SLOW = 0.98  # corrections that leave more than this share of the objective are the last
-RETRIES = 6  # with more damping, for each Jacobian
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
 FALLEN = 0.3
 
@@ -51,6 +50,7 @@ def levenberg_marquardt(
     weight: Callable[[float, float], float],
     max_iterations: int,
     corrections: int = 8,
+    retries: int = 3,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
@@ -63,14 +63,15 @@ def levenberg_marquardt(
     misfit: an `objective.SumOfSquaredResiduals`; prior: an Objective with a Hessian (see
     `Objective.quadratic`). weight(misfit, prior): the prior's weight for these two values; it
     never rises during a run, so the objective never does. corrections: most steps with one
-    Jacobian. hessian_cost: evaluations that a Jacobian counts as; a residual counts as one, and
-    so does a product with J^T. relative_decrease: an iteration that lowers the objective by a
-    smaller share ends the run ("converged"), and so does one to a misfit below `target`. callback:
+    Jacobian. retries: with more damping, for each Jacobian. hessian_cost: evaluations that a
+    Jacobian counts as; a residual counts as one, and so does a product with J^T.
+    relative_decrease: an iteration that lowers the objective by a smaller share ends the run
+    ("converged"), and so does one to a misfit below `target`. callback:
     called with a Result after each correction that lowered the objective; True ends the run
     ("stopped"). `Result.history` holds the objective, with the weight of its time, at the start
     and after each iteration.
     """
-    run = _Run(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
+    run = _Run(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost, retries)
     return run.minimise(
         x0.detach().to(torch.float64, copy=True),
         max_iterations,
@@ -81,9 +82,12 @@ def levenberg_marquardt(
 
 
 class _Run:
-    def __init__(self, misfit, prior, weight, retract, callback, max_evaluations, hessian_cost):
+    def __init__(
+        self, misfit, prior, weight, retract, callback, max_evaluations, hessian_cost, retries
+    ):
         self.misfit, self.prior, self.weight_of = misfit, prior, weight
         self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
+        self.retries = retries
         self.limit = math.inf if max_evaluations is None else max_evaluations
         self.evaluations = 0
         self.weight = math.inf
@@ -120,7 +124,7 @@ class _Run:
         """The best point that the Jacobian of `base` leads to."""
         here = _Trial(torch.zeros_like(base.x), base.x, base.residual, base.misfit, base.prior)
         left, retries = corrections, 0
-        while left > 0 and retries < RETRIES and not self.stopped:
+        while left > 0 and retries < self.retries and not self.stopped:
             self.follow(here)
             before = here.value(self.weight)
             solve = self.factorise(hessian, here)
