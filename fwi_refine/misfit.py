@@ -106,7 +106,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             return self.last_hessian
         v, vmin = self._medium(x)
         if self._single is None:
-            self._single = Simulator(self.simulator.survey, torch.float32, **self._how())
+            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
         self.last_hessian = columns @ columns.T * (2.0 / self._record.numel())
         return self.last_hessian
@@ -127,7 +127,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
 
     def _jacobian(self, x):
         v, vmin = self._medium(x)
-        return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self._how())
+        return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
 
     def _normal_matrix(self, full):
         along = self.parameters.along(full.matrix)
@@ -150,14 +150,6 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         shape = (len(dx), *v.shape[1:])
         change = self._single.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)
         return change.flatten(1).double()
-
-    def _how(self):
-        kind = self.simulator.kernel.split()[0]
-        return {
-            "kernel": kind,
-            "threads": self.simulator.threads,
-            "device": self.simulator.device,
-        }
 
 
 class VminTie(Objective):

@@ -18,6 +18,7 @@ fits.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fwi_refine.levels import find_levels, level_labels
 from fwi_refine.objective import SumOfSquares
@@ -136,10 +137,16 @@ class Recipe:
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
-        stages = tuple(stage.in_unit(unit) for stage in self.stages)
-        decide = self.decide and replace(
-            self.decide, noise=self.decide.noise * unit, between=self.decide.between.in_unit(unit)
-        )
+        recipe = self.each_stage(lambda stage: stage.in_unit(unit))
+        if self.decide is None:
+            return recipe
+        return replace(recipe, decide=replace(recipe.decide, noise=unit * self.decide.noise))
+
+    def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
+        """The recipe with change(stage) for each of its stages, that between decisions as well."""
+        stages, decide = tuple(map(change, self.stages)), self.decide
+        if decide is not None:
+            decide = replace(decide, between=change(decide.between))
         return replace(self, stages=stages, decide=decide)
 
 
@@ -259,15 +266,6 @@ def on_levels(width):
     )
 
 
-def with_stages(recipe, **changes):
-    """The recipe with some fields changed in all of its stages."""
-    stages = tuple(replace(stage, **changes) for stage in recipe.stages)
-    between = recipe.decide and replace(recipe.decide.between, **changes)
-    return replace(
-        recipe, stages=stages, decide=recipe.decide and replace(recipe.decide, between=between)
-    )
-
-
 # Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
 # Then the levels are known well enough for cells to be drawn to the one or other, from further and
 # further near, and in the end each cell is given its level.
@@ -304,8 +302,7 @@ _layer_by_layer = Recipe(
     ),
     round=True,
     decide=Decision(rounds=8, noise=8e-6, between=on_levels(1.0)),
-)
-_layer_by_layer = with_stages(_layer_by_layer, retries=6)  # their starts may be far off
+).each_stage(partial(replace, retries=6))  # starts may be far off
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
         (
@@ -339,7 +336,7 @@ GAUSS_NEWTON = {
 # The same stages by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that it
 # starts from.
 PRECONDITIONED = {
-    family: with_stages(recipe, method="preconditioned-lbfgs")
+    family: recipe.each_stage(partial(replace, method="preconditioned-lbfgs"))
     for family, recipe in GAUSS_NEWTON.items()
 }
 

@@ -32,22 +32,19 @@ class Sharpener(StageRunner):
         not fit; from there the stage in between finds one that does, with fewer wrong cells, as
         those decided rightly stay. Returns v and vmin where nothing explains the record.
         """
-        measured, misfit = self.record, self.misfit(v, vmin)
+        misfit = self.misfit(v, vmin)
         floor = (FLOOR * self.simulator.survey.unit) ** 2
         present, fits, decided = (v, vmin), misfit, None
         integers = to_integers(v)
         shift, plain, unrounded = self.rounding_of_coefficients(*integers)
         best = (min(plain, unrounded), *integers)
+        record = self.record - shift
         for number in range(decision.rounds):
             done = number == 0 and best[0] < floor
             if done or self.left < LEAST_ROUND or self.should_stop():
                 break
-            # while it is not known whether there is any, it says nothing at first where the shift
-            # makes it worse: too much else is wrong
-            if self.rounded or number == 0 or unrounded < plain:
-                self.record = measured - shift
-            found = self.decide_levels(*present, decision.noise, number)
-            self.record = measured
+            with self.on(record):
+                found = self.decide_levels(*present, decision.noise, number)
             integers = to_integers(found[0])
             shift, plain, unrounded = self.rounding_of_coefficients(*integers)
             # of two that fit to the floor the later is the likelier
@@ -57,11 +54,12 @@ class Sharpener(StageRunner):
             if stays or (best[0] < floor and _mean_change(found[0], present[0]) < SURE):
                 break
             decided = found[0]
-            if self.rounded or unrounded < plain:
-                self.record = measured - shift
-            present = self.minimise(decision.between, *found)[:2]
-            fits = self.misfit(*present)
-            self.record = measured
+            # While it is not known whether there is any rounding, a shift that makes it worse is
+            # none. At first that says nothing: too much else is wrong.
+            record = self.record - shift if self.rounded or unrounded < plain else self.record
+            with self.on(record):
+                present = self.minimise(decision.between, *found)[:2]
+                fits = self.misfit(*present)
         if best[0] < EXPLAINED * misfit:
             self.keep_outlines(best[1], best[0])
             return best[1:]

@@ -1,6 +1,7 @@
 """Carrying out the stages of a recipe, and what they use up."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -115,29 +116,34 @@ class StageRunner:
     def minimise_filtered(self, stage: Stage, v, vmin):
         """`minimise` for the record as with a wavelet of a lower frequency, in which a start that
         is a cycle off at the survey's is none."""
-        ours, measured, exact = self.simulator, self.record, self.exact
-        frequency = stage.frequency * ours.survey.frequency
-        lower, self.record = lower_frequency(measured, frequency, ours.survey)
-        kind = ours.kernel.split()[0]
-        self.simulator = Simulator(lower, kernel=kind, threads=ours.threads, device=ours.device)
-        self.exact = None
-        found = self.minimise(stage, v, vmin)
-        self.simulator, self.record, self.exact = ours, measured, exact
+        survey = self.simulator.survey
+        lower, record = lower_frequency(self.record, stage.frequency * survey.frequency, survey)
+        with self.on(record, Simulator(lower, **self.simulator.how)):
+            found = self.minimise(stage, v, vmin)
         self.solution = None
         return found
 
     def minimise_unrounded(self, stage: Stage, v, vmin):
         """`minimise` for the record without what rounded coefficients added to it, or as it is
         where that does not explain it, as in records of other software."""
-        measured, before = self.record, self.misfit(v, vmin)
+        before = self.misfit(v, vmin)
         shift, _, _ = self.rounding_of_coefficients(*to_integers(v, NEARLY))
-        self.record = measured - shift
-        found = self.minimise(stage, v, vmin)
-        after = self.misfit(*found[:2])
-        self.record = measured
+        with self.on(self.record - shift):
+            found = self.minimise(stage, v, vmin)
+            after = self.misfit(*found[:2])
         self.left -= 2
         self.rounded = after < EXPLAINED * before
         return found if self.rounded else self.minimise(stage, v, vmin)
+
+    @contextmanager
+    def on(self, record, simulator=None):
+        """Within it, this is the record that is measured, and what simulates it."""
+        before = self.record, self.simulator
+        self.record, self.simulator = record, simulator or self.simulator
+        try:
+            yield
+        finally:
+            self.record, self.simulator = before
 
     def minimise(self, stage: Stage, v, vmin):
         """Map, vmin and the optimiser's status after one stage; a stage that found nothing lower
@@ -183,11 +189,10 @@ class StageRunner:
     def simulator_for(self, stage):
         if stage.method != "preconditioned-lbfgs":
             return self.simulator
-        if self.exact is None:  # it needs gradients to which every step adds
-            kind, ours = self.simulator.kernel.split()[0], self.simulator
-            self.exact = Simulator(
-                ours.survey, kernel=kind, threads=ours.threads, imaging_step=1, device=ours.device
-            )
+        ours = self.simulator
+        if self.exact is None or self.exact.survey is not ours.survey:
+            # it needs gradients to which every step adds
+            self.exact = Simulator(ours.survey, imaging_step=1, **ours.how)
         return self.exact
 
     def watch(self, result) -> bool:

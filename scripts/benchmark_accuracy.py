@@ -29,6 +29,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--per-family", type=int, default=2)
+    parser.add_argument("--first", type=int, default=0, help="index of each family's first sample")
     parser.add_argument("--max-evaluations", type=int)
     parser.add_argument("--method", default="lbfgs")
     parser.add_argument("--seed", type=int, default=7001)
@@ -42,7 +43,7 @@ def main():
 
     errors = defaultdict(list)
     lines = []
-    for index in range(options.per_family):
+    for index in range(options.first, options.first + options.per_family):
         for family in options.families.split(","):
             sample = make_sample(family, options.seed, index, options.hardness)
             began = time.perf_counter()

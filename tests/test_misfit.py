@@ -139,6 +139,19 @@ def test_a_correction_uses_the_jacobian_of_its_base():
     torch.testing.assert_close(misfit.pull_back(x, 3 * r), 3 * misfit.gradient(x))
 
 
+def test_what_is_pulled_back_is_the_product_with_the_transposed_jacobian():
+    """Of columns that were simulated, with a residual that is not the one at x."""
+    parameters = Full((8, 10))
+    misfit, x, _ = misfit_near(parameters, kind=BandMisfit)
+    dx = 0.01 * random(x.numel(), seed=1)
+    r = misfit.residual(parameters.retract(x, dx))
+    v, vmin = parameters.velocity(x)[None], parameters.vmin(x)[None]
+    dv, dvmin = parameters.tangent(dx)
+    change = Simulator(SURVEY).tangent(v, dv[None], vmin, dvmin[None])
+    expected = 2 * float((change * r).mean())
+    assert float(misfit.pull_back(x, r) @ dx) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("few", [1000, 0])
 def test_gauss_newton_matrix(parameters, few, monkeypatch):
     """From columns or from the full Jacobian, it is what the products with it say."""

@@ -80,6 +80,12 @@ class Simulator:
         """Which kernel computes, with its instruction set or card; the first word is its kind."""
         return self._kernel.name
 
+    @property
+    def how(self) -> dict:
+        """Keyword arguments of another simulator, or of `jacobian`, that is to run like this."""
+        kind = self.kernel.split()[0]
+        return {"kernel": kind, "threads": self.threads, "device": self.device}
+
     def forward(self, v, vmin=None):
         """Records of the maps v, (B, shots, steps, receivers)."""
         alpha, vmin = self._medium(v, vmin)
