@@ -10,7 +10,7 @@ import abc
 
 import torch
 
-from fwi_refine.parameters import Parameters
+from fwi_refine.parameters import Full, Parameters
 
 
 class Objective(abc.ABC):
@@ -30,6 +30,11 @@ class Objective(abc.ABC):
         raise NotImplementedError(
             f"{type(self).__name__} has no Hessian: use an optimiser that needs the gradient alone"
         )
+
+    def add_hessian(self, matrix: torch.Tensor, x: torch.Tensor, weight: float = 1.0):
+        """Adds weight times the Hessian at x to a matrix (n, n), in place; to be overridden where
+        most of the Hessian is zero."""
+        matrix.add_(self.hessian(x), alpha=weight)
 
     def hessian_product(self, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
         """Hessian at x times dx (n,); to be overridden where it is cheaper than the Hessian."""
@@ -110,7 +115,13 @@ class WeightedSum(Objective):
         return value, gradient
 
     def hessian(self, x):
-        return sum(weight * term.hessian(x) for weight, term in self.terms)
+        matrix = x.new_zeros(len(x), len(x))
+        self.add_hessian(matrix, x)
+        return matrix
+
+    def add_hessian(self, matrix, x, weight=1.0):
+        for factor, term in self.terms:
+            term.add_hessian(matrix, x, weight * factor)
 
     def hessian_product(self, x, dx):
         return sum(weight * term.hessian_product(x, dx) for weight, term in self.terms)
@@ -142,6 +153,14 @@ class PriorTerm(Objective):
         pullback = self.parameters.prior_pullback
         rows = pullback(self.prior.hessian(u).reshape(-1, *u.shape))  # (u.numel(), n)
         return pullback(rows.T.reshape(-1, *u.shape))
+
+    def add_hessian(self, matrix, x, weight=1.0):
+        if self.parameters.prior_acts_on_map and not isinstance(self.parameters, Full):
+            super().add_hessian(matrix, x, weight)
+            return
+        # what the prior acts on are the unknowns themselves
+        u = self.parameters.prior_coordinates(x)
+        matrix[:-1, :-1].add_(self.prior.hessian(u), alpha=weight)
 
 
 class SumOfSquares:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import inner, taylor_test
 
+from fwi_refine.misfit import VminTie
 from fwi_refine.objective import Objective, PriorTerm, SumOfSquares
 from fwi_refine.optimise import lbfgs
 from fwi_refine.parameters import Full, Modes, Regions, Rows
@@ -177,6 +178,13 @@ def test_the_hessian_of_a_prior_is_that_of_the_chain_rule(parameters):
     change = term.gradient(x + dx) - term.gradient(x)
     torch.testing.assert_close(change, expected @ dx, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(term.hessian_product(x, dx), expected @ dx)
+    # and it is added, with a weight, to what is there
+    matrix = random(parameters.size, parameters.size, seed=9)
+    added = matrix.clone()
+    (2 * term + 3 * VminTie(1500.0)).add_hessian(added, x, 0.5)
+    matrix += expected
+    matrix[-1, -1] += 3.0 * 0.5 * 2 / 30**2
+    torch.testing.assert_close(added, matrix, rtol=1e-12, atol=1e-9)
 
 
 def test_modes_and_the_sum_of_squares_are_the_energy_of_the_process():

@@ -117,10 +117,10 @@ class _State:
     def improve(self, W) -> bool:
         """Sets the unknowns W free, decides on them anew, and keeps what is lower."""
         p = self.problem
-        rest, covariance = self.without(W)
         # the quadratic in W alone, with the unknowns that stay free at their minimum
-        cross = p.matrix[np.ix_(rest, W)]
-        reduced = p.matrix[np.ix_(W, W)] - cross.T @ covariance @ cross
+        cross = p.matrix[np.ix_(self.which, W)]
+        follow = self.follow(W, cross)
+        reduced = p.matrix[np.ix_(W, W)] - cross.T @ follow
         slope = self.slope[W]
         inside = p.width[W] ** -2.0
         pull = slope + (self.u[W] - p.centre[W]) * inside
@@ -135,7 +135,7 @@ class _State:
         if not gain > LEAST_GAIN:
             return False
         before = dict(vars(self), u=self.u.copy(), free=self.free.copy())
-        self.u[rest] -= covariance @ (cross @ change)
+        self.u[self.which] -= follow @ change
         self.u[W], self.free[W] = values, free
         self.settle()
         if not self.value < before["value"] - LEAST_GAIN:  # others had to leave the bounds for it
@@ -143,16 +143,18 @@ class _State:
             return False
         return True
 
-    def without(self, W):
-        """The free unknowns that are not in W, and their covariance where W is fixed."""
-        inside = np.isin(self.which, W)
-        if not inside.any():
-            return self.which, self.covariance
-        a, b = np.flatnonzero(~inside), np.flatnonzero(inside)
-        cross = self.covariance[np.ix_(a, b)]
-        own = self.covariance[np.ix_(b, b)]
-        left = self.covariance[np.ix_(a, a)] - cross @ np.linalg.solve(own, cross.T)
-        return self.which[a], left
+    def follow(self, W, cross):
+        """How far the free unknowns move back for a unit of each of W (free, W): the product of
+        their covariance with `cross`, their part of the matrix; those in W are fixed."""
+        inside = np.flatnonzero(np.isin(self.which, W))
+        pull = cross.copy()
+        pull[inside] = 0.0
+        follow = self.covariance @ pull
+        if len(inside):
+            own = self.covariance[np.ix_(inside, inside)]
+            follow -= self.covariance[:, inside] @ np.linalg.solve(own, follow[inside])
+            follow[inside] = 0.0
+        return follow
 
     def decide(self, W, mean, covariance):
         """Values (len(W),) and which are free: the surest first, each given those before."""

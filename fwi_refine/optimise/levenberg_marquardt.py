@@ -181,7 +181,8 @@ class _Run:
 
     def factorise(self, hessian, here):
         """The function g -> (H + w P + damping)^-1 g, or None where that is not definite."""
-        matrix = torch.add(hessian, self.prior.hessian(here.x), alpha=self.weight)
+        matrix = hessian.clone()
+        self.prior.add_hessian(matrix, here.x, self.weight)
         scale = matrix.diagonal().clamp_min(1e-300).sqrt()
         matrix.div_(scale).div_(scale[:, None]).diagonal().add_(self.damping)
         factor, info = torch.linalg.cholesky_ex(matrix)
