@@ -1,0 +1,104 @@
+"""What each ingredient of the main method is worth, and the published recipe beside it.
+
+    python scripts/benchmark_ablations.py --families FlatVel_B,Style_A --seed 9401
+
+Refines one made sample of each family by the main method, and again with one thing changed at a
+time. The published recipe is cut off after ten times as many evaluations as the main method took,
+so that it shows whether it has reached the same misfit by then. Prints a Markdown table.
+"""
+
+import argparse
+import contextlib
+import time
+from dataclasses import replace
+from functools import partial
+from unittest import mock
+
+import torch
+
+from fwi_refine.inversion import refine_sample
+from fwi_refine.metrics import mean_absolute_error
+from fwi_refine.parameters import Parameters
+from fwi_refine.recipes import GAUSS_NEWTON, METHODS
+from fwi_refine.synthetic import make_sample
+from fwi_refine.wave import Simulator
+
+MORE_EVALUATIONS = 10  # for the published recipe, times those of the main method
+
+
+def stages_with(**changes):
+    return lambda recipe: recipe.each_stage(partial(replace, **changes))
+
+
+# How the recipe of the family is changed.
+RECIPES = {
+    "one step for each Jacobian": stages_with(corrections=1),
+    "weight of the prior at its floor at once": stages_with(share=0.0),
+    "rounding of the coefficients left in": stages_with(without_rounding=False),
+    "no decisions on cells": lambda recipe: replace(recipe, decide=None),
+}
+VARIANTS = (
+    "main",
+    "straight in velocity",
+    "float32",
+    *RECIPES,
+    "preconditioned-lbfgs",
+    "published",
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--families", default="FlatVel_B,Style_A")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="'main' is always run first")
+    parser.add_argument("--seed", type=int, default=7001)
+    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [name for name in options.variants.split(",") if name != "main"]
+    if unknown := set(chosen) - set(VARIANTS):
+        parser.error(f"unknown variants {sorted(unknown)}: expected some of {list(VARIANTS)}")
+    torch.set_num_threads(options.threads)
+    print("| family | what | refined MAE | misfit rms | evaluations | seconds |\n" + "|---" * 6 + "|")
+    for family in options.families.split(","):
+        sample = make_sample(family, options.seed, options.index)
+        before = mean_absolute_error(sample.start, sample.truth)
+        print(f"| {family} | start | {before:.2f} |  |  |  |", flush=True)
+        evaluations = None
+        for name in ("main", *chosen):
+            began = time.perf_counter()
+            refined = refine_variant(name, sample, options.threads, evaluations)
+            evaluations = evaluations or refined.evaluations
+            error = mean_absolute_error(refined.velocity, sample.truth)
+            print(
+                f"| {family} | {name} | {error:.3f} | {refined.misfit_after:.1e} "
+                f"| {refined.evaluations} | {time.perf_counter() - began:.0f} |",
+                flush=True,
+            )
+
+
+def refine_variant(name, sample, threads, evaluations):
+    """The sample refined with one thing changed; evaluations: of the main method."""
+    dtype = torch.float32 if name == "float32" else torch.float64
+    method, limit, patch = "auto", None, contextlib.nullcontext()
+    if name == "preconditioned-lbfgs":
+        method = name
+    elif name == "published":
+        method, limit = "lbfgs", MORE_EVALUATIONS * evaluations
+    elif name == "straight in velocity":
+        patch = mock.patch.object(Parameters, "retract", lambda self, x, dx: x + dx)
+    elif name in RECIPES:
+        changed = {family: RECIPES[name](recipe) for family, recipe in GAUSS_NEWTON.items()}
+        patch = mock.patch.dict(METHODS, {"gauss-newton": changed})
+    with patch:
+        return refine_sample(
+            sample.start,
+            sample.record,
+            method=method,
+            max_evaluations=limit,
+            simulator=Simulator(dtype=dtype, threads=threads),
+        )
+
+
+if __name__ == "__main__":
+    main()
