@@ -59,7 +59,8 @@ def main():
     if unknown := set(chosen) - set(VARIANTS):
         parser.error(f"unknown variants {sorted(unknown)}: expected some of {list(VARIANTS)}")
     torch.set_num_threads(options.threads)
-    print("| family | what | refined MAE | misfit rms | evaluations | seconds |\n" + "|---" * 6 + "|")
+    print("| family | what | refined MAE | misfit rms | evaluations | seconds |")
+    print("|---" * 6 + "|")
     for family in options.families.split(","):
         sample = make_sample(family, options.seed, options.index)
         before = mean_absolute_error(sample.start, sample.truth)
