@@ -14,7 +14,8 @@ from fwi_refine.methods import choose_method
 from fwi_refine.posterior import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.recipes import METHODS, Recipe
+from fwi_refine.recipe import Recipe
+from fwi_refine.recipes import METHODS
 from fwi_refine.routing import Family, can_classify, classify
 from fwi_refine.sharpen import Sharpener
 from fwi_refine.survey import OPENFWI, Survey

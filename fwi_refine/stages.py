@@ -20,7 +20,7 @@ from fwi_refine.optimise import (
 )
 from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
-from fwi_refine.recipes import COST_SCALE, GOOD_FIT, Stage
+from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
 from fwi_refine.wave import Simulator
 

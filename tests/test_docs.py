@@ -58,7 +58,7 @@ def test_the_reference_shows_docstrings_as_they_are_meant(built):
     step = "p[n+1] = (2 - kappa + 2 c1 alpha) p[n] - (1 - kappa) p[n-1] + alpha (c2 N1 + c3 N2)\n"
     (formula,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)[:1]
     assert html.unescape(re.sub("<[^>]*>", "", formula)).startswith(step)
-    page = (built / "reference" / "fwi_refine.recipes.html").read_text()
+    page = (built / "reference" / "fwi_refine.recipe.html").read_text()
     assert "<strong>must_fit</strong>: the result is dropped where" in page
     assert '<code class="docutils literal notranslate"><span class="pre">GOOD_FIT</span>' in page
 

@@ -12,7 +12,8 @@ from fwi_refine.cli import run
 from fwi_refine.errors import InputError
 from fwi_refine.history import HistoryWriter, Step, read_history
 from fwi_refine.priors import load
-from fwi_refine.recipes import Stage, every_cell, layers_smoothed
+from fwi_refine.recipe import Stage
+from fwi_refine.recipes import every_cell, layers_smoothed
 from fwi_refine.report import COLUMNS as REPORT_COLUMNS
 from fwi_refine.report import Row, Spool, format_row, read_report
 from fwi_refine.stages import StageRunner

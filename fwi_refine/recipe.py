@@ -1,0 +1,128 @@
+"""What a recipe is: a sequence of stages, and what follows them for maps of few levels.
+
+A stage is one minimisation of
+
+    mean((s(v) - d)^2) + weight * prior
+
+over the unknowns of its parameterisation, from the map that the stage before it left. vmin is one
+more unknown. The recipes themselves are in recipes.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from fwi_refine.parameters import Parameters
+
+# The published cost is multiplied by this, which gives gradient_tolerance its unit.
+COST_SCALE = 1e15
+
+# Mean square misfit (5e-5 rms) at which the long stages stop: a good fit of released data.
+GOOD_FIT = 2.5e-9
+
+
+def smallest(v):
+    """vmin as the minimum of a map v (nz, nx): a guess, as a single wrong cell spoils it."""
+    return float(v.min()), 30.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One minimisation.
+
+    parameters: makes the parameterisation from the present map (nz, nx) and the priors
+    prior: makes the prior from the present map and the priors; it acts on
+        `Parameters.prior_coordinates`
+    method: "lbfgs"; "levenberg-marquardt"; "preconditioned-lbfgs"; or "gauss-newton-step", one
+        step solved by conjugate gradients
+    corrections: most steps with one Jacobian (this, and all that follows down to misfit_target, is
+        for the two methods that take one)
+    retries: with more damping, for each Jacobian, where a step has lowered nothing: 6 begin with
+        short steps where a start is far off, 3 leave it to the next stage
+    share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
+        as long as that is more
+    must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
+        and worse than `GOOD_FIT`
+    misfit_target: mean square misfit at which the stage ends; None: no target
+    unless_it_fits: the stage, with all such that follow, is left out where the misfit is below
+        misfit_target already and the stage before has hardly moved the map
+    initial_step: largest change of an unknown in the first trial step
+    vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
+        methods that take a Jacobian
+    without_rounding: on the record without what rounded coefficients added to it (rounding.py)
+    frequency: on the record as with a wavelet of a frequency lower by this factor
+        (lower_frequency.py)
+    """
+
+    parameters: Callable[..., Parameters]
+    prior: Callable[..., object]
+    weight: float
+    max_iterations: int
+    method: str = "lbfgs"
+    corrections: int = 10
+    retries: int = 3
+    share: float = 0.0
+    must_fit: bool = False
+    misfit_target: float | None = None
+    unless_it_fits: bool = False
+    gradient_tolerance: float = 0.0
+    initial_step: float = 10.0  # m/s
+    vmin: Callable[..., tuple[float, float]] = smallest
+    without_rounding: bool = False
+    frequency: float | None = None
+
+    def in_unit(self, unit: float) -> "Stage":
+        """The same stage for records that are `unit` times as large as those of OpenFWI."""
+        if unit == 1.0:
+            return self
+        square = unit**2
+        target = None if self.misfit_target is None else self.misfit_target * square
+        return replace(
+            self,
+            weight=self.weight * square,
+            misfit_target=target,
+            gradient_tolerance=self.gradient_tolerance * square,
+        )
+
+    def weight_at(self, misfit: float, prior: float) -> float:
+        """The prior's weight where the mean square misfit and the prior have these values."""
+        # a prior of almost nothing, as of a constant map, must not get a weight without bounds
+        return max(self.weight, self.share * misfit / max(prior, 1.0))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Rounds in which each cell of a map of few levels is given its level; see `sharpen.py`.
+
+    noise: what of the rms residual counts as noise at least. between: the stage from what one
+    round has decided to where the next begins.
+    """
+
+    rounds: int
+    noise: float
+    between: Stage
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages, one after the other, and whether the velocities of the family are integers.
+
+    decide: what follows the stages for maps of few levels
+    """
+
+    stages: tuple[Stage, ...]
+    round: bool
+    decide: Decision | None = None
+
+    def in_unit(self, unit: float) -> "Recipe":
+        """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
+        recipe = self.each_stage(lambda stage: stage.in_unit(unit))
+        if self.decide is None:
+            return recipe
+        return replace(recipe, decide=replace(recipe.decide, noise=unit * self.decide.noise))
+
+    def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
+        """The recipe with change(stage) for each of its stages, that between decisions as well."""
+        stages, decide = tuple(map(change, self.stages)), self.decide
+        if decide is not None:
+            decide = replace(decide, between=change(decide.between))
+        return replace(self, stages=stages, decide=decide)
