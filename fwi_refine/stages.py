@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -24,10 +25,6 @@ from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
 from fwi_refine.wave import Simulator
 
-BY_JACOBIAN = {
-    "levenberg-marquardt": levenberg_marquardt,
-    "preconditioned-lbfgs": preconditioned_lbfgs,
-}
 NEARLY = 5.0  # m/s from a level within which a cell is taken to have it before it is drawn there
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 SAME = 0.5  # m/s: integers that differ by less are the same
@@ -155,14 +152,16 @@ class StageRunner:
         prior = PriorTerm(stage.prior(v, self.priors), parameters)
         x = parameters.from_velocity(v, vmin)
         limit = None if math.isinf(self.left) else int(self.left)
-        if stage.method in BY_JACOBIAN:
+        by_jacobian = {
+            "levenberg-marquardt": partial(levenberg_marquardt, retries=stage.retries),
+            "preconditioned-lbfgs": preconditioned_lbfgs,
+        }
+        if stage.method in by_jacobian:
             misfit = BandMisfit(self.simulator_for(stage), parameters, self.record)
             priors = prior + VminTie(*stage.vmin(v))
             if parameters.prior_acts_on_map:
                 priors = priors + KnownCells(self.known, parameters)
-            damped = stage.method == "levenberg-marquardt"
-            options = {"retries": stage.retries} if damped else {}
-            result = BY_JACOBIAN[stage.method](
+            result = by_jacobian[stage.method](
                 misfit,
                 priors,
                 x,
@@ -174,7 +173,6 @@ class StageRunner:
                 target=stage.misfit_target or 0.0,
                 retract=parameters.retract,
                 callback=self.watch,
-                **options,
             )
             self.keep(misfit, prior, result)
         else:

@@ -8,6 +8,7 @@ line for each sample, the mean of each family, and the score that the test set's
 """
 
 import argparse
+import resource
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -87,6 +88,8 @@ def main():
     if set(means) == set(SHARES):
         before, after = sum(SHARES[family] * means[family] for family in SHARES)
         print(f"| leaderboard-equivalent | {before:.2f} | {after:.2f} |")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"\nPeak memory of the process: {memory:.1f} GiB")
 
 
 if __name__ == "__main__":
