@@ -10,6 +10,7 @@ from fwi_refine.inversion import _Run
 from fwi_refine.priors import load
 from fwi_refine.recipes import GAUSS_NEWTON
 from fwi_refine.routing import Family
+from fwi_refine.sharpen import Sharpener
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
 from fwi_refine.wave.native import load as load_native
@@ -51,11 +52,11 @@ def released(truth):
     return released_record(truth, survey=SURVEY).numpy()
 
 
-def sharpen(simulator, record, v, max_evaluations=None, should_stop=None):
+def sharpen(simulator, record, v, max_evaluations=None, should_stop=None, decision=RECIPE.decide):
     """The map, vmin and the run, for a start v of which nothing may be changed in place."""
     run = _Run(simulator, load(), record, v, RECIPE, max_evaluations, should_stop)
     v_before, record_before = v.clone(), record.copy()
-    found, vmin = run.sharpen(v, v.min() + 0.25, RECIPE.decide)
+    found, vmin = run.sharpen(v, v.min() + 0.25, decision)
     assert run.record is record
     assert np.array_equal(record, record_before, equal_nan=True)
     assert torch.equal(v, v_before)
@@ -155,3 +156,28 @@ def test_what_rounding_adds(truth, exact, released, simulator):
     np.testing.assert_allclose(shift, released - exact, rtol=0, atol=1e-13)
     assert plain == pytest.approx(np.square(released - exact).mean())
     assert fits < 1e-12 * plain
+
+
+def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
+    truth, simulator, monkeypatch
+):
+    """Where the record is of no map of integers: all that a round can do is to fit better."""
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
+    start = truth + 0.45 * noise
+    record = simulator.forward(start[None])[0].numpy()
+    start[8, 10] += 30.0  # integers explain it no better
+    decide_levels, before = Sharpener.decide_levels, []
+
+    def decide(self, v, vmin, least, number=0):
+        before.append((self.misfit(v, vmin), v))
+        v, vmin = decide_levels(self, v, vmin, least, number)
+        return (v, vmin) if number == 0 else (v * (1 + 0.2 * (noise - 0.5)), vmin)
+
+    monkeypatch.setattr(Sharpener, "decide_levels", decide)
+    # nothing in between that would find back
+    decision = replace(RECIPE.decide, between=replace(RECIPE.decide.between, max_iterations=0))
+    found, _, _ = sharpen(simulator, record, start, decision=decision)
+    assert len(before) == 2, "the first round, and the one that loses its way"
+    assert before[1][0] < 0.5 * before[0][0]
+    assert torch.equal(found, before[1][1])
