@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from fwi_refine.objective import Objective, SumOfSquaredResiduals
+from fwi_refine.objective import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.parameters import Parameters
 from fwi_refine.wave import Simulator, jacobian, record_basis
 
@@ -152,7 +152,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return change.flatten(1).double()
 
 
-class VminTie(Objective):
+class VminTie(AddedHessian):
     """((vmin - centre) / width)^2: keeps vmin near the minimum that the map had.
 
     The damping of the absorbing band depends on vmin alone, weakly, so that a long step leaves it
@@ -169,11 +169,6 @@ class VminTie(Objective):
         gradient = torch.zeros_like(x)
         gradient[-1] = 2 * off / self.width
         return off**2, gradient
-
-    def hessian(self, x):
-        hessian = x.new_zeros(len(x), len(x))
-        self.add_hessian(hessian, x)
-        return hessian
 
     def add_hessian(self, matrix, x, weight=1.0):
         matrix[-1, -1] += 2 * weight / self.width**2

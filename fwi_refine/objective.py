@@ -32,8 +32,7 @@ class Objective(abc.ABC):
         )
 
     def add_hessian(self, matrix: torch.Tensor, x: torch.Tensor, weight: float = 1.0):
-        """Adds weight times the Hessian at x to a matrix (n, n), in place; to be overridden where
-        most of the Hessian is zero."""
+        """Adds weight times the Hessian at x to a matrix (n, n), in place."""
         matrix.add_(self.hessian(x), alpha=weight)
 
     def hessian_product(self, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
@@ -89,7 +88,20 @@ class SumOfSquaredResiduals(Objective):
         return float(residual.square().mean()), self.pull_back(x, residual)
 
 
-class WeightedSum(Objective):
+class AddedHessian(Objective):
+    """An objective that gives `add_hessian`, as most of its Hessian is zero or a sum."""
+
+    @abc.abstractmethod
+    def add_hessian(self, matrix, x, weight=1.0):
+        """As in `Objective`."""
+
+    def hessian(self, x):
+        matrix = x.new_zeros(len(x), len(x))
+        self.add_hessian(matrix, x)
+        return matrix
+
+
+class WeightedSum(AddedHessian):
     """The sum of weight * term. Each term is evaluated once for value and gradient together."""
 
     def __init__(self, terms):
@@ -114,11 +126,6 @@ class WeightedSum(Objective):
             gradient += weight * term_gradient
         return value, gradient
 
-    def hessian(self, x):
-        matrix = x.new_zeros(len(x), len(x))
-        self.add_hessian(matrix, x)
-        return matrix
-
     def add_hessian(self, matrix, x, weight=1.0):
         for factor, term in self.terms:
             term.add_hessian(matrix, x, weight * factor)
@@ -127,7 +134,7 @@ class WeightedSum(Objective):
         return sum(weight * term.hessian_product(x, dx) for weight, term in self.terms)
 
 
-class PriorTerm(Objective):
+class PriorTerm(AddedHessian):
     """A prior as a function of the unknowns of a parameterisation.
 
     The parameterisation says what its prior acts on (`Parameters.prior_coordinates`): the map in
@@ -148,19 +155,16 @@ class PriorTerm(Objective):
         value, gradient = self.prior.value_and_gradient(self.parameters.prior_coordinates(x))
         return float(value), self.parameters.prior_pullback(gradient)
 
-    def hessian(self, x):
-        u = self.parameters.prior_coordinates(x)
-        pullback = self.parameters.prior_pullback
-        rows = pullback(self.prior.hessian(u).reshape(-1, *u.shape))  # (u.numel(), n)
-        return pullback(rows.T.reshape(-1, *u.shape))
-
     def add_hessian(self, matrix, x, weight=1.0):
-        if self.parameters.prior_acts_on_map and not isinstance(self.parameters, Full):
-            super().add_hessian(matrix, x, weight)
-            return
-        # what the prior acts on are the unknowns themselves
         u = self.parameters.prior_coordinates(x)
-        matrix[:-1, :-1].add_(self.prior.hessian(u), alpha=weight)
+        hessian = self.prior.hessian(u)
+        if isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map:
+            # what the prior acts on are the unknowns themselves
+            matrix[:-1, :-1].add_(hessian, alpha=weight)
+            return
+        pullback = self.parameters.prior_pullback
+        rows = pullback(hessian.reshape(-1, *u.shape))  # (u.numel(), n)
+        matrix.add_(pullback(rows.T.reshape(-1, *u.shape)), alpha=weight)
 
 
 class SumOfSquares:

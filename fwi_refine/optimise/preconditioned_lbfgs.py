@@ -66,7 +66,8 @@ def preconditioned_lbfgs(
         if limit - evaluations < hessian_cost + 2:
             status = Status.MAX_EVALUATIONS
             break
-        hessian = misfit.hessian(x) + w * prior.hessian(x)
+        hessian = misfit.hessian(x).clone()
+        prior.add_hessian(hessian, x, w)
         evaluations += hessian_cost
         step = _Step(misfit + w * prior, x, retract)
 
