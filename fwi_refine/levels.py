@@ -14,7 +14,10 @@ from fwi_refine.areas import connected_areas
 
 AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
 LEAST_AREA = 12  # cells; what is smaller are cells along an edge
-SAME_LEVEL = 4.0  # m/s: areas that differ by less share their level
+# m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken as one
+# the cells along their edges make up for it and are wrong; pieces of one layer that seem to differ
+# have two levels until they are better known.
+SAME_LEVEL = 0.7
 # A level that hardly has a cell away from edges is not known to better than tens of m/s, as its
 # cells and those along the edge make up for each other: one within this reach is the same level.
 LEAST_INSIDE = 12  # cells

@@ -48,7 +48,6 @@ class Stage:
     initial_step: largest change of an unknown in the first trial step
     vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
         methods that take a Jacobian
-    without_rounding: on the record without what rounded coefficients added to it (rounding.py)
     frequency: on the record as with a wavelet of a frequency lower by this factor
         (lower_frequency.py)
     """
@@ -67,7 +66,6 @@ class Stage:
     gradient_tolerance: float = 0.0
     initial_step: float = 10.0  # m/s
     vmin: Callable[..., tuple[float, float]] = smallest
-    without_rounding: bool = False
     frequency: float | None = None
 
     def in_unit(self, unit: float) -> "Stage":
@@ -93,13 +91,14 @@ class Stage:
 class Decision:
     """Rounds in which each cell of a map of few levels is given its level; see `sharpen.py`.
 
-    noise: what of the rms residual counts as noise at least. between: the stage from what one
-    round has decided to where the next begins.
+    noise: what of the rms residual counts as noise, at least and at first. between(width, ratio):
+    the stage from what one round has decided to where the next begins; width (nz, nx): m/s about
+    its level where a cell is expected, ratio: of the present noise to the least.
     """
 
     rounds: int
-    noise: float
-    between: Stage
+    noise: tuple[float, float]
+    between: Callable[..., Stage]
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,18 @@ class Recipe:
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
+        if unit == 1.0:
+            return self
         recipe = self.each_stage(lambda stage: stage.in_unit(unit))
         if self.decide is None:
             return recipe
-        return replace(recipe, decide=replace(recipe.decide, noise=unit * self.decide.noise))
+        noise = tuple(unit * noise for noise in self.decide.noise)
+        return replace(recipe, decide=replace(recipe.decide, noise=noise))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
         """The recipe with change(stage) for each of its stages, that between decisions as well."""
         stages, decide = tuple(map(change, self.stages)), self.decide
         if decide is not None:
-            decide = replace(decide, between=change(decide.between))
+            between = decide.between
+            decide = replace(decide, between=lambda *how: change(between(*how)))
         return replace(self, stages=stages, decide=decide)

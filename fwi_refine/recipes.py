@@ -65,7 +65,7 @@ def flat_layers_smoothed(epsilon):
     return lambda v, priors: TotalVariation1D(epsilon)
 
 
-def few_levels(width, variation=None):
+def few_levels(width, variation):
     def prior(v, priors):
         levels = find_levels(v)
         return SharedLevels(levels.velocities, levels.near, width, variation)
@@ -135,21 +135,20 @@ def tied_layers(tolerance, steps=1, weight=1e-10):
 
 # The levels are known, and with them what rounding added to the record: without it the noise is ten
 # times lower, so that cells between levels are seen. What is left of it is not white: maps explain
-# a quarter of it, ten times their share, and 3e-15 is ten times the variance over the samples.
-def on_levels(width):
+# a quarter of it, ten times their share, which the weight for the least noise of a decision says.
+# Before all cells are right the rounding of those that are not is noise as well.
+def on_levels(width, ratio):
     return newton(
         levels_and_edges,
         few_levels(width, variation=100.0),
-        weight=3e-15,
+        weight=1.5e-14 * ratio**2,
         share=0.5,
         vmin=lowest_level,
-        without_rounding=True,
     )
 
 
 # Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
-# Then the levels are known well enough for cells to be drawn to the one or other, from further and
-# further near, and in the end each cell is given its level.
+# Then the levels are known well enough for each cell to be given its own.
 until_it_fits = {"steps": 4, "weight": 1e-10, "misfit_target": GOOD_FIT}
 _layer_by_layer = Recipe(
     stages=(
@@ -178,11 +177,10 @@ _layer_by_layer = Recipe(
             )
             for epsilon, share in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
         ),
-        newton(every_cell, few_levels(30.0), weight=1e-12),
-        *(on_levels(width) for width in (10.0, 3.0, 1.0)),
     ),
     round=True,
-    decide=Decision(rounds=8, noise=8e-6, between=on_levels(1.0)),
+    # with many cells wrong a linear record is off by 4e-5 rms at the truth
+    decide=Decision(rounds=8, noise=(8e-6, 3e-5), between=on_levels),
 ).each_stage(partial(replace, retries=6))  # starts may be far off
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(

@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from fwi_refine.level_decision import EdgeCells
 from fwi_refine.levels import to_integers
 from fwi_refine.misfit import BandMisfit
@@ -10,11 +12,16 @@ from fwi_refine.posterior import noise_variance
 from fwi_refine.rounding import EXPLAINED
 from fwi_refine.stages import StageRunner
 
-SWEEPS = 8  # searches with one Jacobian at most, the residual renewed in between
-LEAST_GAIN = 1.0  # in units of minus log likelihood: what is less is no reason to go on
+# m/s from a level within which a cell is taken to have it before any is decided on
+NEARLY = 5.0
 # What float32 arithmetic leaves of a record, rms, once the rounding of the coefficients is taken
 # out: 2.6e-6 to 3.7e-6.
 FLOOR = 4e-6
+# Rms misfit of integers below which it tells whether there is rounding: above, too much is wrong.
+TELLING = 1e-4
+# Share of the rms misfit of what a round has decided that counts as noise in the next: as much as
+# is wrong, the Jacobian and the rounding are.
+NOISE = 0.3
 STAYS = 0.03  # m/s, mean change from round to round: what is less is the last
 # m/s, mean change by a round: after more, a map that fits to the floor may not be the only one
 SURE = 0.3
@@ -22,6 +29,8 @@ SURE = 0.3
 # where that was seen (CurveFault_B) no later round found back, and maps became worse and worse.
 ASTRAY = 10.0
 LEAST_ROUND = 40  # evaluations that a round costs: two Jacobians and a few records
+# m/s about its level where a cell is expected in the fit between rounds, if that is sure, or not
+WIDTHS = (1.0, 100.0)
 
 
 class Sharpener(StageRunner):
@@ -30,16 +39,20 @@ class Sharpener(StageRunner):
     def sharpen(self, v, vmin, decision):
         """Map and vmin with each cell decided on, in integers where these explain the record.
 
-        In each round the rounding is computed from the present integers and taken out of the
-        record, and the cells are given their levels. Cells decided wrongly leave a map that does
-        not fit; from there the stage in between finds one that does, with fewer wrong cells, as
-        those decided rightly stay. Where no map of integers explains the record, what fitted best
-        between rounds is returned, or v and vmin if these do.
+        In each round the cells are given their levels, and the rounding is computed from the
+        integers that come out and taken out of the record. Cells decided wrongly leave a map that
+        does not fit; from there the stage in between finds one that does, with fewer wrong cells,
+        as those decided rightly stay. Where no map of integers explains the record, the likeliest
+        of the fits between rounds is returned, or v and vmin if these explain it as well.
         """
         misfit = self.misfit(v, vmin)
-        floor = (FLOOR * self.simulator.survey.unit) ** 2
-        present, closest, decided = (v, vmin), (misfit, v, vmin), None
-        integers = to_integers(v)
+        unit = self.simulator.survey.unit
+        floor = (FLOOR * unit) ** 2
+        least, most = decision.noise
+        noise = max(most, NOISE * math.sqrt(misfit))
+        final = decision.between(WIDTHS[0], 1.0)
+        present, closest, decided = (v, vmin), (math.inf, misfit, v, vmin), None
+        integers = to_integers(v, NEARLY)
         shift, plain, unrounded = self.rounding_of_coefficients(*integers)
         best = (min(plain, unrounded), *integers)
         record = self.record - shift
@@ -48,71 +61,59 @@ class Sharpener(StageRunner):
             if done or self.left < LEAST_ROUND or self.should_stop():
                 break
             with self.on(record):
-                found = self.decide_levels(*present, decision.noise, number)
+                *found, sure = self.decide_levels(*present, noise)
             integers = to_integers(found[0])
             shift, plain, unrounded = self.rounding_of_coefficients(*integers)
+            fits = min(plain, unrounded)
             # of two that fit to the floor the later is the likelier
-            if min(plain, unrounded) < max(best[0], floor):
-                best = (min(plain, unrounded), *integers)
+            if fits < max(best[0], floor):
+                best = (fits, *integers)
             stays = decided is not None and _mean_change(found[0], decided) < STAYS
             if stays or (best[0] < floor and _mean_change(found[0], present[0]) < SURE):
                 break
             decided = found[0]
-            # While it is not known whether there is any rounding, a shift that makes it worse is
-            # none. At first that says nothing: too much else is wrong.
-            record = self.record - shift if self.rounded or unrounded < plain else self.record
+            noise = min(most, max(least, NOISE * math.sqrt(fits)))
+            # other software's records have no such rounding
+            none = plain < unrounded and plain < (TELLING * unit) ** 2
+            record = self.record if none else self.record - shift
+            width = torch.where(sure, *WIDTHS).to(v)
             with self.on(record):
-                present = self.minimise(decision.between, *found)[:2]
+                between = decision.between(width, noise / least)
+                present = self.minimise(between, *found)[:2]
                 fits = self.misfit(*present)
-            if fits > ASTRAY**2 * closest[0]:
+            noise = max(noise, NOISE * math.sqrt(fits))
+            if fits > ASTRAY**2 * min(misfit, closest[1]):
                 break
-            closest = min(closest, (fits, *present), key=lambda found: found[0])
+            value = fits + self.penalty(final, *present)
+            closest = min(closest, (value, fits, *present), key=lambda found: found[0])
         if best[0] < EXPLAINED * misfit:
             self.keep_outlines(best[1], best[0])
             return best[1:]
         # some cells are not decided on right, but most are
-        return closest[1:] if closest[0] < EXPLAINED * misfit else (v, vmin)
+        return closest[2:] if closest[1] < EXPLAINED * misfit else (v, vmin)
 
-    def decide_levels(self, v, vmin, noise, number=0):
-        """Map and vmin with each cell at a level, or between levels; noise: least rms residual;
-        number: of the round, for another order of the windows in each.
-
-        With one Jacobian, and the residual renewed after each search. Of the maps that the searches
-        find the one is kept for which misfit and cells between levels together cost least.
-        """
+    def decide_levels(self, v, vmin, noise):
+        """Map and vmin with each cell at a level where that is sure, and which cells (nz, nx) bool
+        these are; noise: rms, of the residual."""
         parameters = Full(v.shape)
         misfit = BandMisfit(self.simulator, parameters, self.record)
-        self.hessian, pull_back = misfit.linearise(parameters.from_velocity(v, vmin))
+        x = parameters.from_velocity(v, vmin)
+        residual = misfit.residual(x)
+        self.hessian, pull_back = misfit.linearise(x)
         self.iterations += 1
-        used, half = misfit.hessian_cost(), math.prod(self.simulator.survey.record_shape) / 2
-        # cells are decided on by the CPU: the largest matrix goes there once
-        cells = EdgeCells(v.cpu(), self.hessian.cpu() * half)
-        least = noise_variance(noise**2, self.simulator.survey)
-        best, found = math.inf, (v, vmin)
-        for sweep in range(SWEEPS if cells.found else 0):
-            present = cells.velocity.to(v), cells.vmin.to(v)
-            residual = misfit.residual(parameters.from_velocity(*present))
-            used += 1
-            if residual is None:
-                break
-            square = float(residual.square().mean())
-            cost = half * square / least + cells.cost()
-            if sweep > 1 and not cost < best - LEAST_GAIN:
-                break
-            # the map before the first search fits, and few others do as well
-            best, found = cost, present
-            gradient = pull_back(residual).cpu() * half
-            used += 1
-            # what the open cells can explain is no noise
-            left = cells.unexplained(gradient, half * square, least) / half
-            variance = noise_variance(max(left, noise**2), self.simulator.survey)
-            seed = number * SWEEPS + sweep
-            moves = cells.search(gradient, variance, seed, self.should_stop)
-            if self.should_stop() or not (moves or cells.fit_levels(gradient, variance)):
-                break
+        used, half = misfit.hessian_cost() + 2, residual.numel() / 2
         self.evaluations += used
         self.left -= used
-        return found
+        # cells are decided on by the CPU: the matrix goes there once
+        cells = EdgeCells(v.cpu(), vmin.cpu(), self.hessian.cpu() * half)
+        decided = None
+        if cells.found:
+            gradient = pull_back(residual).cpu() * half
+            variance = noise_variance(noise**2, self.simulator.survey)
+            decided = cells.decide(gradient, variance, self.should_stop)
+        if decided is None:
+            return v, vmin, torch.ones(v.shape, dtype=torch.bool)
+        return decided.velocity.to(v), decided.vmin.to(v), decided.sure
 
 
 def _mean_change(v, before):

@@ -22,10 +22,9 @@ from fwi_refine.optimise import (
 from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
-from fwi_refine.rounding import EXPLAINED, rounding_of_coefficients
+from fwi_refine.rounding import rounding_of_coefficients
 from fwi_refine.wave import Simulator
 
-NEARLY = 5.0  # m/s from a level within which a cell is taken to have it before it is drawn there
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 SAME = 0.5  # m/s: integers that differ by less are the same
 
@@ -59,7 +58,6 @@ class StageRunner:
         self.solution = None
         self.exact = None  # a simulator that images every step, made when it is needed
         self.hessian = None  # of the misfit, the last one by every cell
-        self.rounded = False  # whether the released data's rounding has been found in the record
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
         self.stage = 0
         self.history = []  # (stage, evaluations so far, rms misfit), see history.py
@@ -108,7 +106,7 @@ class StageRunner:
         """The method that carries it out: on the record as it is, or on what is made of it."""
         if stage.frequency is not None:
             return self.minimise_filtered
-        return self.minimise_unrounded if stage.without_rounding else self.minimise
+        return self.minimise
 
     def minimise_filtered(self, stage: Stage, v, vmin):
         """`minimise` for the record as with a wavelet of a lower frequency, in which a start that
@@ -119,18 +117,6 @@ class StageRunner:
             found = self.minimise(stage, v, vmin)
         self.solution = None
         return found
-
-    def minimise_unrounded(self, stage: Stage, v, vmin):
-        """`minimise` for the record without what rounded coefficients added to it, or as it is
-        where that does not explain it, as in records of other software."""
-        before = self.misfit(v, vmin)
-        shift, _, _ = self.rounding_of_coefficients(*to_integers(v, NEARLY))
-        with self.on(self.record - shift):
-            found = self.minimise(stage, v, vmin)
-            after = self.misfit(*found[:2])
-        self.left -= 2
-        self.rounded = after < EXPLAINED * before
-        return found if self.rounded else self.minimise(stage, v, vmin)
 
     @contextmanager
     def on(self, record, simulator=None):

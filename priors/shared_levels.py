@@ -34,15 +34,15 @@ EPSILON = 1.0  # m/s, of the total variation
 
 @dataclass(frozen=True, eq=False)
 class SharedLevels:
-    """levels: (K,) m/s. near: (K, nz, nx) bool, the cells that may have each of them. width: m/s.
-    variation: m/s, of total variation as above; None: without it.
+    """levels: (K,) m/s. near: (K, nz, nx) bool, the cells that may have each of them. width: m/s, a
+    number or (nz, nx). variation: m/s, of total variation as above; None: without it.
 
     Raises ValueError if they do not fit together.
     """
 
     levels: Tensor
     near: Tensor
-    width: float
+    width: float | Tensor
     variation: float | None = None
 
     quadratic: ClassVar[bool] = False
@@ -55,8 +55,9 @@ class SharedLevels:
             )
         for name in ("width", "variation"):
             number = getattr(self, name)
-            if number is not None and not number > 0:
-                raise ValueError(f"{name} is {number} m/s, expected more than 0")
+            least = number.min() if isinstance(number, Tensor) else number
+            if least is not None and not least > 0:
+                raise ValueError(f"{name} is {float(least)} m/s, expected more than 0")
 
     def _edges(self, v: Tensor) -> tuple[TotalVariation2D, float] | None:
         """The total variation, which is a mean, and its factor; None where it does not count."""
@@ -97,7 +98,7 @@ class SharedLevels:
     def hessian(self, v: Tensor) -> Tensor:
         """Majoriser at `v`, (cells, cells), cells in row order: diagonal but for the variation."""
         _, shares, _ = self._shares(v)
-        diagonal = 4 / self.width**2 * shares.sum(0).flatten()
+        diagonal = (4 / self.width**2 * shares.sum(0)).flatten()
         if edges := self._edges(v):
             variation, factor = edges
             matrix = variation.hessian(v).mul_(factor)

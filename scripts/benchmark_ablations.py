@@ -34,7 +34,6 @@ def stages_with(**changes):
 RECIPES = {
     "one step for each Jacobian": stages_with(corrections=1),
     "weight of the prior at its floor at once": stages_with(share=0.0),
-    "rounding of the coefficients left in": stages_with(without_rounding=False),
     "no decisions on cells": lambda recipe: replace(recipe, decide=None),
 }
 VARIANTS = (

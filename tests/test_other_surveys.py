@@ -388,9 +388,11 @@ def test_recipes_in_another_unit():
     recipe = GAUSS_NEWTON[Family.LAYERED]
     assert recipe.in_unit(1.0) == recipe
     larger = recipe.in_unit(4.0)
-    assert larger.decide.noise == 4 * recipe.decide.noise
-    stages = (*larger.stages, larger.decide.between)
-    for stage, before in zip(stages, (*recipe.stages, recipe.decide.between), strict=True):
+    assert larger.decide.noise == tuple(4 * noise for noise in recipe.decide.noise)
+    # of the noise a ratio is passed on, which has no unit
+    between = larger.decide.between(1.0, 2.0), recipe.decide.between(1.0, 2.0)
+    pairs = (*zip(larger.stages, recipe.stages, strict=True), between)
+    for stage, before in pairs:
         assert stage.weight == 16 * before.weight
         assert stage.misfit_target == (before.misfit_target and 16 * before.misfit_target)
 

@@ -169,14 +169,17 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     start[8, 10] += 30.0  # integers explain it no better
     decide_levels, before = Sharpener.decide_levels, []
 
-    def decide(self, v, vmin, least, number=0):
+    def decide(self, v, vmin, least):
         before.append((self.misfit(v, vmin), v))
-        v, vmin = decide_levels(self, v, vmin, least, number)
-        return (v, vmin) if number == 0 else (v * (1 + 0.2 * (noise - 0.5)), vmin)
+        v, vmin, sure = decide_levels(self, v, vmin, least)
+        return (v, vmin, sure) if len(before) == 1 else (v * (1 + 0.2 * (noise - 0.5)), vmin, sure)
 
     monkeypatch.setattr(Sharpener, "decide_levels", decide)
     # nothing in between that would find back
-    decision = replace(RECIPE.decide, between=replace(RECIPE.decide.between, max_iterations=0))
+    decision = replace(
+        RECIPE.decide,
+        between=lambda *how: replace(RECIPE.decide.between(*how), max_iterations=0),
+    )
     found, _, _ = sharpen(simulator, record, start, decision=decision)
     assert len(before) == 2, "the first round, and the one that loses its way"
     assert before[1][0] < 0.5 * before[0][0]
