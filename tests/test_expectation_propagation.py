@@ -96,7 +96,7 @@ def test_a_planted_answer_is_found(seed):
     blind = -np.linalg.solve(p.matrix + 1e-4 * np.eye(120), p.gradient)
     found = expectation_propagation(p, 60)
     assert np.abs(blind - answer).mean() > 50
-    assert np.abs(found.mean - answer).mean() < 2
+    assert np.abs(found.mean - answer).mean() < 5
 
 
 def test_neighbours_break_a_tie():

@@ -28,6 +28,12 @@ def test_areas_far_apart_share_their_level():
     assert float(off[5, 9]) == pytest.approx(0.4)
 
 
+def test_layers_that_differ_by_little_keep_their_levels():
+    v = torch.full((30, 20), 2000.0, dtype=torch.float64)
+    v[:10], v[20:] = 3000.0, 3001.0
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0, 3001.0]
+
+
 def test_a_cell_may_have_the_levels_within_reach_only():
     near = find_levels(layers()).near
     assert not near[1, 0, 0]
@@ -58,8 +64,9 @@ def prior(width=20.0, variation=None):
 
 
 @pytest.mark.parametrize("variation", [None, 5.0])
-def test_the_gradient_is_that_of_the_value(variation):
-    p = prior(variation=variation)
+@pytest.mark.parametrize("width", [20.0, torch.linspace(1, 100, 400).double().reshape(20, 20)])
+def test_the_gradient_is_that_of_the_value(width, variation):
+    p = prior(width, variation)
     v = layers() + 30 * torch.randn(20, 20, generator=torch.Generator().manual_seed(0)).double()
     dv = torch.randn(20, 20, generator=torch.Generator().manual_seed(1)).double()
     value, gradient = p.value_and_gradient(v)

@@ -11,6 +11,9 @@ its site. The likelihood and the sites of all others make the cavity of an unkno
 has a mean and a variance, and the site is renewed so that the normal densities have these. It finds
 symbols that interfere with each other nearly as well as a search of all does (Cespedes et al., IEEE
 Trans. Commun. 62, 2014), which is the same problem.
+
+The likelihood is flat at first, and then less and less: at once as narrow as it is, it pulls
+unknowns far beyond their levels while the sites are wrong, and these do not find back.
 """
 
 import math
@@ -25,6 +28,7 @@ LEAST_SPREAD = 50.0  # m/s, of an unknown between levels
 # Times the standard deviation of a uniform density between the outermost levels: some lie beyond.
 STRETCH = 1.5
 DAMPING = 0.3  # share of a renewed site that is taken: all are renewed at once
+FLAT, LESS = 16.0, 0.8  # the variances of the likelihood at first, and from renewal to renewal
 LEAST_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
 LEAST_OF_CAVITY = 1e-9  # (m/s)^-2, its precision, where rounding has left less
 
@@ -75,18 +79,19 @@ def expectation_propagation(
     precision = slope = probabilities = None
     mean = np.zeros(total)
     others = np.full(problem.others, problem.width**-2.0)
-    for _ in range(iterations):
+    for number in range(iterations):
+        share = min(1.0, LESS**-number / FLAT)  # of the likelihood
         levels = problem.levels(mean[n:])
         mixture = _Mixture(levels, problem.near, problem.between)
         if precision is None:  # begin as if all lay between
             precision, slope = 1 / mixture.spread, mixture.centre / mixture.spread
-        matrix = problem.matrix.copy()
+        matrix = share * problem.matrix
         matrix[np.diag_indices(total)] += np.concatenate([precision, others])
         factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
         if int(failed) or should_stop():
             return None
         covariance = torch.cholesky_inverse(factor).numpy()
-        mean = covariance @ (np.pad(slope, (0, problem.others)) - problem.gradient)
+        mean = covariance @ (np.pad(slope, (0, problem.others)) - share * problem.gradient)
         variance = covariance.diagonal()[:n]
         cavity = 1 / np.maximum(1 / variance - precision, LEAST_OF_CAVITY)
         centre = cavity * (mean[:n] / variance - slope)
