@@ -62,7 +62,12 @@ def dask_cluster(folder, workers=2, **settings):
         for process in reversed(processes):
             os.killpg(process.pid, signal.SIGTERM)
         for process in processes:
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                # a nanny that is just starting a worker may miss the signal on a busy machine
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 @pytest.fixture(scope="module")
