@@ -6,10 +6,9 @@ decided on together, by `optimise.expectation_propagation`, on the quadratic tha
 gives.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
+from scipy.ndimage import convolve
 
 from fwi_refine.levels import find_levels, near_edges
 from fwi_refine.optimise import LevelProblem, expectation_propagation
@@ -21,15 +20,7 @@ SETTLED = 5.0  # m/s from a level within which a cell away from edges is taken t
 LEVEL_WIDTH = 10.0  # m/s, standard deviation of a level as it was read off the map
 SURE = 0.9  # probability from which on a cell is given its level
 ALIKE = 4.0  # m/s: levels that differ by less are one when it is asked how sure a cell is
-
-
-@dataclass(frozen=True)
-class Decided:
-    """velocity (nz, nx), vmin: m/s. sure (nz, nx) bool: the cells that are at a level."""
-
-    velocity: torch.Tensor
-    vmin: torch.Tensor
-    sure: torch.Tensor
+AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
 
 
 class EdgeCells:
@@ -46,7 +37,7 @@ class EdgeCells:
         self.found = bool(len(levels.velocities))
         if not self.found:
             return
-        self.shape, self.base, self.vmin = v.shape, v.flatten().numpy(), float(vmin)
+        self.shape, self.base = v.shape, v.flatten().numpy()
         self.levels, self.hessian = levels.velocities.numpy(), hessian.numpy()
         self.which = levels.distance(v)[1].flatten().numpy()
         open_ = near_edges(v, levels, SETTLED).flatten().numpy()
@@ -55,7 +46,7 @@ class EdgeCells:
         # the step that puts the settled cells at their levels, and vmin at the lowest
         self.step = np.zeros(len(self.base) + 1)
         self.step[self.settled] = self._step_to(self.levels[self.which], self.base)[self.settled]
-        self.step[-1] = self.levels[0] - self.vmin
+        self.step[-1] = self.levels[0] - float(vmin)
         # (n, K): how it changes with the levels
         self.along = np.zeros((len(self.step), len(self.levels)))
         own = self.which[self.settled]
@@ -63,11 +54,11 @@ class EdgeCells:
         self.along[-1, 0] = 1.0
         self.matrix = self._matrix()
 
-    def decide(self, gradient, variance, should_stop) -> Decided | None:
-        """The open cells at a level where that is sure, and where they are expected otherwise.
+    def decide(self, gradient, variance, should_stop):
+        """(step (n,), sure (nz, nx) bool): to a map with the open cells at a level where that is
+        sure, and where they are expected otherwise; None where nothing is decided.
 
-        gradient: J^T r (n,), r the residual at v; variance: of its noise. None where nothing is
-        decided.
+        gradient: J^T r (n,), r the residual at v; variance: of its noise
         """
         at_levels = gradient.numpy() + self.hessian @ self.step
         slope = np.concatenate([at_levels[self.cells], self.along.T @ at_levels])
@@ -95,13 +86,7 @@ class EdgeCells:
         step[self.cells] += np.where(sure, level, inside)
         settled = np.ones(len(self.base), dtype=bool)
         settled[self.cells] = sure
-        # below no squared slowness there is the highest velocity
-        squared = np.maximum(self.base**-2.0 - 2 * self.base**-3.0 * step[:-1], 1e-9)
-        return Decided(
-            torch.from_numpy(squared**-0.5).reshape(self.shape),
-            torch.tensor(self.vmin + step[-1], dtype=torch.float64),
-            torch.from_numpy(settled).reshape(self.shape),
-        )
+        return torch.from_numpy(step), torch.from_numpy(settled).reshape(self.shape)
 
     def _matrix(self):
         """J^T J of the open cells and the levels."""
@@ -126,11 +111,7 @@ class EdgeCells:
         if probabilities is not None:
             held[:, self.cells] = probabilities[:-1]
         held = held.reshape(count, *self.shape)
-        total = np.zeros_like(held)
-        total[:, 1:] += held[:, :-1]
-        total[:, :-1] += held[:, 1:]
-        total[:, :, 1:] += held[:, :, :-1]
-        total[:, :, :-1] += held[:, :, 1:]
+        total = convolve(held, AROUND[None], mode="constant")
         around = total.reshape(count, -1)[:, self.cells]
         return np.vstack([FAVOUR * around, np.zeros(len(self.cells))])
 

@@ -113,7 +113,9 @@ class Sharpener(StageRunner):
             decided = cells.decide(gradient, variance, self.should_stop)
         if decided is None:
             return v, vmin, torch.ones(v.shape, dtype=torch.bool)
-        return decided.velocity.to(v), decided.vmin.to(v), decided.sure
+        step, sure = decided
+        x = parameters.retract(x, step.to(x))
+        return parameters.velocity(x), parameters.vmin(x), sure
 
 
 def _mean_change(v, before):

@@ -17,7 +17,7 @@ def alone(probabilities):
     return np.zeros(1)
 
 
-def problem(matrix, gradient, levels, near=None, **changes):
+def problem(matrix, gradient, levels, near=None):
     near = np.ones(levels.shape, dtype=bool) if near is None else near
     return LevelProblem(
         matrix=matrix,
@@ -28,7 +28,6 @@ def problem(matrix, gradient, levels, near=None, **changes):
         near=near,
         between=BETWEEN,
         favour=alone,
-        **changes,
     )
 
 
