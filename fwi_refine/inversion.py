@@ -154,7 +154,7 @@ class _Run(Sharpener):
         else:
             result = self._finish("refined", misfit, before, after)
             result |= {"velocity": v.cpu().numpy().copy(), "vmin": float(vmin)}
-            deviation = self.deviation()
+            deviation = self.deviation(v)
             if deviation is not None:
                 result["deviation"] = deviation.float().cpu().numpy()
                 result["expected_error"] = expected_error(deviation)

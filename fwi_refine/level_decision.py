@@ -6,6 +6,8 @@ decided on together, by `optimise.expectation_propagation`, on the quadratic tha
 gives.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from scipy.ndimage import convolve
@@ -21,6 +23,25 @@ LEVEL_WIDTH = 10.0  # m/s, standard deviation of a level as it was read off the 
 SURE = 0.9  # probability from which on a cell is given its level
 ALIKE = 4.0  # m/s: levels that differ by less are one when it is asked how sure a cell is
 AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided on; steps (n,) are from the map where the Jacobian is from.
+
+    step: to a map with the open cells at a level where that is sure, and where they are expected
+    otherwise; sure (nz, nx) bool: which are at a level. levels: (K,) m/s, and level_variance.
+    probabilities: (K + 1, nz, nx), of having each, the last of lying between; between: the step to
+    a map of open cells that all lie between, and between_variance (nz, nx) of them.
+    """
+
+    step: torch.Tensor
+    sure: torch.Tensor
+    levels: torch.Tensor
+    level_variance: torch.Tensor
+    probabilities: torch.Tensor
+    between: torch.Tensor
+    between_variance: torch.Tensor
 
 
 class EdgeCells:
@@ -55,8 +76,7 @@ class EdgeCells:
         self.matrix = self._matrix()
 
     def decide(self, gradient, variance, should_stop):
-        """(step (n,), sure (nz, nx) bool): to a map with the open cells at a level where that is
-        sure, and where they are expected otherwise; None where nothing is decided.
+        """`Decided`, or None where nothing is.
 
         gradient: J^T r (n,), r the residual at v; variance: of its noise
         """
@@ -82,11 +102,32 @@ class EdgeCells:
         level = found.levels[best, np.arange(count)]
         alike = np.abs(found.levels - level) < ALIKE
         sure = (found.probabilities[:-1] * alike).sum(0) > SURE
-        step = self.step + self.along @ found.mean[count:]
-        step[self.cells] += np.where(sure, level, inside)
-        settled = np.ones(len(self.base), dtype=bool)
-        settled[self.cells] = sure
-        return torch.from_numpy(step), torch.from_numpy(settled).reshape(self.shape)
+        shift = found.mean[count:]
+        at_levels = self.step + self.along @ shift
+        probabilities = np.vstack([self._settled_at(), np.zeros(len(self.base))])
+        probabilities[:, self.cells] = found.probabilities
+        between, variance = found.between
+        settled, none = np.ones(len(self.base), dtype=bool), np.zeros(len(self.base))
+        return Decided(
+            step=self._with_cells(at_levels, np.where(sure, level, inside)),
+            sure=self._with_cells(settled, sure).reshape(self.shape),
+            levels=torch.from_numpy(self.levels + shift),
+            level_variance=torch.from_numpy(found.variance),
+            probabilities=torch.from_numpy(probabilities).reshape(-1, *self.shape),
+            between=self._with_cells(at_levels, between.clip(found.low, found.high)),
+            between_variance=self._with_cells(none, variance).reshape(self.shape),
+        )
+
+    def _with_cells(self, whole, cells):
+        whole = whole.copy()
+        whole[self.cells] = cells
+        return torch.from_numpy(whole)
+
+    def _settled_at(self):
+        """(K, all cells): 1 at the level that a settled cell has, else 0."""
+        held = np.zeros((len(self.levels), len(self.base)))
+        held[self.which[self.settled], self.settled] = 1.0
+        return held
 
     def _matrix(self):
         """J^T J of the open cells and the levels."""
@@ -105,14 +146,11 @@ class EdgeCells:
 
     def _favour(self, probabilities):
         """What the four neighbours add to the log probabilities (K + 1, cells)."""
-        count = len(self.levels)
-        held = np.zeros((count, len(self.base)))
-        held[self.which[self.settled], self.settled] = 1.0
+        held = self._settled_at()
         if probabilities is not None:
             held[:, self.cells] = probabilities[:-1]
-        held = held.reshape(count, *self.shape)
-        total = convolve(held, AROUND[None], mode="constant")
-        around = total.reshape(count, -1)[:, self.cells]
+        total = convolve(held.reshape(-1, *self.shape), AROUND[None], mode="constant")
+        around = total.reshape(held.shape)[:, self.cells]
         return np.vstack([FAVOUR * around, np.zeros(len(self.cells))])
 
     @staticmethod

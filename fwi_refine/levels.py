@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, binary_erosion
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
 
 from fwi_refine.areas import connected_areas
 
@@ -22,6 +22,7 @@ SAME_LEVEL = 0.7
 # cells and those along the edge make up for each other: one within this reach is the same level.
 LEAST_INSIDE = 12  # cells
 SAME_IF_SMALL = 60.0  # m/s
+ALIKE = 10.0  # m/s: a cell may as well have one as the other of levels that differ by less
 REACH = 3  # cells from one at a level within which a cell may have it
 SNAP = 1.5  # m/s from a level within which a cell is taken to have it
 SQUARE = np.ones((3, 3), dtype=bool)
@@ -46,15 +47,19 @@ def find_levels(v) -> Levels:
     """The levels of a map v (nz, nx) m/s: the velocities of its areas, similar ones as one."""
     values = v.cpu().numpy()
     areas = connected_areas(values, AREA_TOLERANCE)
-    large = np.flatnonzero(np.bincount(areas.ravel()) >= LEAST_AREA)
-    medians = np.array([np.median(values[areas == area]) for area in large])
-    order = np.argsort(medians)
-    large, medians = large[order], medians[order]
-    groups = np.split(large, np.flatnonzero(np.diff(medians) > SAME_LEVEL) + 1)
-    cells = _without_small_ones(values, [np.isin(areas, group) for group in groups if group.size])
+    sizes = np.bincount(areas.ravel())
+    groups = {}  # areas by the median of the largest of them: a chain of small ones joins no two
+    for area in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes >= LEAST_AREA)]:
+        median = np.median(values[areas == area])
+        nearest = min(groups, key=lambda known: abs(known - median), default=np.inf)
+        own = nearest if abs(nearest - median) <= SAME_LEVEL else median
+        groups.setdefault(own, []).append(area)
+    groups = [groups[median] for median in sorted(groups)]
+    cells = _without_small_ones(values, [np.isin(areas, group) for group in groups])
     velocities = np.array([np.median(values[mask]) for mask in cells])
     return Levels(
-        torch.from_numpy(velocities).to(v), torch.from_numpy(_near(values, velocities)).to(v.device)
+        torch.from_numpy(velocities).to(v),
+        torch.from_numpy(_near(values, velocities, cells)).to(v.device),
     )
 
 
@@ -70,10 +75,16 @@ def _without_small_ones(values, cells):
     return [mask for mask in kept if mask is not None]
 
 
-def _near(values, velocities):
-    """(K, nz, nx) bool: cells within reach of one that is nearer to this level than to others."""
-    off = np.abs(values - velocities[:, None, None])
-    own = (off < SAME_IF_SMALL) & (off == off.min(0, initial=np.inf))
+def _near(values, velocities, cells):
+    """(K, nz, nx) bool: cells within reach of one that is nearest to this level.
+
+    Of levels that are about as near in velocity, that is the one whose areas are nearest in space.
+    """
+    off, cells = np.abs(values - velocities[:, None, None]), np.array(cells, dtype=bool)
+    may = cells.reshape(off.shape) | (off <= off.min(0, initial=np.inf) + ALIKE)
+    away = np.array([distance_transform_edt(~mask) for mask in cells]).reshape(off.shape)
+    away[~may | (off >= SAME_IF_SMALL)] = np.inf
+    own = np.isfinite(away) & (away == away.min(0, initial=np.inf))
     reach = np.ones((2 * REACH + 1,) * 2, dtype=bool)
     return np.array([binary_dilation(mask, reach) for mask in own]).reshape(own.shape)
 

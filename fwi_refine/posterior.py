@@ -7,10 +7,12 @@ a Gaussian prior of precision K^-1 the unknowns are distributed with the covaria
 
 (Tarantola, "Inverse Problem Theory", 2005, section 3.2), and cell i is off by sqrt((B C B^T)_ii)
 rms, B the columns of the parameterisation. Total variation is no Gaussian prior: for tied regions
-K^-1 is `WIDE` alone, and C is the error of their velocities if their outlines are right.
+K^-1 is `WIDE` alone, and C is the error of their velocities if their outlines are right. How far
+off cells are that were given one of a few levels, `LevelBelief` says.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -52,6 +54,28 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
     columns = parameters.matrix(hessian.device)[:-1] / scale
     halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
     return halves.square().sum(0).sqrt().reshape(parameters.shape)
+
+
+@dataclass(frozen=True)
+class LevelBelief:
+    """What is believed of a map of few levels, K of them.
+
+    levels, variance: (K,), where they lie; probabilities: (K + 1, nz, nx) of having each, the last
+    of lying between; between: (mean, variance) (nz, nx) of a cell that does. m/s, and squared.
+    """
+
+    levels: torch.Tensor
+    variance: torch.Tensor
+    probabilities: torch.Tensor
+    between: tuple[torch.Tensor, torch.Tensor]
+
+    def deviation(self, v):
+        """Expected rms distance of each cell of a map v (nz, nx) from the truth."""
+        mean, variance = self.between
+        off = torch.cat([v - self.levels[:, None, None], (v - mean)[None]]).square()
+        off[:-1] += self.variance[:, None, None]
+        off[-1] += variance
+        return (self.probabilities * off).sum(0).sqrt()
 
 
 def expected_error(deviation) -> float:

@@ -8,7 +8,7 @@ from fwi_refine.level_decision import EdgeCells
 from fwi_refine.levels import to_integers
 from fwi_refine.misfit import BandMisfit
 from fwi_refine.parameters import Full
-from fwi_refine.posterior import noise_variance
+from fwi_refine.posterior import LevelBelief, noise_variance
 from fwi_refine.rounding import EXPLAINED
 from fwi_refine.stages import StageRunner
 
@@ -51,23 +51,26 @@ class Sharpener(StageRunner):
         least, most = decision.noise
         noise = max(most, NOISE * math.sqrt(misfit))
         final = decision.between(WIDTHS[0], 1.0)
-        present, closest, decided = (v, vmin), (math.inf, misfit, v, vmin), None
+        present, closest, decided = (v, vmin), (math.inf, misfit, None, v, vmin), None
         integers = to_integers(v, NEARLY)
         shift, plain, unrounded = self.rounding_of_coefficients(*integers)
-        best = (min(plain, unrounded), *integers)
+        best = (min(plain, unrounded), None, *integers)
         record = self.record - shift
         for number in range(decision.rounds):
             done = number == 0 and best[0] < floor
-            if done or self.left < LEAST_ROUND or self.should_stop():
+            if done:
+                break
+            if self.left < LEAST_ROUND or self.should_stop():
+                self.flags.append("stopped early")
                 break
             with self.on(record):
-                *found, sure = self.decide_levels(*present, noise)
+                *found, sure, belief = self.decide_levels(*present, noise)
             integers = to_integers(found[0])
             shift, plain, unrounded = self.rounding_of_coefficients(*integers)
             fits = min(plain, unrounded)
             # of two that fit to the floor the later is the likelier
             if fits < max(best[0], floor):
-                best = (fits, *integers)
+                best = (fits, belief, *integers)
             stays = decided is not None and _mean_change(found[0], decided) < STAYS
             if stays or (best[0] < floor and _mean_change(found[0], present[0]) < SURE):
                 break
@@ -85,16 +88,18 @@ class Sharpener(StageRunner):
             if fits > ASTRAY**2 * min(misfit, closest[1]):
                 break
             value = fits + self.penalty(final, *present)
-            closest = min(closest, (value, fits, *present), key=lambda found: found[0])
+            closest = min(closest, (value, fits, belief, *present), key=lambda found: found[0])
         if best[0] < EXPLAINED * misfit:
-            self.keep_outlines(best[1], best[0])
-            return best[1:]
-        # some cells are not decided on right, but most are
-        return closest[2:] if closest[1] < EXPLAINED * misfit else (v, vmin)
+            fits, self.belief, v, vmin = best
+            if self.belief is None:
+                self.keep_outlines(v, fits)
+        elif closest[1] < EXPLAINED * misfit:  # some cells are not decided on right, but most are
+            _, _, self.belief, v, vmin = closest
+        return v, vmin
 
     def decide_levels(self, v, vmin, noise):
-        """Map and vmin with each cell at a level where that is sure, and which cells (nz, nx) bool
-        these are; noise: rms, of the residual."""
+        """Map and vmin with each cell at a level where that is sure, which cells (nz, nx) bool
+        these are, and what is believed of all; noise: rms, of the residual."""
         parameters = Full(v.shape)
         misfit = BandMisfit(self.simulator, parameters, self.record)
         x = parameters.from_velocity(v, vmin)
@@ -112,10 +117,17 @@ class Sharpener(StageRunner):
             variance = noise_variance(noise**2, self.simulator.survey)
             decided = cells.decide(gradient, variance, self.should_stop)
         if decided is None:
-            return v, vmin, torch.ones(v.shape, dtype=torch.bool)
-        step, sure = decided
-        x = parameters.retract(x, step.to(x))
-        return parameters.velocity(x), parameters.vmin(x), sure
+            return v, vmin, torch.ones(v.shape, dtype=torch.bool), None
+        found = parameters.retract(x, decided.step.to(x))
+        between = parameters.velocity(parameters.retract(x, decided.between.to(x)))
+        belief = LevelBelief(
+            levels=decided.levels.to(v),
+            variance=decided.level_variance.to(v),
+            probabilities=decided.probabilities.to(v),
+            # a step changes a velocity by (new / old)^3 of its change
+            between=(between, decided.between_variance.to(v) * (between / v) ** 6),
+        )
+        return parameters.velocity(found), parameters.vmin(found), decided.sure, belief
 
 
 def _mean_change(v, before):

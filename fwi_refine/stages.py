@@ -55,7 +55,7 @@ class StageRunner:
         self.evaluations = self.iterations = 0
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
-        self.solution = None
+        self.solution = self.belief = None
         self.exact = None  # a simulator that images every step, made when it is needed
         self.hessian = None  # of the misfit, the last one by every cell
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
@@ -241,8 +241,11 @@ class StageRunner:
         columns = regions.matrix(v.device)
         self.solution = Solution(regions, columns.T @ (self.hessian @ columns), misfit, None)
 
-    def deviation(self):
-        """Expected rms error of each cell (nz, nx) m/s after the last stage; None: not known."""
+    def deviation(self, v):
+        """Expected rms error of each cell of v (nz, nx) m/s, the map after the last stage; None:
+        not known."""
+        if self.belief is not None:
+            return self.belief.deviation(v)
         if self.solution is None:
             return None
         return standard_deviation(

@@ -18,6 +18,7 @@ import torch
 
 from fwi_refine.inversion import refine_sample
 from fwi_refine.metrics import mean_absolute_error
+from fwi_refine.starts import start_from_record
 from fwi_refine.synthetic import FAMILIES, make_sample
 from fwi_refine.wave import Simulator
 
@@ -35,6 +36,7 @@ def main():
     parser.add_argument("--method", default="lbfgs")
     parser.add_argument("--seed", type=int, default=7001)
     parser.add_argument("--hardness", type=float, default=1.0)
+    parser.add_argument("--without-network", action="store_true", help="start from the record")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path, help="folder for the refined maps and their truths")
     options = parser.parse_args()
@@ -48,8 +50,11 @@ def main():
         for family in options.families.split(","):
             sample = make_sample(family, options.seed, index, options.hardness)
             began = time.perf_counter()
+            start = sample.start
+            if options.without_network:
+                start = start_from_record(sample.record, threads=options.threads)
             refined = refine_sample(
-                sample.start,
+                start,
                 sample.record,
                 method=options.method,
                 max_evaluations=options.max_evaluations,
@@ -57,7 +62,7 @@ def main():
             )
             seconds = time.perf_counter() - began
             before, after = (
-                mean_absolute_error(v, sample.truth) for v in (sample.start, refined.velocity)
+                mean_absolute_error(v, sample.truth) for v in (start, refined.velocity)
             )
             errors[family].append((before, after))
             expected = refined.expected_error
@@ -73,7 +78,7 @@ def main():
                 np.savez(
                     options.save / f"{family}_{options.seed}_{index}_{options.hardness:g}.npz",
                     truth=sample.truth,
-                    start=sample.start,
+                    start=start,
                     velocity=refined.velocity,
                     vmin=refined.vmin,
                 )

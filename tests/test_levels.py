@@ -34,6 +34,27 @@ def test_layers_that_differ_by_little_keep_their_levels():
     assert find_levels(v).velocities.tolist() == [2000.0, 3000.0, 3001.0]
 
 
+def test_small_areas_in_between_do_not_make_one_level_of_two():
+    v = torch.full((40, 20), 3000.0, dtype=torch.float64)
+    v[:10], v[35:] = 1524.0, 1526.0
+    for number, row in enumerate((12, 17, 22, 27)):
+        v[row : row + 2, 2:10] = 1524.4 + 0.4 * number
+    assert find_levels(v).velocities.tolist() == [1524.0, 1526.0, 3000.0]
+
+
+def test_of_two_levels_that_are_close_a_cell_may_have_that_of_its_surroundings():
+    """Layers far apart, 8 m/s from each other: the lower one has cells at the upper one's level."""
+    v = torch.full((40, 20), 3000.0, dtype=torch.float64)
+    v[:10], v[30:] = 1528.0, 1520.0
+    v[35, 3:9] = 1528.0
+    levels = find_levels(v)
+    assert levels.velocities.tolist() == [1520.0, 1528.0, 3000.0]
+    assert levels.near[1, :10].all()
+    assert not levels.near[1, 20:].any()
+    assert levels.near[0, 30:].all()
+    assert not levels.near[0, :20].any()
+
+
 def test_a_cell_may_have_the_levels_within_reach_only():
     near = find_levels(layers()).near
     assert not near[1, 0, 0]

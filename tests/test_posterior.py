@@ -8,7 +8,7 @@ import torch
 
 from fwi_refine.objective import PriorTerm
 from fwi_refine.parameters import Full, Modes, Regions
-from fwi_refine.posterior import LEAST_NOISE, expected_error, standard_deviation
+from fwi_refine.posterior import LEAST_NOISE, LevelBelief, expected_error, standard_deviation
 from fwi_refine.priors import GaussianProcess
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import record_basis
@@ -109,3 +109,24 @@ def test_a_matrix_that_rounding_made_indefinite_has_no_answer():
     hessian[0, 1] = hessian[1, 0] = 1 + 1e-12
     regions = Regions(torch.arange(20).reshape(SHAPE) // 10)
     assert standard_deviation(1e6 * hessian, regions, 1e-10, SURVEY) is None
+
+
+def test_maps_drawn_as_is_believed_err_by_what_is_expected():
+    rng, draws = np.random.default_rng(5), 20_000
+    levels, spread = np.array([2000.0, 2300.0]), np.array([3.0, 8.0])
+    probabilities = rng.dirichlet(np.ones(3), SHAPE).transpose(2, 0, 1)
+    probabilities[:, 0, 0] = 1.0, 0.0, 0.0
+    mean, deviation = rng.uniform(2000, 2300, SHAPE), rng.uniform(5, 40, SHAPE)
+    shifted = levels + spread * rng.standard_normal((draws, 2))
+    between = mean + deviation * rng.standard_normal((draws, *SHAPE))
+    chosen = (rng.random((draws, *SHAPE, 1)) > probabilities.cumsum(0).transpose(1, 2, 0)).sum(-1)
+    truths = np.where(chosen == 2, between, shifted[np.arange(draws)[:, None, None], chosen % 2])
+    v = rng.uniform(1990, 2310, SHAPE)
+    v[0, 0] = 2000.0
+    belief = LevelBelief(
+        *map(torch.from_numpy, (levels, spread**2, probabilities)),
+        between=(torch.from_numpy(mean), torch.from_numpy(deviation**2)),
+    )
+    expected = belief.deviation(torch.from_numpy(v)).numpy()
+    np.testing.assert_allclose(np.sqrt(((truths - v) ** 2).mean(0)), expected, rtol=0.05)
+    assert expected[0, 0] == pytest.approx(3.0)

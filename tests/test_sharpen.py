@@ -90,6 +90,7 @@ def test_integers_that_explain_the_record_need_no_round(truth, released, simulat
     assert vmin == 1700
     assert run.evaluations == ONE_LOOK
     assert run.iterations == 0
+    assert not run.flags
 
 
 @pytest.mark.parametrize("what", ["released", "released, float32 arithmetic", "exact", "noisy"])
@@ -107,7 +108,7 @@ def test_wrong_cells_are_put_right(what, truth, exact, released, simulator):
     assert torch.equal(found, truth)
     assert vmin == 1700
     assert 0 < run.iterations <= 2 * RECIPE.decide.rounds
-    assert run.deviation() is not None
+    assert run.deviation(found) is not None
 
 
 def test_cells_between_two_levels_are_left_between(truth, simulator):
@@ -141,6 +142,7 @@ def test_a_spent_budget_leaves_the_map(budget, truth, released, simulator):
     found, _, run = sharpen(simulator, released, v, max_evaluations=budget)
     assert torch.equal(found, v)
     assert run.evaluations == ONE_LOOK
+    assert run.flags == ["stopped early"]
 
 
 def test_no_round_follows_when_it_is_asked_to_stop(truth, released, simulator):
@@ -148,6 +150,7 @@ def test_no_round_follows_when_it_is_asked_to_stop(truth, released, simulator):
     found, _, run = sharpen(simulator, released, v, should_stop=lambda: True)
     assert run.iterations == 0
     assert torch.equal(found, v)
+    assert run.flags == ["stopped early"]
 
 
 def test_what_rounding_adds(truth, exact, released, simulator):
@@ -171,8 +174,8 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
 
     def decide(self, v, vmin, least):
         before.append((self.misfit(v, vmin), v))
-        v, vmin, sure = decide_levels(self, v, vmin, least)
-        return (v, vmin, sure) if len(before) == 1 else (v * (1 + 0.2 * (noise - 0.5)), vmin, sure)
+        v, *rest = decide_levels(self, v, vmin, least)
+        return (v, *rest) if len(before) == 1 else (v * (1 + 0.2 * (noise - 0.5)), *rest)
 
     monkeypatch.setattr(Sharpener, "decide_levels", decide)
     # nothing in between that would find back

@@ -58,13 +58,16 @@ class LevelProblem:
 @dataclass(frozen=True)
 class Marginals:
     """mean: (n + m,). levels: (K, n). probabilities: (K + 1, n), the last of lying between.
-    low, high: (n,), between what that is."""
+    low, high: (n,), between what that is. between: (mean, variance) (n,) if an unknown does.
+    variance: of the others (m,)."""
 
     mean: np.ndarray
     levels: np.ndarray
     low: np.ndarray
     high: np.ndarray
     probabilities: np.ndarray
+    between: tuple[np.ndarray, np.ndarray]
+    variance: np.ndarray
 
 
 def expectation_propagation(
@@ -92,17 +95,21 @@ def expectation_propagation(
             return None
         covariance = torch.cholesky_inverse(factor).numpy()
         mean = covariance @ (np.pad(slope, (0, problem.others)) - share * problem.gradient)
-        variance = covariance.diagonal()[:n]
-        cavity = 1 / np.maximum(1 / variance - precision, LEAST_OF_CAVITY)
-        centre = cavity * (mean[:n] / variance - slope)
-        probabilities, expected, width = mixture.times_normal(
+        variance = covariance.diagonal().copy()
+        cavity = 1 / np.maximum(1 / variance[:n] - precision, LEAST_OF_CAVITY)
+        centre = cavity * (mean[:n] / variance[:n] - slope)
+        probabilities, means, variances = mixture.times_normal(
             centre, cavity, problem.favour(probabilities)
         )
+        expected = (probabilities * means).sum(0)
+        width = (probabilities * (variances + (means - expected) ** 2)).sum(0)
         renewed = 1 / width - 1 / cavity, expected / width - centre / cavity
         useful = renewed[0] > LEAST_PRECISION
         precision = precision + DAMPING * np.where(useful, renewed[0] - precision, 0.0)
         slope = slope + DAMPING * np.where(useful, renewed[1] - slope, 0.0)
-    return Marginals(mean, levels, mixture.low, mixture.high, probabilities)
+    between = means[-1], variances[-1]
+    bounds = mixture.low, mixture.high
+    return Marginals(mean, levels, *bounds, probabilities, between, variance[n:])
 
 
 class _Mixture:
@@ -124,12 +131,11 @@ class _Mixture:
         )
 
     def times_normal(self, mean, variance, favoured):
-        """(probabilities (K + 1, n) of the parts, mean, variance) of p_i times a normal density."""
+        """(probabilities, means, variances), (K + 1, n) each, of the parts of p_i times a normal
+        density."""
         total = self.variances + variance
         logs = self.logs + favoured - 0.5 * (np.log(total) + (mean - self.means) ** 2 / total)
         probabilities = np.exp(logs - logs.max(0))
         probabilities /= probabilities.sum(0)
         means = (mean * self.variances + self.means * variance) / total
-        expected = (probabilities * means).sum(0)
-        own = self.variances * variance / total + (means - expected) ** 2
-        return probabilities, expected, (probabilities * own).sum(0)
+        return probabilities, means, self.variances * variance / total
