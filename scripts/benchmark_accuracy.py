@@ -80,7 +80,7 @@ def main():
                     truth=sample.truth,
                     start=start,
                     velocity=refined.velocity,
-                    vmin=refined.vmin,
+                    deviation=np.nan if refined.deviation is None else refined.deviation,
                 )
 
     print("\n| family | sample | route | start MAE | refined MAE | expected ", end="")
