@@ -29,6 +29,12 @@ SURE = 0.3
 # where that was seen (CurveFault_B) no later round found back, and maps became worse and worse.
 ASTRAY = 10.0
 LEAST_ROUND = 40  # evaluations that a round costs: two Jacobians and a few records
+# Times the noise that is tried for a decision; the share of the rms misfit with less from which on
+# more is taken; and times the noise that the rms misfit may be, below which no more is tried: a
+# single wrong cell is that much.
+MORE_NOISE = (1.0, 4.0, 16.0)
+BETTER = 0.5
+EXPECTED = 10.0
 # m/s about its level where a cell is expected in the fit between rounds, if that is sure, or not
 WIDTHS = (1.0, 100.0)
 
@@ -111,14 +117,13 @@ class Sharpener(StageRunner):
         self.left -= used
         # cells are decided on by the CPU: the matrix goes there once
         cells = EdgeCells(v.cpu(), vmin.cpu(), self.hessian.cpu() * half)
-        decided = None
+        best = None
         if cells.found:
             gradient = pull_back(residual).cpu() * half
-            variance = noise_variance(noise**2, self.simulator.survey)
-            decided = cells.decide(gradient, variance, self.should_stop)
-        if decided is None:
+            best = self.best_decision(cells, gradient, noise, parameters, x)
+        if best is None:
             return v, vmin, torch.ones(v.shape, dtype=torch.bool), None
-        found = parameters.retract(x, decided.step.to(x))
+        decided, found = best
         between = parameters.velocity(parameters.retract(x, decided.between.to(x)))
         belief = LevelBelief(
             levels=decided.levels.to(v),
@@ -128,6 +133,27 @@ class Sharpener(StageRunner):
             between=(between, decided.between_variance.to(v) * (between / v) ** 6),
         )
         return parameters.velocity(found), parameters.vmin(found), decided.sure, belief
+
+    def best_decision(self, cells, gradient, noise, parameters, x):
+        """(`Decided`, its unknowns): with more noise than it should be where that fits better.
+
+        Where the record is far from linear in what is to be changed, that is noise as well, and
+        with less of it assumed hundreds of cells make up for it.
+        """
+        best, least = None, math.inf
+        for more in MORE_NOISE:
+            variance = noise_variance((more * noise) ** 2, self.simulator.survey)
+            decided = cells.decide(gradient, variance, self.should_stop)
+            if decided is None:
+                break
+            found = parameters.retract(x, decided.step.to(x))
+            fits = math.sqrt(self.misfit(parameters.velocity(found), parameters.vmin(found)))
+            self.left -= 1
+            if best is None or fits < BETTER * least:
+                best, least = (decided, found), fits
+            if fits < EXPECTED * more * noise:
+                break
+        return best
 
 
 def _mean_change(v, before):

@@ -1,12 +1,14 @@
 """Sharpening: every cell of a layered map decided on, only where that explains the record."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from fwi_refine.inversion import _Run
+from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.recipes import GAUSS_NEWTON
 from fwi_refine.routing import Family
@@ -187,3 +189,35 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     assert len(before) == 2, "the first round, and the one that loses its way"
     assert before[1][0] < 0.5 * before[0][0]
     assert torch.equal(found, before[1][1])
+
+
+@pytest.mark.parametrize(
+    ("off", "chosen", "tried"),
+    [
+        ((400.0, 150.0, 60.0), 2, 3),
+        ((400.0, 300.0, 100.0), 2, 3),  # not half, then less than half
+        ((400.0, 390.0, 380.0), 0, 3),
+        ((400.0, 0.0, 0.0), 1, 2),  # fits: no more is tried
+        ((0.0, 0.0, 0.0), 0, 1),
+    ],
+)
+def test_more_noise_is_taken_where_a_decision_fits_far_better(
+    off, chosen, tried, truth, released, simulator
+):
+    """off: m/s by which a cell of the map that is decided on with each noise is wrong."""
+    run = _Run(simulator, load(), released, truth, RECIPE, None, None)
+    parameters, asked = Full(truth.shape), []
+    x = parameters.from_velocity(truth, truth.min())
+
+    class Cells:
+        def decide(self, gradient, variance, should_stop):
+            step = torch.zeros(x.numel(), dtype=torch.float64)
+            step[5] = off[len(asked)]
+            asked.append(variance)
+            return SimpleNamespace(step=step, number=len(asked) - 1)
+
+    decided, found = run.best_decision(Cells(), None, 3e-5, parameters, x)
+    assert decided.number == chosen
+    assert torch.equal(found, parameters.retract(x, decided.step))
+    assert np.sqrt(np.array(asked) / asked[0]).tolist() == pytest.approx([1.0, 4.0, 16.0][:tried])
+    assert run.evaluations == tried
