@@ -1,6 +1,7 @@
 """Each cell of a layered map decided on, with the rounding of the released data taken out."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -39,6 +40,17 @@ EXPECTED = 10.0
 WIDTHS = (1.0, 100.0)
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A map (nz, nx) and vmin that may be the result; misfit: mean square, for integers without
+    what their rounding adds; belief: of the decision that led to it, None before any."""
+
+    v: torch.Tensor
+    vmin: torch.Tensor
+    misfit: float
+    belief: LevelBelief | None = None
+
+
 class Sharpener(StageRunner):
     """The end of a recipe for maps of few levels."""
 
@@ -57,15 +69,13 @@ class Sharpener(StageRunner):
         least, most = decision.noise
         noise = max(most, NOISE * math.sqrt(misfit))
         final = decision.between(WIDTHS[0], 1.0)
-        present, closest, decided = (v, vmin), (math.inf, misfit, None, v, vmin), None
+        present, decided = (v, vmin), None
+        closest, least_value = _Candidate(v, vmin, misfit), math.inf
         integers = to_integers(v, NEARLY)
         shift, plain, unrounded = self.rounding_of_coefficients(*integers)
-        best = (min(plain, unrounded), None, *integers)
+        best = _Candidate(*integers, min(plain, unrounded))
         record = self.record - shift
-        for number in range(decision.rounds):
-            done = number == 0 and best[0] < floor
-            if done:
-                break
+        for _ in range(0 if best.misfit < floor else decision.rounds):
             if self.left < LEAST_ROUND or self.should_stop():
                 self.flags.append("stopped early")
                 break
@@ -75,10 +85,10 @@ class Sharpener(StageRunner):
             shift, plain, unrounded = self.rounding_of_coefficients(*integers)
             fits = min(plain, unrounded)
             # of two that fit to the floor the later is the likelier
-            if fits < max(best[0], floor):
-                best = (fits, belief, *integers)
+            if fits < max(best.misfit, floor):
+                best = _Candidate(*integers, fits, belief)
             stays = decided is not None and _mean_change(found[0], decided) < STAYS
-            if stays or (best[0] < floor and _mean_change(found[0], present[0]) < SURE):
+            if stays or (best.misfit < floor and _mean_change(found[0], present[0]) < SURE):
                 break
             decided = found[0]
             noise = min(most, max(least, NOISE * math.sqrt(fits)))
@@ -91,17 +101,18 @@ class Sharpener(StageRunner):
                 present = self.minimise(between, *found)[:2]
                 fits = self.misfit(*present)
             noise = max(noise, NOISE * math.sqrt(fits))
-            if fits > ASTRAY**2 * min(misfit, closest[1]):
+            if fits > ASTRAY**2 * min(misfit, closest.misfit):
                 break
             value = fits + self.penalty(final, *present)
-            closest = min(closest, (value, fits, belief, *present), key=lambda found: found[0])
-        if best[0] < EXPLAINED * misfit:
-            fits, self.belief, v, vmin = best
-            if self.belief is None:
-                self.keep_outlines(v, fits)
-        elif closest[1] < EXPLAINED * misfit:  # some cells are not decided on right, but most are
-            _, _, self.belief, v, vmin = closest
-        return v, vmin
+            if value < least_value:
+                closest, least_value = _Candidate(*present, fits, belief), value
+        explained = EXPLAINED * misfit
+        if best.misfit >= explained:  # some cells are not decided on right, but most are
+            best = closest if closest.misfit < explained else _Candidate(v, vmin, misfit)
+        elif best.belief is None:
+            self.keep_outlines(best.v, best.misfit)
+        self.belief = best.belief
+        return best.v, best.vmin
 
     def decide_levels(self, v, vmin, noise):
         """Map and vmin with each cell at a level where that is sure, which cells (nz, nx) bool
