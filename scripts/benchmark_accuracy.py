@@ -18,6 +18,7 @@ import torch
 
 from fwi_refine.inversion import refine_sample
 from fwi_refine.metrics import mean_absolute_error
+from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.starts import start_from_record
 from fwi_refine.synthetic import FAMILIES, make_sample
 from fwi_refine.wave import Simulator
@@ -36,7 +37,11 @@ def main():
     parser.add_argument("--method", default="lbfgs")
     parser.add_argument("--seed", type=int, default=7001)
     parser.add_argument("--hardness", type=float, default=1.0)
-    parser.add_argument("--without-network", action="store_true", help="start from the record")
+    parser.add_argument(
+        "--without-network",
+        action="store_true",
+        help="start from the record alone, of a family that is known",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path, help="folder for the refined maps and their truths")
     options = parser.parse_args()
@@ -50,12 +55,14 @@ def main():
         for family in options.families.split(","):
             sample = make_sample(family, options.seed, index, options.hardness)
             began = time.perf_counter()
-            start = sample.start
-            if options.without_network:
+            start, route = sample.start, "auto"
+            if options.without_network:  # such a start looks like Style A, whatever the family
                 start = start_from_record(sample.record, threads=options.threads)
+                route = OPENFWI_FAMILIES[family]
             refined = refine_sample(
                 start,
                 sample.record,
+                family=route,
                 method=options.method,
                 max_evaluations=options.max_evaluations,
                 simulator=simulator,
