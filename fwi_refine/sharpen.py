@@ -111,7 +111,8 @@ class Sharpener(StageRunner):
             best = closest if closest.misfit < explained else _Candidate(v, vmin, misfit)
         elif best.belief is None:
             self.keep_outlines(best.v, best.misfit)
-        self.belief = best.belief
+        if best.belief is not None:
+            self.solution = best.belief
         return best.v, best.vmin
 
     def decide_levels(self, v, vmin, noise):
@@ -149,7 +150,7 @@ class Sharpener(StageRunner):
         """(`Decided`, its unknowns): with more noise than it should be where that fits better.
 
         Where the record is far from linear in what is to be changed, that is noise as well, and
-        with less of it assumed hundreds of cells make up for it.
+        with less of it assumed others make up for it.
         """
         best, least = None, math.inf
         for more in MORE_NOISE:

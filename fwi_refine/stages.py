@@ -23,6 +23,7 @@ from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import rounding_of_coefficients
+from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
@@ -41,6 +42,14 @@ class Solution:
     hessian: torch.Tensor
     misfit: float
     prior_hessian: torch.Tensor | None
+    survey: Survey
+
+    def deviation(self, v):
+        """Expected rms error of each cell (nz, nx) m/s, or None; v: the map, on which it does not
+        depend."""
+        return standard_deviation(
+            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+        )
 
 
 class StageRunner:
@@ -55,7 +64,7 @@ class StageRunner:
         self.evaluations = self.iterations = 0
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
-        self.solution = self.belief = None
+        self.solution = None  # a Solution, or what is believed of decided cells
         self.exact = None  # a simulator that images every step, made when it is needed
         self.hessian = None  # of the misfit, the last one by every cell
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
@@ -231,6 +240,7 @@ class StageRunner:
             misfit.last_hessian,
             misfit(result.x),
             prior.hessian(result.x) if gaussian else None,
+            self.simulator.survey,
         )
 
     def keep_outlines(self, v, misfit):
@@ -239,22 +249,13 @@ class StageRunner:
             return
         regions = Regions.from_map(v, SAME)
         columns = regions.matrix(v.device)
-        self.solution = Solution(regions, columns.T @ (self.hessian @ columns), misfit, None)
+        hessian = columns.T @ (self.hessian @ columns)
+        self.solution = Solution(regions, hessian, misfit, None, self.simulator.survey)
 
     def deviation(self, v):
         """Expected rms error of each cell of v (nz, nx) m/s, the map after the last stage; None:
         not known."""
-        if self.belief is not None:
-            return self.belief.deviation(v)
-        if self.solution is None:
-            return None
-        return standard_deviation(
-            self.solution.hessian,
-            self.solution.parameters,
-            self.solution.misfit,
-            self.simulator.survey,
-            self.solution.prior_hessian,
-        )
+        return None if self.solution is None else self.solution.deviation(v)
 
     def integers(self, v, vmin):
         """The map (nz, nx) and vmin rounded to integers, and their mean square misfit.
