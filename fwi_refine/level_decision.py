@@ -21,7 +21,7 @@ FAVOUR = 1.0
 SETTLED = 5.0  # m/s from a level within which a cell away from edges is taken to have it
 LEVEL_WIDTH = 10.0  # m/s, standard deviation of a level as it was read off the map
 SURE = 0.9  # probability from which on a cell is given its level
-ALIKE = 4.0  # m/s: levels that differ by less are one when it is asked how sure a cell is
+SAME_LEVEL = 4.0  # m/s: levels that differ by less are one when it is asked how sure a cell is
 AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
 
 
@@ -100,7 +100,7 @@ class EdgeCells:
         inside = np.clip(found.mean[:count], found.low, found.high)
         best = found.probabilities[:-1].argmax(0)
         level = found.levels[best, np.arange(count)]
-        alike = np.abs(found.levels - level) < ALIKE
+        alike = np.abs(found.levels - level) < SAME_LEVEL
         sure = (found.probabilities[:-1] * alike).sum(0) > SURE
         shift = found.mean[count:]
         at_levels = self.step + self.along @ shift

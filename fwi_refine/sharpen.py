@@ -77,7 +77,7 @@ class Sharpener(StageRunner):
         record = self.record - shift
         for _ in range(0 if best.misfit < floor else decision.rounds):
             if self.left < LEAST_ROUND or self.should_stop():
-                self.flags.append("stopped early")
+                self.note_stop()
                 break
             with self.on(record):
                 *found, sure, belief = self.decide_levels(*present, noise)
@@ -106,6 +106,8 @@ class Sharpener(StageRunner):
             value = fits + self.penalty(final, *present)
             if value < least_value:
                 closest, least_value = _Candidate(*present, fits, belief), value
+        if self.should_stop():  # within the last round
+            self.note_stop()
         explained = EXPLAINED * misfit
         if best.misfit >= explained:  # some cells are not decided on right, but most are
             best = closest if closest.misfit < explained else _Candidate(v, vmin, misfit)

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -27,6 +27,7 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
+STOPPED = "stopped early"  # a flag
 SAME = 0.5  # m/s: integers that differ by less are the same
 
 
@@ -97,7 +98,7 @@ class StageRunner:
                 reference = self.misfit(v, vmin)
                 self.left -= 1
             solution = self.solution
-            found, found_vmin, status = self.way(stage)(stage, v, vmin)
+            found, found_vmin, status = self.minimise(stage, v, vmin)
             if stage.must_fit:
                 self.left -= 1
                 # what fits better than the data's own rounding has fitted some of it
@@ -106,16 +107,10 @@ class StageRunner:
             moved = float((found - v).abs().mean())
             v, vmin = found, found_vmin
             if status == Status.MAX_EVALUATIONS or self.should_stop():
-                self.flags.append("stopped early")
+                self.note_stop()
                 break
             previous = stage
         return v, vmin
-
-    def way(self, stage: Stage):
-        """The method that carries it out: on the record as it is, or on what is made of it."""
-        if stage.frequency is not None:
-            return self.minimise_filtered
-        return self.minimise
 
     def minimise_filtered(self, stage: Stage, v, vmin):
         """`minimise` for the record as with a wavelet of a lower frequency, in which a start that
@@ -123,9 +118,14 @@ class StageRunner:
         survey = self.simulator.survey
         lower, record = lower_frequency(self.record, stage.frequency * survey.frequency, survey)
         with self.on(record, Simulator(lower, **self.simulator.how)):
-            found = self.minimise(stage, v, vmin)
+            found = self.minimise(replace(stage, frequency=None), v, vmin)
         self.solution = None
         return found
+
+    def note_stop(self):
+        """Flags that the time or the budget ran out."""
+        if STOPPED not in self.flags:
+            self.flags.append(STOPPED)
 
     @contextmanager
     def on(self, record, simulator=None):
@@ -142,6 +142,8 @@ class StageRunner:
         leaves the map as it is, not as its parameterisation would have it."""
         if self.left < 1:
             return v, vmin, Status.MAX_EVALUATIONS
+        if stage.frequency is not None:
+            return self.minimise_filtered(stage, v, vmin)
         self.stage += 1
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(v, self.priors), parameters)

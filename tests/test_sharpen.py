@@ -155,6 +155,20 @@ def test_no_round_follows_when_it_is_asked_to_stop(truth, released, simulator):
     assert run.flags == ["stopped early"]
 
 
+def test_a_stop_within_the_last_round_is_said(truth, released, simulator):
+    once = replace(RECIPE.decide, rounds=1)
+    asked = iter([False])
+    _, _, run = sharpen(
+        simulator,
+        released,
+        with_wrong_cells(truth),
+        should_stop=lambda: next(asked, True),
+        decision=once,
+    )
+    assert run.iterations > 0
+    assert run.flags == ["stopped early"]
+
+
 def test_what_rounding_adds(truth, exact, released, simulator):
     run = _Run(simulator, load(), released, truth, RECIPE, None, None)
     shift, plain, fits = run.rounding_of_coefficients(truth, truth.min())
