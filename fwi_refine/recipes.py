@@ -225,3 +225,13 @@ METHODS = {
     "preconditioned-lbfgs": PRECONDITIONED,
     "lbfgs": PUBLISHED,
 }
+
+# What is tried next where a route does not lead to a fit and the family was inferred: a start that
+# is smooth because no network made it (starts.py) looks like Style A whatever it is. The symmetry
+# of a record leaves no doubt.
+OTHER_ROUTES = {
+    Family.STYLE_A: (Family.LAYERED, Family.STYLE_B),
+    Family.STYLE_B: (Family.LAYERED,),
+    Family.TWO_VELOCITY: (Family.STYLE_B,),
+    Family.LAYERED: (Family.STYLE_B,),
+}

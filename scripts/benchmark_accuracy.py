@@ -38,9 +38,10 @@ def main():
     parser.add_argument("--seed", type=int, default=7001)
     parser.add_argument("--hardness", type=float, default=1.0)
     parser.add_argument(
-        "--without-network",
-        action="store_true",
-        help="start from the record alone, of a family that is known",
+        "--without-network", action="store_true", help="start from the record alone"
+    )
+    parser.add_argument(
+        "--known-family", action="store_true", help="on the route of the sample's family"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", type=Path, help="folder for the refined maps and their truths")
@@ -55,10 +56,10 @@ def main():
         for family in options.families.split(","):
             sample = make_sample(family, options.seed, index, options.hardness)
             began = time.perf_counter()
-            start, route = sample.start, "auto"
-            if options.without_network:  # such a start looks like Style A, whatever the family
+            start = sample.start
+            if options.without_network:
                 start = start_from_record(sample.record, threads=options.threads)
-                route = OPENFWI_FAMILIES[family]
+            route = OPENFWI_FAMILIES[family] if options.known_family else "auto"
             refined = refine_sample(
                 start,
                 sample.record,

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from fwi_refine.errors import SampleError
-from fwi_refine.inversion import refine_sample
+from fwi_refine.inversion import _Run, refine_sample
 from fwi_refine.priors import load
 from fwi_refine.recipes import METHODS
 from fwi_refine.routing import Family
+from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import make_sample
 from fwi_refine.wave import Simulator
@@ -35,6 +36,11 @@ def priors():
 @pytest.fixture(scope="module")
 def layered():
     return make_sample("CurveVel_A", seed=11)
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    return make_sample("Style_A", seed=11)
 
 
 def refine(start, sample, simulator, priors, method="lbfgs", **options):
@@ -130,6 +136,68 @@ def test_it_stops_when_asked_and_keeps_the_best(layered, simulator, priors):
     assert "stopped early" in refined.flags
 
 
+@pytest.mark.parametrize(
+    ("ends", "tried", "chosen"),
+    [
+        # what each route ends with: rms misfit, status, flags
+        ([(1e-5, "refined", [])], 1, 0),
+        ([(2e-3, "refined", []), (1e-5, "refined", [])], 2, 1),
+        ([(2e-3, "refined", []), (3e-3, "refined", []), (1e-5, "refined", [])], 3, 2),
+        ([(2e-3, "refined", []), (3e-3, "refined", []), (4e-3, "refined", [])], 3, 0),
+        ([(2e-3, "refined", []), (1.5e-3, "refined", []), (4e-3, "refined", [])], 3, 1),
+        ([(2e-3, "unchanged", []), (1e-5, "refined", [])], 2, 1),
+        ([(2e-3, "refined", ["stopped early"])], 1, 0),
+        ([(2e-3, "refined", []), (3e-3, "refined", ["stopped early"])], 2, 0),
+        ([(np.inf, "failed", [])], 1, 0),
+    ],
+)
+def test_another_route_is_tried_where_the_first_does_not_fit(
+    ends, tried, chosen, smooth, simulator, priors, monkeypatch
+):
+    asked = pretend(monkeypatch, ends)
+    refined = refine(smooth.start, smooth, simulator, priors, method="auto")
+    routes = [Family.STYLE_A, Family.LAYERED, Family.STYLE_B]
+    assert asked == [METHODS["auto"][route] for route in routes[:tried]]
+    assert refined.family == routes[chosen]
+    assert refined.misfit_after == ends[chosen][0]
+    assert refined.flags == tuple(ends[chosen][2])
+    assert refined.evaluations == 10 * tried
+    assert refined.history[-1][2] == pytest.approx(refined.misfit_after)
+    assert ("fits better" in refined.family_reason) == (chosen > 0)
+
+
+@pytest.mark.parametrize("how", [{"family": "style-a"}, {"method": "lbfgs"}])
+def test_no_other_route_is_tried_where_one_was_asked_for(
+    how, smooth, simulator, priors, monkeypatch
+):
+    asked = pretend(monkeypatch, [(2e-3, "refined", [])])
+    refined = refine(smooth.start, smooth, simulator, priors, **{"method": "auto"} | how)
+    assert refined.misfit_after == 2e-3
+    assert len(asked) == 1
+
+
+def pretend(monkeypatch, ends):
+    """The recipes asked for, which end with (rms misfit, status, flags) one after the other."""
+    asked = []
+
+    def refine(run, start, recipe):
+        rms, status, flags = ends[len(asked)]
+        asked.append(recipe)
+        run.evaluations += 10
+        return {
+            "status": status,
+            "misfit_before": 1e-1,
+            "misfit_after": rms,
+            "objective_before": 1e-2,
+            "objective_after": rms**2,
+            "vmin": 1500.0,
+            "flags": flags,
+        }
+
+    monkeypatch.setattr(_Run, "refine", refine)
+    return asked
+
+
 def test_bad_arguments_are_named(layered):
     with pytest.raises(ValueError, match="method 'newton'"):
         refine_sample(layered.start, layered.record, method="newton")
@@ -181,3 +249,12 @@ def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
     assert error < (5.0 if family == "Style_A" else 2.0)
     assert error < 0.5 * np.abs(sample.start - sample.truth).mean()
     assert refined.misfit_after < 1e-4
+
+
+@pytest.mark.slow
+def test_a_start_without_a_network_finds_its_route(layered, simulator, priors):
+    """It is smooth, so that the route of Style A is tried first."""
+    refined = refine(start_from_record(layered.record), layered, simulator, priors, method="auto")
+    assert refined.family == Family.LAYERED
+    assert refined.misfit_after < 1e-4
+    assert np.abs(refined.velocity - layered.truth).mean() < 2.0

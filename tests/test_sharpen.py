@@ -56,7 +56,7 @@ def released(truth):
 
 def sharpen(simulator, record, v, max_evaluations=None, should_stop=None, decision=RECIPE.decide):
     """The map, vmin and the run, for a start v of which nothing may be changed in place."""
-    run = _Run(simulator, load(), record, v, RECIPE, max_evaluations, should_stop)
+    run = _Run(simulator, load(), record, v, max_evaluations, should_stop)
     v_before, record_before = v.clone(), record.copy()
     found, vmin = run.sharpen(v, v.min() + 0.25, decision)
     assert run.record is record
@@ -170,7 +170,7 @@ def test_a_stop_within_the_last_round_is_said(truth, released, simulator):
 
 
 def test_what_rounding_adds(truth, exact, released, simulator):
-    run = _Run(simulator, load(), released, truth, RECIPE, None, None)
+    run = _Run(simulator, load(), released, truth, None, None)
     shift, plain, fits = run.rounding_of_coefficients(truth, truth.min())
     np.testing.assert_allclose(shift, released - exact, rtol=0, atol=1e-13)
     assert plain == pytest.approx(np.square(released - exact).mean())
@@ -219,7 +219,7 @@ def test_more_noise_is_taken_where_a_decision_fits_far_better(
     off, chosen, tried, truth, released, simulator
 ):
     """off: m/s by which a cell of the map that is decided on with each noise is wrong."""
-    run = _Run(simulator, load(), released, truth, RECIPE, None, None)
+    run = _Run(simulator, load(), released, truth, None, None)
     parameters, asked = Full(truth.shape), []
     x = parameters.from_velocity(truth, truth.min())
 
