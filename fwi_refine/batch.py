@@ -137,11 +137,11 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
 
     Raises what `together.trouble` makes of an error of the device, which says nothing of a sample.
     """
-    sample = load_record(sample, settings.survey)
-    if sample.problem is not None:
-        return _failure(sample, sample.problem)
     started = time.monotonic()
     try:
+        sample = load_record(sample, settings.survey)
+        if sample.problem is not None:
+            return _failure(sample, sample.problem)
         with together.one_thread():
             name, start = _best_start(sample, settings)
             refined = refine_sample(

@@ -1,6 +1,6 @@
 """The history of a refinement: how the misfit fell with the number of evaluations, as CSV.
 
-A line for the start of each sample (stage 0, and again where another route is tried), one for each
+A line for the start of each sample (stage 0; where another route is tried, one more), one for each
 iteration that a stage of its recipe was told of, one for the map that was handed back (the last
 stage). The misfit is the rms of simulated minus measured record; within a Gauss-Newton stage only
 what lies in the wavelet's band counts, while a map is sharpened, the record without its rounding,

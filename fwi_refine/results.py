@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from fwi_refine.errors import InputError
 from fwi_refine.history import HistoryWriter
-from fwi_refine.io.outputs import MapWriter, claim_output
+from fwi_refine.io.outputs import MapWriter, claim_output, marked, partial_mark
 from fwi_refine.report import ReportWriter
 
 
@@ -15,7 +16,8 @@ class Results:
     out, report: final names; shape: of the whole array, its first axis the samples in the order
     of `ids`; map_shape: (nz, nx). deviation: a third file, of the expected errors, NaN where they
     are not known; history: a fourth, see history.py. Nothing stands under a final name before
-    `publish`. Raises OutputExistsError if one of them exists, unless overwrite is true.
+    `publish`. Raises OutputExistsError if one of them exists, unless overwrite is true, InputError
+    if two are the same.
     """
 
     def __init__(
@@ -24,6 +26,9 @@ class Results:
         self._overwrite = overwrite
         self._out, self._report = Path(out), Path(report)
         self._deviation, self._history = deviation and Path(deviation), history and Path(history)
+        if len({path.resolve() for path in self._files()}) < len(self._files()):
+            names = ", ".join(str(path) for path in self._files())
+            raise InputError(f"{names}: two outputs with one name; give each its own")
         self._claim()
         self._rows = ReportWriter(ids)
         self._maps = MapWriter(out, shape, map_shape)
@@ -71,17 +76,14 @@ class Results:
         """
         if not self._rows.finished:
             return None
-        mark, number = ".partial", 1
-        while any(_marked(path, mark).exists() for path in self._files()):
-            number += 1
-            mark = f".partial-{number}"
-        out, report = _marked(self._out, mark), _marked(self._report, mark)
+        mark = partial_mark(self._files())
+        out, report = marked(self._out, mark), marked(self._report, mark)
         self._maps.publish(out)  # its space was claimed at the start, that of the report was not
         self._rows.publish(report)
         if self._deviations:
-            self._deviations.publish(_marked(self._deviation, mark))
+            self._deviations.publish(marked(self._deviation, mark))
         if self._histories:
-            self._histories.publish(_marked(self._history, mark))
+            self._histories.publish(marked(self._history, mark))
         return out, report
 
     def close(self):
@@ -89,7 +91,3 @@ class Results:
         self._maps.discard()
         if self._deviations:
             self._deviations.discard()
-
-
-def _marked(path, mark):
-    return path.with_name(f"{path.stem}{mark}{path.suffix}")

@@ -20,6 +20,7 @@ from fwi_refine.inversion import refine_sample
 from fwi_refine.metrics import mean_absolute_error
 from fwi_refine.parameters import Parameters
 from fwi_refine.recipes import GAUSS_NEWTON, METHODS
+from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.synthetic import make_sample
 from fwi_refine.wave import Simulator
 
@@ -94,6 +95,7 @@ def refine_variant(name, sample, threads, evaluations):
         return refine_sample(
             sample.start,
             sample.record,
+            family=OPENFWI_FAMILIES[sample.family],
             method=method,
             max_evaluations=limit,
             simulator=Simulator(dtype=dtype, threads=threads),

@@ -29,6 +29,7 @@ from fwi_refine.io.samples import Sample
 from fwi_refine.misfit import BandMisfit
 from fwi_refine.parameters import Full
 from fwi_refine.priors import load
+from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, gpu_problem, jacobian
 from fwi_refine.wave.operator import IMAGING_STEP
@@ -141,7 +142,9 @@ def families(simulator):
     for prediction, row in zip(predictions, rows, strict=True):
         record = np.load(SAMPLES / "seismic" / f"{row['id']}.npy")
         start = time.perf_counter()
-        refined = refine_sample(prediction, record, simulator=simulator)
+        refined = refine_sample(
+            prediction, record, family=OPENFWI_FAMILIES[row["family"]], simulator=simulator
+        )
         by_route[str(refined.family)] = taken = time.perf_counter() - start
         print(
             f"| {refined.family} | {row['family']} | {taken:.1f} | {refined.evaluations} | "

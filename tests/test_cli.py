@@ -137,6 +137,15 @@ def test_processes_give_the_same_bits_and_the_truth_gives_errors(made, baseline,
         assert float(row["mae_after"]) == pytest.approx(after, rel=1e-4)
 
 
+def test_the_report_does_not_replace_the_predictions(made, tmp_path, capsys):
+    predictions = tmp_path / "p.csv"
+    predictions.write_text("oid_ypos\n")
+    command = [str(predictions), str(made.seismic), "--out", str(tmp_path / "p.npy"), "--overwrite"]
+    assert run(command) == 2
+    assert predictions.read_text() == "oid_ypos\n"
+    capsys.readouterr()
+
+
 def test_each_sample_starts_from_the_candidate_that_fits_best(made, refine, tmp_path):
     other = made.starts.copy()
     other[0] = made.truth[0] + 1

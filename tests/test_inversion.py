@@ -140,11 +140,13 @@ def test_it_stops_when_asked_and_keeps_the_best(layered, simulator, priors):
     ("ends", "tried", "chosen"),
     [
         # what each route ends with: rms misfit, status, flags
-        ([(1e-5, "refined", [])], 1, 0),
+        ([(1e-4, "refined", [])], 1, 0),
         ([(2e-3, "refined", []), (1e-5, "refined", [])], 2, 1),
         ([(2e-3, "refined", []), (3e-3, "refined", []), (1e-5, "refined", [])], 3, 2),
         ([(2e-3, "refined", []), (3e-3, "refined", []), (4e-3, "refined", [])], 3, 0),
-        ([(2e-3, "refined", []), (1.5e-3, "refined", []), (4e-3, "refined", [])], 3, 1),
+        ([(2e-3, "refined", []), (1.5e-3, "refined", []), (4e-3, "refined", [])], 3, 0),
+        ([(2e-3, "refined", []), (9e-4, "refined", []), (8e-4, "refined", [])], 3, 1),
+        ([(2e-3, "refined", []), (9e-4, "unchanged", []), (4e-3, "refined", [])], 3, 0),
         ([(2e-3, "unchanged", []), (1e-5, "refined", [])], 2, 1),
         ([(2e-3, "refined", ["stopped early"])], 1, 0),
         ([(2e-3, "refined", []), (3e-3, "refined", ["stopped early"])], 2, 0),
@@ -160,10 +162,18 @@ def test_another_route_is_tried_where_the_first_does_not_fit(
     assert asked == [METHODS["auto"][route] for route in routes[:tried]]
     assert refined.family == routes[chosen]
     assert refined.misfit_after == ends[chosen][0]
-    assert refined.flags == tuple(ends[chosen][2])
+    assert refined.flags == tuple(ends[tried - 1][2]), "that the time was over, whichever is kept"
     assert refined.evaluations == 10 * tried
     assert refined.history[-1][2] == pytest.approx(refined.misfit_after)
     assert ("fits better" in refined.family_reason) == (chosen > 0)
+
+
+@pytest.mark.parametrize("how", [{"max_evaluations": 10}, {"should_stop": lambda: True}])
+def test_no_other_route_is_begun_when_the_time_is_over(how, smooth, simulator, priors, monkeypatch):
+    asked = pretend(monkeypatch, [(2e-3, "refined", [])])
+    refined = refine(smooth.start, smooth, simulator, priors, method="auto", **how)
+    assert len(asked) == 1
+    assert refined.flags == ("stopped early",)
 
 
 @pytest.mark.parametrize("how", [{"family": "style-a"}, {"method": "lbfgs"}])
@@ -174,6 +184,7 @@ def test_no_other_route_is_tried_where_one_was_asked_for(
     refined = refine(smooth.start, smooth, simulator, priors, **{"method": "auto"} | how)
     assert refined.misfit_after == 2e-3
     assert len(asked) == 1
+    assert not refined.flags
 
 
 def pretend(monkeypatch, ends):
@@ -184,6 +195,7 @@ def pretend(monkeypatch, ends):
         rms, status, flags = ends[len(asked)]
         asked.append(recipe)
         run.evaluations += 10
+        run.left -= 10
         return {
             "status": status,
             "misfit_before": 1e-1,

@@ -64,6 +64,21 @@ def test_outputs_are_not_overwritten_unasked(tmp_path):
     assert os.listdir(tmp_path) == ["x.npy"]
 
 
+@pytest.mark.parametrize("same", ["report", "deviation", "history"])
+def test_two_outputs_with_one_name_are_refused(same, tmp_path):
+    out = tmp_path / "o.npy"
+    names = {"report": tmp_path / "o.csv", same: tmp_path / "." / "o.npy"}
+    with pytest.raises(InputError, match="two outputs with one name"):
+        Results(out, shape=(1, 70, 70), map_shape=(70, 70), ids=["a"], **names)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_output_does_not_replace_an_input(tmp_path):
+    (tmp_path / "x.csv").write_text("predictions")
+    with pytest.raises(InputError, match="is an input as well"):
+        io.claim_output(tmp_path / "x.csv", overwrite=True, inputs=(None, tmp_path / "x.csv"))
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder that nobody may write to")
 def test_a_folder_that_cannot_be_written_to():
     with pytest.raises(InputError, match=r"^output /proc/x\.npy: cannot be written \("):

@@ -33,6 +33,26 @@ def test_directory_of_records(tmp_path):
     np.testing.assert_array_equal(one.read(0), records[0])
 
 
+def test_a_truth_that_cannot_be_read_costs_nothing_else(tmp_path):
+    path, records = tmp_path / "r.h5", small_records(2)
+    with h5py.File(path, "w") as file:
+        file["records"] = records
+        file["ids"] = ["a", "b"]
+        file.create_dataset("velocity", data=MAPS[:2], chunks=(1, 70, 70), fletcher32=True)
+        place = file["velocity"].id.get_chunk_info(1).byte_offset
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(b"damage")
+    source = io.open_records(path)
+    first, second = (
+        io.load_record(io.Sample(k, source.ids[k], (), source=source.alone(k))) for k in range(2)
+    )
+    np.testing.assert_array_equal(first.truth, MAPS[0])
+    np.testing.assert_array_equal(second.record, records[1])
+    assert second.problem is None
+    assert second.truth is None
+
+
 @pytest.mark.parametrize(
     ("shards", "truths"),
     [

@@ -260,6 +260,13 @@ def test_directories_that_are_no_run(case, tmp_path):
         RunDirectory(tmp_path)
 
 
+def test_a_run_that_is_just_being_made_is_none_of_strangers(case, tmp_path):
+    """What a process leaves that is killed, or has not finished, between its first two steps."""
+    (tmp_path / ".run.toml.123.tmp").write_text("format")
+    (tmp_path / "shards").mkdir()
+    assert prepare(case, tmp_path).count == 7
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

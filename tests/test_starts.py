@@ -1,6 +1,7 @@
 """A start without a network: the filter that makes a record one of a lower frequency."""
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from pretend import pretended
 
 from fwi_refine import starts
 from fwi_refine.cli import run, start
-from fwi_refine.errors import DeviceError
+from fwi_refine.errors import DeviceError, SampleError
 from fwi_refine.executors import Serial
 from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.priors import GaussianProcess, load
@@ -93,6 +94,43 @@ def test_start_on_the_command_line(made, tmp_path, monkeypatch):
     assert one.read_bytes() == three.read_bytes()
     assert run([*command, "--out", str(tmp_path / "part.npy"), "--shard", "4/4"]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "part.npy"), maps[3:])
+
+
+def test_a_part_without_records_is_named(made, tmp_path, capsys):
+    command = ["start", str(made.seismic), "--out", str(tmp_path / "o.npy"), "--shard", "1/8"]
+    assert run(command) == 2
+    assert "--shard 1/8: no records in this part" in capsys.readouterr().err
+
+
+def test_maps_that_were_made_are_kept_when_it_is_stopped(made, tmp_path, monkeypatch):
+    def each_made(executor, make, tasks):
+        (record, *_) = (record for task in tasks for record in task)
+        yield record, np.full((70, 70), 2000.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "each_made", each_made)
+    command = ["start", str(made.seismic), "--out", str(tmp_path / "o.npy")]
+    assert [run(command), run(command)] == [130, 130]
+    assert sorted(os.listdir(tmp_path)) == ["o.partial-2.npy", "o.partial.npy"]
+    maps = np.load(tmp_path / "o.partial.npy")
+    assert (maps[0] == 2000.0).all()
+    assert not maps[1:].any()
+
+
+def test_a_defect_that_one_record_brings_to_light_costs_no_other(monkeypatch):
+    class Record:
+        def __init__(self, value):
+            self.value = value
+
+        def read(self, k):
+            return self.value
+
+    monkeypatch.setattr(starts, "start_from_record", lambda record, device: 1 / record)
+    task = [(0, Record(2.0)), (1, Record(0.0)), (2, Record(4.0))]
+    first, second, third = start.make_starts(task, 1, device="cpu")
+    assert (first, third) == (0.5, 0.25)
+    assert isinstance(second, SampleError)
+    assert "ZeroDivisionError" in str(second)
 
 
 def test_a_start_whose_process_dies_costs_no_other():

@@ -96,11 +96,8 @@ def command(
     outputs = {"--out": out, "the report": out.with_suffix(".csv")}
     if not median:
         outputs["the table of weights"] = out.with_suffix(".json")
-    inputs = [path.resolve() for path in (*preds, truth, weights, families) if path]
     for what, path in outputs.items():
-        if path.resolve() in inputs:
-            raise InputError(f"{what} {path}: is an input as well; choose another name for --out")
-        io.claim_output(path, overwrite, what)
+        io.claim_output(path, overwrite, what, (*preds, truth, weights, families))
     members = Members(preds, ids_file, records, truth, load_survey(survey_file))
     family_of, problems = family_of_each(members, families, priors_file)
 

@@ -32,12 +32,13 @@ class Outputs:
         if self.report is None and self.out is not None:
             object.__setattr__(self, "report", self.out.with_suffix(".csv"))
 
-    def claim(self):
-        """Raises OutputExistsError or InputError if one of them may not be written."""
+    def claim(self, inputs=(), history=None):
+        """Raises OutputExistsError or InputError if one of them, or a history, may not be written;
+        inputs: files that must stay as they are."""
         from fwi_refine import io
 
-        for path in filter(None, (self.out, self.report, self.deviation)):
-            io.claim_output(path, self.overwrite)
+        for path in filter(None, (self.out, self.report, self.deviation, history)):
+            io.claim_output(path, self.overwrite, inputs=inputs)
 
 
 def output_options(required):

@@ -55,7 +55,7 @@ def print_plan(inputs, settings, jobs) -> int:
         writer.writerow([family, counts[family], len(stages), allowed, f"{needed:.0f}"])
     log.info(
         "%d samples to refine, %d that would fail; at %.2f s an evaluation and %d jobs "
-        "about %s. Nothing was written.",
+        "about %s, where each fits on its first route. Nothing was written.",
         sum(counts.values()),
         failed,
         seconds,

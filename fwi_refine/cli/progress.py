@@ -56,7 +56,7 @@ class Progress:
             self._families[row.family] += 1
         elif len(self._failed) < LISTED:
             self._failed.append(row)
-        if row.misfit_before and row.misfit_after:
+        if row.status != "failed" and row.misfit_before and row.misfit_after:
             self._log_reduction += log(row.misfit_before / row.misfit_after)
 
     def _describe(self) -> str:

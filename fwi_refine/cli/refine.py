@@ -76,12 +76,10 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
     if not inputs.pairs:
         i, n = choice.shard
         raise InputError(f"--shard {i}/{n}: no samples in this part")
-    from fwi_refine import batch, io
+    from fwi_refine import batch
 
     if not dry_run:
-        outputs.claim()
-        if history is not None:
-            io.claim_output(history, outputs.overwrite)
+        outputs.claim((predictions, records, *choice.candidates, choice.ids_file), history)
 
     place = place.for_samples(len(inputs.pairs))
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)

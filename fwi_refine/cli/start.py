@@ -8,7 +8,7 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options, refine_options
 from fwi_refine.cli.inputs import load_priors, load_survey, select
-from fwi_refine.errors import SampleError, WorkerError
+from fwi_refine.errors import InputError, SampleError, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,13 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
     \b
     Examples:
       fwi-refine start seismic/ --out starts.npy
-      fwi-refine starts.npy seismic/ --out refined.npy --family style-b
+      fwi-refine starts.npy seismic/ --out refined.npy
 
     For records without a network's predictions. The maps explain the low frequencies of the
     records; they come in the sorted order of these, to be used as predictions or as a
-    --candidate of `refine`. Layers are blurred in them, so the family has to be told to `refine`
-    with --family. A record that cannot be used leaves zeros.
+    --candidate of `refine`. Layers are blurred in them, so `refine` finds the family by trying
+    one after the other, unless it is told with --family. A record that cannot be used leaves
+    zeros.
     """
     import numpy as np
     from tqdm import tqdm
@@ -48,6 +49,9 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
     io.claim_output(out, overwrite)
     source = io.open_records(records.absolute() if place.dask else records)
     numbers = select(range(len(source.ids)), limit, shard)
+    if not numbers:
+        i, n = shard
+        raise InputError(f"--shard {i}/{n}: no records in this part")
     place = place.for_samples(len(numbers))
     size = place.chunk_size(len(numbers))
     tasks = (
@@ -61,21 +65,30 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
         "device": place.kind,
     }
     make = functools.partial(make_starts, per_job=place.per_job, **how)
-    failed = 0
+    made = failed = 0
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         executor = stack.enter_context(place.executor())
         bar = stack.enter_context(tqdm(total=len(numbers), unit="record", disable=None))
-        for (n, record), v in each_made(executor, make, tasks):
-            if isinstance(v, Exception):
-                failed += 1
-                log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
-                v = np.zeros(survey.shape)
-            writer.write(n, v)
-            bar.update()
+        try:
+            for (n, record), v in each_made(executor, make, tasks):
+                if isinstance(v, Exception):
+                    failed += 1
+                    log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
+                    v = np.zeros(survey.shape)
+                else:
+                    made += 1
+                writer.write(n, v)
+                bar.update()
+        except BaseException:
+            if made:
+                partial = io.marked(out, io.partial_mark([out]))
+                writer.publish(partial)
+                log.error("finished maps are kept in %s, the others are zeros there", partial)
+            raise
         writer.publish(out)
-    log.info("%d maps in %s", len(numbers) - failed, out)
+    log.info("%d maps in %s", made, out)
     return SAMPLES_FAILED if failed else OK
 
 
@@ -103,7 +116,10 @@ def make_starts(task, per_job, **how):
                 return start_from_record(record.read(0), **how)
         except SampleError as error:
             return error
-        except RuntimeError as error:
-            raise together.trouble(error) or error from None
+        except Exception as error:
+            if trouble := together.trouble(error):
+                raise trouble from None
+            # a defect that one record brings to light must not cost the others their maps
+            return SampleError(f"{type(error).__name__}: {error}")
 
     return together.each(make, task, per_job, how["device"])

@@ -1,7 +1,7 @@
 """Samples in, maps out. Everything is read one sample at a time."""
 
 from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
-from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output
+from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output, marked, partial_mark
 from fwi_refine.io.places import find_places, is_part_of
 from fwi_refine.io.predictions import open_predictions, read_start
 from fwi_refine.io.records import open_records
@@ -17,9 +17,11 @@ __all__ = [
     "find_places",
     "is_part_of",
     "load_record",
+    "marked",
     "open_predictions",
     "open_records",
     "pair",
+    "partial_mark",
     "plan_samples",
     "read_families",
     "read_ids",

@@ -10,12 +10,15 @@ import numpy as np
 from fwi_refine.errors import InputError, OutputExistsError
 
 
-def claim_output(path, overwrite, what="output") -> Path:
+def claim_output(path, overwrite, what="output", inputs=()) -> Path:
     """The path, if it can be written: tried, as hours of work may come before it is.
 
-    Raises OutputExistsError, or InputError without a folder or where nothing can be written to it.
+    Raises OutputExistsError, or InputError without a folder, where nothing can be written to it,
+    and for one of the inputs, which would be lost; None among these counts for nothing.
     """
     path = Path(path)
+    if path.resolve() in {Path(other).resolve() for other in inputs if other is not None}:
+        raise InputError(f"{what} {path}: is an input as well; choose another name")
     if path.is_dir():
         raise InputError(f"{what} {path}: is a directory, expected a file name")
     if path.exists() and not overwrite:
@@ -31,6 +34,21 @@ def claim_output(path, overwrite, what="output") -> Path:
     except OSError as error:
         raise InputError(f"{what} {path}: cannot be written ({error.strerror})") from error
     return path
+
+
+def partial_mark(paths) -> str:
+    """What marks the names of unfinished results, `.partial`: with a number, if earlier ones of
+    these paths are still there."""
+    mark, number = ".partial", 1
+    while any(marked(path, mark).exists() for path in paths):
+        number += 1
+        mark = f".partial-{number}"
+    return mark
+
+
+def marked(path, mark) -> Path:
+    """The path with the mark before its suffix."""
+    return path.with_name(f"{path.stem}{mark}{path.suffix}")
 
 
 def temporary_name(path) -> Path:

@@ -83,10 +83,8 @@ def _named(error, where) -> str:
 
 
 def _read_truth(records, k, survey):
-    values = records.truth(k)
-    if values is None:
-        return None
     try:
-        return check_prediction(values, survey=survey)
+        values = records.truth(k)
+        return None if values is None else check_prediction(values, survey=survey)
     except SampleError:  # the truth is only for the report
         return None

@@ -4,6 +4,7 @@ import logging
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import filelock
@@ -146,7 +147,10 @@ class RunDirectory:
 
 
 def _strangers(path) -> bool:
-    return any(entry.name not in ("parts", "shards") for entry in path.iterdir())
+    """Whether it holds what no run has; another process may just be making one."""
+    own = {"parts", "shards", FILE}
+    names = {entry.name for entry in path.iterdir()} - own
+    return any(not fnmatch(name, f".{FILE}.*.tmp") for name in names)
 
 
 def _read_config(path):
