@@ -27,17 +27,14 @@ from fwi_refine.wave import Simulator
 # from 1e-4 rms on, and a start that is usable for the benchmark begins near 1e-1.
 POOR_FIT = 1e-2
 
-# Above this rms misfit another route is tried where the family was only inferred: from networks'
-# maps, all made samples of BENCHMARKS.md ended below 1e-4 on their own family's route. Where none
-# fits, another takes the place of the first if it leaves less than this share of the rms: noise
-# alone is fitted better by the one with more unknowns.
-NO_FIT = 2e-4
+# Rms misfit of a map that explains its record: the worst floor reported for released data (7.4e-5)
+# rounded up. Rounding to integers is kept if it leaves so little, or at most twice as much as was
+# left before; what fits worse has some cell that is not right yet, whose unrounded value is the
+# better guess. And where the family was only inferred, another route is tried above it.
+FIT = 1e-4
+# Where no route leads to a fit, another takes the place of the first if it leaves less than this
+# share of the rms: noise alone is fitted better by the one with more unknowns.
 FAR_BETTER = 0.5
-
-# Rounding to integers is kept where the record still fits to this rms, the worst floor reported
-# for released data (7.4e-5) rounded up, or at most twice as badly as before. Where it fits worse,
-# some cell is not right yet, and its unrounded value is the better guess.
-ROUNDED_FIT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class _Run(Sharpener):
                 and result["misfit_after"] < FAR_BETTER * best[1]["misfit_after"]
             ):
                 best = family, result
-            fits = result["misfit_after"] <= NO_FIT * self.simulator.survey.unit
+            fits = result["misfit_after"] <= FIT * self.simulator.survey.unit
             if fits or result["status"] == "failed":
                 break
             over = number < len(recipes) and (self.left < 1 or self.should_stop())
@@ -179,7 +176,7 @@ class _Run(Sharpener):
         if recipe.round:
             integers, minimum, rounded = self.integers(v, vmin)
             total = rounded + self.penalty(first, integers, minimum)
-            if rounded <= max((ROUNDED_FIT * unit) ** 2, 4 * misfit) and total < before:
+            if rounded <= max((FIT * unit) ** 2, 4 * misfit) and total < before:
                 v, vmin, misfit, after = integers, minimum, rounded, total
             else:
                 self.flags.append("not rounded: the record would fit worse")
