@@ -108,9 +108,9 @@ def near_edges(v, levels, snap):
     return torch.from_numpy(binary_dilation(along_edges(labels))).to(v.device)
 
 
-def level_labels(v, levels=None):
+def level_labels(v):
     """Labels (nz, nx): the number of its level for each cell, one of its own near an edge."""
-    levels = levels or find_levels(v)
+    levels = find_levels(v)
     labels = levels.distance(v)[1]
     own = near_edges(v, levels, SNAP)
     labels[own] = len(levels.velocities) + torch.arange(int(own.sum()), device=v.device)

@@ -22,7 +22,7 @@ def rounding_of_coefficients(simulator, v, vmin, record):
     n_steps rows count; what is added has its shape, and costs two simulations
     """
     exact = simulator.forward(v[None], vmin[None])[0].double()
-    shift = released_record(v, vmin, simulator.survey) - exact
+    shift = released_record(v, vmin, simulator.survey, threads=simulator.threads) - exact
     residual = exact - torch.from_numpy(record)[:, : exact.shape[1]].to(exact.device)
     shift_of_rows = np.zeros(record.shape)
     shift_of_rows[:, : exact.shape[1]] = shift.cpu().numpy()

@@ -8,6 +8,7 @@ import torch
 from fwi_refine.level_decision import EdgeCells
 from fwi_refine.levels import to_integers
 from fwi_refine.misfit import BandMisfit
+from fwi_refine.optimise import Status
 from fwi_refine.parameters import Full
 from fwi_refine.posterior import LevelBelief, noise_variance
 from fwi_refine.rounding import EXPLAINED
@@ -16,7 +17,7 @@ from fwi_refine.stages import StageRunner
 # m/s from a level within which a cell is taken to have it before any is decided on
 NEARLY = 5.0
 # What float32 arithmetic leaves of a record, rms, once the rounding of the coefficients is taken
-# out: 2.6e-6 to 3.7e-6.
+# out: 2.7e-6 to 3.9e-6.
 FLOOR = 4e-6
 # Rms misfit of integers below which it tells whether there is rounding: above, too much is wrong.
 TELLING = 1e-4
@@ -26,10 +27,11 @@ NOISE = 0.3
 STAYS = 0.03  # m/s, mean change from round to round: what is less is the last
 # m/s, mean change by a round: after more, a map that fits to the floor may not be the only one
 SURE = 0.3
-# Times the least rms misfit between rounds: what fits worse has lost its way. On the one sample
-# where that was seen (CurveFault_B) no later round found back, and maps became worse and worse.
+# Times the rms misfit before all rounds, or that of the likeliest fit between them if it is less:
+# what fits worse has lost its way. On the one sample where that was seen (CurveFault_B) no later
+# round found back, and maps became worse and worse.
 ASTRAY = 10.0
-LEAST_ROUND = 40  # evaluations that a round costs: two Jacobians and a few records
+A_FEW = 12  # records that a round costs, besides two Jacobians
 # Times the noise that is tried for a decision; the share of the rms misfit with less from which on
 # more is taken; and times the noise that the rms misfit may be, below which no more is tried: a
 # single wrong cell is that much.
@@ -66,6 +68,8 @@ class Sharpener(StageRunner):
         misfit = self.misfit(v, vmin)
         unit = self.simulator.survey.unit
         floor = (FLOOR * unit) ** 2
+        jacobian = BandMisfit(self.simulator, Full(v.shape), self.record).hessian_cost()
+        before = self.solution
         least, most = decision.noise
         noise = max(most, NOISE * math.sqrt(misfit))
         final = decision.between(WIDTHS[0], 1.0)
@@ -76,11 +80,13 @@ class Sharpener(StageRunner):
         best = _Candidate(*integers, min(plain, unrounded))
         record = self.record - shift
         for _ in range(0 if best.misfit < floor else decision.rounds):
-            if self.left < LEAST_ROUND or self.should_stop():
+            if self.left < 2 * jacobian + A_FEW or self.should_stop():
                 self.note_stop()
                 break
             with self.on(record):
                 *found, sure, belief = self.decide_levels(*present, noise)
+            if belief is None and self.should_stop():  # before it was decided
+                break
             integers = to_integers(found[0])
             shift, plain, unrounded = self.rounding_of_coefficients(*integers)
             fits = min(plain, unrounded)
@@ -98,8 +104,11 @@ class Sharpener(StageRunner):
             width = torch.where(sure, *WIDTHS).to(v)
             with self.on(record):
                 between = decision.between(width, noise / least)
-                present = self.minimise(between, *found)[:2]
+                *present, status = self.minimise(between, *found)
                 fits = self.misfit(*present)
+            self.left -= 1
+            if status == Status.MAX_EVALUATIONS:
+                self.note_stop()
             noise = max(noise, NOISE * math.sqrt(fits))
             if fits > ASTRAY**2 * min(misfit, closest.misfit):
                 break
@@ -110,7 +119,9 @@ class Sharpener(StageRunner):
             self.note_stop()
         explained = EXPLAINED * misfit
         if best.misfit >= explained:  # some cells are not decided on right, but most are
-            best = closest if closest.misfit < explained else _Candidate(v, vmin, misfit)
+            best = closest
+            if closest.misfit >= explained:
+                best, self.solution = _Candidate(v, vmin, misfit), before
         elif best.belief is None:
             self.keep_outlines(best.v, best.misfit)
         if best.belief is not None:
@@ -155,12 +166,14 @@ class Sharpener(StageRunner):
         with less of it assumed others make up for it.
         """
         best, least = None, math.inf
+        bounds = self.simulator.survey.velocity_bounds
         for more in MORE_NOISE:
             variance = noise_variance((more * noise) ** 2, self.simulator.survey)
             decided = cells.decide(gradient, variance, self.should_stop)
             if decided is None:
                 break
-            found = parameters.retract(x, decided.step.to(x))
+            # a level may lie beyond the bounds, by as much as it is not known
+            found = parameters.retract(x, decided.step.to(x)).clamp(*bounds)
             fits = math.sqrt(self.misfit(parameters.velocity(found), parameters.vmin(found)))
             self.left -= 1
             if best is None or fits < BETTER * least:

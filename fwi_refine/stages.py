@@ -84,11 +84,9 @@ class StageRunner:
 
     def run_stages(self, stages, v, vmin):
         """Map and vmin after all stages, or after those that the budget allows."""
-        previous = reference = status = None
+        reference = None
         moved, repeating, skipped = 0.0, False, False
         for stage in stages:
-            if stage is previous and status in (Status.CONVERGED, Status.STALLED):
-                continue  # the same again would find the same
             if stage.unless_it_fits and not repeating:  # asked once for all such stages in a row
                 skipped = self.history[-1][2] ** 2 < stage.misfit_target and moved < AT_REST
             repeating = stage.unless_it_fits
@@ -109,7 +107,6 @@ class StageRunner:
             if status == Status.MAX_EVALUATIONS or self.should_stop():
                 self.note_stop()
                 break
-            previous = stage
         return v, vmin
 
     def minimise_filtered(self, stage: Stage, v, vmin):
@@ -237,6 +234,7 @@ class StageRunner:
             self.solution = None  # these priors say nothing of single cells
             return
         self.evaluations += 1
+        self.left -= 1
         self.solution = Solution(
             misfit.parameters,
             misfit.last_hessian,

@@ -25,6 +25,9 @@ SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
 VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 SHARE = 0.05  # of the misfit, that the prior counts
+# Share of the survey's velocities that trends keep away from its bounds: as modes they overshoot,
+# and beyond the bounds nothing is simulated.
+INSIDE = 0.01
 
 
 def start_from_record(
@@ -89,6 +92,8 @@ def _best_trend(velocities, depth, survey, record, how):
     slopes = SLOPES * survey.spacing / 10.0
     trends = [velocity + slope * below for velocity in velocities for slope in slopes]
     simulator = Simulator(survey, **how)
-    trends = torch.stack(trends).clamp(*survey.velocity_bounds).to(simulator.device)
+    slowest, fastest = survey.velocity_bounds
+    margin = INSIDE * (fastest - slowest)
+    trends = torch.stack(trends).clamp(slowest + margin, fastest - margin).to(simulator.device)
     record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
     return trends[int(simulator.misfit(trends, record).argmin())]

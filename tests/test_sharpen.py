@@ -113,6 +113,15 @@ def test_wrong_cells_are_put_right(what, truth, exact, released, simulator):
     assert run.deviation(found) is not None
 
 
+def test_levels_at_the_bounds_stay_within(truth, released):
+    """Where a level is not known exactly it may come out beyond, where nothing is simulated."""
+    bounds = (1700.0, 2903.0)
+    narrow = Simulator(replace(SURVEY, velocity_bounds=bounds))
+    found, vmin, _ = sharpen(narrow, released, with_wrong_cells(truth).clamp(*bounds))
+    assert torch.equal(found, truth)
+    assert vmin == 1700
+
+
 def test_cells_between_two_levels_are_left_between(truth, simulator):
     v = truth.clone()
     v[5, 3:8] = torch.tensor([1800.0, 2000.0, 1950.0, 2100.0, 1900.0])

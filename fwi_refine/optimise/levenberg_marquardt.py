@@ -133,6 +133,7 @@ class _Run:
             if best is None:
                 self.damping, retries = self.damping * MORE, retries + 1
                 if self.damping > MOST or (used == 0 and solve is not None):
+                    self.damping = min(self.damping, MOST)
                     break
                 continue
             here = best

@@ -58,7 +58,7 @@ def preconditioned_lbfgs(
 
     if status is Status.NOT_FINITE:
         return result(x, mean_square, penalty, status)
-    w = math.inf
+    w, curvature = math.inf, None
     for _ in range(max_iterations):
         w = min(w, weight(mean_square, penalty))
         before = mean_square + w * penalty
@@ -66,9 +66,11 @@ def preconditioned_lbfgs(
         if limit - evaluations < hessian_cost + 2:
             status = Status.MAX_EVALUATIONS
             break
-        hessian = misfit.hessian(x).clone()
+        if curvature is None:
+            curvature = misfit.hessian(x)
+            evaluations += hessian_cost
+        hessian = curvature.clone()
         prior.add_hessian(hessian, x, w)
-        evaluations += hessian_cost
         step = _Step(misfit + w * prior, x, retract)
 
         def watch(inner, step=step, w=w):
@@ -89,18 +91,22 @@ def preconditioned_lbfgs(
             callback=watch,
         )
         evaluations += inner.evaluations
+        ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
         if not inner.value < before:
+            if ended:
+                status = inner.status
+                break
             if damping >= MOST:
                 status = Status.STALLED
                 break
             damping = min(damping * MORE, MOST)
             continue
         damping = max(damping * LESS, LEAST)
-        x = step.point(inner.x)
+        x, curvature = step.point(inner.x), None
         penalty = prior(x)
         mean_square = inner.value - w * penalty
         values.append(inner.value)
-        if inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS):
+        if ended:
             status = inner.status
             break
         if before - inner.value < relative_decrease * inner.value or mean_square < target:

@@ -18,11 +18,14 @@ from fwi_refine.wave.reference import C1, C2, C3, damping, pad
 from fwi_refine.wave.workers import one_thread_each
 
 
-def released_record(v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.float64):
+def released_record(
+    v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.float64, threads: int | None = None
+):
     """The record of one map v (nz, nx) m/s with float32 coefficients: (shots, n_steps, receivers).
 
     vmin: default the minimum of v. arithmetic: torch.float32 for a record like the released ones,
-    torch.float64 for the effect of the rounded coefficients alone. On a GPU where v is on one.
+    torch.float64 for the effect of the rounded coefficients alone. threads: on the CPU, default
+    torch's number. On a GPU where v is on one.
     Raises ValueError for a v of another shape.
     """
     if tuple(v.shape) != survey.shape:
@@ -45,7 +48,7 @@ def released_record(v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.flo
     pulses = strength[sources[:, 0], sources[:, 1], None] * wavelet
     if v.device.type != "cpu":
         return _shots(coefficients, sources, pulses, receivers)
-    with one_thread_each(torch.get_num_threads()) as pool:
+    with one_thread_each(threads or torch.get_num_threads()) as pool:
         parts = pool.map(
             lambda k: _shots(coefficients, sources[k : k + 1], pulses[k : k + 1], receivers),
             range(len(sources)),
