@@ -41,7 +41,7 @@ class Stage:
     share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
         as long as that is more
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
-        and worse than `GOOD_FIT`
+        the first such stage, and worse than `GOOD_FIT`
     misfit_target: mean square misfit at which the stage ends; None: no target
     unless_it_fits: the stage, with all such that follow, is left out where the misfit is below
         misfit_target already and the stage before has hardly moved the map
@@ -91,7 +91,8 @@ class Stage:
 class Decision:
     """Rounds in which each cell of a map of few levels is given its level; see `sharpen.py`.
 
-    noise: what of the rms residual counts as noise, at least and at first. between(width, ratio):
+    noise: what of the rms residual counts as noise, at least, and at first if the residual is not
+    far larger. between(width, ratio):
     the stage from what one round has decided to where the next begins; width (nz, nx): m/s about
     its level where a cell is expected, ratio: of the present noise to the least.
     """
