@@ -47,19 +47,19 @@ class Decided:
 class EdgeCells:
     """A map of levels whose cells near edges are open, and where the levels lie exactly.
 
-    v (nz, nx), vmin m/s: the map where the Jacobian J is from; hessian: J^T J (n, n), n = nz * nx
-    + 1 with vmin last, for steps from v with the retraction in squared slowness. On the CPU.
+    v (nz, nx), vmin m/s: the map where the Jacobian J is from, whose n = nz * nx + 1 columns are
+    for steps from v with the retraction in squared slowness, vmin last. On the CPU.
 
     found: whether there are levels.
     """
 
-    def __init__(self, v, vmin, hessian):
+    def __init__(self, v, vmin):
         levels = find_levels(v)
         self.found = bool(len(levels.velocities))
         if not self.found:
             return
         self.shape, self.base = v.shape, v.flatten().numpy()
-        self.levels, self.hessian = levels.velocities.numpy(), hessian.numpy()
+        self.levels = levels.velocities.numpy()
         self.which = levels.distance(v)[1].flatten().numpy()
         open_ = near_edges(v, levels, SETTLED).flatten().numpy()
         self.cells, self.settled = np.flatnonzero(open_), np.flatnonzero(~open_)
@@ -73,17 +73,25 @@ class EdgeCells:
         own = self.which[self.settled]
         self.along[self.settled, own] = (self.base[self.settled] / self.levels[own]) ** 3
         self.along[-1, 0] = 1.0
-        self.matrix = self._matrix()
 
-    def decide(self, gradient, variance, should_stop):
+    def columns(self, rows):
+        """Rows of J (m, n) to those of J C (m, open cells + K + 1): by the open cells, by the
+        levels, and along the step to them."""
+        dense = torch.from_numpy(np.column_stack([self.along, self.step])).to(rows.device)
+        cells = torch.from_numpy(self.cells).to(rows.device)
+        return torch.cat([rows[:, cells].double(), rows.double() @ dense], dim=1)
+
+    def decide(self, normal, gradient, variance, should_stop):
         """`Decided`, or None where nothing is.
 
-        gradient: J^T r (n,), r the residual at v; variance: of its noise
+        normal: (J C)^T J C, C as in `columns`; gradient: J^T r (n,), r the residual at v; variance:
+        of its noise
         """
-        at_levels = gradient.numpy() + self.hessian @ self.step
-        slope = np.concatenate([at_levels[self.cells], self.along.T @ at_levels])
+        normal, gradient = normal.numpy(), gradient.numpy()
+        by_unknown = np.concatenate([gradient[self.cells], self.along.T @ gradient])
+        slope = by_unknown + normal[:-1, -1]
         problem = LevelProblem(
-            matrix=self.matrix / variance,
+            matrix=normal[:-1, :-1] / variance,
             gradient=slope / variance,
             others=len(self.levels),
             width=LEVEL_WIDTH,
@@ -128,17 +136,6 @@ class EdgeCells:
         held = np.zeros((len(self.levels), len(self.base)))
         held[self.which[self.settled], self.settled] = 1.0
         return held
-
-    def _matrix(self):
-        """J^T J of the open cells and the levels."""
-        sloped = self.hessian @ self.along
-        cross = sloped[self.cells]
-        return np.block(
-            [
-                [self.hessian[np.ix_(self.cells, self.cells)], cross],
-                [cross.T, self.along.T @ sloped],
-            ]
-        )
 
     def _choices(self, shift):
         """The step (K, cells) of each cell to each level, shifted by (K,)."""

@@ -111,8 +111,10 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         self.last_hessian = columns @ columns.T * (2.0 / self._record.numel())
         return self.last_hessian
 
-    def linearise(self, x):
-        """(2 / N J^T J, a function r -> 2 / N J^T r) with one and the same full Jacobian.
+    def linearise(self, x, columns=None):
+        """(2 / N (J C)^T J C, a function r -> 2 / N J^T r) with one and the same full Jacobian.
+
+        columns: takes rows of J (m, n) to rows of J C; default J itself.
 
         So the quadratic that they make has a minimum. With the exact gradient it falls without
         bounds along directions that the data do not see, but that rounding makes them see.
@@ -123,15 +125,15 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             by_v, by_vmin = full.rmatvec(r[0])
             return torch.cat((by_v.flatten(), by_vmin.reshape(1))) * (2.0 / r.numel())
 
-        return self._normal_matrix(full), pull_back
+        return self._normal_matrix(full, columns), pull_back
 
     def _jacobian(self, x):
         v, vmin = self._medium(x)
         return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
 
-    def _normal_matrix(self, full):
-        along = self.parameters.along(full.matrix)
-        unit, scale = full.normal_matrix(along, self.simulator.threads)
+    def _normal_matrix(self, full, columns=None):
+        columns = columns or self.parameters.along(full.matrix)
+        unit, scale = full.normal_matrix(columns, self.simulator.threads)
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 
     def hessian_cost(self):

@@ -131,23 +131,24 @@ class Sharpener(StageRunner):
     def decide_levels(self, v, vmin, noise):
         """Map and vmin with each cell at a level where that is sure, which cells (nz, nx) bool
         these are, and what is believed of all; noise: rms, of the residual."""
+        undecided = v, vmin, torch.ones(v.shape, dtype=torch.bool), None
+        cells = EdgeCells(v.cpu(), vmin.cpu())
+        if not cells.found:
+            return undecided
         parameters = Full(v.shape)
         misfit = BandMisfit(self.simulator, parameters, self.record)
         x = parameters.from_velocity(v, vmin)
         residual = misfit.residual(x)
-        self.hessian, pull_back = misfit.linearise(x)
+        normal, pull_back = misfit.linearise(x, cells.columns)
         self.iterations += 1
         used, half = misfit.hessian_cost() + 2, residual.numel() / 2
         self.evaluations += used
         self.left -= used
         # cells are decided on by the CPU: the matrix goes there once
-        cells = EdgeCells(v.cpu(), vmin.cpu(), self.hessian.cpu() * half)
-        best = None
-        if cells.found:
-            gradient = pull_back(residual).cpu() * half
-            best = self.best_decision(cells, gradient, noise, parameters, x)
+        quadratic = normal.cpu() * half, pull_back(residual).cpu() * half
+        best = self.best_decision(cells, *quadratic, noise, parameters, x)
         if best is None:
-            return v, vmin, torch.ones(v.shape, dtype=torch.bool), None
+            return undecided
         decided, found = best
         between = parameters.velocity(parameters.retract(x, decided.between.to(x)))
         belief = LevelBelief(
@@ -159,7 +160,7 @@ class Sharpener(StageRunner):
         )
         return parameters.velocity(found), parameters.vmin(found), decided.sure, belief
 
-    def best_decision(self, cells, gradient, noise, parameters, x):
+    def best_decision(self, cells, normal, gradient, noise, parameters, x):
         """(`Decided`, its unknowns): with more noise than it should be where that fits better.
 
         Where the record is far from linear in what is to be changed, that is noise as well, and
@@ -169,7 +170,7 @@ class Sharpener(StageRunner):
         bounds = self.simulator.survey.velocity_bounds
         for more in MORE_NOISE:
             variance = noise_variance((more * noise) ** 2, self.simulator.survey)
-            decided = cells.decide(gradient, variance, self.should_stop)
+            decided = cells.decide(normal, gradient, variance, self.should_stop)
             if decided is None:
                 break
             # a level may lie beyond the bounds, by as much as it is not known

@@ -233,13 +233,13 @@ def test_more_noise_is_taken_where_a_decision_fits_far_better(
     x = parameters.from_velocity(truth, truth.min())
 
     class Cells:
-        def decide(self, gradient, variance, should_stop):
+        def decide(self, normal, gradient, variance, should_stop):
             step = torch.zeros(x.numel(), dtype=torch.float64)
             step[5] = off[len(asked)]
             asked.append(variance)
             return SimpleNamespace(step=step, number=len(asked) - 1)
 
-    decided, found = run.best_decision(Cells(), None, 3e-5, parameters, x)
+    decided, found = run.best_decision(Cells(), None, None, 3e-5, parameters, x)
     assert decided.number == chosen
     assert torch.equal(found, parameters.retract(x, decided.step))
     assert np.sqrt(np.array(asked) / asked[0]).tolist() == pytest.approx([1.0, 4.0, 16.0][:tried])
