@@ -111,7 +111,7 @@ def refine_sample(
     recipes = {route: METHODS[method][route].in_unit(survey.unit) for route in (chosen, *others)}
     fitting, result = run.refine_by_routes(start, recipes)
     if fitting != chosen:
-        words = f"{fitting} fits better than {chosen}, which was tried first: {words}"
+        words = f"{fitting} explains it better than {chosen}, which was tried first: {words}"
     flags = ["start outside bounds"] if clamped else []
     flags += [f"L-BFGS: {why}"] if why else []
     return Refined(
@@ -131,18 +131,23 @@ class _Run(Sharpener):
     """A sample from its start to what is handed back. Results are fields of `Refined`."""
 
     def refine_by_routes(self, start, recipes: dict[Family, Recipe]):
-        """(family, result) of the first recipe that leads to a fit; where none does or the time is
-        over, of the first of all, or of a later one with far less misfit."""
-        best = None
+        """(family, result) of the first recipe that leads to a fit and to a map that looks like its
+        family; else of the first that leads to a fit; else of the first of all, or of a later one
+        with far less misfit.
+        """
+        best, rank = None, (False, False)
         for number, (family, recipe) in enumerate(recipes.items(), 1):
             result = self.refine(start, recipe)
-            if best is None or (
-                result["status"] == "refined"
-                and result["misfit_after"] < FAR_BETTER * best[1]["misfit_after"]
-            ):
-                best = family, result
-            fits = result["misfit_after"] <= FIT * self.simulator.survey.unit
-            if fits or result["status"] == "failed":
+            rms = result["misfit_after"]
+            fits = rms <= FIT * self.simulator.survey.unit
+            right = fits and (len(recipes) == 1 or self.looks_like(family, start, result))
+            better = best is None or (right, fits) > rank
+            if not (better or fits or rank[1]):
+                far = rms < FAR_BETTER * best[1]["misfit_after"]
+                better = far and result["status"] == "refined"
+            if better:
+                best, rank = (family, result), (right, fits)
+            if right or result["status"] == "failed":
                 break
             over = number < len(recipes) and (self.left < 1 or self.should_stop())
             if over or STOPPED in result["flags"]:
@@ -153,6 +158,13 @@ class _Run(Sharpener):
         self.stage += 1
         self.note(best[1]["misfit_after"] ** 2)
         return best
+
+    def looks_like(self, family, start, result):
+        """Whether the classifier takes a result for a map of this family: layers come out of the
+        record of a rough map as well, but not a few velocities."""
+        v = result.get("velocity", start.cpu().numpy())
+        found = classify(v, self.record, self.priors, self.simulator.survey).family
+        return found == family or {found, family} == {Family.TWO_VELOCITY, Family.LAYERED}
 
     def refine(self, start, recipe: Recipe):
         """The result of one recipe."""

@@ -11,7 +11,7 @@ from fwi_refine.recipes import METHODS
 from fwi_refine.routing import Family
 from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI
-from fwi_refine.synthetic import make_sample
+from fwi_refine.synthetic import FAMILIES, make_map, make_sample
 from fwi_refine.wave import Simulator
 
 ROUTES = {
@@ -139,18 +139,24 @@ def test_it_stops_when_asked_and_keeps_the_best(layered, simulator, priors):
 @pytest.mark.parametrize(
     ("ends", "tried", "chosen"),
     [
-        # what each route ends with: rms misfit, status, flags
-        ([(1e-4, "refined", [])], 1, 0),
-        ([(2e-3, "refined", []), (1e-5, "refined", [])], 2, 1),
-        ([(2e-3, "refined", []), (3e-3, "refined", []), (1e-5, "refined", [])], 3, 2),
-        ([(2e-3, "refined", []), (3e-3, "refined", []), (4e-3, "refined", [])], 3, 0),
-        ([(2e-3, "refined", []), (1.5e-3, "refined", []), (4e-3, "refined", [])], 3, 0),
-        ([(2e-3, "refined", []), (9e-4, "refined", []), (8e-4, "refined", [])], 3, 1),
-        ([(2e-3, "refined", []), (9e-4, "unchanged", []), (4e-3, "refined", [])], 3, 0),
-        ([(2e-3, "unchanged", []), (1e-5, "refined", [])], 2, 1),
-        ([(2e-3, "refined", ["stopped early"])], 1, 0),
-        ([(2e-3, "refined", []), (3e-3, "refined", ["stopped early"])], 2, 0),
-        ([(np.inf, "failed", [])], 1, 0),
+        # what each route ends with: rms misfit, a map that looks like which family
+        ([(1e-4, "Style_A")], 1, 0),
+        ([(2e-3, "Style_A"), (1e-5, "CurveVel_A")], 2, 1),
+        ([(2e-3, "Style_A"), (1e-5, "FlatFault_A")], 2, 1),
+        ([(2e-3, "Style_A"), (3e-3, "CurveVel_A"), (1e-5, "Style_B")], 3, 2),
+        ([(2e-3, "Style_A"), (1e-5, "Style_B"), (2e-5, "Style_B")], 3, 2),
+        ([(2e-3, "Style_A"), (1e-5, "Style_B"), (2e-4, "Style_B")], 3, 1),
+        ([(1e-5, "CurveVel_A"), (2e-5, "CurveVel_A")], 2, 1),
+        ([(1e-5, "CurveVel_A"), (2e-3, "CurveVel_A"), (3e-6, "CurveVel_A")], 3, 0),
+        ([(2e-3, "Style_A"), (3e-3, "CurveVel_A"), (4e-3, "Style_B")], 3, 0),
+        ([(2e-3, "Style_A"), (1.5e-3, "CurveVel_A"), (4e-3, "Style_B")], 3, 0),
+        ([(2e-3, "Style_A"), (9e-4, "CurveVel_A"), (8e-4, "Style_B")], 3, 1),
+        ([(2e-3, "Style_A"), (9e-4, "unchanged"), (4e-3, "Style_B")], 3, 0),
+        ([(2e-3, "unchanged"), (1e-5, "CurveVel_A")], 2, 1),
+        ([(1e-5, "unchanged")], 1, 0),
+        ([(2e-3, "stopped early")], 1, 0),
+        ([(2e-3, "Style_A"), (3e-3, "stopped early")], 2, 0),
+        ([(np.inf, "failed")], 1, 0),
     ],
 )
 def test_another_route_is_tried_where_the_first_does_not_fit(
@@ -162,15 +168,16 @@ def test_another_route_is_tried_where_the_first_does_not_fit(
     assert asked == [METHODS["auto"][route] for route in routes[:tried]]
     assert refined.family == routes[chosen]
     assert refined.misfit_after == ends[chosen][0]
-    assert refined.flags == tuple(ends[tried - 1][2]), "that the time was over, whichever is kept"
+    # that the time was over is said, whichever is kept
+    assert refined.flags == (("stopped early",) if ends[tried - 1][1] == "stopped early" else ())
     assert refined.evaluations == 10 * tried
     assert refined.history[-1][2] == pytest.approx(refined.misfit_after)
-    assert ("fits better" in refined.family_reason) == (chosen > 0)
+    assert ("tried first" in refined.family_reason) == (chosen > 0)
 
 
 @pytest.mark.parametrize("how", [{"max_evaluations": 10}, {"should_stop": lambda: True}])
 def test_no_other_route_is_begun_when_the_time_is_over(how, smooth, simulator, priors, monkeypatch):
-    asked = pretend(monkeypatch, [(2e-3, "refined", [])])
+    asked = pretend(monkeypatch, [(2e-3, "Style_A")])
     refined = refine(smooth.start, smooth, simulator, priors, method="auto", **how)
     assert len(asked) == 1
     assert refined.flags == ("stopped early",)
@@ -180,7 +187,7 @@ def test_no_other_route_is_begun_when_the_time_is_over(how, smooth, simulator, p
 def test_no_other_route_is_tried_where_one_was_asked_for(
     how, smooth, simulator, priors, monkeypatch
 ):
-    asked = pretend(monkeypatch, [(2e-3, "refined", [])])
+    asked = pretend(monkeypatch, [(2e-3, "Style_A")])
     refined = refine(smooth.start, smooth, simulator, priors, **{"method": "auto"} | how)
     assert refined.misfit_after == 2e-3
     assert len(asked) == 1
@@ -188,23 +195,27 @@ def test_no_other_route_is_tried_where_one_was_asked_for(
 
 
 def pretend(monkeypatch, ends):
-    """The recipes asked for, which end with (rms misfit, status, flags) one after the other."""
+    """The recipes asked for, which end one after the other with an rms misfit and a map of a
+    family, or with another status, or flag."""
     asked = []
 
     def refine(run, start, recipe):
-        rms, status, flags = ends[len(asked)]
+        rms, what = ends[len(asked)]
         asked.append(recipe)
         run.evaluations += 10
         run.left -= 10
-        return {
-            "status": status,
+        result = {
+            "status": what if what in ("unchanged", "failed") else "refined",
             "misfit_before": 1e-1,
             "misfit_after": rms,
             "objective_before": 1e-2,
             "objective_after": rms**2,
             "vmin": 1500.0,
-            "flags": flags,
+            "flags": [what] if what == "stopped early" else [],
         }
+        if what in FAMILIES:
+            result["velocity"] = make_map(what, np.random.default_rng(3))
+        return result
 
     monkeypatch.setattr(_Run, "refine", refine)
     return asked
