@@ -20,10 +20,11 @@ from fwi_refine.wave import Simulator
 
 # One after the other, in fifteenths of the survey's frequency: Hz for the survey of OpenFWI
 FREQUENCIES = (3.0, 4.0, 6.0)
-TREND_FREQUENCY = 4.0  # at which the slope is chosen
+TREND_FREQUENCY = 2.0  # at which the slope is chosen: at 4 Hz it may come out 20 m/s too small
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
 VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
+RETRIES = 6  # with more damping: trends may be far off
 SHARE = 0.05  # of the misfit, that the prior counts
 # Share of the survey's velocities that trends keep away from its bounds: as modes they overshoot,
 # and beyond the bounds nothing is simulated.
@@ -63,6 +64,7 @@ def start_from_record(
             x,
             weight=lambda misfit, prior: SHARE * misfit / max(prior, 1.0),
             max_iterations=ITERATIONS,
+            retries=RETRIES,
             retract=parameters.retract,
         ).x
     return parameters.velocity(x).clamp(*survey.velocity_bounds).cpu().numpy()
