@@ -35,6 +35,8 @@ def phase_velocity_error(velocity, frequency, spacing, dt) -> float:
     cosine = 4 - math.sqrt(9 + 3 * f)
     if cosine < -1:
         return -1.0
+    if cosine >= 1:  # a wave so long that its error is below rounding
+        return 0.0
     return 2 * math.pi * frequency * spacing / (math.acos(cosine) * velocity) - 1
 
 

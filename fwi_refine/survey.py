@@ -66,6 +66,12 @@ class Survey:
                 f"{0.999 * CFL_LIMIT * self.spacing / fastest:.3g} s, or a spacing of at least "
                 f"{1.001 * fastest * self.dt / CFL_LIMIT:.3g} m"
             )
+        least, most = 0.01 / (self.n_steps * self.dt), 0.5 / self.dt
+        if not least <= self.frequency <= most:
+            raise ValueError(
+                f"wavelet of {self.frequency:g} Hz: expected {least:.3g} to {most:.3g} Hz, from a "
+                "period as long as a hundred records to two steps of one"
+            )
         if self.dispersion > DISPERSION_LIMIT:
             spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
             finer = spacing / self.spacing

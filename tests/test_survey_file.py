@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fwi_refine import survey_file
@@ -227,6 +227,8 @@ paths = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(key=paths, value=values)
+@example(key="wavelet.frequency", value=1.9e-281)
+@example(key="wavelet.frequency", value=3.5e307)
 def test_whatever_stands_there_is_read_or_refused(key, value):
     """No other error than ValueError, which the reader turns into one that names the file."""
     table = changed(key, value)
