@@ -141,9 +141,8 @@ class Sharpener(StageRunner):
         residual = misfit.residual(x)
         normal, pull_back = misfit.linearise(x, cells.columns)
         self.iterations += 1
-        used, half = misfit.hessian_cost() + 2, residual.numel() / 2
-        self.evaluations += used
-        self.left -= used
+        self.spend(misfit.hessian_cost() + 2)
+        half = residual.numel() / 2
         # cells are decided on by the CPU: the matrix goes there once
         quadratic = normal.cpu() * half, pull_back(residual).cpu() * half
         best = self.best_decision(cells, *quadratic, noise, parameters, x)

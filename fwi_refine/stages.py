@@ -76,6 +76,11 @@ class StageRunner:
         """Adds a mean square misfit to the history; evaluations: since they were last counted."""
         self.history.append((self.stage, self.evaluations + evaluations, math.sqrt(misfit)))
 
+    def spend(self, evaluations):
+        """Counts evaluations, and takes them off the budget."""
+        self.evaluations += evaluations
+        self.left -= evaluations
+
     def with_known_cells(self, v):
         v = v.clone()
         rows, columns, velocities = self.known
@@ -172,8 +177,7 @@ class StageRunner:
         else:
             result = self.published(stage, parameters, prior, x, limit)
         self.iterations += result.iterations
-        self.evaluations += result.evaluations
-        self.left -= result.evaluations
+        self.spend(result.evaluations)
         if not result.iterations:
             return v, vmin, result.status
         return parameters.velocity(result.x), parameters.vmin(result.x), result.status
@@ -233,8 +237,7 @@ class StageRunner:
         if not gaussian and misfit.parameters.size > FEW_UNKNOWNS:
             self.solution = None  # these priors say nothing of single cells
             return
-        self.evaluations += 1
-        self.left -= 1
+        self.spend(1)
         self.solution = Solution(
             misfit.parameters,
             misfit.last_hessian,
@@ -272,8 +275,7 @@ class StageRunner:
 
     def rounding_of_coefficients(self, v, vmin):
         """As in rounding.py, for integers v and vmin."""
-        self.evaluations += 2
-        self.left -= 2
+        self.spend(2)
         return rounding_of_coefficients(self.simulator, v, vmin, self.record)
 
     def misfit(self, v, vmin):

@@ -94,6 +94,13 @@ def places_in(other, maps, ids):
     return range(maps.count)
 
 
+def need_some(items, shard, what):
+    """Raises InputError where a part of the samples holds none; what: they are called."""
+    if not items:
+        i, n = shard
+        raise InputError(f"--shard {i}/{n}: no {what} in this part")
+
+
 def select(items, limit, shard):
     """The part of a list that --shard and then --limit ask for."""
     if shard is not None:

@@ -6,6 +6,7 @@ import logging
 import click
 
 from fwi_refine.cli import options, refine_options
+from fwi_refine.cli.inputs import need_some
 from fwi_refine.cli.outputs import output_options
 from fwi_refine.cli.progress import Progress, is_wanted
 from fwi_refine.cli.run_directory import RunJob, merge_runs
@@ -73,9 +74,7 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
         absolute=bool(kept.run_dir or place.dask),
         shard=None if kept.run_dir else choice.shard,
     )
-    if not inputs.pairs:
-        i, n = choice.shard
-        raise InputError(f"--shard {i}/{n}: no samples in this part")
+    need_some(inputs.pairs, choice.shard, "samples")
     from fwi_refine import batch
 
     if not dry_run:

@@ -7,8 +7,8 @@ import logging
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options, refine_options
-from fwi_refine.cli.inputs import load_priors, load_survey, select
-from fwi_refine.errors import InputError, SampleError, WorkerError
+from fwi_refine.cli.inputs import load_priors, load_survey, need_some, select
+from fwi_refine.errors import SampleError, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,7 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
     io.claim_output(out, overwrite)
     source = io.open_records(records.absolute() if place.dask else records)
     numbers = select(range(len(source.ids)), limit, shard)
-    if not numbers:
-        i, n = shard
-        raise InputError(f"--shard {i}/{n}: no records in this part")
+    need_some(numbers, shard, "records")
     place = place.for_samples(len(numbers))
     size = place.chunk_size(len(numbers))
     tasks = (

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,11 @@ def marked(path, mark) -> Path:
 def temporary_name(path) -> Path:
     """Where a file is written first: beside its final name, so that renaming is atomic."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def is_temporary(name, of) -> bool:
+    """Whether a file is named as one that is written, by any process, before it is called `of`."""
+    return fnmatch(name, f".{of}.*.tmp")
 
 
 def publish(temporary, path):

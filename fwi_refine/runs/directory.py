@@ -4,14 +4,13 @@ import logging
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 import filelock
 import tomli_w
 
 from fwi_refine.errors import InputError, PartError
-from fwi_refine.io.outputs import atomic_path
+from fwi_refine.io.outputs import atomic_path, is_temporary
 from fwi_refine.runs.config import FILE, FORMAT, config_hash, differences
 from fwi_refine.runs.parts import (
     DEVIATION,
@@ -150,7 +149,7 @@ def _strangers(path) -> bool:
     """Whether it holds what no run has; another process may just be making one."""
     own = {"parts", "shards", FILE}
     names = {entry.name for entry in path.iterdir()} - own
-    return any(not fnmatch(name, f".{FILE}.*.tmp") for name in names)
+    return any(not is_temporary(name, FILE) for name in names)
 
 
 def _read_config(path):
