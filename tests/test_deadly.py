@@ -29,7 +29,7 @@ def case(tmp_path_factory):
 KEPT = ["--run-dir", "run", "--chunk-size", "3"]
 
 
-@pytest.mark.parametrize("more", [["--jobs", "1"], ["--jobs", "1", *KEPT], ["--jobs", "2"]])
+@pytest.mark.parametrize("more", [["--jobs", "1", *KEPT], ["--jobs", "2"]])
 def test_only_the_deadly_sample_fails(case, tmp_path, more):
     check_run(case, tmp_path, more)
 

@@ -85,7 +85,7 @@ def test_a_perfect_start_is_not_made_worse(layered, simulator, priors):
         ("constant", "auto"),
         ("out of range", "lbfgs"),
         ("another sample's", "lbfgs"),
-        ("another sample's", "auto"),
+        pytest.param("another sample's", "auto", marks=pytest.mark.slow),
     ],
 )
 def test_a_useless_prediction_gives_a_finite_flagged_result(
