@@ -10,10 +10,11 @@ so `constant` (m/s) is the standard deviation of a velocity common to all cells,
 per cell) that of a linear change with depth about the middle of the map. Rasmussen and Williams,
 "Gaussian Processes for Machine Learning" (2006), chapters 2, 4 and 5, has the formulas.
 
-`kernel` is this covariance made of scikit-learn's kernels, and `covariance` evaluates it. All else
-uses its structure: on a grid the first term is a Kronecker product, with the noise it is diagonal
-in the product of two 70 x 70 eigenbases, and the last two terms have rank one each (Woodbury's
-identity). A solve takes some 0.1 ms instead of the second of a dense 4900 x 4900 factorisation.
+`kernel` is this covariance as scikit-learn's kernels, and `covariance` evaluates it, as a check of
+all else, which uses its structure. On a grid the first term is a Kronecker product, with noise
+it is diagonal in the product of two 70 x 70 eigenbases, and the last two terms have rank one each
+(Woodbury's identity). A solve takes some 0.1 ms instead of the second of a dense 4900 x 4900
+factorisation.
 """
 
 from dataclasses import dataclass, fields
@@ -22,28 +23,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, Kernel, WhiteKernel
 from torch import Tensor
 
 # Coordinates in which the two rank-one terms are smaller than this part of their norm are not
 # coupled by them: the error of the modes is of this size, and they take 1 s instead of 10 s.
 UNCOUPLED = 1e-8
-
-
-class DepthSlope(DotProduct):
-    """Covariance z z' of a straight line in the first coordinate, with unit variance of slope."""
-
-    def __init__(self):
-        super().__init__(sigma_0=0.0, sigma_0_bounds="fixed")
-
-    def __call__(self, X, Y=None, eval_gradient=False):
-        """Covariance of the points `X` (n, d) with `Y` (m, d) or with themselves."""
-        return super().__call__(X[:, :1], None if Y is None else Y[:, :1], eval_gradient)
-
-    def diag(self, X):
-        """Variance at the points `X` (n, d)."""
-        return super().diag(X[:, :1])
 
 
 @dataclass(frozen=True)
@@ -77,14 +61,11 @@ class GaussianProcess:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
-    def kernel(self) -> Kernel:
+    def kernel(self):
         """The covariance as a scikit-learn kernel on points (z - middle, x - middle) in cells."""
-        return (
-            ConstantKernel(self.sigma**2) * RBF(self.length)
-            + WhiteKernel(self.noise**2)
-            + ConstantKernel(self.constant**2)
-            + ConstantKernel(self.slope**2) * DepthSlope()
-        )
+        from fwi_refine.priors.kernels import kernel  # see there why here
+
+        return kernel(self.length, self.sigma, self.noise, self.constant, self.slope)
 
     def covariance(self) -> Tensor:
         """Covariance matrix (cells, cells) in (m/s)^2, cells in row order."""
@@ -144,6 +125,8 @@ class GaussianProcess:
         one sample of `constant` and of `slope`, which are found to 1 / sqrt(2 n) for that reason.
         Raises ValueError for fewer than two maps, constant maps and values that are not finite.
         """
+        from scipy.optimize import minimize  # takes a tenth of a second to load
+
         maps = np.asarray(maps, dtype=np.float64)
         if maps.ndim != 3 or len(maps) < 2 or min(maps.shape[1:]) < 4:
             raise ValueError(f"maps have shape {maps.shape}, expected (n >= 2, nz >= 4, nx >= 4)")
@@ -198,11 +181,12 @@ class _Structure:
         self.sigma, self.noise = sigma, noise
         self.bases, self.spectra, self.derivatives = [], [], []
         for n in shape:
-            kernel, derivative = RBF(length)(_centred(n)[:, None], eval_gradient=True)
+            distances = np.subtract.outer(_centred(n), _centred(n)) / length
+            kernel = np.exp(-(distances**2) / 2)
             spectrum, basis = np.linalg.eigh(kernel)
             self.bases.append(basis)
             self.spectra.append(np.maximum(spectrum, 0.0))  # rounding leaves some at -1e-16
-            self.derivatives.append(basis.T @ derivative[:, :, 0] @ basis)
+            self.derivatives.append(basis.T @ (distances**2 * kernel) @ basis)  # by log(length)
         self.d = sigma**2 * np.outer(*self.spectra) + noise**2
         depth = np.repeat(_centred(shape[0])[:, None], shape[1], axis=1)
         self.trends = np.stack([np.full(shape, float(constant)), slope * depth])  # F
