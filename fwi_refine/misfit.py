@@ -154,6 +154,28 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return change.flatten(1).double()
 
 
+class WindowedMisfit(BandMisfit):
+    """The misfit within the band and a window in time: mean((w Q Q^T (s - d))^2).
+
+    window: w, a weight for each step (n_steps,). Its Hessian is for few unknowns.
+    """
+
+    def __init__(self, simulator, parameters, record, window):
+        super().__init__(simulator, parameters, record)
+        self._window = torch.as_tensor(window).to(simulator.device, torch.float64)[:, None]
+
+    def residual(self, x):
+        residual = super().residual(x)
+        return None if residual is None else self._window * residual
+
+    def pull_back(self, x, r):
+        return super().pull_back(x, self._in_band(self._window * r))
+
+    def _columns(self, v, vmin, dx):
+        columns = super()._columns(v, vmin, dx).unflatten(1, self._record.shape[1:])
+        return (self._window * columns).flatten(1)
+
+
 class VminTie(AddedHessian):
     """((vmin - centre) / width)^2: keeps vmin near the minimum that the map had.
 

@@ -154,6 +154,14 @@ def can_classify(survey: Survey) -> bool:
     return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 
+def are_flat(record, priors: Priors, survey: Survey = OPENFWI) -> bool:
+    """Whether a record (shots, rows, receivers) tells that its layers are flat; no for a survey for
+    which that is not known."""
+    if not can_classify(survey):
+        return False
+    return symmetry_rms(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
+
+
 def _closeness(number: float, threshold: float) -> float:
     """Ratio of the two, not negative, such that it is at most 1: 1 on the threshold."""
     larger = max(number, threshold)

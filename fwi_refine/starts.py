@@ -1,11 +1,13 @@
-"""A start without a network: from the record alone, low frequencies first.
+"""A start without a network: from the record alone.
 
-At 3 Hz a linear increase with depth is close enough to start from.
+Flat layers, which a record tells, are found from the top down (flat_layers.py). All else comes from
+low frequencies first: at 3 Hz a linear increase with depth is close enough to start from.
 """
 
 import numpy as np
 import torch
 
+from fwi_refine.flat_layers import flat_layers
 from fwi_refine.known_cells import source_velocities
 from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.misfit import BandMisfit, VminTie
@@ -14,6 +16,7 @@ from fwi_refine.optimise import levenberg_marquardt
 from fwi_refine.parameters import Modes
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
+from fwi_refine.routing import are_flat
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_record
 from fwi_refine.wave import Simulator
@@ -39,20 +42,29 @@ def start_from_record(
     threads: int | None = None,
     device: str = "cpu",
 ) -> np.ndarray:
-    """A smooth map (nz, nx) float64 m/s that explains the low frequencies of a record.
+    """A map (nz, nx) float64 m/s that explains a record, or the low frequencies of one.
 
     The velocity at the depth of the sources is that of their cells, which the record tells exactly
     where they stand at receivers; without such sources, the one of some that fits best. The map is
-    a draw of the Gaussian process of the Style A family; layers come out blurred. Costs some ten
-    Jacobians. threads, device: as for `wave.Simulator`. Raises SampleError for a record that
-    cannot be used.
+    a draw of the Gaussian process of the Style A family, in which layers come out blurred; flat
+    layers of the survey of OpenFWI come out sharp. Costs some ten Jacobians. threads, device: as
+    for `wave.Simulator`. Raises SampleError for a record that cannot be used.
     """
     record = check_record(record, survey=survey)
-    unit = survey.frequency / 15.0
     how = {"threads": threads, "device": device}
-    lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
-    v = _best_trend(*_velocity_at_depth(record, survey), *lower, how)
+    velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
+    if len(velocities) == 1 and are_flat(record, priors, survey):
+        v = flat_layers(record, velocities[0], survey, **how)
+    else:
+        v = _low_frequencies_first(record, velocities, depth, survey, priors, how)
+    return v.clamp(*survey.velocity_bounds).cpu().numpy()
+
+
+def _low_frequencies_first(record, velocities, depth, survey, priors, how):
+    unit = survey.frequency / 15.0
+    lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
+    v = _best_trend(velocities, depth, *lower, how)
     parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
@@ -67,7 +79,7 @@ def start_from_record(
             retries=RETRIES,
             retract=parameters.retract,
         ).x
-    return parameters.velocity(x).clamp(*survey.velocity_bounds).cpu().numpy()
+    return parameters.velocity(x)
 
 
 def _velocity_at_depth(record, survey):

@@ -14,7 +14,7 @@ LAYERS = (
     {"survey", "scheme", "areas", "sums"},
     {"validate", "wave", "survey_file"},
     {"priors", "optimise", "parameters", "objective", "misfit", "known_cells", "posterior"},
-    {"routing", "levels", "lower_frequency", "recipe"},
+    {"routing", "levels", "lower_frequency", "recipe", "flat_layers"},
     {"recipes", "methods", "level_decision", "rounding"},
     {"stages"},
     {"sharpen"},

@@ -1,0 +1,91 @@
+"""Flat layers from the record alone, from the top down.
+
+What has arrived by a time T depends only on the layers that waves have reached by then. So the
+record is fitted up to a time that grows by less than a period: each time only the next event is
+new, and it is met in the linear range, as all above it is known. From a record of 15 Hz this leads
+to maps that low frequencies do not reach, where a fast layer lies deep below slow ones.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from fwi_refine.misfit import VminTie, WindowedMisfit
+from fwi_refine.objective import PriorTerm
+from fwi_refine.optimise import levenberg_marquardt
+from fwi_refine.parameters import Rows
+from fwi_refine.wave import Simulator
+
+FIRST, STEP = 2.25, 0.75  # periods of the wavelet: the first window, and how it grows
+EDGE = 0.75  # periods, within which a window ends
+ITERATIONS = 4  # Jacobians for each window
+RETRIES = 6
+SHARE = 0.1  # of the misfit, that the prior counts, but at least ...
+WEIGHT = 1e-7  # ... this much
+JUMP = 300.0  # m/s from row to row that the prior takes for usual
+FITS = 3e-7  # mean square misfit of a window that is good enough to go on
+
+
+def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
+    """A map of equal columns (nz, nx) float64 m/s, on the device, that explains the first shot.
+
+    record: (shots, n_steps, receivers); surface: m/s, the velocity at the sources, from which the
+    map is a constant at first. Costs some 30 Jacobians of one shot by its rows.
+    """
+    first = dataclasses.replace(survey, sources=survey.sources[:1])
+    simulator = Simulator(first, threads=threads, device=device)
+    parameters = Rows(survey.shape)
+    v = torch.full(survey.shape, surface, dtype=torch.float64, device=simulator.device)
+    x = parameters.from_velocity(v)
+    smooth = PriorTerm(SumOfSquaredDifferences(JUMP), parameters)
+    for window in _windows(survey):
+        misfit = WindowedMisfit(simulator, parameters, record[:1], window)
+        if misfit(x) < FITS * survey.unit**2:
+            continue
+        x = levenberg_marquardt(
+            misfit,
+            smooth + VminTie(parameters.velocity(x).min()),
+            x,
+            weight=lambda misfit, prior: max(
+                SHARE * misfit / max(prior, 1.0), WEIGHT * survey.unit**2
+            ),
+            max_iterations=ITERATIONS,
+            retries=RETRIES,
+            target=FITS * survey.unit**2,
+            retract=parameters.retract,
+        ).x
+    return parameters.velocity(x)
+
+
+def _windows(survey):
+    """Weights of the time steps (n_steps,), one after the other, the last all ones."""
+    period = 1 / survey.frequency
+    time = np.arange(survey.n_steps) * survey.dt
+    time = time - np.argmax(survey.whole_wavelet) * survey.dt  # from the wavelet's centre on
+    ends = np.arange(FIRST * period, time[-1] + EDGE * period, STEP * period)
+    for end in ends:
+        ramp = ((end - time) / (EDGE * period) + 0.5).clip(0, 1)
+        yield torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
+
+
+class SumOfSquaredDifferences:
+    """The prior sum((d / width)^2) over the steps d from row to row of a vector (n,)."""
+
+    quadratic = True
+
+    def __init__(self, width):
+        self.width = width
+
+    def value_and_gradient(self, rows):
+        return self.value(rows), self.gradient(rows)
+
+    def value(self, rows):
+        return (rows.diff() / self.width).square().sum()
+
+    def gradient(self, rows):
+        return self.hessian(rows) @ rows
+
+    def hessian(self, rows):
+        d = torch.eye(len(rows)).to(rows).diff(dim=0) / self.width
+        return 2.0 * d.T @ d

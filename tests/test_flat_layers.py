@@ -1,0 +1,128 @@
+"""Flat layers from a record alone: the misfit of its beginning, and maps from the top down."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from helpers import taylor_test
+from test_misfit import SURVEY, misfit_near, random
+
+from fwi_refine import starts
+from fwi_refine.flat_layers import SumOfSquaredDifferences, _windows, flat_layers
+from fwi_refine.inversion import refine_sample
+from fwi_refine.misfit import BandMisfit, WindowedMisfit
+from fwi_refine.parameters import Rows
+from fwi_refine.priors import load
+from fwi_refine.routing import are_flat
+from fwi_refine.starts import start_from_record
+from fwi_refine.survey import OPENFWI
+from fwi_refine.synthetic import make_sample
+from fwi_refine.wave import Simulator
+
+# Three layers, a slow one among them
+SMALL = replace(
+    OPENFWI,
+    shape=(30, 24),
+    absorbing_cells=30,
+    n_steps=500,
+    file_rows=500,
+    sources=((1, 0), (1, 23)),
+    receivers=tuple((1, column) for column in range(24)),
+)
+LAYERS = np.repeat([2400.0, 1800.0, 3600.0], [11, 9, 10])
+
+
+def windowed(window):
+    misfit, x, _ = misfit_near(Rows((8, 10)), kind=BandMisfit)
+    record = misfit._record[0]
+    return WindowedMisfit(misfit.simulator, misfit.parameters, record, window), misfit, x
+
+
+def test_the_whole_window_is_the_misfit():
+    windows, misfit, x = windowed(np.ones(70))
+    assert windows(x) == pytest.approx(misfit(x), rel=1e-12)
+
+
+def test_steps_count_by_their_weight():
+    window = torch.linspace(1.5, -0.5, 70, dtype=torch.float64).clamp(0, 1)
+    windows, misfit, x = windowed(window)
+    expected = window[:, None] * misfit.residual(x)
+    assert windows(x) == pytest.approx(float(expected.square().mean()), rel=1e-12)
+
+
+def test_gradient_and_matrix_of_a_window():
+    misfit, _, x = windowed(np.linspace(1.5, -0.5, 70).clip(0, 1))
+    dx = random(x.numel(), seed=5)
+    order = taylor_test(misfit.value_and_gradient, x, dx / dx.abs().max(), [4.0, 2.0, 1.0, 0.5])
+    assert order == pytest.approx(2.0, abs=0.1)
+    # J^T J dx as the change of the gradient along dx with one and the same J
+    r = misfit.residual(x)
+    v, vmin = misfit.parameters.velocity(x)[None], misfit.parameters.vmin(x)[None]
+    dv, dvmin = misfit.parameters.tangent(dx)
+    change = Simulator(SURVEY).tangent(v, dv[None], vmin, dvmin[None])
+    wanted = misfit.pull_back(x, r + misfit._window * change) - misfit.pull_back(x, r)
+    assert (misfit.hessian(x) @ dx - wanted).norm() <= 5e-3 * wanted.norm()
+
+
+def test_windows_grow_to_the_whole_record():
+    windows = list(_windows(OPENFWI))
+    assert len(windows) > 10
+    for before, after in pairwise(windows):
+        assert (after >= before).all()
+        # less than a period is new
+        assert float((after - before).sum()) * OPENFWI.dt * OPENFWI.frequency < 1
+    assert (windows[-1] == 1).all()
+    assert float(windows[0].sum()) * OPENFWI.dt < 0.3
+
+
+def test_the_prior_of_differences():
+    prior = SumOfSquaredDifferences(2.0)
+    rows = torch.tensor([1.0, 3.0, 7.0], dtype=torch.float64)
+    assert float(prior.value(rows)) == 5.0
+    assert prior.gradient(rows).tolist() == [-1.0, -1.0, 2.0]
+    torch.testing.assert_close(prior.hessian(rows) @ rows, prior.gradient(rows))
+
+
+def test_layers_are_found_from_the_velocity_of_the_first():
+    truth = torch.from_numpy(LAYERS)[:, None].expand(SMALL.shape).contiguous()
+    record = Simulator(SMALL).forward(truth[None])[0]
+    found = flat_layers(record, LAYERS[0], SMALL)
+    assert (found == found[:, :1]).all()
+    constant = np.abs(LAYERS - LAYERS[0]).mean()
+    assert float((found - truth).abs().mean()) < 0.1 * constant
+
+
+def test_which_records_are_flat():
+    priors, steps = load(), OPENFWI.n_steps
+    record = np.random.default_rng(0).normal(size=OPENFWI.file_shape)
+    assert not are_flat(record, priors)
+    record[-1] = record[0, :, ::-1]
+    assert are_flat(record, priors)
+    record[0, steps:] += 1.0  # beyond the steps that are used
+    assert are_flat(record, priors)
+    assert not are_flat(record, priors, replace(OPENFWI, frequency=14.0))
+
+
+def test_a_record_of_flat_layers_is_taken_for_one(monkeypatch):
+    asked = []
+
+    def instead(record, surface, survey, **how):
+        asked.append(surface)
+        return torch.full(survey.shape, 7000.0)
+
+    monkeypatch.setattr(starts, "flat_layers", instead)
+    sample = make_sample("FlatVel_B", seed=11)
+    start = start_from_record(sample.record)
+    assert asked == [pytest.approx(float(sample.truth[0, 0]), abs=1.0)]
+    assert (start == OPENFWI.velocity_bounds[1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [21, 22, 23])
+def test_flat_layers_come_out_exactly_without_a_network(seed):
+    sample = make_sample("FlatVel_B", seed=seed)
+    start = start_from_record(sample.record)
+    refined = refine_sample(start, sample.record)
+    assert np.array_equal(refined.velocity, sample.truth)
