@@ -50,6 +50,8 @@ class Stage:
         methods that take a Jacobian
     frequency: on the record as with a wavelet of a frequency lower by this factor
         (lower_frequency.py)
+    shots: how many of the record's shots are used, None: all; for the survey of OpenFWI alone,
+        whose first shot, at the edge, has all the offsets of the others
     """
 
     parameters: Callable[..., Parameters]
@@ -67,6 +69,7 @@ class Stage:
     initial_step: float = 10.0  # m/s
     vmin: Callable[..., tuple[float, float]] = smallest
     frequency: float | None = None
+    shots: int | None = None
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""

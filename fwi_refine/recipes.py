@@ -185,9 +185,10 @@ _layer_by_layer = Recipe(
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
         (
-            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8),
-            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9),
-            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9),
+            # each shot tells all of flat layers
+            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8, shots=1),
+            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9, shots=1),
+            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9, shots=1),
             tied_layers(1.0, steps=3),
             tied_layers(1.0, steps=3),
         ),

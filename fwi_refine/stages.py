@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
 import torch
@@ -23,6 +24,7 @@ from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import rounding_of_coefficients
+from fwi_refine.routing import can_classify
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -63,6 +65,7 @@ class StageRunner:
         self.left = math.inf if max_evaluations is None else max_evaluations
         self.should_stop = should_stop or (lambda: False)
         self.evaluations = self.iterations = 0
+        self.share = 1  # of an evaluation, that one counts as: that of the shots that are used
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None  # a Solution, or what is believed of decided cells
@@ -74,12 +77,13 @@ class StageRunner:
 
     def note(self, misfit, evaluations=0):
         """Adds a mean square misfit to the history; evaluations: since they were last counted."""
-        self.history.append((self.stage, self.evaluations + evaluations, math.sqrt(misfit)))
+        so_far = math.ceil(self.evaluations + self.share * evaluations)
+        self.history.append((self.stage, so_far, math.sqrt(misfit)))
 
     def spend(self, evaluations):
         """Counts evaluations, and takes them off the budget."""
-        self.evaluations += evaluations
-        self.left -= evaluations
+        self.evaluations += self.share * evaluations
+        self.left -= self.share * evaluations
 
     def with_known_cells(self, v):
         v = v.clone()
@@ -124,6 +128,17 @@ class StageRunner:
         self.solution = None
         return found
 
+    def minimise_first(self, stage: Stage, v, vmin):
+        """`minimise` for the first shots of the record."""
+        survey = self.simulator.survey
+        first = replace(survey, sources=survey.sources[: stage.shots])
+        self.share = Fraction(stage.shots, len(survey.sources))
+        try:
+            with self.on(self.record[: stage.shots], Simulator(first, **self.simulator.how)):
+                return self.minimise(replace(stage, shots=None), v, vmin)
+        finally:
+            self.share = 1
+
     def note_stop(self):
         """Flags that the time or the budget ran out."""
         if STOPPED not in self.flags:
@@ -146,11 +161,13 @@ class StageRunner:
             return v, vmin, Status.MAX_EVALUATIONS
         if stage.frequency is not None:
             return self.minimise_filtered(stage, v, vmin)
+        if stage.shots is not None and can_classify(self.simulator.survey):
+            return self.minimise_first(stage, v, vmin)
         self.stage += 1
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(v, self.priors), parameters)
         x = parameters.from_velocity(v, vmin)
-        limit = None if math.isinf(self.left) else int(self.left)
+        limit = None if math.isinf(self.left) else int(self.left / self.share)
         by_jacobian = {
             "levenberg-marquardt": partial(levenberg_marquardt, retries=stage.retries),
             "preconditioned-lbfgs": preconditioned_lbfgs,
@@ -280,7 +297,7 @@ class StageRunner:
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""
-        self.evaluations += 1
+        self.evaluations += self.share
         record = torch.from_numpy(self.record)[None, :, : self.simulator.survey.n_steps]
         return float(self.simulator.misfit(v[None], record, vmin[None])[0])
 

@@ -1,13 +1,22 @@
 """Which stages of a recipe are carried out."""
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
 from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.priors import load
-from fwi_refine.recipes import every_cell, layers_smoothed, newton
+from fwi_refine.recipes import (
+    every_cell,
+    every_row,
+    flat_layers_smoothed,
+    layers_smoothed,
+    newton,
+)
 from fwi_refine.stages import StageRunner
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
@@ -69,3 +78,37 @@ def test_a_stage_at_a_lower_frequency_leaves_all_else_as_it_was():
         for v in (found, start)
     ]
     assert misfits[0] < 0.5 * misfits[1]
+
+
+@pytest.mark.parametrize(("shots", "share"), [(1, Fraction(1, 5)), (None, 1)])
+def test_a_stage_on_the_first_shot_looks_at_no_other_and_counts_as_a_fifth(shots, share):
+    survey = replace(OPENFWI, n_steps=150, absorbing_cells=20)
+    truth = torch.where(torch.arange(70) < 8, 2000.0, 2600.0).double()[:, None].expand(70, 70)
+    simulator = Simulator(survey)
+    record = simulator.forward(truth[None])[0].numpy()
+    start = truth * torch.where(truth > 2500, 1.01, 1.0)
+    stage = newton(every_row, flat_layers_smoothed(10.0), weight=1e-8, shots=shots)
+    run = StageRunner(simulator, load(), record, start, 60, None)
+    if shots == 1:
+        run.record = np.concatenate([record[:1], np.full_like(record[1:], np.nan)])
+    found, _, _ = run.minimise(stage, start, start.min())
+    assert (found - truth).abs().mean() < 0.5 * (start - truth).abs().mean()
+    assert run.simulator is simulator
+    assert run.record.shape == record.shape
+    spent = run.evaluations / share  # a Jacobian by 71 unknowns, residuals, and one of the end
+    assert spent == int(spent)
+    assert 24 + 3 <= spent <= 60
+    assert run.left == 60 - run.evaluations
+    noted = [evaluations for _, evaluations, _ in run.history]
+    assert noted == sorted(noted)
+    assert noted[-1] <= math.ceil(run.evaluations)
+    run.misfit(found, found.min())
+    assert run.evaluations == spent * share + 1
+
+
+def test_another_survey_is_looked_at_whole():
+    run, start = started(error=20.0)
+    found = [
+        run.minimise(replace(FIRST, shots=shots), start, start.min())[0] for shots in (None, 1)
+    ]
+    assert torch.equal(*found)

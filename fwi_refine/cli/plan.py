@@ -44,9 +44,11 @@ def print_plan(inputs, settings, jobs) -> int:
     for family in sorted(counts):
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
         stages = METHODS[method][family].stages
-        newton = sum(s.max_iterations for s in stages if s.method == "levenberg-marquardt")
-        other = sum(s.max_iterations for s in stages) - newton
-        evaluations = other + STEP_COUNT * newton
+        shots = len(settings.survey.sources)
+        steps = [(s.method, s.max_iterations * (s.shots or shots) / shots) for s in stages]
+        newton = sum(n for how, n in steps if how == "levenberg-marquardt")
+        other = sum(n for _, n in steps) - newton
+        evaluations = round(other + STEP_COUNT * newton)
         allowed = min(evaluations, settings.max_evaluations or evaluations)
         each = (other + STEP_TIME * newton) * allowed / evaluations * seconds
         each = min(each, settings.time_budget or each)
