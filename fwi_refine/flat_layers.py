@@ -17,14 +17,16 @@ from fwi_refine.optimise import levenberg_marquardt
 from fwi_refine.parameters import Rows
 from fwi_refine.wave import Simulator
 
-FIRST, STEP = 2.25, 0.75  # periods of the wavelet: the first window, and how it grows
+STEP = 0.75  # periods of the wavelet: the first window, and how it grows
 EDGE = 0.75  # periods, within which a window ends
 ITERATIONS = 4  # Jacobians for each window
 RETRIES = 6
-SHARE = 0.1  # of the misfit, that the prior counts, but at least ...
-WEIGHT = 1e-7  # ... this much
+# Of the misfit, that the prior counts. It is next to nothing on the constant map and rises with the
+# first layer found: a tenth of the misfit would not let that happen.
+SHARE = 0.01
+WEIGHT = 1e-7  # least weight of the prior: with less, windows' tails are fitted by what lies deeper
 JUMP = 300.0  # m/s from row to row that the prior takes for usual
-FITS = 3e-7  # mean square misfit of a window that is good enough to go on
+FITS = 1e-6  # mean square misfit of a window that is good enough to go on
 
 
 def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
@@ -63,7 +65,7 @@ def _windows(survey):
     period = 1 / survey.frequency
     time = np.arange(survey.n_steps) * survey.dt
     time = time - np.argmax(survey.whole_wavelet) * survey.dt  # from the wavelet's centre on
-    ends = np.arange(FIRST * period, time[-1] + EDGE * period, STEP * period)
+    ends = np.arange(STEP * period, time[-1] + EDGE * period, STEP * period)
     for end in ends:
         ramp = ((end - time) / (EDGE * period) + 0.5).clip(0, 1)
         yield torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
