@@ -33,7 +33,7 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
     """A map of equal columns (nz, nx) float64 m/s, on the device, that explains the first shot.
 
     record: (shots, n_steps, receivers); surface: m/s, the velocity at the sources, from which the
-    map is a constant at first. Costs some 30 Jacobians of one shot by its rows.
+    map is a constant at first. Costs some 10 to 25 Jacobians of one shot by its rows.
     """
     first = dataclasses.replace(survey, sources=survey.sources[:1])
     simulator = Simulator(first, threads=threads, device=device)

@@ -157,10 +157,13 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
 class WindowedMisfit(BandMisfit):
     """The misfit within the band and a window in time: mean((w Q Q^T (s - d))^2).
 
-    window: w, a weight for each step (n_steps,). Its Hessian is for few unknowns.
+    window: w, a weight for each step (n_steps,). Raises ValueError for more unknowns than
+    `FEW_UNKNOWNS`: the full Jacobian knows no windows.
     """
 
     def __init__(self, simulator, parameters, record, window):
+        if parameters.size > FEW_UNKNOWNS:
+            raise ValueError(f"{parameters.size} unknowns, expected at most {FEW_UNKNOWNS}")
         super().__init__(simulator, parameters, record)
         self._window = torch.as_tensor(window).to(simulator.device, torch.float64)[:, None]
 

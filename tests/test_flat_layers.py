@@ -13,7 +13,7 @@ from fwi_refine import starts
 from fwi_refine.flat_layers import SumOfSquaredDifferences, _windows, flat_layers
 from fwi_refine.inversion import refine_sample
 from fwi_refine.misfit import BandMisfit, WindowedMisfit
-from fwi_refine.parameters import Rows
+from fwi_refine.parameters import Full, Rows
 from fwi_refine.priors import load
 from fwi_refine.routing import are_flat
 from fwi_refine.starts import start_from_record
@@ -41,6 +41,11 @@ def windowed(window):
 def test_the_whole_window_is_the_misfit():
     windows, misfit, x = windowed(np.ones(70))
     assert windows(x) == pytest.approx(misfit(x), rel=1e-12)
+
+
+def test_more_unknowns_than_can_be_simulated_one_by_one_are_refused():
+    with pytest.raises(ValueError, match="4901 unknowns, expected at most 100"):
+        WindowedMisfit(Simulator(), Full((70, 70)), np.zeros(OPENFWI.record_shape), np.ones(999))
 
 
 def test_steps_count_by_their_weight():
