@@ -7,13 +7,14 @@ to maps that low frequencies do not reach, where a fast layer lies deep below sl
 """
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import torch
 
 from fwi_refine.misfit import VminTie, WindowedMisfit
 from fwi_refine.objective import PriorTerm
-from fwi_refine.optimise import levenberg_marquardt
+from fwi_refine.optimise import levenberg_marquardt, weight_by_share
 from fwi_refine.parameters import Rows
 from fwi_refine.wave import Simulator
 
@@ -49,9 +50,7 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
             misfit,
             smooth + VminTie(parameters.velocity(x).min()),
             x,
-            weight=lambda misfit, prior: max(
-                SHARE * misfit / max(prior, 1.0), WEIGHT * survey.unit**2
-            ),
+            weight=partial(weight_by_share, SHARE, least=WEIGHT * survey.unit**2),
             max_iterations=ITERATIONS,
             retries=RETRIES,
             target=FITS * survey.unit**2,

@@ -11,7 +11,10 @@ more unknown. The recipes themselves are in recipes.py.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from fwi_refine.optimise import weight_by_share
 from fwi_refine.parameters import Parameters
+from fwi_refine.routing import can_classify
+from fwi_refine.survey import Survey
 
 # The published cost is multiplied by this, which gives gradient_tolerance its unit.
 COST_SCALE = 1e15
@@ -84,10 +87,14 @@ class Stage:
             gradient_tolerance=self.gradient_tolerance * square,
         )
 
+    def shots_of(self, survey: Survey) -> int:
+        """How many of a survey's shots are used."""
+        few = self.shots is not None and can_classify(survey)
+        return self.shots if few else len(survey.sources)
+
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
-        # a prior of almost nothing, as of a constant map, must not get a weight without bounds
-        return max(self.weight, self.share * misfit / max(prior, 1.0))
+        return weight_by_share(self.share, misfit, prior, least=self.weight)
 
 
 @dataclass(frozen=True)

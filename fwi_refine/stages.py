@@ -24,7 +24,6 @@ from fwi_refine.parameters import Full, Parameters, Regions
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import rounding_of_coefficients
-from fwi_refine.routing import can_classify
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -65,7 +64,7 @@ class StageRunner:
         self.left = math.inf if max_evaluations is None else max_evaluations
         self.should_stop = should_stop or (lambda: False)
         self.evaluations = self.iterations = 0
-        self.share = 1  # of an evaluation, that one counts as: that of the shots that are used
+        self.shots = len(simulator.survey.sources)
         self.flags = []
         self.known = known_cells(record, start, simulator.survey)
         self.solution = None  # a Solution, or what is believed of decided cells
@@ -74,6 +73,11 @@ class StageRunner:
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
         self.stage = 0
         self.history = []  # (stage, evaluations so far, rms misfit), see history.py
+
+    @property
+    def share(self):
+        """Of an evaluation, that one counts as: that of the shots that are used."""
+        return Fraction(len(self.simulator.survey.sources), self.shots)
 
     def note(self, misfit, evaluations=0):
         """Adds a mean square misfit to the history; evaluations: since they were last counted."""
@@ -132,12 +136,8 @@ class StageRunner:
         """`minimise` for the first shots of the record."""
         survey = self.simulator.survey
         first = replace(survey, sources=survey.sources[: stage.shots])
-        self.share = Fraction(stage.shots, len(survey.sources))
-        try:
-            with self.on(self.record[: stage.shots], Simulator(first, **self.simulator.how)):
-                return self.minimise(replace(stage, shots=None), v, vmin)
-        finally:
-            self.share = 1
+        with self.on(self.record[: stage.shots], Simulator(first, **self.simulator.how)):
+            return self.minimise(replace(stage, shots=None), v, vmin)
 
     def note_stop(self):
         """Flags that the time or the budget ran out."""
@@ -161,7 +161,7 @@ class StageRunner:
             return v, vmin, Status.MAX_EVALUATIONS
         if stage.frequency is not None:
             return self.minimise_filtered(stage, v, vmin)
-        if stage.shots is not None and can_classify(self.simulator.survey):
+        if stage.shots_of(self.simulator.survey) < len(self.simulator.survey.sources):
             return self.minimise_first(stage, v, vmin)
         self.stage += 1
         parameters = stage.parameters(v, self.priors)

@@ -4,6 +4,8 @@ Flat layers, which a record tells, are found from the top down (flat_layers.py).
 low frequencies first: at 3 Hz a linear increase with depth is close enough to start from.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -12,7 +14,7 @@ from fwi_refine.known_cells import source_velocities
 from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.misfit import BandMisfit, VminTie
 from fwi_refine.objective import PriorTerm, SumOfSquares
-from fwi_refine.optimise import levenberg_marquardt
+from fwi_refine.optimise import levenberg_marquardt, weight_by_share
 from fwi_refine.parameters import Modes
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
@@ -74,7 +76,7 @@ def _low_frequencies_first(record, velocities, depth, survey, priors, how):
             misfit,
             PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
             x,
-            weight=lambda misfit, prior: SHARE * misfit / max(prior, 1.0),
+            weight=partial(weight_by_share, SHARE),
             max_iterations=ITERATIONS,
             retries=RETRIES,
             retract=parameters.retract,

@@ -45,7 +45,7 @@ def print_plan(inputs, settings, jobs) -> int:
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
         stages = METHODS[method][family].stages
         shots = len(settings.survey.sources)
-        steps = [(s.method, s.max_iterations * (s.shots or shots) / shots) for s in stages]
+        steps = [(s.method, s.max_iterations * s.shots_of(settings.survey) / shots) for s in stages]
         newton = sum(n for how, n in steps if how == "levenberg-marquardt")
         other = sum(n for _, n in steps) - newton
         evaluations = round(other + STEP_COUNT * newton)

@@ -28,6 +28,12 @@ SLOW = 0.98  # corrections that leave more than this share of the objective are 
 FALLEN = 0.3
 
 
+def weight_by_share(share: float, misfit: float, prior: float, least: float = 0.0) -> float:
+    """The weight with which a prior counts this share of the misfit, at least `least`."""
+    # a prior of almost nothing, as of a constant map, must not get a weight without bounds
+    return max(least, share * misfit / max(prior, 1.0))
+
+
 @dataclass(frozen=True, eq=False)
 class _Trial:
     """Where a step leads."""
