@@ -12,14 +12,20 @@ from functools import partial
 import numpy as np
 import torch
 
-from fwi_refine.misfit import VminTie, WindowedMisfit
+from fwi_refine.flat_misfit import (
+    EDGE,
+    FlatMisfit,
+    wavelet_centre,
+    window_before_return,
+    window_to,
+)
+from fwi_refine.misfit import VminTie
 from fwi_refine.objective import PriorTerm
 from fwi_refine.optimise import levenberg_marquardt, weight_by_share
 from fwi_refine.parameters import Rows
 from fwi_refine.wave import Simulator
 
 STEP = 0.75  # periods of the wavelet: the first window, and how it grows
-EDGE = 0.75  # periods, within which a window ends
 ITERATIONS = 4  # Jacobians for each window
 RETRIES = 6
 # Of the misfit, that the prior counts. It is next to nothing on the constant map and rises with the
@@ -43,7 +49,8 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
     x = parameters.from_velocity(v)
     smooth = PriorTerm(SumOfSquaredDifferences(JUMP), parameters)
     for window in _windows(survey):
-        misfit = WindowedMisfit(simulator, parameters, record[:1], window)
+        window = torch.minimum(window, window_before_return(x[:-1], survey))
+        misfit = FlatMisfit(simulator, parameters, record[:1], window)
         if misfit(x) < FITS * survey.unit**2:
             continue
         x = levenberg_marquardt(
@@ -62,12 +69,9 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
 def _windows(survey):
     """Weights of the time steps (n_steps,), one after the other, the last all ones."""
     period = 1 / survey.frequency
-    time = np.arange(survey.n_steps) * survey.dt
-    time = time - np.argmax(survey.whole_wavelet) * survey.dt  # from the wavelet's centre on
-    ends = np.arange(STEP * period, time[-1] + EDGE * period, STEP * period)
-    for end in ends:
-        ramp = ((end - time) / (EDGE * period) + 0.5).clip(0, 1)
-        yield torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
+    after = survey.n_steps * survey.dt - wavelet_centre(survey)
+    for end in np.arange(STEP * period, after + EDGE * period, STEP * period):
+        yield window_to(end, survey)
 
 
 class SumOfSquaredDifferences:

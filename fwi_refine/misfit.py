@@ -105,8 +105,6 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             self.last_hessian = self._normal_matrix(self._jacobian(x))
             return self.last_hessian
         v, vmin = self._medium(x)
-        if self._single is None:
-            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
         self.last_hessian = columns @ columns.T * (2.0 / self._record.numel())
         return self.last_hessian
@@ -148,35 +146,12 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return math.ceil(len({*survey.sources, *survey.receivers}) / len(survey.sources))
 
     def _columns(self, v, vmin, dx):
+        if self._single is None:
+            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
         dv, dvmin = self.parameters.tangent(dx.to(v))
         shape = (len(dx), *v.shape[1:])
         change = self._single.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)
         return change.flatten(1).double()
-
-
-class WindowedMisfit(BandMisfit):
-    """The misfit within the band and a window in time: mean((w Q Q^T (s - d))^2).
-
-    window: w, a weight for each step (n_steps,). Raises ValueError for more unknowns than
-    `FEW_UNKNOWNS`: the full Jacobian knows no windows.
-    """
-
-    def __init__(self, simulator, parameters, record, window):
-        if parameters.size > FEW_UNKNOWNS:
-            raise ValueError(f"{parameters.size} unknowns, expected at most {FEW_UNKNOWNS}")
-        super().__init__(simulator, parameters, record)
-        self._window = torch.as_tensor(window).to(simulator.device, torch.float64)[:, None]
-
-    def residual(self, x):
-        residual = super().residual(x)
-        return None if residual is None else self._window * residual
-
-    def pull_back(self, x, r):
-        return super().pull_back(x, self._in_band(self._window * r))
-
-    def _columns(self, v, vmin, dx):
-        columns = super()._columns(v, vmin, dx).unflatten(1, self._record.shape[1:])
-        return (self._window * columns).flatten(1)
 
 
 class VminTie(AddedHessian):

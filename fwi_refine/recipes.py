@@ -129,8 +129,10 @@ def newton(parameters, prior, steps=1, weight=0.0, share=0.0, **options):
     )
 
 
-def tied_layers(tolerance, steps=1, weight=1e-10):
-    return newton(tied(tolerance), layers_smoothed(0.1), steps, weight, 0.1, must_fit=True)
+def tied_layers(tolerance, **options):
+    return newton(
+        tied(tolerance), layers_smoothed(0.1), weight=1e-10, share=0.1, must_fit=True, **options
+    )
 
 
 # The levels are known, and with them what rounding added to the record: without it the noise is ten
@@ -182,15 +184,17 @@ _layer_by_layer = Recipe(
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
     decide=Decision(rounds=8, noise=(8e-6, 3e-5), between=on_levels),
 ).each_stage(partial(replace, retries=6))  # starts may be far off
+of_flat_layers = {"shots": 1, "misfit_target": GOOD_FIT}
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
         (
             # each shot tells all of flat layers
-            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8, shots=1),
-            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9, shots=1),
-            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9, shots=1),
-            tied_layers(1.0, steps=3),
-            tied_layers(1.0, steps=3),
+            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8, **of_flat_layers),
+            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9, **of_flat_layers),
+            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9, **of_flat_layers),
+            tied_layers(1.0, steps=3, **of_flat_layers),
+            tied_layers(1.0, steps=3, **of_flat_layers),
+            tied_layers(1.0, steps=3, misfit_target=GOOD_FIT, unless_it_fits=True),
         ),
         round=True,
     ),

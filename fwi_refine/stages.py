@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from fwi_refine.flat_misfit import FlatMisfit, window_before_return
 from fwi_refine.known_cells import KnownCells, known_cells
 from fwi_refine.levels import to_integers
 from fwi_refine.lower_frequency import lower_frequency
@@ -20,12 +21,12 @@ from fwi_refine.optimise import (
     levenberg_marquardt,
     preconditioned_lbfgs,
 )
-from fwi_refine.parameters import Full, Parameters, Regions
+from fwi_refine.parameters import Full, Parameters, Regions, Rows
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import rounding_of_coefficients
 from fwi_refine.survey import Survey
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, can_be_flat
 
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 STOPPED = "stopped early"  # a flag
@@ -173,7 +174,7 @@ class StageRunner:
             "preconditioned-lbfgs": preconditioned_lbfgs,
         }
         if stage.method in by_jacobian:
-            misfit = BandMisfit(self.simulator_for(stage), parameters, self.record)
+            misfit = self.misfit_of(stage, parameters, x)
             priors = prior + VminTie(*stage.vmin(v))
             if parameters.prior_acts_on_map:
                 priors = priors + KnownCells(self.known, parameters)
@@ -198,6 +199,13 @@ class StageRunner:
         if not result.iterations:
             return v, vmin, result.status
         return parameters.velocity(result.x), parameters.vmin(result.x), result.status
+
+    def misfit_of(self, stage, parameters, x):
+        simulator = self.simulator_for(stage)
+        if isinstance(parameters, Rows) and can_be_flat(simulator.survey):
+            window = window_before_return(x[:-1], simulator.survey)
+            return FlatMisfit(simulator, parameters, self.record, window)
+        return BandMisfit(simulator, parameters, self.record)
 
     def simulator_for(self, stage):
         if stage.method != "preconditioned-lbfgs":
@@ -284,7 +292,10 @@ class StageRunner:
         the map's minimum, what the data say and the lowest level is taken.
         """
         rounded = v.round()
-        choices = ((rounded, rounded.min()), (rounded, vmin.round()), to_integers(v))
+        choices = []
+        for choice in ((rounded, rounded.min()), (rounded, vmin.round()), to_integers(v)):
+            if not any(all(map(torch.equal, choice, other)) for other in choices):
+                choices.append(choice)
         self.left -= len(choices)
         return min(
             ((*choice, self.misfit(*choice)) for choice in choices), key=lambda choice: choice[2]

@@ -21,7 +21,7 @@ from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import are_flat
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_record
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, can_be_flat
 
 # One after the other, in fifteenths of the survey's frequency: Hz for the survey of OpenFWI
 FREQUENCIES = (3.0, 4.0, 6.0)
@@ -56,7 +56,8 @@ def start_from_record(
     how = {"threads": threads, "device": device}
     velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
-    if len(velocities) == 1 and are_flat(record, priors, survey):
+    flat = can_be_flat(survey) and are_flat(record, priors, survey)
+    if len(velocities) == 1 and flat:
         v = flat_layers(record, velocities[0], survey, **how)
     else:
         v = _low_frequencies_first(record, velocities, depth, survey, priors, how)

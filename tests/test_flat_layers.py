@@ -6,14 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from helpers import taylor_test
-from test_misfit import SURVEY, misfit_near, random
 
 from fwi_refine import starts
 from fwi_refine.flat_layers import SumOfSquaredDifferences, _windows, flat_layers
 from fwi_refine.inversion import refine_sample
-from fwi_refine.misfit import BandMisfit, WindowedMisfit
-from fwi_refine.parameters import Full, Rows
 from fwi_refine.priors import load
 from fwi_refine.routing import are_flat
 from fwi_refine.starts import start_from_record
@@ -30,43 +26,6 @@ SMALL = replace(
     sources=((1, 0), (1, 23)),
     receivers=tuple((1, column) for column in range(24)),
 )
-
-
-def windowed(window):
-    misfit, x, _ = misfit_near(Rows((8, 10)), kind=BandMisfit)
-    record = misfit._record[0]
-    return WindowedMisfit(misfit.simulator, misfit.parameters, record, window), misfit, x
-
-
-def test_the_whole_window_is_the_misfit():
-    windows, misfit, x = windowed(np.ones(70))
-    assert windows(x) == pytest.approx(misfit(x), rel=1e-12)
-
-
-def test_more_unknowns_than_can_be_simulated_one_by_one_are_refused():
-    with pytest.raises(ValueError, match="4901 unknowns, expected at most 100"):
-        WindowedMisfit(Simulator(), Full((70, 70)), np.zeros(OPENFWI.record_shape), np.ones(999))
-
-
-def test_steps_count_by_their_weight():
-    window = torch.linspace(1.5, -0.5, 70, dtype=torch.float64).clamp(0, 1)
-    windows, misfit, x = windowed(window)
-    expected = window[:, None] * misfit.residual(x)
-    assert windows(x) == pytest.approx(float(expected.square().mean()), rel=1e-12)
-
-
-def test_gradient_and_matrix_of_a_window():
-    misfit, _, x = windowed(np.linspace(1.5, -0.5, 70).clip(0, 1))
-    dx = random(x.numel(), seed=5)
-    order = taylor_test(misfit.value_and_gradient, x, dx / dx.abs().max(), [4.0, 2.0, 1.0, 0.5])
-    assert order == pytest.approx(2.0, abs=0.1)
-    # J^T J dx as the change of the gradient along dx with one and the same J
-    r = misfit.residual(x)
-    v, vmin = misfit.parameters.velocity(x)[None], misfit.parameters.vmin(x)[None]
-    dv, dvmin = misfit.parameters.tangent(dx)
-    change = Simulator(SURVEY).tangent(v, dv[None], vmin, dvmin[None])
-    wanted = misfit.pull_back(x, r + misfit._window * change) - misfit.pull_back(x, r)
-    assert (misfit.hessian(x) @ dx - wanted).norm() <= 5e-3 * wanted.norm()
 
 
 def test_windows_grow_to_the_whole_record():

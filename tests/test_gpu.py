@@ -19,7 +19,15 @@ from fwi_refine.parameters import Full, Modes, Regions, Rows
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D, load
 from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, cuda, devices, gpu_problem, jacobian, simulate
+from fwi_refine.wave import (
+    Simulator,
+    cuda,
+    devices,
+    flat_jacobian,
+    gpu_problem,
+    jacobian,
+    simulate,
+)
 from fwi_refine.wave.blocks import BlockKernel, Layout
 
 pytestmark = [
@@ -172,6 +180,13 @@ def test_jacobian(jacobians):
         assert relative(one.cpu(), other) <= 1e-5
     again = jacobian(v, device="cuda")
     assert torch.equal(again.matrix, found.matrix)
+
+
+def test_flat_jacobian():
+    layers = torch.linspace(1800.0, 3600.0, 70, dtype=torch.float64)
+    on_cpu, found = (flat_jacobian(layers, 1750.0, device=device) for device in ("cpu", "cuda"))
+    assert found.device.type == "cuda"
+    assert relative(found.cpu(), on_cpu) <= 1e-5
 
 
 def test_normal_matrix(jacobians):

@@ -10,8 +10,10 @@ from fwi_refine.errors import SampleError
 
 log = logging.getLogger(__name__)
 
-# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of.
+# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of; the same
+# for one of flat layers, by few unknowns.
 STEP_COUNT, STEP_TIME = 17, 45
+FLAT_COUNT, FLAT_TIME = 7, 10
 
 
 def print_plan(inputs, settings, jobs) -> int:
@@ -48,9 +50,11 @@ def print_plan(inputs, settings, jobs) -> int:
         steps = [(s.method, s.max_iterations * s.shots_of(settings.survey) / shots) for s in stages]
         newton = sum(n for how, n in steps if how == "levenberg-marquardt")
         other = sum(n for _, n in steps) - newton
-        evaluations = round(other + STEP_COUNT * newton)
+        flat = family == Family.FLAT_VEL
+        count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)
+        evaluations = round(other + count * newton)
         allowed = min(evaluations, settings.max_evaluations or evaluations)
-        each = (other + STEP_TIME * newton) * allowed / evaluations * seconds
+        each = (other + time * newton) * allowed / evaluations * seconds
         each = min(each, settings.time_budget or each)
         needed = counts[family] * each
         total += needed

@@ -3,6 +3,12 @@
 from fwi_refine.wave.cuda import devices
 from fwi_refine.wave.cuda import memory as gpu_memory
 from fwi_refine.wave.cuda import problem as gpu_problem
+from fwi_refine.wave.flat import (
+    can_be_flat,
+    first_return,
+    flat_jacobian,
+    flat_jacobian_shots,
+)
 from fwi_refine.wave.jacobian import Jacobian, jacobian, jacobian_bytes, record_basis
 from fwi_refine.wave.operator import Simulator, simulate
 from fwi_refine.wave.released import released_record
@@ -11,7 +17,11 @@ from fwi_refine.wave.workers import one_thread_each
 __all__ = [
     "Jacobian",
     "Simulator",
+    "can_be_flat",
     "devices",
+    "first_return",
+    "flat_jacobian",
+    "flat_jacobian_shots",
     "gpu_memory",
     "gpu_problem",
     "jacobian",

@@ -99,12 +99,12 @@ def _sum_of_products(parts, pool):
 
 def record_basis(survey: Survey = OPENFWI):
     """Q: an orthonormal basis of the traces that the wavelet's band can make, (n_steps, modes)."""
-    return make_plan(survey, _longest_interval(survey)).basis
+    return make_plan(survey, longest_interval(survey)).basis
 
 
 def jacobian_bytes(survey: Survey = OPENFWI) -> int:
     """About how much memory `jacobian` takes on the CPU, in float32, with two threads."""
-    plan = make_plan(survey, _longest_interval(survey))
+    plan = make_plan(survey, longest_interval(survey))
     modes, (spectrum, frames) = plan.basis.shape[1], plan.analysis.shape
     shots, _, receivers = survey.record_shape
     cells, padded = (math.prod(shape) for shape in (survey.shape, survey.padded_shape))
@@ -121,7 +121,7 @@ def jacobian_bytes(survey: Survey = OPENFWI) -> int:
     return torch.float32.itemsize * (matrix + fields + spectra + products + band + lines)
 
 
-def _longest_interval(survey):
+def longest_interval(survey):
     """Most steps between two kept wavefields that still hold the wavelet."""
     return max(1, int(1 / (KEPT_PER_PERIOD * survey.frequency * survey.dt)))
 
@@ -158,7 +158,7 @@ def jacobian(
     v = v.detach().to(device)
     vmin = v.min() if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
     vmin = vmin.detach().reshape(1).to("cpu", torch.float64)
-    most = _longest_interval(survey)
+    most = longest_interval(survey)
     every = most if every is None else every
     if not 1 <= every <= most:
         raise ValueError(
