@@ -25,8 +25,8 @@ from fwi_refine.optimise import levenberg_marquardt, weight_by_share
 from fwi_refine.parameters import Rows
 from fwi_refine.wave import Simulator
 
-STEP = 0.75  # periods of the wavelet: the first window, and how it grows
-ITERATIONS = 4  # Jacobians for each window
+STEP = 0.5  # periods of the wavelet: the first window, and how it grows
+ITERATIONS = 8  # most Jacobians for each window
 RETRIES = 6
 # Of the misfit, that the prior counts. It is next to nothing on the constant map and rises with the
 # first layer found: a tenth of the misfit would not let that happen.
@@ -40,7 +40,7 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
     """A map of equal columns (nz, nx) float64 m/s, on the device, that explains the first shot.
 
     record: (shots, n_steps, receivers); surface: m/s, the velocity at the sources, from which the
-    map is a constant at first. Costs some 10 to 25 Jacobians of one shot by its rows.
+    map is a constant at first. Costs some 15 to 40 Jacobians by rows.
     """
     first = dataclasses.replace(survey, sources=survey.sources[:1])
     simulator = Simulator(first, threads=threads, device=device)

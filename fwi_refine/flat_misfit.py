@@ -1,4 +1,4 @@
-"""The misfit of flat layers, whose Jacobian takes one simulation."""
+"""The misfit of flat layers, whose Jacobian takes one simulation (wave/flat.py)."""
 
 import math
 
@@ -9,10 +9,10 @@ from fwi_refine.misfit import COLUMNS_PER_EVALUATION, BandMisfit
 from fwi_refine.parameters import Rows
 from fwi_refine.survey import Survey
 from fwi_refine.wave import (
-    can_be_flat,
     first_return,
     flat_jacobian,
     flat_jacobian_shots,
+    has_flat_jacobian,
 )
 
 EDGE = 0.75  # periods of the wavelet, within which a window ends
@@ -21,14 +21,16 @@ EDGE = 0.75  # periods of the wavelet, within which a window ends
 class FlatMisfit(BandMisfit):
     """The misfit within the band and a window in time: mean((w Q Q^T (s - d))^2).
 
-    parameters: `Rows`; window: w, a weight for each step (n_steps,), which is to leave
-    out what has gone round the grid (see `window_before_return`). Raises ValueError for other
-    parameters, and for a survey that `flat_jacobian` is not for.
+    parameters: `Rows`; window: w, a weight for each step (n_steps,), which is to leave out what has
+    gone round the grid (see `window_before_return`). Raises ValueError for other parameters, and
+    for a survey that `flat_jacobian` is not for.
     """
 
     def __init__(self, simulator, parameters: Rows, record, window):
-        if not (isinstance(parameters, Rows) and can_be_flat(simulator.survey)):
-            raise ValueError("expected an unknown for each row, and a survey that can_be_flat")
+        if not (isinstance(parameters, Rows) and has_flat_jacobian(simulator.survey)):
+            raise ValueError(
+                "expected an unknown for each row, and a survey that has_flat_jacobian"
+            )
         super().__init__(simulator, parameters, record)
         self._window = torch.as_tensor(window).to(simulator.device, torch.float64)[:, None]
 
@@ -42,14 +44,20 @@ class FlatMisfit(BandMisfit):
     def hessian(self, x):
         v, vmin = self._medium(x)
         survey = self.simulator.survey
-        by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.how)
-        windowed = (self._window * self._basis).to(by_row)
-        by_row = torch.einsum("tk,srkz->zstr", windowed, by_row).flatten(1).double()
-        by_vmin = self._columns(v, vmin, torch.eye(len(x))[-1:])
-        by_vmin = self._window * by_vmin.unflatten(1, survey.record_shape)
-        columns = torch.cat([by_row, by_vmin.flatten(1)])
-        self.last_hessian = columns @ columns.T * (2.0 / self._record.numel())
+        by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.how).double()
+        by_vmin = self._columns(v, vmin, torch.eye(len(x))[-1:]).view(survey.record_shape)
+        by_vmin = torch.einsum("tk,str->srk", self._basis, by_vmin)
+        both = torch.cat([by_row, by_vmin[..., None]], dim=-1).flatten(0, 1)
+        # |w Q c| = |R c| for all coefficients c of a trace
+        rows = (torch.linalg.qr(self._window * self._basis).R @ both).flatten(0, 1)
+        self.last_hessian = rows.T @ rows * (2.0 / self._record.numel())
         return self.last_hessian
+
+    def linearise(self, x, columns=None):
+        raise NotImplementedError("the full Jacobian knows no window")
+
+    def hessian_product(self, x, dx):
+        raise NotImplementedError("only the whole matrix knows the window")
 
     def hessian_cost(self):
         survey = self.simulator.survey
@@ -71,6 +79,16 @@ def window_before_return(layers, survey: Survey):
     # the wavelet begins before its centre
     end = first_return(layers, survey) - wavelet_centre(survey) - EDGE / 2 / survey.frequency
     return window_to(end, survey)
+
+
+def has_flat_misfit(layers, survey: Survey) -> bool:
+    """Whether a `FlatMisfit` sees all of these layers (nz,) m/s: that nothing has gone round the
+    grid, or the record is over, before the lowest one has answered."""
+    if not has_flat_jacobian(survey):
+        return False
+    answered = 2 * float((survey.spacing / layers).sum()) + 2 * wavelet_centre(survey)
+    last = min(math.ceil(answered / survey.dt), survey.n_steps - 1)
+    return float(window_before_return(layers, survey)[last]) == 1.0
 
 
 def wavelet_centre(survey: Survey) -> float:

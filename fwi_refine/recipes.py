@@ -184,17 +184,17 @@ _layer_by_layer = Recipe(
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
     decide=Decision(rounds=8, noise=(8e-6, 3e-5), between=on_levels),
 ).each_stage(partial(replace, retries=6))  # starts may be far off
-of_flat_layers = {"shots": 1, "misfit_target": GOOD_FIT}
+on_first_shot = {"shots": 1, "misfit_target": GOOD_FIT}
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
         (
             # each shot tells all of flat layers
-            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8, **of_flat_layers),
-            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9, **of_flat_layers),
-            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9, **of_flat_layers),
-            tied_layers(1.0, steps=3, **of_flat_layers),
-            tied_layers(1.0, steps=3, **of_flat_layers),
-            tied_layers(1.0, steps=3, misfit_target=GOOD_FIT, unless_it_fits=True),
+            newton(every_row, flat_layers_smoothed(10.0), steps=2, weight=1e-8, **on_first_shot),
+            newton(every_row, flat_layers_smoothed(1.0), steps=3, weight=1e-9, **on_first_shot),
+            newton(every_row, flat_layers_smoothed(0.1), steps=2, weight=1e-9, **on_first_shot),
+            tied_layers(1.0, steps=3, **on_first_shot),
+            tied_layers(1.0, steps=3, **on_first_shot),
+            tied_layers(1.0, steps=3, misfit_target=4 * GOOD_FIT, unless_it_fits=True),
         ),
         round=True,
     ),

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from fwi_refine.flat_misfit import FlatMisfit, window_before_return
+from fwi_refine.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.known_cells import KnownCells, known_cells
 from fwi_refine.levels import to_integers
 from fwi_refine.lower_frequency import lower_frequency
@@ -26,7 +26,7 @@ from fwi_refine.posterior import standard_deviation
 from fwi_refine.recipe import COST_SCALE, GOOD_FIT, Stage
 from fwi_refine.rounding import rounding_of_coefficients
 from fwi_refine.survey import Survey
-from fwi_refine.wave import Simulator, can_be_flat
+from fwi_refine.wave import Simulator
 
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 STOPPED = "stopped early"  # a flag
@@ -98,24 +98,28 @@ class StageRunner:
 
     def run_stages(self, stages, v, vmin):
         """Map and vmin after all stages, or after those that the budget allows."""
-        reference = None
+        reference = misfit = None
         moved, repeating, skipped = 0.0, False, False
         for stage in stages:
             if stage.unless_it_fits and not repeating:  # asked once for all such stages in a row
-                skipped = self.history[-1][2] ** 2 < stage.misfit_target and moved < AT_REST
+                # of all shots where it is known: a stage may have looked at some only
+                last = self.history[-1][2] ** 2 if misfit is None else misfit
+                skipped = last < stage.misfit_target and moved < AT_REST
             repeating = stage.unless_it_fits
             if repeating and skipped:
                 continue
-            if stage.must_fit and reference is None:
-                reference = self.misfit(v, vmin)
+            if stage.must_fit and misfit is None:
+                misfit = self.misfit(v, vmin)
                 self.left -= 1
-            solution = self.solution
+                reference = misfit if reference is None else reference
+            solution, before, misfit = self.solution, misfit, None
             found, found_vmin, status = self.minimise(stage, v, vmin)
             if stage.must_fit:
                 self.left -= 1
+                misfit = self.misfit(found, found_vmin)
                 # what fits better than the data's own rounding has fitted some of it
-                if self.misfit(found, found_vmin) > max(4 * reference, self.good_fit):
-                    found, found_vmin, self.solution = v, vmin, solution
+                if misfit > max(4 * reference, self.good_fit):
+                    found, found_vmin, self.solution, misfit = v, vmin, solution, before
             moved = float((found - v).abs().mean())
             v, vmin = found, found_vmin
             if status == Status.MAX_EVALUATIONS or self.should_stop():
@@ -202,7 +206,7 @@ class StageRunner:
 
     def misfit_of(self, stage, parameters, x):
         simulator = self.simulator_for(stage)
-        if isinstance(parameters, Rows) and can_be_flat(simulator.survey):
+        if isinstance(parameters, Rows) and has_flat_misfit(x[:-1], simulator.survey):
             window = window_before_return(x[:-1], simulator.survey)
             return FlatMisfit(simulator, parameters, self.record, window)
         return BandMisfit(simulator, parameters, self.record)
@@ -259,8 +263,11 @@ class StageRunner:
         if isinstance(misfit.parameters, Full):
             self.hessian = misfit.last_hessian
         gaussian = prior.quadratic
-        if not gaussian and misfit.parameters.size > FEW_UNKNOWNS:
-            self.solution = None  # these priors say nothing of single cells
+        if isinstance(misfit, FlatMisfit) or (
+            not gaussian and misfit.parameters.size > FEW_UNKNOWNS
+        ):
+            # a part of the record; or a prior that says nothing of single cells
+            self.solution = None
             return
         self.spend(1)
         self.solution = Solution(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fwi_refine.flat_layers import flat_layers
+from fwi_refine.flat_misfit import has_flat_misfit
 from fwi_refine.known_cells import source_velocities
 from fwi_refine.lower_frequency import lower_frequency
 from fwi_refine.misfit import BandMisfit, VminTie
@@ -21,7 +22,7 @@ from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import are_flat
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.validate import check_record
-from fwi_refine.wave import Simulator, can_be_flat
+from fwi_refine.wave import Simulator
 
 # One after the other, in fifteenths of the survey's frequency: Hz for the survey of OpenFWI
 FREQUENCIES = (3.0, 4.0, 6.0)
@@ -56,7 +57,8 @@ def start_from_record(
     how = {"threads": threads, "device": device}
     velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
-    flat = can_be_flat(survey) and are_flat(record, priors, survey)
+    constant = torch.full(survey.shape[:1], velocities[0], dtype=torch.float64)
+    flat = are_flat(record, priors, survey) and has_flat_misfit(constant, survey)
     if len(velocities) == 1 and flat:
         v = flat_layers(record, velocities[0], survey, **how)
     else:

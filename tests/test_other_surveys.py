@@ -118,7 +118,7 @@ def test_every_route(made, tmp_path, family, method, left):
 
 @NATIVE
 def test_flat_layers(tmp_path):
-    """A route with an unknown for each row: its Jacobian has a tangent run for each."""
+    """Sources at two depths, so that the Jacobian has a tangent run for each row."""
     rows = np.repeat([1700.0, 2100.0, 2900.0], [4, 5, 5])
     truth = np.repeat(rows[:, None], 18, axis=1)
     record = Simulator(SURVEY).forward(torch.from_numpy(truth)[None])[0].numpy()

@@ -10,8 +10,8 @@ from fwi_refine.errors import SampleError
 
 log = logging.getLogger(__name__)
 
-# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of; the same
-# for one of flat layers, by few unknowns.
+# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of; by many
+# unknowns, and by the few of flat layers.
 STEP_COUNT, STEP_TIME = 17, 45
 FLAT_COUNT, FLAT_TIME = 7, 10
 

@@ -4,10 +4,10 @@ from fwi_refine.wave.cuda import devices
 from fwi_refine.wave.cuda import memory as gpu_memory
 from fwi_refine.wave.cuda import problem as gpu_problem
 from fwi_refine.wave.flat import (
-    can_be_flat,
     first_return,
     flat_jacobian,
     flat_jacobian_shots,
+    has_flat_jacobian,
 )
 from fwi_refine.wave.jacobian import Jacobian, jacobian, jacobian_bytes, record_basis
 from fwi_refine.wave.operator import Simulator, simulate
@@ -17,13 +17,13 @@ from fwi_refine.wave.workers import one_thread_each
 __all__ = [
     "Jacobian",
     "Simulator",
-    "can_be_flat",
     "devices",
     "first_return",
     "flat_jacobian",
     "flat_jacobian_shots",
     "gpu_memory",
     "gpu_problem",
+    "has_flat_jacobian",
     "jacobian",
     "jacobian_bytes",
     "one_thread_each",
