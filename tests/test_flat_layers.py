@@ -86,11 +86,8 @@ def test_a_record_of_flat_layers_is_taken_for_one(monkeypatch):
     assert (start == OPENFWI.velocity_bounds[1]).all()
 
 
-FAILS = pytest.mark.xfail(reason="too hard as yet, see BENCHMARKS.md", strict=True)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [21, pytest.param(22, marks=FAILS), 23])
+@pytest.mark.parametrize("seed", [21, 22, 23])
 def test_flat_layers_come_out_exactly_without_a_network(seed):
     sample = make_sample("FlatVel_B", seed=seed)
     start = start_from_record(sample.record)

@@ -85,7 +85,7 @@ def flat_jacobian(
     spectra = (analysis @ fields.flatten(1)).unflatten(1, fields.shape[1:])
     spectra = torch.complex(*spectra.chunk(2))  # (frequencies, rows, columns)
     columns = spectra.shape[2]
-    size = next_fast_len(columns + half)  # what a shorter one folds would reach these offsets
+    size = next_fast_len(columns + half)  # so long that nothing is folded onto these offsets
     products = torch.fft.fft(spectra, n=size).square_()
     kappa = torch.from_numpy(float(vmin) * survey.damping[0]).to(fields)
     damped = plan.damped.to(products)
