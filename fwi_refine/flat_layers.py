@@ -15,7 +15,6 @@ import torch
 from fwi_refine.flat_misfit import (
     EDGE,
     FlatMisfit,
-    wavelet_centre,
     window_before_return,
     window_to,
 )
@@ -69,7 +68,7 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
 def _windows(survey):
     """Weights of the time steps (n_steps,), one after the other, the last all ones."""
     period = 1 / survey.frequency
-    after = survey.n_steps * survey.dt - wavelet_centre(survey)
+    after = survey.n_steps * survey.dt - survey.wavelet_centre * survey.dt
     for end in np.arange(STEP * period, after + EDGE * period, STEP * period):
         yield window_to(end, survey)
 

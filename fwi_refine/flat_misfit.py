@@ -69,7 +69,7 @@ class FlatMisfit(BandMisfit):
 def window_to(end, survey: Survey):
     """Weights of the time steps (n_steps,) that fall from 1 to 0 about `end`, in s from the
     wavelet's centre on."""
-    after = np.arange(survey.n_steps) * survey.dt - wavelet_centre(survey)
+    after = np.arange(survey.n_steps) * survey.dt - survey.wavelet_centre * survey.dt
     ramp = ((end - after) * survey.frequency / EDGE + 0.5).clip(0, 1)
     return torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
 
@@ -77,7 +77,11 @@ def window_to(end, survey: Survey):
 def window_before_return(layers, survey: Survey):
     """Weights that leave out what has gone round the grid in these layers (nz,) m/s."""
     # the wavelet begins before its centre
-    end = first_return(layers, survey) - wavelet_centre(survey) - EDGE / 2 / survey.frequency
+    end = (
+        first_return(layers, survey)
+        - survey.wavelet_centre * survey.dt
+        - EDGE / 2 / survey.frequency
+    )
     return window_to(end, survey)
 
 
@@ -86,11 +90,6 @@ def has_flat_misfit(layers, survey: Survey) -> bool:
     grid, or the record is over, before the lowest one has answered."""
     if not has_flat_jacobian(survey):
         return False
-    answered = 2 * float((survey.spacing / layers).sum()) + 2 * wavelet_centre(survey)
+    answered = 2 * float((survey.spacing / layers).sum()) + 2 * survey.wavelet_centre * survey.dt
     last = min(math.ceil(answered / survey.dt), survey.n_steps - 1)
     return float(window_before_return(layers, survey)[last]) == 1.0
-
-
-def wavelet_centre(survey: Survey) -> float:
-    """Of its peak, in s."""
-    return float(np.argmax(survey.whole_wavelet)) * survey.dt

@@ -45,11 +45,10 @@ class Refined:
     prediction brought within the survey's bounds) or "failed" (the start cannot be simulated;
     reason says why). objective_*: mean square misfit plus weighted prior of the recipe's first
     stage. evaluations: simulations of misfit and gradient; a misfit alone counts as one, a product
-    with the Gauss-Newton matrix as two, a Jacobian as misfit.py and
-    flat_misfit.py say, and each as its share where
-    some of the shots are used. expected_error: expected mean absolute error; deviation (nz, nx)
-    float32: expected rms error of each cell (see posterior.py); None where they are not known.
-    history: (stage, evaluations, rms misfit) on the way, see history.py.
+    with the Gauss-Newton matrix as two, a Jacobian as misfit.py and flat_misfit.py say, and each as
+    its share where some of the shots are used. expected_error: expected mean absolute error;
+    deviation (nz, nx) float32: expected rms error of each cell (see posterior.py); None where they
+    are not known. history: (stage, evaluations, rms misfit) on the way, see history.py.
     """
 
     velocity: np.ndarray  # (nz, nx) float64

@@ -26,7 +26,7 @@ def lower_frequency(record, frequency, survey=OPENFWI):
     if not 0 < frequency < survey.frequency:
         raise ValueError(f"frequency {frequency} Hz: expected less than {survey.frequency} Hz")
     lower = dataclasses.replace(survey, frequency=frequency)
-    delay = int(np.argmax(lower.whole_wavelet)) - int(np.argmax(survey.whole_wavelet))
+    delay = lower.wavelet_centre - survey.wavelet_centre
     steps = survey.n_steps
     period = 4 * steps  # zero-padded, so that the end does not come back at the start
     nu = np.fft.rfftfreq(period, survey.dt)

@@ -139,6 +139,11 @@ class Survey:
         b = (np.pi * self.frequency * np.arange(-half, half + 1) * self.dt) ** 2
         return (1.0 - 2.0 * b) * np.exp(-b)
 
+    @property
+    def wavelet_centre(self) -> int:
+        """The step at which the wavelet has its peak."""
+        return int(np.argmax(self.whole_wavelet))
+
     @cached_property
     def wavelet(self) -> np.ndarray:
         """The wavelet that sources inject, (n_steps,) float64: cut off, or zero after its end."""

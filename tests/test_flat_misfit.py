@@ -12,7 +12,6 @@ from test_misfit import SURVEY, misfit_near, random
 from fwi_refine.flat_misfit import (
     FlatMisfit,
     has_flat_misfit,
-    wavelet_centre,
     window_before_return,
     window_to,
 )
@@ -115,7 +114,7 @@ def test_flat_layers_are_refined_with_any_band(band, flat):
 
 
 def test_windows_count_from_the_centre_of_the_wavelet():
-    window, centre = window_to(0.2, FIRST), wavelet_centre(FIRST)
+    window, centre = window_to(0.2, FIRST), FIRST.wavelet_centre * FIRST.dt
     assert centre == pytest.approx(0.073)
     assert float(window[round((0.2 + centre) / FIRST.dt)]) == pytest.approx(0.5, abs=0.02)
 

@@ -83,10 +83,16 @@ def test_a_stage_at_a_lower_frequency_leaves_all_else_as_it_was():
     assert misfits[0] < 0.5 * misfits[1]
 
 
-@pytest.mark.parametrize(("shots", "share"), [(1, Fraction(1, 5)), (None, 1)])
-def test_a_stage_on_the_first_shot_looks_at_no_other_and_counts_as_a_fifth(shots, share):
+def two_flat_layers():
+    """(survey, map): on the route of flat layers, whose stages take the first shot."""
     survey = replace(OPENFWI, n_steps=150, absorbing_cells=20)
     truth = torch.where(torch.arange(70) < 8, 2000.0, 2600.0).double()[:, None].expand(70, 70)
+    return survey, truth
+
+
+@pytest.mark.parametrize(("shots", "share"), [(1, Fraction(1, 5)), (None, 1)])
+def test_a_stage_on_the_first_shot_looks_at_no_other_and_counts_as_a_fifth(shots, share):
+    survey, truth = two_flat_layers()
     simulator = Simulator(survey)
     record = simulator.forward(truth[None])[0].numpy()
     start = truth * torch.where(truth > 2500, 1.01, 1.0)
@@ -111,8 +117,7 @@ def test_a_stage_on_the_first_shot_looks_at_no_other_and_counts_as_a_fifth(shots
 
 @pytest.mark.parametrize("others", ["of the same map", "of another"])
 def test_all_shots_follow_where_a_map_from_the_first_does_not_fit_them(others):
-    survey = replace(OPENFWI, n_steps=150, absorbing_cells=20)
-    truth = torch.where(torch.arange(70) < 8, 2000.0, 2600.0).double()[:, None].expand(70, 70)
+    survey, truth = two_flat_layers()
     record = Simulator(survey).forward(truth[None])[0].numpy()
     if others == "of another":
         record[1:] = Simulator(survey).forward(truth[None] + 100)[0, 1:].numpy()

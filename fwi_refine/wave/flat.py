@@ -23,7 +23,7 @@ from fwi_refine.sums import add_at
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.jacobian import longest_interval
 from fwi_refine.wave.operator import Simulator
-from fwi_refine.wave.reciprocity import make_plan
+from fwi_refine.wave.reciprocity import make_plan, row_of
 
 
 def has_flat_jacobian(survey: Survey) -> bool:
@@ -41,7 +41,8 @@ def first_return(layers, survey: Survey = OPENFWI) -> float:
 
     layers: (nz,) m/s
     """
-    return float((survey.spacing / _continued(layers, survey)).sum())
+    layers = torch.as_tensor(layers, dtype=torch.float64)
+    return float((survey.spacing / layers[row_of(survey).to(layers.device)]).sum())
 
 
 def flat_jacobian(
@@ -91,7 +92,7 @@ def flat_jacobian(
     damped = plan.damped.to(products)
     products *= (1 + kappa * damped[:, None])[..., None]
     by_row = products.new_zeros(len(products), survey.shape[0], size)
-    add_at(by_row, 1, _row_of(survey).to(products.device), products)
+    add_at(by_row, 1, row_of(survey).to(products.device), products)
     places = torch.from_numpy(columns - 1 + offsets).to(products.device)
     by_offset = torch.fft.ifft(by_row)[..., places]  # (frequencies, nz, shots, receivers)
     by_offset *= (2 / (layers**3 * survey.dt**2)).to(fields)[:, None, None]
@@ -114,14 +115,3 @@ def _offsets(survey):
     """Of each receiver from each source, in cells: (shots, receivers)."""
     sources, receivers = (np.array(p)[:, 1] for p in (survey.sources, survey.receivers))
     return abs(receivers - sources[:, None])
-
-
-def _row_of(survey):
-    """The row of the map that each row of the padded grid repeats."""
-    nz, band = survey.shape[0], survey.absorbing_cells
-    return torch.arange(-band, nz + band).clamp(0, nz - 1)
-
-
-def _continued(layers, survey):
-    layers = torch.as_tensor(layers, dtype=torch.float64)
-    return layers[_row_of(survey).to(layers.device)]

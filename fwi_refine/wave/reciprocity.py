@@ -75,7 +75,7 @@ def make_plan(survey: Survey, every: int) -> Plan:
     """The plan for one survey with every k-th wavefield kept."""
     steps_per_unit = 1 / (np.pi * survey.frequency * survey.dt)
     # g * g * h * h begins this much later than the record, whose wavelet has its own delay
-    lag = 2 * PULSE_DELAY * steps_per_unit - int(np.argmax(survey.whole_wavelet))
+    lag = 2 * PULSE_DELAY * steps_per_unit - survey.wavelet_centre
     needed = survey.n_steps + lag
     frames = int(np.ceil((needed + TAIL * steps_per_unit) / every))
     own = {field.name: getattr(survey, field.name) for field in dataclasses.fields(survey)}
@@ -115,6 +115,12 @@ def make_plan(survey: Survey, every: int) -> Plan:
     )
 
 
+def row_of(survey):
+    """The row of the map that each row of the padded grid repeats."""
+    nz, band = survey.shape[0], survey.absorbing_cells
+    return torch.arange(-band, nz + band).clamp(0, nz - 1)
+
+
 class Assembly:
     """Puts the Jacobian together from the wavefields of one batch of points after the other, on
     the device of the map.
@@ -138,7 +144,7 @@ class Assembly:
         # 2 dx^2 alpha_s alpha_r / (v_x alpha_x): the simulator injects dx^2 alpha h
         self._scale = (2 / (v**3 * survey.dt**2)).to(dtype)
         self._half_v = (v / 2).to(dtype)
-        row = torch.arange(-b, nz + b, device=device).clamp(0, nz - 1)
+        row = row_of(survey).to(device)
         column = torch.arange(nx, device=device)
         by_row, by_column = (vmin * torch.from_numpy(d).to(device, dtype) for d in survey.damping)
         # edge cell of each line, and kappa along a line: left, right, top, bottom
