@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave import Simulator, jacobian
+from fwi_refine.wave import Simulator, jacobian, normal_matrix
 from fwi_refine.wave.native import load
 
 NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
@@ -214,12 +214,40 @@ def test_normal_matrix(small):
 def test_normal_matrix_of_float32_in_pieces(monkeypatch):
     """Pieces of rows and columns add up; sums are in float64 though J is in float32."""
     full = jacobian(textured(SMALL), survey=SMALL, dtype=torch.float32)
-    module = sys.modules[type(full).__module__]
-    monkeypatch.setattr(module, "ROWS", 37)
-    monkeypatch.setattr(module, "COLUMNS", 41)
+    monkeypatch.setattr(sys.modules[type(full).__module__], "ROWS", 37)
+    monkeypatch.setattr(normal_matrix, "COLUMNS", 41)
     normal, scale = full.normal_matrix()
     exact = full.matrix.double().T @ full.matrix.double()
     assert relative(normal * scale * scale[:, None], exact) <= 1e-13
+
+
+@NATIVE
+@pytest.mark.parametrize("share", [1e-4, 1e-2, 0.3])
+def test_normal_matrix_without_what_is_hidden(monkeypatch, share):
+    """Less than `hidden` is left out of each row, in float64 and definite, whoever computes it."""
+    for name, value in {"COLUMNS": 41, "MODES": 7, "PIECE": 5}.items():
+        monkeypatch.setattr(normal_matrix, name, value)
+    full = jacobian(textured(SMALL), survey=SMALL, dtype=torch.float32)
+    exact = full.matrix.double().T @ full.matrix.double()
+    rows = full.matrix.norm(dim=1)
+    hidden = share * float(rows.max())
+    normal, scale = full.normal_matrix(hidden=hidden)
+    found = normal * scale * scale[:, None]
+    most = 2 * hidden * len(rows) ** 0.5 * float(torch.linalg.matrix_norm(full.matrix, 2))
+    assert 1e-6 * most < float((found - exact).norm()) < most
+    assert relative(found[-1, -1], exact[-1, -1]) <= 1e-6  # vmin hides from no row
+    assert torch.linalg.eigvalsh(normal)[0] > -1e-13 * len(scale)
+    again, _ = full.normal_matrix(hidden=hidden, threads=1)
+    assert torch.equal(again, normal)
+
+
+def test_nothing_is_hidden_from_a_small_share(small):
+    _, _, full, _ = small
+    normal, scale = full.normal_matrix()
+    found, found_scale = full.normal_matrix(hidden=1e-13 * float(scale.max()))
+    assert relative(
+        found * found_scale * found_scale[:, None], normal * scale * scale[:, None]
+    ) <= (1e-12)
 
 
 def test_projection(small):

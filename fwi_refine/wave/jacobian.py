@@ -7,7 +7,6 @@ that the samples would be.
 """
 
 import dataclasses
-import itertools
 import math
 import threading
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.normal_matrix import ROWS, sum_of_products, sum_without_hidden
 from fwi_refine.wave.operator import Simulator
 from fwi_refine.wave.reciprocity import LINES, Assembly, make_plan
 from fwi_refine.wave.workers import workers
@@ -22,8 +22,6 @@ from fwi_refine.wave.workers import workers
 KEPT_PER_PERIOD = 8.2  # wavefields kept per period of the wavelet: every 8th step at 15 Hz
 BATCH = 7  # points simulated at a time in float32; 60 MB each for the survey of OpenFWI
 GPU_BATCH = 14  # points put into the Jacobian at a time on a GPU, which simulates all at once
-ROWS = 4096  # rows of the Jacobian in one product of the normal matrix
-COLUMNS = 500  # columns of the normal matrix in one product
 
 
 @dataclass(frozen=True)
@@ -62,39 +60,27 @@ class Jacobian:
         gradient = (self.matrix.T @ self.project(u).to(self.matrix)).double()
         return gradient[:-1].reshape(self.survey.shape), gradient[-1]
 
-    def normal_matrix(self, along=None, threads: int | None = None):
+    def normal_matrix(self, along=None, threads: int | None = None, hidden: float = 0.0):
         """J^T J = D N D with a unit diagonal of N: (N (n, n), D (n,)), float64.
 
         along: takes rows (m, nz * nx + 1) of J to derivatives (m, n) by other unknowns; default
-        every cell and vmin. Products and sums are in float64: in float32 the matrix would not be
-        definite. A column of J that is zero has D = 1 and stays zero.
+        every cell and vmin. hidden: for the latter, what in a row of J, by cells from some depth
+        on, has no larger norm than this is left out, for half the time; see normal_matrix.py.
+        Products and sums are in float64: in float32 the matrix would not be definite. A column of J
+        that is zero has D = 1 and stays zero.
         """
         with workers(self.matrix.device, threads) as pool:
-            parts = self.matrix.split(ROWS)
-            if along is not None:
-                parts = pool.map(along, parts)
-            normal = _sum_of_products(parts, pool)
+            if along is None and hidden:
+                shots, _, receivers = self.survey.record_shape
+                matrix = self.matrix.unflatten(0, (shots, receivers, -1))
+                normal = sum_without_hidden(matrix, self.survey.shape, hidden, pool)
+            else:
+                parts = self.matrix.split(ROWS)
+                normal = sum_of_products(parts if along is None else pool.map(along, parts), pool)
         squares = normal.diagonal()
         scale = torch.where(squares > 0, squares, 1.0).sqrt()
         normal.div_(scale).div_(scale[:, None])
         return normal.triu_().add_(normal.triu(1).T), scale
-
-
-def _sum_of_products(parts, pool):
-    """The sum of part^T part, float64; only its upper triangle is filled."""
-    parts = iter(parts)
-    wide = next(parts).double()
-    normal = wide.new_zeros(wide.shape[1], wide.shape[1])
-
-    def add(i, part):
-        normal[i : i + COLUMNS, i:].addmm_(part[:, i : i + COLUMNS].T, part[:, i:])
-
-    while True:
-        list(pool.map(add, range(0, len(normal), COLUMNS), itertools.repeat(wide)))
-        part = next(parts, None)
-        if part is None:
-            return normal
-        wide = wide[: len(part)].copy_(part)  # fresh memory would cost as much as the product
 
 
 def record_basis(survey: Survey = OPENFWI):
