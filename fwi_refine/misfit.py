@@ -6,6 +6,7 @@ import torch
 
 from fwi_refine.objective import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.parameters import Parameters
+from fwi_refine.posterior import LEAST_NOISE
 from fwi_refine.wave import Simulator, jacobian, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
@@ -14,10 +15,9 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 COLUMNS_PER_EVALUATION = 3
 # What a row of J must say of the cells from some depth on to count there: as much as this share of
 # what float32 rounding leaves of a coefficient of a record, or of the rms misfit, if each cell is
-# 30 m/s off. Eigenvalues of the Gauss-Newton matrix with its prior, relative to those without rows
-# left out, are 1.0 to 1.01 at the floor of a Style B map, and up to 1.3 far from it.
-ROUNDING = 0.3 * 5e-6 / 30
-UNEXPLAINED = 0.05 / 30
+# 30 m/s off. With ten times the latter a Style B sample takes 252 evaluations instead of 196.
+ROUNDING = 0.3 * LEAST_NOISE / 30
+UNEXPLAINED = 0.005 / 30
 
 
 class DataMisfit(Objective):

@@ -53,8 +53,10 @@ class Stage:
         methods that take a Jacobian
     frequency: on the record as with a wavelet of a frequency lower by this factor
         (lower_frequency.py)
-    shots: how many of the record's shots are used, None: all; for the survey of OpenFWI alone,
-        whose first shot, at the edge, has all the offsets of the others
+    shots: how many of the record's shots are used, None: all
+    receivers: every how many-th of its receivers is used. Both for the survey of OpenFWI alone: its
+        first shot, at the edge, has all the offsets of the others, and two of its receivers stand
+        within the shortest wave
     """
 
     parameters: Callable[..., Parameters]
@@ -73,6 +75,7 @@ class Stage:
     vmin: Callable[..., tuple[float, float]] = smallest
     frequency: float | None = None
     shots: int | None = None
+    receivers: int = 1
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""
@@ -87,10 +90,14 @@ class Stage:
             gradient_tolerance=self.gradient_tolerance * square,
         )
 
-    def shots_of(self, survey: Survey) -> int:
-        """How many of a survey's shots are used."""
-        few = self.shots is not None and can_classify(survey)
-        return self.shots if few else len(survey.sources)
+    def part_of(self, survey: Survey) -> Survey:
+        """The survey with the shots and receivers that are used."""
+        if not can_classify(survey):
+            return survey
+        sources, receivers = survey.sources[: self.shots], survey.receivers[:: self.receivers]
+        if (sources, receivers) == (survey.sources, survey.receivers):
+            return survey
+        return replace(survey, sources=sources, receivers=receivers)
 
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""

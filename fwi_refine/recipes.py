@@ -164,7 +164,7 @@ _layer_by_layer = Recipe(
             frequency=0.6,
         ),
         *(
-            newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3)
+            newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3, receivers=2)
             for epsilon in (30.0, 10.0)
         ),
         newton(every_cell, layers_smoothed(1.0), **until_it_fits, share=0.3),

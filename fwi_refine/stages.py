@@ -137,12 +137,11 @@ class StageRunner:
         self.solution = None
         return found
 
-    def minimise_first(self, stage: Stage, v, vmin):
-        """`minimise` for the first shots of the record."""
-        survey = self.simulator.survey
-        first = replace(survey, sources=survey.sources[: stage.shots])
-        with self.on(self.record[: stage.shots], Simulator(first, **self.simulator.how)):
-            return self.minimise(replace(stage, shots=None), v, vmin)
+    def minimise_part(self, stage: Stage, part: Survey, v, vmin):
+        """`minimise` for some of the shots and receivers of the record."""
+        record = self.record[: len(part.sources), :, :: stage.receivers]
+        with self.on(record, Simulator(part, **self.simulator.how)):
+            return self.minimise(replace(stage, shots=None, receivers=1), v, vmin)
 
     def note_stop(self):
         """Flags that the time or the budget ran out."""
@@ -166,8 +165,9 @@ class StageRunner:
             return v, vmin, Status.MAX_EVALUATIONS
         if stage.frequency is not None:
             return self.minimise_filtered(stage, v, vmin)
-        if stage.shots_of(self.simulator.survey) < len(self.simulator.survey.sources):
-            return self.minimise_first(stage, v, vmin)
+        part = stage.part_of(self.simulator.survey)
+        if part is not self.simulator.survey:
+            return self.minimise_part(stage, part, v, vmin)
         self.stage += 1
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(v, self.priors), parameters)

@@ -47,7 +47,11 @@ def print_plan(inputs, settings, jobs) -> int:
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
         stages = METHODS[method][family].stages
         shots = len(settings.survey.sources)
-        steps = [(s.method, s.max_iterations * s.shots_of(settings.survey) / shots) for s in stages]
+        used = [len(stage.part_of(settings.survey).sources) / shots for stage in stages]
+        steps = [
+            (stage.method, stage.max_iterations * share)
+            for stage, share in zip(stages, used, strict=True)
+        ]
         newton = sum(n for how, n in steps if how == "levenberg-marquardt")
         other = sum(n for _, n in steps) - newton
         flat = family == Family.FLAT_VEL
