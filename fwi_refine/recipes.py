@@ -202,7 +202,7 @@ GAUSS_NEWTON = {
     # number of its samples: with it the objective is a log density
     Family.STYLE_A: Recipe(
         (
-            newton(style_a_modes, unit_modes, steps=3, weight=2e-15, share=0.05),
+            newton(style_a_modes, unit_modes, steps=3, weight=2e-15, share=0.05, receivers=2),
             newton(more_style_a_modes, unit_modes, steps=4, weight=2e-15, share=0.05),
         ),
         round=False,

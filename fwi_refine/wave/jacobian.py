@@ -65,12 +65,13 @@ class Jacobian:
 
         along: takes rows (m, nz * nx + 1) of J to derivatives (m, n) by other unknowns; default
         every cell and vmin. hidden: for the latter, what in a row of J, by cells from some depth
-        on, has no larger norm than this is left out, for half the time; see normal_matrix.py.
+        on, has no larger norm than this may be left out; see normal_matrix.py. A GPU multiplies
+        all, as its products are fast and its eigenvectors of many small matrices are not.
         Products and sums are in float64: in float32 the matrix would not be definite. A column of J
         that is zero has D = 1 and stays zero.
         """
         with workers(self.matrix.device, threads) as pool:
-            if along is None and hidden:
+            if along is None and hidden and self.matrix.device.type == "cpu":
                 shots, _, receivers = self.survey.record_shape
                 matrix = self.matrix.unflatten(0, (shots, receivers, -1))
                 normal = sum_without_hidden(matrix, self.survey.shape, hidden, pool)

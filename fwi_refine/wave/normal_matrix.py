@@ -45,17 +45,14 @@ def sum_without_hidden(matrix, shape, hidden, pool):
     normal = torch.zeros(n, n, dtype=torch.float64, device=matrix.device)
     rows = matrix.new_empty(min(MODES, modes), shots, receivers, n)
     wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
-    for some in torch.arange(modes).split(MODES):
-        combined = rows[: len(some)]
-        combine = partial(_combine, shape=shape, hidden=hidden)
-        depths = torch.cat(
-            list(pool.map(combine, matrix[:, :, some[0] : some[-1] + 1].unbind(2), combined))
-        )
-        order = depths.argsort(descending=True, stable=True)
-        for group in order.split(len(wide)):
+    combine = partial(_combine, shape=shape, hidden=hidden)
+    for some in matrix.split(MODES, dim=2):
+        combined = rows[: some.shape[2]]
+        depths = torch.cat(list(pool.map(combine, some.unbind(2), combined)))
+        copy = partial(_copy_rows, combined.flatten(0, 2))
+        for group in depths.argsort(descending=True, stable=True).split(len(wide)):
             part = wide[: len(group)]
-            gather = partial(_copy_rows, combined.flatten(0, 2))
-            list(pool.map(gather, group.split(PIECE), part.split(PIECE)))
+            list(pool.map(copy, group.split(PIECE), part.split(PIECE)))
             _add(normal, part, int(depths[group[0]]) * shape[1], pool)
     return normal
 
