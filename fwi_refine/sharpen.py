@@ -1,8 +1,10 @@
 """Each cell of a layered map decided on, with the rounding of the released data taken out."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from fwi_refine.level_decision import EdgeCells
@@ -31,7 +33,7 @@ SURE = 0.3
 # what fits worse has lost its way. On the one sample where that was seen (CurveFault_B) no later
 # round found back, and maps became worse and worse.
 ASTRAY = 10.0
-A_FEW = 12  # records that a round costs, besides two Jacobians
+A_FEW = 18  # records that a round costs, besides two Jacobians
 # Times the noise that is tried for a decision; the share of the rms misfit with less from which on
 # more is taken; and times the noise that the rms misfit may be, below which no more is tried: a
 # single wrong cell is that much.
@@ -53,6 +55,45 @@ class _Candidate:
     belief: LevelBelief | None = None
 
 
+@dataclass(frozen=True)
+class _Linear:
+    """A record to first order about a map, by what is decided on; see `BandMisfit.linearise`.
+
+    cells: with nothing found there is nothing to decide, and no matrix
+    """
+
+    x: torch.Tensor
+    parameters: Full
+    cells: EdgeCells
+    normal: torch.Tensor | None = None
+    pull_back: Callable | None = None
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """v, vmin, sure, belief: as from `decide_levels`; integers: map and vmin; misfit: of these,
+    mean square, without what their rounding adds; record: the measured one without that."""
+
+    v: torch.Tensor
+    vmin: torch.Tensor
+    sure: torch.Tensor
+    belief: LevelBelief | None
+    integers: tuple[torch.Tensor, torch.Tensor]
+    misfit: float
+    record: np.ndarray
+
+    def noise_within(self, decision):
+        """What counts as noise in the next."""
+        least, most = decision.noise
+        return min(most, max(least, NOISE * math.sqrt(self.misfit)))
+
+    def better_than(self, best, floor):
+        """The likelier of it and a `_Candidate`: of two that fit to the floor the later."""
+        if self.misfit < max(best.misfit, floor):
+            return _Candidate(*self.integers, self.misfit, self.belief)
+        return best
+
+
 class Sharpener(StageRunner):
     """The end of a recipe for maps of few levels."""
 
@@ -60,10 +101,11 @@ class Sharpener(StageRunner):
         """Map and vmin with each cell decided on, in integers where these explain the record.
 
         In each round the cells are given their levels, and the rounding is computed from the
-        integers that come out and taken out of the record. Cells decided wrongly leave a map that
-        does not fit; from there the stage in between finds one that does, with fewer wrong cells,
-        as those decided rightly stay. Where no map of integers explains the record, the likeliest
-        of the fits between rounds is returned, or v and vmin if these explain it as well.
+        integers that come out and taken out of the record, on which they are decided on once more.
+        Cells decided wrongly leave a map that does not fit; from there the stage in between finds
+        one that does, with fewer wrong cells, as those decided rightly stay. Where no map of
+        integers explains the record, the likeliest of the fits between rounds is returned, or v
+        and vmin if these explain it as well.
         """
         misfit = self.misfit(v, vmin)
         unit = self.simulator.survey.unit
@@ -83,28 +125,21 @@ class Sharpener(StageRunner):
             if self.left < 2 * jacobian + A_FEW or self.should_stop():
                 self.note_stop()
                 break
-            with self.on(record):
-                *found, sure, belief = self.decide_levels(*present, noise)
-            if belief is None and self.should_stop():  # before it was decided
+            linear = self.linearise(*present)
+            made, beyond_doubt = self.decide_twice(linear, record, noise, decision, floor)
+            for found in made:
+                best = found.better_than(best, floor)
+            if not made or self.should_stop():
                 break
-            integers = to_integers(found[0])
-            shift, plain, unrounded = self.rounding_of_coefficients(*integers)
-            fits = min(plain, unrounded)
-            # of two that fit to the floor the later is the likelier
-            if fits < max(best.misfit, floor):
-                best = _Candidate(*integers, fits, belief)
-            stays = decided is not None and _mean_change(found[0], decided) < STAYS
-            if stays or (best.misfit < floor and _mean_change(found[0], present[0]) < SURE):
+            found = min(reversed(made), key=lambda found: max(found.misfit, floor))
+            stays = decided is not None and _mean_change(found.v, decided) < STAYS
+            if stays or (beyond_doubt and best.misfit < floor):
                 break
-            decided = found[0]
-            noise = min(most, max(least, NOISE * math.sqrt(fits)))
-            # other software's records have no such rounding
-            none = plain < unrounded and plain < (TELLING * unit) ** 2
-            record = self.record if none else self.record - shift
-            width = torch.where(sure, *WIDTHS).to(v)
+            decided, record, noise = found.v, found.record, found.noise_within(decision)
+            width = torch.where(found.sure, *WIDTHS).to(v)
             with self.on(record):
                 between = decision.between(width, noise / least)
-                *present, status = self.minimise(between, *found)
+                *present, status = self.minimise(between, found.v, found.vmin)
                 fits = self.misfit(*present)
             self.left -= 1
             if status == Status.MAX_EVALUATIONS:
@@ -114,7 +149,7 @@ class Sharpener(StageRunner):
                 break
             value = fits + self.penalty(final, *present)
             if value < least_value:
-                closest, least_value = _Candidate(*present, fits, belief), value
+                closest, least_value = _Candidate(*present, fits, found.belief), value
         if self.should_stop():  # within the last round
             self.note_stop()
         explained = EXPLAINED * misfit
@@ -128,23 +163,64 @@ class Sharpener(StageRunner):
             self.solution = best.belief
         return best.v, best.vmin
 
-    def decide_levels(self, v, vmin, noise):
-        """Map and vmin with each cell at a level where that is sure, which cells (nz, nx) bool
-        these are, and what is believed of all; noise: rms, of the residual."""
-        undecided = v, vmin, torch.ones(v.shape, dtype=torch.bool), None
-        cells = EdgeCells(v.cpu(), vmin.cpu())
-        if not cells.found:
-            return undecided
-        parameters = Full(v.shape)
-        misfit = BandMisfit(self.simulator, parameters, self.record)
+    def linearise(self, v, vmin):
+        """`_Linear` of the record at a map."""
+        cells, parameters = EdgeCells(v.cpu(), vmin.cpu()), Full(v.shape)
         x = parameters.from_velocity(v, vmin)
-        residual = misfit.residual(x)
+        if not cells.found:
+            return _Linear(x, parameters, cells)
+        misfit = BandMisfit(self.simulator, parameters, self.record)
         normal, pull_back = misfit.linearise(x, cells.columns)
         self.iterations += 1
-        self.spend(misfit.hessian_cost() + 2)
+        self.spend(misfit.hessian_cost())
+        return _Linear(x, parameters, cells, normal, pull_back)
+
+    def decide_twice(self, linear, record, noise, decision, floor):
+        """([`_Decision`, ...], whether they are beyond doubt): a second one where the first tells
+        the rounding, as the Jacobian is at hand; none where it was stopped before.
+
+        They are beyond doubt if the map is hardly another one, or if less noise changes no integer.
+        """
+        first = self.decide(linear, record, noise)
+        if first is None:
+            return [], False
+        before = linear.parameters.velocity(linear.x)
+        nearby = _mean_change(first.v, before) < SURE
+        telling = (TELLING * self.simulator.survey.unit) ** 2
+        if first.misfit >= telling or (nearby and first.misfit < floor):
+            return [first], nearby
+        second = self.decide(linear, first.record, first.noise_within(decision))
+        if second is None:
+            return [first], nearby
+        same = all(map(torch.equal, first.integers, second.integers))
+        return [first, second], nearby or same
+
+    def decide(self, linear, record, noise):
+        """`_Decision` for a record; None where it was stopped before it was decided."""
+        with self.on(record):
+            v, vmin, sure, belief = self.decide_levels(linear, noise)
+        if belief is None and self.should_stop():
+            return None
+        integers = to_integers(v)
+        shift, plain, unrounded = self.rounding_of_coefficients(*integers)
+        # other software's records have no such rounding
+        none = plain < unrounded and plain < (TELLING * self.simulator.survey.unit) ** 2
+        record = self.record if none else self.record - shift
+        return _Decision(v, vmin, sure, belief, integers, min(plain, unrounded), record)
+
+    def decide_levels(self, linear, noise):
+        """Map and vmin with each cell at a level where that is sure, which cells (nz, nx) bool
+        these are, and what is believed of all; noise: rms, of the residual."""
+        parameters, x, cells = linear.parameters, linear.x, linear.cells
+        v, vmin = parameters.velocity(x), parameters.vmin(x)
+        undecided = v, vmin, torch.ones(v.shape, dtype=torch.bool), None
+        if not cells.found:
+            return undecided
+        residual = BandMisfit(self.simulator, parameters, self.record).residual(x)
+        self.spend(2)
         half = residual.numel() / 2
         # cells are decided on by the CPU: the matrix goes there once
-        quadratic = normal.cpu() * half, pull_back(residual).cpu() * half
+        quadratic = linear.normal.cpu() * half, linear.pull_back(residual).cpu() * half
         best = self.best_decision(cells, *quadratic, noise, parameters, x)
         if best is None:
             return undecided

@@ -178,6 +178,31 @@ def test_a_stop_within_the_last_round_is_said(truth, released, simulator):
     assert run.flags == ["stopped early"]
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_less_noise_that_changes_no_integer_leaves_no_doubt(
+    same, truth, released, simulator, monkeypatch
+):
+    """A decision not nearby that fits is believed if the second, with less noise, is the same."""
+    monkeypatch.setattr("fwi_refine.sharpen.SURE", 0.0)
+    run = _Run(simulator, load(), released, truth, None, None)
+    v = slightly_off(truth)
+    linear = run.linearise(v, v.min())
+    decide_levels, noises = run.decide_levels, []
+
+    def decide(linear, noise):
+        found, *rest = decide_levels(linear, noise)
+        noises.append(noise)
+        return (found if same or len(noises) == 1 else found + 1.0, *rest)
+
+    run.decide_levels = decide
+    made, beyond_doubt = run.decide_twice(linear, released, 3e-5, RECIPE.decide, floor=1e-11)
+    least, _ = RECIPE.decide.noise
+    assert noises == [3e-5, least]
+    assert torch.equal(made[0].integers[0], truth)
+    assert made[0].misfit < 1e-11
+    assert beyond_doubt == same
+
+
 def test_what_rounding_adds(truth, exact, released, simulator):
     run = _Run(simulator, load(), released, truth, None, None)
     shift, plain, fits = run.rounding_of_coefficients(truth, truth.min())
@@ -197,9 +222,10 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     start[8, 10] += 30.0  # integers explain it no better
     decide_levels, before = Sharpener.decide_levels, []
 
-    def decide(self, v, vmin, least):
+    def decide(self, linear, noise):
+        v, vmin = linear.parameters.velocity(linear.x), linear.parameters.vmin(linear.x)
         before.append((self.misfit(v, vmin), v))
-        v, *rest = decide_levels(self, v, vmin, least)
+        v, *rest = decide_levels(self, linear, noise)
         return (v, *rest) if len(before) == 1 else (v * (1 + 0.2 * (noise - 0.5)), *rest)
 
     monkeypatch.setattr(Sharpener, "decide_levels", decide)
