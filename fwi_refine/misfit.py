@@ -80,7 +80,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         super().__init__(simulator, parameters, record)
         self._basis = record_basis(simulator.survey).to(simulator.device)
         self._single = None  # a float32 simulator, made when it is needed
-        self._least = math.inf  # mean square residual so far: where a Hessian is asked for
+        self._least = math.inf  # mean square residual, of the best point so far
         self.last_hessian = None  # what `hessian` returned last
 
     def residual(self, x):

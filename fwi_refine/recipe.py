@@ -54,9 +54,9 @@ class Stage:
     frequency: on the record as with a wavelet of a frequency lower by this factor
         (lower_frequency.py)
     shots: how many of the record's shots are used, None: all
-    receivers: every how many-th of its receivers is used. Both for the survey of OpenFWI alone: its
-        first shot, at the edge, has all the offsets of the others, and two of its receivers stand
-        within the shortest wave
+    receivers: every how many-th of its receivers is used. Both for the survey of OpenFWI alone,
+        whose first shot, at the edge, has all the offsets of the others, and whose receivers are
+        dense: far from the solution every second one tells as much
     """
 
     parameters: Callable[..., Parameters]

@@ -57,7 +57,8 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Linear:
-    """A record to first order about a map, by what is decided on; see `BandMisfit.linearise`.
+    """A record to first order about a map, by what is decided on; see `BandMisfit.linearise`. It
+    holds the whole Jacobian.
 
     cells: with nothing found there is nothing to decide, and no matrix
     """
@@ -125,8 +126,7 @@ class Sharpener(StageRunner):
             if self.left < 2 * jacobian + A_FEW or self.should_stop():
                 self.note_stop()
                 break
-            linear = self.linearise(*present)
-            made, beyond_doubt = self.decide_twice(linear, record, noise, decision, floor)
+            made, beyond_doubt = self.decide_twice(*present, record, noise, decision, floor)
             for found in made:
                 best = found.better_than(best, floor)
             if not made or self.should_stop():
@@ -175,17 +175,17 @@ class Sharpener(StageRunner):
         self.spend(misfit.hessian_cost())
         return _Linear(x, parameters, cells, normal, pull_back)
 
-    def decide_twice(self, linear, record, noise, decision, floor):
+    def decide_twice(self, v, vmin, record, noise, decision, floor):
         """([`_Decision`, ...], whether they are beyond doubt): a second one where the first tells
         the rounding, as the Jacobian is at hand; none where it was stopped before.
 
         They are beyond doubt if the map is hardly another one, or if less noise changes no integer.
         """
+        linear = self.linearise(v, vmin)
         first = self.decide(linear, record, noise)
         if first is None:
             return [], False
-        before = linear.parameters.velocity(linear.x)
-        nearby = _mean_change(first.v, before) < SURE
+        nearby = _mean_change(first.v, v) < SURE
         telling = (TELLING * self.simulator.survey.unit) ** 2
         if first.misfit >= telling or (nearby and first.misfit < floor):
             return [first], nearby

@@ -186,7 +186,6 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
     monkeypatch.setattr("fwi_refine.sharpen.SURE", 0.0)
     run = _Run(simulator, load(), released, truth, None, None)
     v = slightly_off(truth)
-    linear = run.linearise(v, v.min())
     decide_levels, noises = run.decide_levels, []
 
     def decide(linear, noise):
@@ -195,7 +194,7 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
         return (found if same or len(noises) == 1 else found + 1.0, *rest)
 
     run.decide_levels = decide
-    made, beyond_doubt = run.decide_twice(linear, released, 3e-5, RECIPE.decide, floor=1e-11)
+    made, beyond_doubt = run.decide_twice(v, v.min(), released, 3e-5, RECIPE.decide, floor=1e-11)
     least, _ = RECIPE.decide.noise
     assert noises == [3e-5, least]
     assert torch.equal(made[0].integers[0], truth)
