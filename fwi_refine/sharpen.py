@@ -153,15 +153,25 @@ class Sharpener(StageRunner):
         if self.should_stop():  # within the last round
             self.note_stop()
         explained = EXPLAINED * misfit
-        if best.misfit >= explained:  # some cells are not decided on right, but most are
-            best = closest
-            if closest.misfit >= explained:
-                best, self.solution = _Candidate(v, vmin, misfit), before
+        fit, solution = closest, self.solution
+        if closest.misfit >= explained:
+            fit, solution = _Candidate(v, vmin, misfit), before
+        # some cells may not be decided on right, but most are
+        if best.misfit >= explained and not self.are_better_integers(best, fit):
+            best, self.solution = fit, solution
         elif best.belief is None:
             self.keep_outlines(best.v, best.misfit)
         if best.belief is not None:
             self.solution = best.belief
         return best.v, best.vmin
+
+    def are_better_integers(self, decided, fit):
+        """Whether decided integers explain the record better than those that a fit would be rounded
+        to in the end."""
+        if decided.misfit >= (TELLING * self.simulator.survey.unit) ** 2:
+            return False
+        _, plain, unrounded = self.rounding_of_coefficients(*to_integers(fit.v))
+        return decided.misfit < min(plain, unrounded)
 
     def linearise(self, v, vmin):
         """`_Linear` of the record at a map."""
