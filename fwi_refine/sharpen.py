@@ -187,7 +187,7 @@ class Sharpener(StageRunner):
 
     def decide_twice(self, v, vmin, record, noise, decision, floor):
         """([`_Decision`, ...], whether they are beyond doubt): a second one where the first tells
-        the rounding, as the Jacobian is at hand; none where it was stopped before.
+        the rounding and leaves less noise, as the Jacobian is at hand; none where it was stopped.
 
         They are beyond doubt if the map is hardly another one, or if less noise changes no integer.
         """
@@ -197,9 +197,11 @@ class Sharpener(StageRunner):
             return [], False
         nearby = _mean_change(first.v, v) < SURE
         telling = (TELLING * self.simulator.survey.unit) ** 2
-        if first.misfit >= telling or (nearby and first.misfit < floor):
+        less = first.noise_within(decision)
+        fits = nearby and first.misfit < floor
+        if fits or first.misfit >= telling or less >= noise:
             return [first], nearby
-        second = self.decide(linear, first.record, first.noise_within(decision))
+        second = self.decide(linear, first.record, less)
         if second is None:
             return [first], nearby
         same = all(map(torch.equal, first.integers, second.integers))
