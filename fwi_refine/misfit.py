@@ -13,9 +13,10 @@ FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one
 COLUMNS = 16  # of the Jacobian, simulated at a time
 # A column is a float32 tangent run: a third of a float64 misfit and gradient.
 COLUMNS_PER_EVALUATION = 3
-# What a row of J must say of the cells from some depth on to count there: as much as this share of
-# what float32 rounding leaves of a coefficient of a record, or of the rms misfit, if each cell is
-# 30 m/s off. With ten times the latter a Style B sample takes 252 evaluations instead of 196.
+# What a row of J must say of the cells from some depth on to count there, if they are 30 m/s off,
+# each on its own: this share of what float32 rounding leaves of a coefficient of a record, or of
+# the rms misfit of its samples, a third of that of its coefficients. With ten times the latter a
+# Style B sample takes 252 evaluations instead of 196.
 ROUNDING = 0.3 * LEAST_NOISE / 30
 UNEXPLAINED = 0.005 / 30
 
@@ -108,10 +109,14 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         """Gauss-Newton Hessian 2 / N J^T J, (n, n).
 
         For few unknowns from one tangent run for each, for many from the full Jacobian by
-        reciprocity. Both are in float32: rounding changes a step, not where the steps end.
+        reciprocity, less what the residual hides, the least so far: an expected error from it is
+        rather too large. Both are in float32: that changes a step, not where the steps end.
         """
         if x.numel() > FEW_UNKNOWNS:
-            self.last_hessian = self._normal_matrix(self._jacobian(x))
+            hidden = ROUNDING * self.simulator.survey.unit
+            if math.isfinite(self._least):
+                hidden = max(hidden, UNEXPLAINED * math.sqrt(self._least))
+            self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
@@ -138,11 +143,8 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         v, vmin = self._medium(x)
         return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
 
-    def _normal_matrix(self, full, columns=None):
+    def _normal_matrix(self, full, columns=None, hidden=0.0):
         columns = columns or self.parameters.along(full.matrix)
-        hidden = ROUNDING * self.simulator.survey.unit
-        if math.isfinite(self._least):
-            hidden = max(hidden, UNEXPLAINED * math.sqrt(self._least))
         unit, scale = full.normal_matrix(columns, self.simulator.threads, hidden)
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 

@@ -56,7 +56,7 @@ class Stage:
     shots: how many of the record's shots are used, None: all
     receivers: every how many-th of its receivers is used. Both for the survey of OpenFWI alone,
         whose first shot, at the edge, has all the offsets of the others, and whose receivers are
-        dense: far from the solution every second one tells as much
+        dense: far from the solution every second one tells as much. Not together with frequency
     """
 
     parameters: Callable[..., Parameters]

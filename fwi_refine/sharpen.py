@@ -102,11 +102,12 @@ class Sharpener(StageRunner):
         """Map and vmin with each cell decided on, in integers where these explain the record.
 
         In each round the cells are given their levels, and the rounding is computed from the
-        integers that come out and taken out of the record, on which they are decided on once more.
-        Cells decided wrongly leave a map that does not fit; from there the stage in between finds
-        one that does, with fewer wrong cells, as those decided rightly stay. Where no map of
-        integers explains the record, the likeliest of the fits between rounds is returned, or v
-        and vmin if these explain it as well.
+        integers that come out and taken out of the record, on which they are decided on once more
+        if that leaves less noise. Cells decided wrongly leave a map that does not fit; from there
+        the stage in between finds one that does, with fewer wrong cells, as those decided rightly
+        stay. Where no map of integers explains the record, the likeliest of the fits between rounds
+        is returned, or v and vmin if these explain it as well, unless the decided integers are
+        better than those.
         """
         misfit = self.misfit(v, vmin)
         unit = self.simulator.survey.unit
@@ -166,12 +167,13 @@ class Sharpener(StageRunner):
         return best.v, best.vmin
 
     def are_better_integers(self, decided, fit):
-        """Whether decided integers explain the record better than those that a fit would be rounded
-        to in the end."""
-        if decided.misfit >= (TELLING * self.simulator.survey.unit) ** 2:
+        """Whether decided integers explain the record better than a fit will at its levels in
+        integers, which are what it ends as where these explain it at all."""
+        telling = (TELLING * self.simulator.survey.unit) ** 2
+        if decided.belief is None or decided.misfit >= telling or self.should_stop():
             return False
         _, plain, unrounded = self.rounding_of_coefficients(*to_integers(fit.v))
-        return decided.misfit < min(plain, unrounded)
+        return plain < telling and decided.misfit < min(plain, unrounded)
 
     def linearise(self, v, vmin):
         """`_Linear` of the record at a map."""
@@ -189,7 +191,8 @@ class Sharpener(StageRunner):
         """([`_Decision`, ...], whether they are beyond doubt): a second one where the first tells
         the rounding and leaves less noise, as the Jacobian is at hand; none where it was stopped.
 
-        They are beyond doubt if the map is hardly another one, or if less noise changes no integer.
+        They are beyond doubt if the map is hardly another one, or if they fit to the floor and less
+        noise has changed no integer.
         """
         linear = self.linearise(v, vmin)
         first = self.decide(linear, record, noise)
@@ -204,8 +207,8 @@ class Sharpener(StageRunner):
         second = self.decide(linear, first.record, less)
         if second is None:
             return [first], nearby
-        same = all(map(torch.equal, first.integers, second.integers))
-        return [first, second], nearby or same
+        same = second.misfit < floor and all(map(torch.equal, first.integers, second.integers))
+        return [first, second], same or _mean_change(second.v, v) < SURE
 
     def decide(self, linear, record, noise):
         """`_Decision` for a record; None where it was stopped before it was decided."""

@@ -12,7 +12,7 @@ from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.recipes import GAUSS_NEWTON
 from fwi_refine.routing import Family
-from fwi_refine.sharpen import Sharpener
+from fwi_refine.sharpen import Sharpener, _Candidate
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
 from fwi_refine.wave.native import load as load_native
@@ -200,6 +200,26 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
     assert torch.equal(made[0].integers[0], truth)
     assert made[0].misfit < 1e-11
     assert beyond_doubt == same
+
+
+@pytest.mark.parametrize(
+    ("belief", "misfit", "telling", "better"),
+    [
+        ("of a decision", 1e-12, 1.0, True),
+        (None, 1e-12, 1.0, False),  # read off the map before any decision
+        ("of a decision", 0.5, 1.0, False),  # the fit's own integers are better
+        ("of a decision", 1e-12, 1e-3, False),  # the fit would not be rounded
+        ("of a decision", 1e-4, 1e-3, False),  # neither explains the record
+    ],
+)
+def test_decided_integers_or_those_of_the_fit(
+    belief, misfit, telling, better, truth, released, simulator, monkeypatch
+):
+    monkeypatch.setattr("fwi_refine.sharpen.TELLING", telling)
+    run = _Run(simulator, load(), released, truth, None, None)
+    decided = _Candidate(truth, truth.min(), misfit, belief)
+    fit = _Candidate(with_wrong_cells(truth), truth.min(), 1e-12)
+    assert run.are_better_integers(decided, fit) == better
 
 
 def test_what_rounding_adds(truth, exact, released, simulator):

@@ -3,8 +3,9 @@
 Most of what neighbouring receivers see differently comes from close by: short waves along the
 surface do not reach deep cells. So the receivers are combined, for each mode of the records, into
 some that see deep cells and others that see the upper ones alone, by an orthogonal matrix, which
-leaves J^T J as it is. What is next to nothing of a row, from some depth on, is taken for zero. The
-rest is a J of its own, so that its J^T J is positive semidefinite as well.
+leaves J^T J as it is but for the rounding of J's own precision. What is next to nothing of a row,
+from some depth on, is taken for zero. The rest is a J of its own, so that its J^T J is positive
+semidefinite as well.
 """
 
 from functools import partial
@@ -83,4 +84,4 @@ def _add(normal, part, count, pool):
 
     list(pool.map(add, range(0, count, COLUMNS)))
     if count < len(normal):
-        normal[-1, -1] += part[:, -1].square().sum()
+        normal[-1, -1] += pool.submit(lambda: part[:, -1].square().sum()).result()
