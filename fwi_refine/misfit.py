@@ -14,11 +14,8 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 # A column is a float32 tangent run: a third of a float64 misfit and gradient.
 COLUMNS_PER_EVALUATION = 3
 # What a row of J must say of the cells from some depth on to count there, if they are 30 m/s off,
-# each on its own: this share of what float32 rounding leaves of a coefficient of a record, or of
-# the rms misfit of its samples, a third of that of its coefficients. With ten times the latter a
-# Style B sample takes 252 evaluations instead of 196.
-ROUNDING = 0.3 * LEAST_NOISE / 30
-UNEXPLAINED = 0.005 / 30
+# each on its own: this share of what float32 rounding leaves of a coefficient of a record.
+HIDDEN = 0.3 * LEAST_NOISE / 30
 
 
 class DataMisfit(Objective):
@@ -81,7 +78,6 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         super().__init__(simulator, parameters, record)
         self._basis = record_basis(simulator.survey).to(simulator.device)
         self._single = None  # a float32 simulator, made when it is needed
-        self._least = math.inf  # mean square residual, of the best point so far
         self.last_hessian = None  # what `hessian` returned last
 
     def residual(self, x):
@@ -89,9 +85,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         if medium is None:
             return None
         v, vmin = medium
-        residual = self._in_band(self.simulator.forward(v, vmin).double() - self._record)
-        self._least = min(self._least, float(residual.square().mean()))
-        return residual
+        return self._in_band(self.simulator.forward(v, vmin).double() - self._record)
 
     def pull_back(self, x, r):
         v, vmin = self._medium(x)
@@ -109,13 +103,11 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         """Gauss-Newton Hessian 2 / N J^T J, (n, n).
 
         For few unknowns from one tangent run for each, for many from the full Jacobian by
-        reciprocity, less what the residual hides, the least so far: an expected error from it is
-        rather too large. Both are in float32: that changes a step, not where the steps end.
+        reciprocity, less what rounding hides. Both are in float32: that changes a step, not where
+        the steps end.
         """
         if x.numel() > FEW_UNKNOWNS:
-            hidden = ROUNDING * self.simulator.survey.unit
-            if math.isfinite(self._least):
-                hidden = max(hidden, UNEXPLAINED * math.sqrt(self._least))
+            hidden = HIDDEN * self.simulator.survey.unit
             self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)

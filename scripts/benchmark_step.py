@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from fwi_refine.misfit import ROUNDING
+from fwi_refine.misfit import HIDDEN
 from fwi_refine.wave import Simulator, jacobian
 
 
@@ -60,7 +60,7 @@ def main():
         first, full = timed(lambda: jacobian(v[0], threads=options.threads))
         product = partial(full.normal_matrix, None, options.threads)
         second, _ = timed(product)
-        third, (normal, _) = timed(partial(product, ROUNDING))
+        third, (normal, _) = timed(partial(product, HIDDEN))
         damped = normal + 1e-8 * torch.eye(len(normal), dtype=torch.float64)
         last, _ = timed(partial(torch.linalg.cholesky, damped))
         steps = [first, second, third, last]
