@@ -248,7 +248,7 @@ def test_there_is_a_recipe_for_every_family(priors):
 
 def test_one_jacobian_does_what_hundreds_of_evaluations_do(layered, simulator, priors):
     refined = refine(
-        layered.start, layered, simulator, priors, method="gauss-newton", max_evaluations=30
+        layered.start, layered, simulator, priors, method="gauss-newton", max_evaluations=20
     )
     assert refined.iterations == 1
     assert refined.misfit_after < 0.1 * refined.misfit_before
