@@ -98,6 +98,11 @@ class _Decision:
 class Sharpener(StageRunner):
     """The end of a recipe for maps of few levels."""
 
+    @property
+    def telling(self):
+        """`TELLING` as a mean square, in the unit of the record."""
+        return (TELLING * self.simulator.survey.unit) ** 2
+
     def sharpen(self, v, vmin, decision):
         """Map and vmin with each cell decided on, in integers where these explain the record.
 
@@ -169,11 +174,10 @@ class Sharpener(StageRunner):
     def are_better_integers(self, decided, fit):
         """Whether decided integers explain the record better than a fit will at its levels in
         integers, which are what it ends as where these explain it at all."""
-        telling = (TELLING * self.simulator.survey.unit) ** 2
-        if decided.belief is None or decided.misfit >= telling or self.should_stop():
+        if decided.belief is None or decided.misfit >= self.telling or self.should_stop():
             return False
         _, plain, unrounded = self.rounding_of_coefficients(*to_integers(fit.v))
-        return plain < telling and decided.misfit < min(plain, unrounded)
+        return plain < self.telling and decided.misfit < min(plain, unrounded)
 
     def linearise(self, v, vmin):
         """`_Linear` of the record at a map."""
@@ -185,7 +189,8 @@ class Sharpener(StageRunner):
         normal, pull_back = misfit.linearise(x, cells.columns)
         self.iterations += 1
         self.spend(misfit.hessian_cost())
-        return _Linear(x, parameters, cells, normal, pull_back)
+        # cells are decided on by the CPU: the matrix goes there once
+        return _Linear(x, parameters, cells, normal.cpu(), pull_back)
 
     def decide_twice(self, v, vmin, record, noise, decision, floor):
         """([`_Decision`, ...], whether they are beyond doubt): a second one where the first tells
@@ -199,10 +204,9 @@ class Sharpener(StageRunner):
         if first is None:
             return [], False
         nearby = _mean_change(first.v, v) < SURE
-        telling = (TELLING * self.simulator.survey.unit) ** 2
         less = first.noise_within(decision)
         fits = nearby and first.misfit < floor
-        if fits or first.misfit >= telling or less >= noise:
+        if fits or first.misfit >= self.telling or less >= noise:
             return [first], nearby
         second = self.decide(linear, first.record, less)
         if second is None:
@@ -219,7 +223,7 @@ class Sharpener(StageRunner):
         integers = to_integers(v)
         shift, plain, unrounded = self.rounding_of_coefficients(*integers)
         # other software's records have no such rounding
-        none = plain < unrounded and plain < (TELLING * self.simulator.survey.unit) ** 2
+        none = plain < unrounded and plain < self.telling
         record = self.record if none else self.record - shift
         return _Decision(v, vmin, sure, belief, integers, min(plain, unrounded), record)
 
@@ -234,8 +238,7 @@ class Sharpener(StageRunner):
         residual = BandMisfit(self.simulator, parameters, self.record).residual(x)
         self.spend(2)
         half = residual.numel() / 2
-        # cells are decided on by the CPU: the matrix goes there once
-        quadratic = linear.normal.cpu() * half, linear.pull_back(residual).cpu() * half
+        quadratic = linear.normal * half, linear.pull_back(residual).cpu() * half
         best = self.best_decision(cells, *quadratic, noise, parameters, x)
         if best is None:
             return undecided

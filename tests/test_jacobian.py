@@ -248,9 +248,8 @@ def test_nothing_is_hidden_from_a_small_share(small):
     _, _, full, _ = small
     normal, scale = full.normal_matrix()
     found, found_scale = full.normal_matrix(hidden=1e-13 * float(scale.max()))
-    assert relative(
-        found * found_scale * found_scale[:, None], normal * scale * scale[:, None]
-    ) <= (1e-12)
+    found = found * found_scale * found_scale[:, None]
+    assert relative(found, normal * scale * scale[:, None]) <= 1e-12
 
 
 def test_projection(small):

@@ -47,10 +47,9 @@ def print_plan(inputs, settings, jobs) -> int:
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
         stages = METHODS[method][family].stages
         shots = len(settings.survey.sources)
-        used = [len(stage.part_of(settings.survey).sources) / shots for stage in stages]
         steps = [
-            (stage.method, stage.max_iterations * share)
-            for stage, share in zip(stages, used, strict=True)
+            (s.method, s.max_iterations * len(s.part_of(settings.survey).sources) / shots)
+            for s in stages
         ]
         newton = sum(n for how, n in steps if how == "levenberg-marquardt")
         other = sum(n for _, n in steps) - newton
