@@ -261,6 +261,22 @@ def test_projection(small):
     assert relative(full.expand(full.project(record)), record) <= SMOOTH
 
 
+@NATIVE
+def test_rows_are_of_one_moment_each(real):
+    """They come in the order of time, and early ones know nothing of cells that no wave has
+    reached and come back from; what comes round from beyond the period is weaker than that."""
+    v, _, full, _ = real
+    nz, nx = OPENFWI.shape
+    steps = torch.arange(1, OPENFWI.n_steps + 1, dtype=torch.float64)
+    moments = full.basis.square().T @ steps
+    assert bool((moments.diff() > 0).all())
+    rows = full.matrix[:, :-1].unflatten(0, (-1, len(moments))).unflatten(2, (nz, nx))
+    for depth in (20, 40, 60):
+        there_and_back = 2 * (depth - 1) * OPENFWI.spacing / v.max() / OPENFWI.dt
+        deep = rows[:, :, depth:].flatten(2).norm(dim=2).amax(0)
+        assert deep[moments < there_and_back].max() <= 3e-3 * deep.max()
+
+
 def test_wrong_input_is_named():
     v = textured(SMALL)
     with pytest.raises(ValueError, match=r"velocity of shape \(1, 12, 15\): expected \(12, 15\)"):

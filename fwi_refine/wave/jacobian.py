@@ -201,7 +201,7 @@ def _assemble(work, points, size, group, simulated, threads):
 
     fields = wavefields(points[:first], threads)
     with workers(fields.device, threads) as pool:
-        pool.submit(work.take_sources, fields[: len(work.sources)]).result()
+        work.take_sources(fields[: len(work.sources)], pool)
         rest = pool.map(lambda batch: add(batch, wavefields(batch)), batches)
         pool.submit(add, points[:first], fields).result()
         list(rest)

@@ -17,10 +17,15 @@ vmin, and the padded band folded onto the edge cells,
     by v(x): 2 dx^2 alpha_s alpha_r / (v_x alpha_x)  w T0 (A + B / (z - 1)),  T0 = z - 2 + 1 / z
     by vmin: - dx^2 alpha_s alpha_r / vmin           w T0 sum over x of B / ((z - 1) alpha_x)
 
-in the frequency domain, z = exp(i omega). Instead of g the fields P = h * g of a smooth pulse h
-with h * h close to -w are simulated, so that every k-th step of them is enough; the factor w / h^2
-takes out delay and sign of h and what the two differ by, as far as h has a spectrum. Frequencies
-where it has none carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`).
+in the frequency domain. Instead of g the fields P = h * g of a smooth pulse h with h * h close to
+-w are simulated, so that every k-th step of them is enough; the factor w / h^2 takes out delay and
+sign of h and what the two differ by, as far as h has a spectrum. Frequencies where it has none
+carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`).
+
+Frequencies are complex, z = exp(sigma + i omega): all fields decay by exp(-sigma n), and what of a
+product lies beyond the period comes round weaker by exp(-sigma period) (R. A. Phinney, J. Geophys.
+Res. 70, 1965). So the period need not be twice that of the fields, and of frequencies there are
+two thirds as many.
 
 The rows are coefficients of a basis of records, see `Plan.basis` and jacobian.py.
 """
@@ -44,6 +49,11 @@ TAIL = 2.0  # simulated beyond the last sample to fade the fields out, in 1 / (p
 # as all others together.
 PULSE_HEIGHT = 2.0**-70
 LEAST_PULSE = 2e-4  # frequencies with less of |h|^2 than this share of its peak are left out
+PERIOD = 1.2  # of the transforms, in lengths of the fields
+# sigma times the period. More lets less come round, but as what has decayed is restored, rounding
+# and the ringing of the cut at the highest frequencies grow.
+DECAY = 9.0
+TAPER = 0.2  # half the width, in f, of the band in which frequencies fade out instead of that cut
 LEAST_MODE = 3e-3  # records with less than this share of the largest singular value are left out
 
 
@@ -80,39 +90,62 @@ def make_plan(survey: Survey, every: int) -> Plan:
     frames = int(np.ceil((needed + TAIL * steps_per_unit) / every))
     own = {field.name: getattr(survey, field.name) for field in dataclasses.fields(survey)}
     pulse = _PulseSurvey(**{**own, "n_steps": frames * every + 1, "receivers": ()})
+    h = pulse.wavelet / PULSE_HEIGHT
+    w = dataclasses.replace(survey, n_steps=2 * len(h)).wavelet
 
-    period = 2 * frames * every  # zero-padded to twice the length
-    omega = 2 * np.pi * np.arange(frames + 1) / period
-    h, w = (
-        np.exp(-1j * np.outer(omega, np.arange(signal.size))) @ signal
-        for signal in (
-            pulse.wavelet / PULSE_HEIGHT,
-            dataclasses.replace(survey, n_steps=period).wavelet,
-        )
-    )
-    keep = np.abs(h) ** 2 >= LEAST_PULSE * np.abs(h).max() ** 2
-    keep[0] = False
-    omega, h, w = omega[keep], h[keep], w[keep]
+    omega = np.pi * np.arange(1, frames + 1) / (frames * every)
+    power = np.abs(_transform(h, 1j * omega)) ** 2
+    omega = omega[power >= LEAST_PULSE * power.max()]
+    basis = _record_basis(survey, omega, _transform(w, 1j * omega))
+
+    period = int(np.ceil(PERIOD * frames)) * every
+    spread = TAPER * 2 * np.pi * survey.frequency * survey.dt
+    top = omega.max() + spread
+    omega = 2 * np.pi / period * np.arange(int(top * period / (2 * np.pi)) + 1)
+    taper = np.cos(np.pi / 4 * np.clip((omega - top) / spread + 2, 0, 2)) ** 2
+    log_z = DECAY / period + 1j * omega
+    z = np.exp(log_z)
 
     times = every * np.arange(1, frames + 1)
     fade = np.cos(np.pi / 2 * np.clip((times - needed) / (times[-1] + every - needed), 0, 1)) ** 2
-    analysis = np.exp(-1j * np.outer(omega, times)) * fade / PULSE_HEIGHT
+    analysis = np.exp(-np.outer(log_z, times)) * fade / PULSE_HEIGHT
+    # `every` for each of two sums over every k-th step; all but z = 1 stand for a conjugate as well
+    inverse = np.where(omega > 0, 2, 1) * every**2 / period
+    spectrum = (z - 2 + 1 / z) * _transform(w, log_z) / _transform(h, log_z) ** 2
     # row k of a record is the field after step k + 1
-    synthesis = np.exp(1j * np.outer(np.arange(1, survey.n_steps + 1), omega))
-    # how a column's spectrum falls towards high frequencies; at low ones it may be of any shape
-    weight = np.maximum.accumulate(np.abs(w * omega**2)[::-1])[::-1]
-    records = np.hstack([synthesis.real * weight, synthesis.imag * weight])
-    left, singular, _ = torch.linalg.svd(torch.from_numpy(records), full_matrices=False)
-    basis = left[:, singular >= LEAST_MODE * singular[0]].numpy()
-    # 2 / (2 frames) of the inverse transform, `every` of the sum over every k-th step
-    synthesis = basis.T @ (synthesis * (2 * np.cos(omega) - 2) * w / h**2 * every / frames)
+    synthesis = np.exp(np.outer(np.arange(1, survey.n_steps + 1), log_z))
+    synthesis = basis.T @ (synthesis * spectrum * taper * inverse)
     return Plan(
         pulse,
         torch.from_numpy(np.vstack([analysis.real, analysis.imag])),
         torch.from_numpy(np.hstack([synthesis.real, -synthesis.imag])),
-        torch.from_numpy(1 / (np.exp(1j * omega) - 1)),
+        torch.from_numpy(1 / (z - 1)),
         torch.from_numpy(basis),
     )
+
+
+def _transform(signal, log_z):
+    return np.exp(-np.outer(log_z, np.arange(len(signal)))) @ signal
+
+
+def _record_basis(survey, omega, w):
+    """An orthonormal basis of records of these frequencies, (n_steps, K), of one moment each."""
+    waves = np.exp(1j * np.outer(np.arange(1, survey.n_steps + 1), omega))
+    # how a column's spectrum falls towards high frequencies; at low ones it may be of any shape
+    weight = np.maximum.accumulate(np.abs(w * omega**2)[::-1])[::-1]
+    records = torch.from_numpy(np.hstack([waves.real * weight, waves.imag * weight]))
+    left, singular, _ = torch.linalg.svd(records, full_matrices=False)
+    return _by_time(left[:, singular >= LEAST_MODE * singular[0]]).numpy()
+
+
+def _by_time(basis):
+    """Records of the same space, orthonormal as well, of one moment each, the earliest first.
+
+    These are the eigenvectors of time in that space, as samples are where it is all of a band. What
+    is early comes from shallow cells, and normal_matrix.py makes use of it.
+    """
+    steps = torch.arange(len(basis), dtype=basis.dtype)
+    return basis @ torch.linalg.eigh(basis.T @ (steps[:, None] * basis)).eigenvectors
 
 
 def row_of(survey):
@@ -160,15 +193,19 @@ class Assembly:
         self.result = torch.empty(shape, dtype=dtype, device=device)
         self._memory = threading.local()
 
-    def take_sources(self, fields):
+    def take_sources(self, fields, pool):
         """Keeps the spectra of the sources, scaled; fields (sources, frames, rows, cols)."""
-        self._source_map = self._spectra(self._map(fields)).flatten(2) * self._scale
-        self._source_lines = []
-        for x, cells, kappa in self._chunks(fields):
-            a = self._spectra(x) * self._scale[cells, None]
-            both = torch.stack([a, a * kappa])  # of A and B: (2, sources, 2 F, lines, width)
-            lines = both.unflatten(2, (2, -1)).permute(3, 4, 0, 1, 2, 5)
-            self._source_lines.append(lines.reshape(-1, 4 * len(fields), self._width))
+        lines = pool.map(self._lines_of_sources, self._chunks(fields))
+        of_map = pool.submit(lambda: self._spectra(self._map(fields)).flatten(2) * self._scale)
+        self._source_map, self._source_lines = of_map.result(), list(lines)
+
+    def _lines_of_sources(self, chunk):
+        """One chunk's spectra for the sums A and B: (F * lines, 4 sources, width)."""
+        x, cells, kappa = chunk
+        a = self._spectra(x) * self._scale[cells, None]
+        both = torch.stack([a, a * kappa])  # of A and B: (2, sources, 2 F, lines, width)
+        lines = both.unflatten(2, (2, -1)).permute(3, 4, 0, 1, 2, 5)
+        return lines.reshape(-1, 4 * len(self.sources), self._width)
 
     def add_receivers(self, points, fields):
         """Fills the rows of the receivers at these points from their fields."""
