@@ -19,13 +19,13 @@ vmin, and the padded band folded onto the edge cells,
 
 in the frequency domain. Instead of g the fields P = h * g of a smooth pulse h with h * h close to
 -w are simulated, so that every k-th step of them is enough; the factor w / h^2 takes out delay and
-sign of h and what the two differ by, as far as h has a spectrum. Frequencies where it has none
-carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`).
+sign of h and what the two differ by, as far as h has a spectrum. High frequencies where it has none
+carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`) and fade out.
 
 Frequencies are complex, z = exp(sigma + i omega): all fields decay by exp(-sigma n), and what of a
 product lies beyond the period comes round weaker by exp(-sigma period) (R. A. Phinney, J. Geophys.
-Res. 70, 1965). So the period need not be twice that of the fields, and of frequencies there are
-two thirds as many.
+Res. 70, 1965). So the period need not be twice as long as the fields: for OpenFWI there are 73
+frequencies instead of 113.
 
 The rows are coefficients of a basis of records, see `Plan.basis` and jacobian.py.
 """
@@ -40,20 +40,21 @@ import torch
 
 from fwi_refine.sums import add_at
 from fwi_refine.survey import Survey
+from fwi_refine.wave.workers import one_thread_each
 
-LINES = 62  # lines of the band transformed at a time; their spectra take 100 MB in float32
+LINES = 62  # lines of the band transformed at a time; the fields of 7 points take 28 MB in float32
 PULSE_DELAY = 2.8  # of the pulse, in 1 / (pi f): it begins at 1e-6 of its peak
 TAIL = 2.0  # simulated beyond the last sample to fade the fields out, in 1 / (pi f)
 # Height of the pulse. The kernel drops what is below 1e-38: with the pulse this small and the
 # spectra scaled back, products of what it keeps are no subnormal numbers, which cost as much time
 # as all others together.
 PULSE_HEIGHT = 2.0**-70
-LEAST_PULSE = 2e-4  # frequencies with less of |h|^2 than this share of its peak are left out
+LEAST_PULSE = 2e-4  # records have no frequencies with less of |h|^2 than this share of its peak
 PERIOD = 1.2  # of the transforms, in lengths of the fields
 # sigma times the period. More lets less come round, but as what has decayed is restored, rounding
 # and the ringing of the cut at the highest frequencies grow.
 DECAY = 9.0
-TAPER = 0.2  # half the width, in f, of the band in which frequencies fade out instead of that cut
+TAPER = 0.2  # of the survey's frequency, before and after that cut: there frequencies fade out
 LEAST_MODE = 3e-3  # records with less than this share of the largest singular value are left out
 
 
@@ -90,26 +91,22 @@ def make_plan(survey: Survey, every: int) -> Plan:
     frames = int(np.ceil((needed + TAIL * steps_per_unit) / every))
     own = {field.name: getattr(survey, field.name) for field in dataclasses.fields(survey)}
     pulse = _PulseSurvey(**{**own, "n_steps": frames * every + 1, "receivers": ()})
-    h = pulse.wavelet / PULSE_HEIGHT
-    w = dataclasses.replace(survey, n_steps=2 * len(h)).wavelet
-
-    omega = np.pi * np.arange(1, frames + 1) / (frames * every)
-    power = np.abs(_transform(h, 1j * omega)) ** 2
-    omega = omega[power >= LEAST_PULSE * power.max()]
-    basis = _record_basis(survey, omega, _transform(w, 1j * omega))
+    h, w = pulse.wavelet / PULSE_HEIGHT, survey.whole_wavelet
+    band = _band_of(h, frames * every)
+    with one_thread_each(1) as pool:  # so that its bits do not depend on how many torch has
+        basis = pool.submit(_record_basis, survey.n_steps, band, w).result().numpy()
 
     period = int(np.ceil(PERIOD * frames)) * every
-    spread = TAPER * 2 * np.pi * survey.frequency * survey.dt
-    top = omega.max() + spread
-    omega = 2 * np.pi / period * np.arange(int(top * period / (2 * np.pi)) + 1)
-    taper = np.cos(np.pi / 4 * np.clip((omega - top) / spread + 2, 0, 2)) ** 2
+    half = TAPER * 2 * np.pi * survey.frequency * survey.dt
+    omega = 2 * np.pi / period * np.arange(int((band[-1] + half) * period / (2 * np.pi)) + 1)
+    taper = np.cos(np.pi / 4 * np.clip((omega - band[-1]) / half + 1, 0, 2)) ** 2
     log_z = DECAY / period + 1j * omega
     z = np.exp(log_z)
 
     times = every * np.arange(1, frames + 1)
     fade = np.cos(np.pi / 2 * np.clip((times - needed) / (times[-1] + every - needed), 0, 1)) ** 2
     analysis = np.exp(-np.outer(log_z, times)) * fade / PULSE_HEIGHT
-    # `every` for each of two sums over every k-th step; all but z = 1 stand for a conjugate as well
+    # `every` for each of two sums over every k-th step; all but omega = 0 stand for -omega as well
     inverse = np.where(omega > 0, 2, 1) * every**2 / period
     spectrum = (z - 2 + 1 / z) * _transform(w, log_z) / _transform(h, log_z) ** 2
     # row k of a record is the field after step k + 1
@@ -128,24 +125,29 @@ def _transform(signal, log_z):
     return np.exp(-np.outer(log_z, np.arange(len(signal)))) @ signal
 
 
-def _record_basis(survey, omega, w):
-    """An orthonormal basis of records of these frequencies, (n_steps, K), of one moment each."""
-    waves = np.exp(1j * np.outer(np.arange(1, survey.n_steps + 1), omega))
+def _band_of(h, length):
+    """Frequencies up to which h has a spectrum, as they are told apart in two lengths, rad."""
+    omega = np.pi * np.arange(1, length // 2 + 1) / length
+    power = np.abs(_transform(h, 1j * omega)) ** 2
+    return omega[power >= LEAST_PULSE * power.max()]
+
+
+def _record_basis(n_steps, omega, w):
+    """An orthonormal basis of the records that these frequencies make, (n_steps, K).
+
+    Each mode is concentrated about one time, for OpenFWI within 23 steps (rms) and 10 after the one
+    before: they are the eigenvectors of Q^T t Q for any basis Q of that space. An early mode hardly
+    knows of deep cells, which normal_matrix.py makes use of.
+    """
+    steps = np.arange(1, n_steps + 1)
+    waves = np.exp(1j * np.outer(steps, omega))
     # how a column's spectrum falls towards high frequencies; at low ones it may be of any shape
-    weight = np.maximum.accumulate(np.abs(w * omega**2)[::-1])[::-1]
+    weight = np.abs(_transform(w, 1j * omega) * omega**2)
+    weight = np.maximum.accumulate(weight[::-1])[::-1]
     records = torch.from_numpy(np.hstack([waves.real * weight, waves.imag * weight]))
     left, singular, _ = torch.linalg.svd(records, full_matrices=False)
-    return _by_time(left[:, singular >= LEAST_MODE * singular[0]]).numpy()
-
-
-def _by_time(basis):
-    """Records of the same space, orthonormal as well, of one moment each, the earliest first.
-
-    These are the eigenvectors of time in that space, as samples are where it is all of a band. What
-    is early comes from shallow cells, and normal_matrix.py makes use of it.
-    """
-    steps = torch.arange(len(basis), dtype=basis.dtype)
-    return basis @ torch.linalg.eigh(basis.T @ (steps[:, None] * basis)).eigenvectors
+    basis = left[:, singular >= LEAST_MODE * singular[0]]
+    return basis @ torch.linalg.eigh(basis.T @ (torch.from_numpy(steps)[:, None] * basis))[1]
 
 
 def row_of(survey):
@@ -195,8 +197,8 @@ class Assembly:
 
     def take_sources(self, fields, pool):
         """Keeps the spectra of the sources, scaled; fields (sources, frames, rows, cols)."""
-        lines = pool.map(self._lines_of_sources, self._chunks(fields))
         of_map = pool.submit(lambda: self._spectra(self._map(fields)).flatten(2) * self._scale)
+        lines = pool.map(self._lines_of_sources, self._chunks(fields))
         self._source_map, self._source_lines = of_map.result(), list(lines)
 
     def _lines_of_sources(self, chunk):
