@@ -135,7 +135,7 @@ def _band_of(h, length):
 def _record_basis(n_steps, omega, w):
     """An orthonormal basis of the records that these frequencies make, (n_steps, K).
 
-    Each mode is concentrated about one time, for OpenFWI within 23 steps (rms) and 10 after the one
+    Each mode is concentrated about one time, for OpenFWI within 25 steps (rms) and 10 after the one
     before: they are the eigenvectors of Q^T t Q for any basis Q of that space. An early mode hardly
     knows of deep cells, which normal_matrix.py makes use of.
     """
