@@ -46,8 +46,8 @@ class Stage:
     must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
         the first such stage, and worse than `GOOD_FIT`
     misfit_target: mean square misfit at which the stage ends; None: no target
-    unless_it_fits: the stage, with all such that follow, is left out where the misfit is below
-        misfit_target already and the stage before has hardly moved the map
+    unless_it_fits: the stage, with all such that follow with the same misfit_target, is left out
+        where the misfit is below that already and the stage before has hardly moved the map
     initial_step: largest change of an unknown in the first trial step
     vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
         methods that take a Jacobian

@@ -21,8 +21,9 @@ from fwi_refine.priors import SharedLevels, TotalVariation1D, TotalVariation2D
 from fwi_refine.recipe import GOOD_FIT, Decision, Recipe, Stage, smallest
 from fwi_refine.routing import Family
 
-# Mean square misfit (3e-2 rms) beyond which a start may be a cycle off: lower frequencies first.
-FAR_OFF = 9e-4
+# Mean square misfits (3e-2 and 8e-2 rms) beyond which a start may be a cycle off, at the survey's
+# frequency or at a lower one as well: lower frequencies first.
+FAR_OFF, FARTHER_OFF = 9e-4, 6.4e-3
 
 
 def lowest_level(v):
@@ -154,14 +155,18 @@ def on_levels(width, ratio):
 until_it_fits = {"steps": 4, "weight": 1e-10, "misfit_target": GOOD_FIT}
 _layer_by_layer = Recipe(
     stages=(
-        newton(
-            every_cell,
-            layers_smoothed(30.0),
-            weight=1e-10,
-            share=0.3,
-            misfit_target=FAR_OFF,
-            unless_it_fits=True,
-            frequency=0.6,
+        *(
+            newton(
+                every_cell,
+                layers_smoothed(30.0),
+                steps=steps,
+                weight=1e-10,
+                share=0.3,
+                misfit_target=misfit,
+                unless_it_fits=True,
+                frequency=frequency,
+            )
+            for misfit, frequency, steps in ((FARTHER_OFF, 0.4, 2), (FAR_OFF, 0.6, 1))
         ),
         *(
             newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3, receivers=2)

@@ -99,14 +99,15 @@ class StageRunner:
     def run_stages(self, stages, v, vmin):
         """Map and vmin after all stages, or after those that the budget allows."""
         reference = misfit = None
-        moved, repeating, skipped = 0.0, False, False
+        moved, asked, skipped = 0.0, None, False
         for stage in stages:
-            if stage.unless_it_fits and not repeating:  # asked once for all such stages in a row
+            target = stage.misfit_target if stage.unless_it_fits else None
+            if target not in (None, asked):  # asked once for all stages in a row with one target
                 # of all shots where it is known: a stage may have looked at some only
                 last = self.history[-1][2] ** 2 if misfit is None else misfit
-                skipped = last < stage.misfit_target and moved < AT_REST
-            repeating = stage.unless_it_fits
-            if repeating and skipped:
+                skipped = last < target and moved < AT_REST
+            asked = target
+            if target is not None and skipped:
                 continue
             if stage.must_fit and misfit is None:
                 misfit = self.misfit(v, vmin)

@@ -58,6 +58,13 @@ def test_stages_are_left_out_where_the_record_fits(target, stages):
     assert run.stage == stages
 
 
+def test_stages_with_another_target_are_asked_for_themselves():
+    run, start = started(error=1.0)
+    fits = replace(FIRST, misfit_target=1e-2, unless_it_fits=True)
+    run.run_stages((FIRST, fits, replace(fits, misfit_target=1e-30)), start, start.min())
+    assert run.stage == 2
+
+
 def test_a_map_that_has_just_moved_is_not_done():
     """And it is asked once for all of the stages: the first of them does end near the map."""
     run, start = started(error=40.0)
