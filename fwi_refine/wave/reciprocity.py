@@ -24,7 +24,7 @@ carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`
 
 Frequencies are complex, z = exp(sigma + i omega): all fields decay by exp(-sigma n), and what of a
 product lies beyond the period comes round weaker by exp(-sigma period) (R. A. Phinney, J. Geophys.
-Res. 70, 1965). So the period need not be twice as long as the fields: for OpenFWI there are 73
+Res. 70, 1965). So the period need not be twice as long as the fields: for OpenFWI there are 74
 frequencies instead of 113.
 
 The rows are coefficients of a basis of records, see `Plan.basis` and jacobian.py.
@@ -54,7 +54,7 @@ PERIOD = 1.2  # of the transforms, in lengths of the fields
 # sigma times the period. More lets less come round, but as what has decayed is restored, rounding
 # and the ringing of the cut at the highest frequencies grow.
 DECAY = 9.0
-TAPER = 0.2  # of the survey's frequency, before and after that cut: there frequencies fade out
+TAPER = 0.25  # of the survey's frequency, before and after that cut: there frequencies fade out
 LEAST_MODE = 3e-3  # records with less than this share of the largest singular value are left out
 
 
