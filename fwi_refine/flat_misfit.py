@@ -7,6 +7,7 @@ import torch
 
 from fwi_refine.misfit import COLUMNS_PER_EVALUATION, BandMisfit
 from fwi_refine.parameters import Rows
+from fwi_refine.sums import gram
 from fwi_refine.survey import Survey
 from fwi_refine.wave import (
     first_return,
@@ -50,7 +51,7 @@ class FlatMisfit(BandMisfit):
         both = torch.cat([by_row, by_vmin[..., None]], dim=-1).flatten(0, 1)
         # |w Q c| = |R c| for all coefficients c of a trace
         rows = (torch.linalg.qr(self._window * self._basis).R @ both).flatten(0, 1)
-        self.last_hessian = rows.T @ rows * (2.0 / self._record.numel())
+        self.last_hessian = gram(rows.T) * (2.0 / self._record.numel())
         return self.last_hessian
 
     def linearise(self, x, columns=None):

@@ -7,6 +7,7 @@ import torch
 from fwi_refine.objective import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.parameters import Parameters
 from fwi_refine.posterior import LEAST_NOISE
+from fwi_refine.sums import gram
 from fwi_refine.wave import Simulator, jacobian, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
@@ -112,7 +113,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             return self.last_hessian
         v, vmin = self._medium(x)
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
-        self.last_hessian = columns @ columns.T * (2.0 / self._record.numel())
+        self.last_hessian = gram(columns) * (2.0 / self._record.numel())
         return self.last_hessian
 
     def linearise(self, x, columns=None):

@@ -10,6 +10,12 @@ def in_order(parts):
     return functools.reduce(torch.add, parts.unbind(1))
 
 
+def gram(rows):
+    """rows rows^T, (n, n): the two halves of a product may be rounded differently, by processor."""
+    product = rows @ rows.T
+    return (product + product.T) / 2
+
+
 def add_at(target, dim, index, values):
     """target.index_add_(dim, index, values), which adds in any order on a GPU: there the values
     that go to one place are sorted first."""
