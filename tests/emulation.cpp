@@ -22,19 +22,23 @@ namespace
 {
 // Thread blocks that work on one shot.
 struct Team {
-    int blocks, threads;
+    int blocks, threads, halo;
     bool shared;
     size_t bytes; // of each block's memory
-    pthread_barrier_t barrier;
+    pthread_barrier_t all;
+    std::vector<pthread_barrier_t> of_block;
     std::vector<char *> memory;
     std::unique_ptr<std::atomic<int>[]> working; // threads of a block that have not ended
+    std::unique_ptr<std::atomic<size_t>[]> given; // bytes so far: [2 block + parity of the step]
 
-    Team(int blocks, int threads, size_t bytes, bool shared)
-        : blocks(blocks), threads(threads), shared(shared), bytes(bytes),
-          working(new std::atomic<int>[blocks])
+    Team(int blocks, int threads, int halo, size_t bytes, bool shared)
+        : blocks(blocks), threads(threads), halo(halo), shared(shared), bytes(bytes),
+          of_block(blocks), working(new std::atomic<int>[blocks]),
+          given(new std::atomic<size_t>[2 * blocks]())
     {
-        pthread_barrier_init(&barrier, nullptr, blocks * threads);
+        pthread_barrier_init(&all, nullptr, blocks * threads);
         for (int b = 0; b < blocks; b++) {
+            pthread_barrier_init(&of_block[b], nullptr, threads);
             memory.push_back((char *)std::malloc(bytes));
             std::memset(memory[b], 0xff, bytes); // NaN: what is read must have been written
             working[b] = threads;
@@ -42,9 +46,11 @@ struct Team {
     }
     ~Team()
     {
-        for (char *block : memory)
-            std::free(block);
-        pthread_barrier_destroy(&barrier);
+        for (int b = 0; b < blocks; b++) {
+            std::free(memory[b]);
+            pthread_barrier_destroy(&of_block[b]);
+        }
+        pthread_barrier_destroy(&all);
     }
     // A block's shared memory is gone as soon as its last thread has ended.
     void leave(int block)
@@ -57,48 +63,94 @@ struct Team {
 thread_local Team *team;
 thread_local int own_block;
 
-template <class T> const T *in_block(const T *part, int block)
+template <class T> T *in_block(T *part, int block)
 {
     if (!team->shared)
         return part;
-    return (const T *)(team->memory[block] + ((const char *)part - team->memory[own_block]));
+    return (T *)(team->memory[block] + ((char *)part - team->memory[own_block]));
+}
+
+// Stores and then counts, as a GPU's asynchronous store does.
+template <class T, class Pack> void give(T *place, int block, Pack pack, int n)
+{
+    *(Pack *)in_block(place, block) = pack;
+    team->given[2 * block + n % 2].fetch_add(sizeof(Pack), std::memory_order_release);
+}
+
+void sync() { pthread_barrier_wait(&team->of_block[own_block]); }
+
+void end_of_step(int n, size_t bytes)
+{
+    if (!team->halo) {
+        pthread_barrier_wait(&team->all);
+        return;
+    }
+    sync();
+    const auto &given = team->given[2 * own_block + n % 2];
+    while (given.load(std::memory_order_acquire) < (n / 2 + 1) * bytes)
+        std::this_thread::yield();
 }
 } // namespace
 
-#ifndef FWI_BARRIER // a test leaves it out, to see that this is noticed
-#define FWI_BARRIER() pthread_barrier_wait(&team->barrier)
-#endif
+// a test leaves one of the first two out, to see that this is noticed
+#define FWI_START() pthread_barrier_wait(&team->all)
+#define FWI_BARRIER(t, n, fields) end_of_step(n, fwi_given(t, fields))
+#define FWI_SYNC() sync()
+#define FWI_GIVE(place, block, pack, n) give(place, block, pack, n)
+#define FWI_IN_BLOCK(part, block) in_block(part, block)
 #define FWI_DEVICE static inline
 #define FWI_BLOCKS team->blocks
 #define FWI_SHARED team->shared
-#define FWI_IN_BLOCK(part, block) in_block(part, block)
+#define FWI_HALO team->halo
+#define FWI_UNROLL 1
 
-namespace single
+#define FWI_SIDE 1
+namespace single_1
 {
 #define REAL float
 #include "blocks.h"
 #undef REAL
-} // namespace single
-namespace twofold
+} // namespace single_1
+namespace twofold_1
 {
 #define REAL double
 #include "blocks.h"
 #undef REAL
-} // namespace twofold
+} // namespace twofold_1
+#undef FWI_SIDE
+#define FWI_SIDE 2
+namespace single_2
+{
+#define REAL float
+#include "blocks.h"
+#undef REAL
+} // namespace single_2
+namespace twofold_2
+{
+#define REAL double
+#include "blocks.h"
+#undef REAL
+} // namespace twofold_2
+
+// What a launch says beside its call; the same structure in emulation.py.
+struct Launch {
+    int bits, side, halo, tasks, blocks, threads, shared;
+    size_t bytes;
+};
 
 template <class Call>
-static void run(void (*kernel)(const Call *, int, int, int, void *), const Call *call, int tasks,
-                int blocks, int threads, size_t bytes, bool shared)
+static void run(void (*kernel)(const Call *, int, int, int, void *), const void *call, Launch how)
 {
-    for (int task = 0; task < tasks; task++) {
-        Team shot(blocks, threads, bytes, shared);
+    for (int task = 0; task < how.tasks; task++) {
+        Team shot(how.blocks, how.threads, how.halo, how.bytes, how.shared);
         std::vector<std::thread> all;
-        for (int i = 0; i < blocks * threads; i++)
+        for (int i = 0; i < how.blocks * how.threads; i++)
             all.emplace_back([&, i] {
                 team = &shot;
-                own_block = i / threads;
-                pthread_barrier_wait(&shot.barrier); // so that they do run at the same time
-                kernel(call, task, own_block, i % threads, shot.memory[own_block]);
+                own_block = i / how.threads;
+                pthread_barrier_wait(&shot.all); // so that they do run at the same time
+                kernel((const Call *)call, task, own_block, i % how.threads,
+                       shot.memory[own_block]);
                 shot.leave(own_block);
             });
         for (auto &thread : all)
@@ -108,18 +160,19 @@ static void run(void (*kernel)(const Call *, int, int, int, void *), const Call 
 
 // Launches "forward", "tangent" or "adjoint" with the grid (blocks, tasks). Returns 0, or 1 for
 // another name.
-extern "C" int emulate(const char *name, int bits, const void *call, int tasks, int blocks,
-                       int threads, size_t bytes, int shared)
+extern "C" int emulate(const char *name, const void *call, const Launch *how)
 {
-#define LAUNCH(kernel)                                                                         \
-    if (!std::strcmp(name, #kernel)) {                                                         \
-        if (bits == 32)                                                                        \
-            run(single::fwi_##kernel, (const single::Call *)call, tasks, blocks, threads,      \
-                bytes, shared);                                                                \
-        else                                                                                   \
-            run(twofold::fwi_##kernel, (const twofold::Call *)call, tasks, blocks, threads,    \
-                bytes, shared);                                                                \
-        return 0;                                                                              \
+#define LAUNCH(kernel)                               \
+    if (!std::strcmp(name, #kernel)) {               \
+        if (how->bits == 32 && how->side == 1)       \
+            run(single_1::fwi_##kernel, call, *how); \
+        else if (how->bits == 32)                    \
+            run(single_2::fwi_##kernel, call, *how); \
+        else if (how->side == 1)                     \
+            run(twofold_1::fwi_##kernel, call, *how); \
+        else                                         \
+            run(twofold_2::fwi_##kernel, call, *how); \
+        return 0;                                    \
     }
     LAUNCH(forward)
     LAUNCH(tangent)
@@ -127,47 +180,51 @@ extern "C" int emulate(const char *name, int bits, const void *call, int tasks, 
     return 1;
 }
 
-extern "C" size_t size_of_call() { return sizeof(single::Call); }
+extern "C" size_t size_of_call() { return sizeof(single_1::Call); }
 
 #ifdef FWI_MAIN
-// All three kernels on a small grid, for a thread sanitizer; returns 1 if a result is not finite.
-int main()
+// All three kernels on a small grid, for a thread sanitizer; returns false if a result is not finite.
+static bool sound(int side, int halo)
 {
-    const int rows = 13, cols = 11, margin = 3, steps = 40, blocks = 3, width = 4, strips = 2;
+    const int rows = 13, cols = 12, margin = 4, steps = 40, blocks = 3, width = 4, strips = 2;
     const int block_rows = 5, strip_rows = 3, threads = width * strips, every = 2;
     const int source[2] = {4, 5}, receivers[4] = {4, 1, 9, 10}, places[2] = {1, 0};
     std::vector<int> owned(blocks * threads + 1);
     for (int j = 0; j < 2; j++) { // ordered by the thread, as the caller of a kernel has to
         const int r = receivers[2 * j], in_block = r % block_rows;
         const int owner = r / block_rows * threads + in_block / strip_rows * width +
-                          receivers[2 * j + 1] % width;
+                          receivers[2 * j + 1] / side % width;
         for (int i = owner + 1; i <= blocks * threads; i++)
             owned[i]++;
     }
     const std::vector<double> wavelet(steps, 1.0);
-    const std::vector<double> map((rows - 2 * margin) * (cols - 2 * margin), 0.1);
+    const std::vector<double> map((rows - 2 * margin) * (cols - 2 * margin + 2 * side), 0.1);
     const std::vector<double> decay(cols, 0.9), kappa(rows, 0.1), relative(1, 0.5), u(2 * steps, 1);
     std::vector<double> frames(((steps - 1) / every) * rows * cols), record(2 * steps);
     std::vector<double> gradient(rows * cols), sums(blocks);
-    twofold::Call call = {};
+    twofold_1::Call call = {};
     call.rows = rows, call.cols = cols, call.margin = margin;
     call.map_rows = rows - 2 * margin, call.map_cols = cols - 2 * margin;
-    call.shots = 1, call.n_receivers = 2, call.n_steps = steps, call.every = every;
     call.block_rows = block_rows, call.strip_rows = strip_rows;
     call.width = width, call.threads = threads;
+    call.shots = 1, call.n_receivers = 2, call.n_steps = steps, call.every = every;
     call.sources = source, call.receivers = receivers, call.places = places;
     call.owned = owned.data(), call.wavelet = wavelet.data();
     call.alpha = call.dalpha = map.data(), call.column_decay = decay.data();
     call.row_kappa = kappa.data(), call.relative_vmin = relative.data(), call.data = u.data();
     call.frames = frames.data(), call.record = record.data();
     call.gradient = gradient.data(), call.sums = sums.data();
+    const size_t bytes = 4 * (block_rows + 2 * halo) * cols * sizeof(double);
+    const Launch how = {64, side, halo, 1, blocks, threads, 1, bytes};
     double total = 0;
     for (const char *name : {"forward", "tangent", "adjoint"}) {
-        emulate(name, 64, &call, 1, blocks, threads, 4 * block_rows * cols * sizeof(double), 1);
+        emulate(name, &call, &how);
         for (const auto &values : {record, gradient, sums})
             for (double value : values)
                 total += value;
     }
-    return !std::isfinite(total) || total == 0;
+    return std::isfinite(total) && total != 0;
 }
+
+int main() { return !(sound(1, 2) && sound(2, 2) && sound(1, 0)); }
 #endif

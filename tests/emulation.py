@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from fwi_refine.wave import native
-from fwi_refine.wave.blocks import BlockKernel, Layout
+from fwi_refine.wave.blocks import FIELDS, BlockKernel, Layout, side
 
 KERNELS = Path(native.__file__).with_name("kernels")
 SOURCE = Path(__file__).with_name("emulation.cpp")
@@ -34,16 +35,23 @@ def _library():
 
 def open_library(path):
     library = ctypes.CDLL(str(path))
-    library.emulate.argtypes = [
-        *(ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p),
-        *(ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_int),
-    ]
+    library.emulate.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.POINTER(_Launch)]
     library.size_of_call.restype = ctypes.c_size_t
     return library
 
 
+class _Launch(ctypes.Structure):
+    """`Launch` of emulation.cpp."""
+
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("bits", "side", "halo", "tasks", "blocks")),
+        *((name, ctypes.c_int) for name in ("threads", "shared")),
+        ("bytes", ctypes.c_size_t),
+    ]
+
+
 class Emulation:
-    """A program as `BlockKernel` wants it, for one layout."""
+    """A program as `BlockKernel` wants it, for one layout, with single columns where it must."""
 
     name = "cuda emulation"
 
@@ -54,17 +62,23 @@ class Emulation:
         self.launches = []  # (kernel, tasks)
         self.released = 0
 
-    def layout(self, kernel, shape, dtype):
-        return self._layout
+    def layout(self, kernel, survey, dtype):
+        return replace(self._layout, side=min(self._layout.side, side(survey)))
 
-    def launch(self, kernel, layout, dtype, call, tasks, memory):
+    def launch(self, kernel, layout, survey, dtype, call, tasks):
         assert self._library.size_of_call() == ctypes.sizeof(call)
         self.launches.append((kernel, tasks))
-        failed = self._library.emulate(
-            *(kernel.encode(), 8 * dtype.itemsize, ctypes.byref(call), tasks),
-            *(layout.blocks, layout.threads, memory, layout.shared),
+        how = _Launch(
+            bits=8 * dtype.itemsize,
+            side=layout.side,
+            halo=layout.halo,
+            tasks=tasks,
+            blocks=layout.blocks,
+            threads=layout.threads,
+            shared=layout.shared,
+            bytes=layout.memory(survey.padded_shape, FIELDS[kernel], dtype.itemsize),
         )
-        assert not failed
+        assert not self._library.emulate(kernel.encode(), ctypes.byref(call), how)
 
     def release(self):
         assert sys.exception() is None  # it would hold on to what is to be given back

@@ -1,10 +1,10 @@
 """The GPU's kernels and their caller, emulated on the CPU: they are the reference's equals."""
 
-import dataclasses
 import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,9 +21,17 @@ from fwi_refine.wave.blocks import Layout
 
 pytestmark = NEEDS_COMPILER
 
-ONE_BLOCK = Layout(1, 5, 2, shared=False)  # as on cards without clusters
-CLUSTER = Layout(3, 4, 2, shared=True)
-LAYOUTS = [ONE_BLOCK, CLUSTER, Layout(8, 3, 1, shared=True), Layout(1, 40, 1, shared=True)]
+ONE_BLOCK = Layout(1, 5, 2, side=2, halo=2, shared=False)  # as on cards without clusters
+CLUSTER = Layout(3, 4, 2, side=2, halo=2, shared=True)
+LAYOUTS = [
+    ONE_BLOCK,
+    CLUSTER,
+    replace(CLUSTER, halo=0),  # as where rows of the neighbours find no room
+    replace(ONE_BLOCK, side=1),
+    Layout(8, 3, 1, side=1, halo=2, shared=True),
+    Layout(8, 14, 1, side=2, halo=0, shared=True),
+    Layout(1, 40, 1, side=1, halo=2, shared=True),
+]
 
 
 def emulated(survey=SMALL, dtype=torch.float64, imaging_step=3, layout=CLUSTER, **options):
@@ -54,7 +62,7 @@ def calls(survey, samples=2):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_equal_to_the_reference(layout, dtype, tolerance):
     """Two samples, three shots, receivers that share a cell or stand in every block."""
-    survey = dataclasses.replace(SMALL, n_steps=70, receivers=(*SMALL.receivers, (5, 3), (8, 0)))
+    survey = replace(SMALL, n_steps=70, receivers=(*SMALL.receivers, (5, 3), (8, 0)))
     reference = Simulator(survey, dtype, "reference", imaging_step=3)
     found = emulated(survey, dtype, layout=layout)
     for name, call in calls(survey).items():
@@ -72,11 +80,15 @@ def test_equal_to_the_reference(layout, dtype, tolerance):
     blocks=st.integers(1, 9),
     width=st.integers(1, 7),
     strips=st.integers(1, 3),
+    together=st.sampled_from([1, 2]),
+    halo=st.sampled_from([0, 2]),
 )
-def test_any_grid_and_layout(seed, shape, band, n_steps, every, blocks, width, strips):
+def test_any_grid_and_layout(
+    seed, shape, band, n_steps, every, blocks, width, strips, together, halo
+):
     """Blocks of one row or none, threads of one cell or none: what is read is what it should be."""
     corner = (shape[0] - 1, shape[1] - 1)
-    survey = dataclasses.replace(
+    survey = replace(
         SMALL,
         shape=shape,
         absorbing_cells=band,
@@ -84,7 +96,9 @@ def test_any_grid_and_layout(seed, shape, band, n_steps, every, blocks, width, s
         sources=((0, 0), (-2, shape[1])),
         receivers=((-band, -band), corner, (0, 0), corner),
     )
-    layout = Layout(blocks, width, strips, shared=blocks > 1 or seed % 2 == 0)
+    shared = blocks > 1 or seed % 2 == 0
+    side = together if shape[1] % 2 == band % 2 == 0 else 1
+    layout = Layout(blocks, width, strips, side, halo if shared else 2, shared)
     found = emulated(survey, imaging_step=every, layout=layout)
     reference = Simulator(survey, kernel="reference", imaging_step=every)
     for name, call in calls(survey).items():
@@ -119,12 +133,12 @@ def test_adjoint_is_the_transpose_of_the_tangent(layout):
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("*cell += fwi_alpha", "*cell -= fwi_alpha"),
-        ("at_source += call", "at_source -= call"),
+        ("+= alpha * (REAL)pulse", "-= alpha * (REAL)pulse"),
+        ("at_source += pulse", "at_source -= pulse"),
         ("fwi_row(t, now, r + 2)", "fwi_row(t, now, r + 1)"),
-        ("fwi_wrap(r + 2, call->rows)", "fwi_wrap(r + 1, call->rows)"),
-        ("s.centre, mu_next[i], mu[i]", "s.centre, mu[i], mu_next[i]"),
-        ("relative_vmin, s.centre, next[i]", "relative_vmin, next[i], s.centre"),
+        ("fwi_frame(t, frame, r + 3, c)", "fwi_frame(t, frame, r + 2, c)"),
+        ("after.at[j],", "here.at[j],"),
+        ("relative_vmin, centre, cells.at[j]", "relative_vmin, cells.at[j], centre"),
     ],
 )
 def test_a_wrong_kernel_fails_the_dot_test(right, wrong, tmp_path):
@@ -134,14 +148,14 @@ def test_a_wrong_kernel_fails_the_dot_test(right, wrong, tmp_path):
     assert not dot_error(simulator) <= 1e-6
 
 
-def mutated(tmp_path, change):
-    """A copy of the kernels' folder with blocks.h changed."""
+def mutated(tmp_path, change, name="blocks.h"):
+    """A copy of the kernels' folder with one file changed."""
     folder = tmp_path / "kernels"
     shutil.copytree(KERNELS, folder)
-    text = (folder / "blocks.h").read_text()
+    text = (folder / name).read_text()
     changed = change(text)
     assert changed != text
-    (folder / "blocks.h").write_text(changed)
+    (folder / name).write_text(changed)
     return folder
 
 
@@ -165,16 +179,26 @@ def sanitizer(tmp_path_factory):
     return flags
 
 
-BARRIERS = [m.start() for m in re.finditer(r"FWI_BARRIER\(\);", (KERNELS / "blocks.h").read_text())]
+BARRIERS = [
+    m.span()
+    for m in re.finditer(r"FWI_(START|BARRIER|SYNC)\(.*\);", (KERNELS / "blocks.h").read_text())
+]
 
 
 @pytest.mark.parametrize("place", BARRIERS)
 def test_every_barrier_is_needed(place, sanitizer, tmp_path):
     """The threads of a shot do not race, and without any one of the barriers they would."""
-    end = place + len("FWI_BARRIER();")
-    folder = mutated(tmp_path, lambda text: text[:place] + text[end:])
+    folder = mutated(tmp_path, lambda text: text[: place[0]] + text[place[1] :])
     program = build(tmp_path / "program", *sanitizer, kernels=folder)
     assert any(races(program) for _ in range(5))  # it sees most races, not all
+
+
+def test_blocks_wait_for_what_they_are_given(sanitizer, tmp_path):
+    """A barrier within each block is not enough."""
+    right, wrong = "    if (t->first == t->last)\n        return 0;", "    return 0;"
+    folder = mutated(tmp_path, lambda text: text.replace(right, wrong), "thread.h")
+    program = build(tmp_path / "program", *sanitizer, kernels=folder)
+    assert any(races(program) for _ in range(5))
 
 
 def test_parts_that_fit_into_memory_change_no_bit():
@@ -223,11 +247,11 @@ def test_wavefields_take_the_memory_that_is_offered():
 @NATIVE
 def test_equal_to_the_cpu_kernel_on_the_real_grid():
     """A cluster of eight blocks, as GPUs have it, over the 310 x 310 cells of a shot."""
-    survey = dataclasses.replace(OPENFWI, sources=OPENFWI.sources[1:2], n_steps=400)
+    survey = replace(OPENFWI, sources=OPENFWI.sources[1:2], n_steps=400)
     v, u = random_maps(survey, 1), random_like((1, *survey.record_shape), 4)
     expected = Simulator(survey, kernel="native").misfit_and_gradient(v, u)
     plain = Simulator(survey, kernel="native")
-    found = emulate(plain, Layout(8, 2, 1, shared=True)).misfit_and_gradient(v, u)
+    found = emulate(plain, Layout(8, 2, 1, side=2, halo=2, shared=True)).misfit_and_gradient(v, u)
     for one, other in zip(found, expected, strict=True):
         assert (one - other).norm() <= 1e-12 * other.norm()
 

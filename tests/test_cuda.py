@@ -31,8 +31,7 @@ SPILLED = 256  # bytes that a thread may have to keep in memory for want of regi
 
 def layout(arch, fields, dtype, room=lambda layout: 1):
     capability, shared_memory, _ = CARDS[arch]
-    shape = OPENFWI.padded_shape
-    return cuda.choose_layout(shape, fields, dtype.itemsize, capability, shared_memory, room)
+    return cuda.choose_layout(OPENFWI, fields, dtype.itemsize, capability, shared_memory, room)
 
 
 def test_clusters_where_the_fields_fit():
@@ -50,6 +49,8 @@ def test_clusters_where_the_fields_fit():
         ("sm_90", 2, double),
         ("sm_120", 2, single),
     }
+    halos = {case: layout(*case).halo for case in clusters}
+    assert halos == {case: 0 if case[0] == "sm_120" else 2 for case in clusters}
     assert layout("sm_80", 2, single).threads <= 1024
 
 
@@ -62,10 +63,10 @@ def test_a_part_of_a_card_without_room_for_a_cluster():
         return 0
 
     assert layout("sm_90", 2, torch.float64, none) == layout("sm_80", 2, torch.float64)
-    assert [found.blocks for found in asked] == [cuda.CLUSTER]
+    assert [(found.blocks, found.halo) for found in asked] == [(cuda.CLUSTER, 2), (cuda.CLUSTER, 0)]
     layout("sm_80", 2, torch.float64, none)  # no clusters there: nothing to be asked
     layout("sm_90", 4, torch.float64, none)  # and nothing where the fields do not fit
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 def test_a_missing_compiler_is_said_before_it_is_needed(monkeypatch):
@@ -97,7 +98,7 @@ def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
     """Registers and shared memory suffice for as many blocks as the layout counts on."""
     for fields in (2, 4):
         chosen = layout(arch, fields, dtype)
-        macros = dict(cuda.defines(chosen, dtype, fields))
+        macros = dict(cuda.defines(chosen, OPENFWI, dtype, fields))
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-Werror", "all-warnings"]
         command += [f"-D{name}={value}" for name, value in macros.items()]
         command += [KERNELS / "wave.cu", "-o", tmp_path / "wave.cubin"]
@@ -105,7 +106,7 @@ def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
         assert done.returncode == 0, done.stderr
         used = resources(done.stderr)
         assert set(used) == set(FIELDS)
-        memory = chosen.memory(OPENFWI.padded_shape, fields, dtype.itemsize)
+        memory = chosen.memory(OPENFWI.padded_shape, fields, dtype.itemsize) + cuda.COUNTERS
         resident = int(macros["FWI_RESIDENT"])
         _, of_a_block, of_all = CARDS[arch]
         assert memory <= of_a_block
@@ -133,7 +134,7 @@ def test_the_compiler_that_users_have(tmp_path, monkeypatch):
     pytest.importorskip("cuda.core", reason="the extra [gpu] is not installed")
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    macros = cuda.defines(layout("sm_90", 2, torch.float32), torch.float32, 2)
+    macros = cuda.defines(layout("sm_90", 2, torch.float32), OPENFWI, torch.float32, 2)
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:

@@ -81,7 +81,7 @@ def test_a_sample_has_the_memory_that_is_counted_on(monkeypatch):
     monkeypatch.setattr(Simulator, "forward", some_record)
     monkeypatch.setattr(Simulator, "adjoint", some_gradient)
     with pretended() as device:
-        program = Emulation(Layout(1, 1, 1, shared=True), device=device)
+        program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
         monkeypatch.setattr(operator.cuda, "program", lambda _: program)
         v = torch.full(OPENFWI.shape, 2500.0, dtype=torch.float64).to(device)
         parameters = Full(OPENFWI.shape)

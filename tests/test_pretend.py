@@ -29,7 +29,7 @@ PROCESS = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)
 def device(monkeypatch):
     """The pretended device, with the emulated kernels as what a GPU has."""
     with pretended() as device:
-        program = Emulation(Layout(2, 4, 2, shared=True), device=device)
+        program = Emulation(Layout(2, 4, 2, side=2, halo=2, shared=True), device=device)
         monkeypatch.setattr(operator.cuda, "program", lambda _: program)
         yield device
 

@@ -67,23 +67,24 @@ def program(card):
 
 
 def test_room_for_a_cluster_is_asked_for(card, program):
-    layout = program.layout("forward", OPENFWI.padded_shape, torch.float64)
+    layout = program.layout("forward", OPENFWI, torch.float64)
     assert layout.blocks == cuda.CLUSTER
-    memory = 2 * 39 * 310 * 8
+    memory = 2 * (39 + 4) * 310 * 8
     assert card.asked == [(FUNCTION, (8, 1, 1), (layout.threads, 1, 1), memory)]
     card.clusters = 0
-    layout = program.layout("forward", OPENFWI.padded_shape, torch.float64)
+    layout = program.layout("forward", OPENFWI, torch.float64)
     assert (layout.blocks, layout.shared) == (1, False)
 
 
 def launch(program, kernel="forward"):
-    layout = Layout(8, 320, 2, shared=True)
-    program.launch(kernel, layout, torch.float32, _Call(n_steps=999), 5, 1000)
+    layout = Layout(8, 160, 3, side=2, halo=2, shared=True)
+    program.launch(kernel, layout, OPENFWI, torch.float32, _Call(n_steps=999), 5)
 
 
 def test_a_launch_has_its_structure_and_the_stream_of_its_thread(card, program):
     launch(program)
-    assert card.launched == [(FUNCTION, [8, 5, 1, 640, 1, 1], 1000, STREAM, 999, 0)]
+    memory = 2 * (39 + 4) * 310 * 4
+    assert card.launched == [(FUNCTION, [8, 5, 1, 480, 1, 1], memory, STREAM, 999, 0)]
     card.status = driver.CUresult.CUDA_ERROR_LAUNCH_FAILED
     with pytest.raises(DeviceError, match="forward of 5 shots: CUDA_ERROR_LAUNCH_FAILED"):
         launch(program)

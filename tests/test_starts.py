@@ -64,7 +64,7 @@ def test_a_start_is_made_on_the_device_that_is_asked_for(monkeypatch):
     record = Simulator(SMALL).forward(velocity()[None])[0].numpy()
     expected = start_from_record(record, survey=SMALL, priors=priors)
     with pretended() as device:
-        program = Emulation(Layout(1, 1, 1, shared=True), device=device)
+        program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
         monkeypatch.setattr(operator.cuda, "program", lambda _: program)
         found = start_from_record(record, survey=SMALL, priors=priors, device=str(device))
     assert {kernel for kernel, _ in program.launches} == {"forward", "adjoint"}

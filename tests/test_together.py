@@ -192,7 +192,7 @@ def test_a_card_that_is_full_loses_no_sample_and_no_bit(monkeypatch):
             return batch.refine_one(sample, settings)
 
     with pretended() as device:
-        program = Emulation(Layout(1, 1, 1, shared=True), device=device)
+        program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
         monkeypatch.setattr(operator.cuda, "program", lambda _: program)
         batch._simulator.cache_clear()
         chunk, seen = small_chunk(), set()

@@ -15,6 +15,7 @@ from fwi_refine.sums import in_order
 from fwi_refine.survey import Survey
 
 FIELDS = {"forward": 2, "adjoint": 2, "tangent": 4}  # that a kernel keeps for each shot
+HALO = 2  # rows beyond its own that a block looks at
 MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
 
 
@@ -23,12 +24,15 @@ class Layout:
     """How a shot is spread over threads.
 
     blocks: thread blocks of a shot; width, strips: threads side by side and above one another in
-    a block; shared: fields in the blocks' shared memory, otherwise in global memory
+    a block; side: columns of a thread that stand side by side; halo: rows of its neighbours that a
+    block has on both sides; shared: fields in the blocks' shared memory, otherwise in global memory
     """
 
     blocks: int
     width: int
     strips: int
+    side: int
+    halo: int
     shared: bool
 
     @property
@@ -37,8 +41,11 @@ class Layout:
         return self.width * self.strips
 
     def block_rows(self, rows: int) -> int:
-        """Rows of the grid that a block has."""
-        return math.ceil(rows / self.blocks)
+        """Rows of the grid that a block has, two at least; the last one may have fewer."""
+        most = max(math.ceil(rows / self.blocks), 2)
+        while rows % most == 1:
+            most += 1
+        return most
 
     def strip_rows(self, rows: int) -> int:
         """Rows of the grid that a thread has."""
@@ -46,14 +53,35 @@ class Layout:
 
     def memory(self, shape: tuple[int, int], fields: int, itemsize: int) -> int:
         """Bytes of shared memory of a block, for some fields on a grid of this shape."""
-        kept = fields * self.block_rows(shape[0]) * shape[1] * itemsize if self.shared else 0
+        rows = self.block_rows(shape[0]) + 2 * self.halo
+        kept = fields * rows * shape[1] * itemsize if self.shared else 0
         return max(kept, 8 * self.threads)  # the threads' sums take the place of the fields
 
     def owner(self, shape: tuple[int, int], row: int, column: int) -> int:
         """Number of the thread, counted through all blocks, that has a cell."""
         block, row = divmod(row, self.block_rows(shape[0]))
         strip = row // self.strip_rows(shape[0])
-        return block * self.threads + strip * self.width + column % self.width
+        return block * self.threads + strip * self.width + column // self.side % self.width
+
+    def constants(self, survey: Survey) -> dict[str, int]:
+        """The part of a kernel's call that stays the same for a survey."""
+        rows, cols = survey.padded_shape
+        return {
+            "rows": rows,
+            "cols": cols,
+            "margin": survey.absorbing_cells,
+            "map_rows": survey.shape[0],
+            "map_cols": survey.shape[1],
+            "block_rows": self.block_rows(rows),
+            "strip_rows": self.strip_rows(rows),
+            "width": self.width,
+            "threads": self.threads,
+        }
+
+
+def side(survey: Survey) -> int:
+    """How many columns a thread may have side by side: as many as divide the map and its band."""
+    return 2 if survey.shape[1] % 2 == survey.absorbing_cells % 2 == 0 else 1
 
 
 class _Call(ctypes.Structure):
@@ -61,9 +89,9 @@ class _Call(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("rows", "cols", "margin", "map_rows", "map_cols")),
+        *((name, ctypes.c_int32) for name in ("block_rows", "strip_rows", "width", "threads")),
         *((name, ctypes.c_int32) for name in ("shots", "n_receivers", "n_steps", "every")),
-        *((name, ctypes.c_int32) for name in ("first_task", "block_rows", "strip_rows")),
-        *((name, ctypes.c_int32) for name in ("width", "threads")),
+        ("first_task", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("sources", "receivers", "places", "owned")),
         *((name, ctypes.c_void_p) for name in ("wavelet", "alpha", "dalpha", "column_decay")),
         *((name, ctypes.c_void_p) for name in ("row_kappa", "relative_vmin", "data", "fields")),
@@ -74,8 +102,8 @@ class _Call(ctypes.Structure):
 class BlockKernel:
     """The kernels of one survey and one precision: the interface of `native.NativeKernel`.
 
-    program: has `name`, `device`, `layout(kernel, shape, dtype)`, `launch(kernel, layout, dtype,
-    call, tasks, memory)` and `release()`. memory: most bytes of wavefields that are kept at a
+    program: has `name`, `device`, `layout(kernel, survey, dtype)`, `launch(kernel, layout, survey,
+    dtype, call, tasks)` and `release()`. memory: most bytes of wavefields that are kept at a
     time, None for what the device has. Shots that do not fit are done in parts, each half as many
     as before when memory runs out: that changes no bit of the result. Every cell is computed at
     every step. Several threads may use one object; nothing is put on the device before it is used.
@@ -177,34 +205,26 @@ class BlockKernel:
         rows, cols = self._survey.padded_shape
         tensors = {**tensors, **medium}
         if not layout.shared:
+            rows += 2 * layout.halo
             tensors["fields"] = self._empty(len(part), FIELDS[kernel], rows, cols)
         for name, tensor in by_task.items():
             tensors[name] = tensor if len(tensor) == len(part) else tensor[part.start :]
         call = _Call(
-            rows=rows,
-            cols=cols,
-            margin=self._survey.absorbing_cells,
-            map_rows=self._survey.shape[0],
-            map_cols=self._survey.shape[1],
+            **layout.constants(self._survey),
             shots=len(self._survey.sources),
             n_receivers=len(self._survey.receivers),
             n_steps=self._survey.n_steps,
             every=self._every,
             first_task=part.start,
-            block_rows=layout.block_rows(rows),
-            strip_rows=layout.strip_rows(rows),
-            width=layout.width,
-            threads=layout.threads,
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
-        memory = layout.memory((rows, cols), FIELDS[kernel], self._dtype.itemsize)
-        self._program.launch(kernel, layout, self._dtype, call, len(part), memory)
+        self._program.launch(kernel, layout, self._survey, self._dtype, call, len(part))
 
     def _prepare(self, kernel):
         """A kernel's layout, and the receivers in the order of the threads that have them."""
         if kernel not in self._prepared:
             shape = self._survey.padded_shape
-            layout = self._program.layout(kernel, shape, self._dtype)
+            layout = self._program.layout(kernel, self._survey, self._dtype)
             points = self._survey.padded_index(self._survey.receivers)
             owners = torch.tensor([layout.owner(shape, *point) for point in points.tolist()])
             owners, places = owners.long().sort(stable=True)
@@ -236,9 +256,12 @@ class BlockKernel:
         return medium, len(alpha) * len(self._survey.sources)
 
     def _map(self, padded):
-        """The map alone, (B, nz, nx): the band repeats its edges, and the kernel knows that."""
+        """The map, (B, nz, nx), with a layout's `side` columns more on both sides: the band repeats
+        its edges, and the kernel knows that."""
         margin, (nz, nx) = self._survey.absorbing_cells, self._survey.shape
-        inside = padded.detach()[:, margin : margin + nz, margin : margin + nx]
+        side = self._prepare("forward")[0].side  # every kernel's
+        columns = margin + torch.arange(-side, nx + side).clamp(0, nx - 1)
+        inside = padded.detach()[:, margin : margin + nz][:, :, columns.to(padded.device)]
         return inside.to(self._device, self._dtype).contiguous()
 
     def _traces(self, records):

@@ -18,14 +18,17 @@ import numpy as np
 import torch
 
 from fwi_refine.errors import DeviceError
-from fwi_refine.wave.blocks import FIELDS, Layout
+from fwi_refine.survey import Survey
+from fwi_refine.wave.blocks import FIELDS, HALO, Layout, side
 
 KERNELS = Path(__file__).with_name("kernels")
-SOURCES = ("wave.cu", "blocks.h", "thread.h", "step.h")
+SOURCES = ("wave.cu", "cluster.h", "blocks.h", "thread.h", "step.h")
 REALS = {torch.float32: "float", torch.float64: "double"}
 CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
 CLUSTERS_SINCE = (9, 0)  # compute capability
-THREADS = 640  # of a block: two rows of threads over the 310 columns of OpenFWI's padded grid
+COUNTERS = 16  # bytes of shared memory that kernels/cluster.h takes
+THREADS = 320  # of a block at most: on OpenFWI's padded grid 2 x 160, each with 20 rows
+UNROLLED = 20  # rows of a thread at most that are compiled one by one
 WARP = 32
 EXTRA = 'pip install "fwi-refine[gpu]"'
 
@@ -64,33 +67,42 @@ def memory() -> int:
     return min(sizes, default=0)
 
 
-def choose_layout(shape, fields, itemsize, capability, shared_memory, room) -> Layout:
-    """How a card spreads a shot on a grid of this shape.
+def choose_layout(survey, fields, itemsize, capability, shared_memory, room) -> Layout:
+    """How a card spreads a shot of a survey.
 
     A cluster of blocks keeps the fields in its blocks' shared memory where the card has clusters,
     enough of that memory (shared_memory: bytes that a block may have) and room(layout) for at
-    least one cluster, which a part of a card may not have; else one block keeps them in global
-    memory. It does not depend on the batch, so neither does a bit of the result.
+    least one cluster, which a part of a card may not have; with rows of its neighbours, where
+    there is room for them. Else one block keeps the fields in global memory. It does not depend on
+    the batch, so neither does a bit of the result.
     """
-    width = min(WARP * -(-shape[1] // WARP), THREADS)
+    together, shape = side(survey), survey.padded_shape
+    width = min(WARP * -(-shape[1] // (together * WARP)), THREADS)
     strips = THREADS // width
-    cluster = Layout(CLUSTER, width, strips, shared=True)
-    fits = cluster.memory(shape, fields, itemsize) <= shared_memory
-    if tuple(capability) >= CLUSTERS_SINCE and fits and room(cluster):
-        return cluster
-    return Layout(1, width, strips, shared=False)
+    for halo in (HALO, 0):
+        cluster = Layout(CLUSTER, width, strips, together, halo, shared=True)
+        fits = cluster.memory(shape, fields, itemsize) + COUNTERS <= shared_memory
+        if tuple(capability) >= CLUSTERS_SINCE and fits and room(cluster):
+            return cluster
+    return Layout(1, width, strips, together, HALO, shared=False)
 
 
-def defines(layout: Layout, dtype: torch.dtype, fields: int) -> list[tuple[str, str]]:
+def defines(
+    layout: Layout, survey: Survey, dtype: torch.dtype, fields: int
+) -> list[tuple[str, str]]:
     """Macros that wave.cu is compiled with."""
+    constants = layout.constants(survey)
     # two blocks share a multiprocessor where their fields are half its shared memory
     resident = 2 if layout.shared and dtype == torch.float32 and fields == 2 else 1
     values = {
         "REAL": REALS[dtype],
         "FWI_BLOCKS": layout.blocks,
         "FWI_SHARED": int(layout.shared),
-        "FWI_THREADS": layout.threads,
+        "FWI_SIDE": layout.side,
+        "FWI_HALO": layout.halo,
+        "FWI_UNROLL": constants["strip_rows"] if constants["strip_rows"] <= UNROLLED else 5,
         "FWI_RESIDENT": resident,
+        **{f"FWI_{name.upper()}": value for name, value in constants.items()},
     }
     return [(name, str(value)) for name, value in values.items()]
 
@@ -175,24 +187,23 @@ class Program:
         self._functions, self._lock = {}, threading.Lock()
         self.name = f"cuda {properties.name}"
 
-    def layout(self, kernel, shape, dtype) -> Layout:
-        """The layout of a kernel for a grid of this shape."""
-        fields, itemsize = FIELDS[kernel], dtype.itemsize
+    def layout(self, kernel, survey, dtype) -> Layout:
+        """The layout of a kernel for a survey."""
 
         def room(layout):
-            return self._room(kernel, layout, dtype, layout.memory(shape, fields, itemsize))
+            return self._room(kernel, layout, survey, dtype)
 
         card = self._capability, self._shared_memory
-        return choose_layout(shape, fields, itemsize, *card, room)
+        return choose_layout(survey, FIELDS[kernel], dtype.itemsize, *card, room)
 
-    def launch(self, kernel, layout, dtype, call, tasks, memory):
+    def launch(self, kernel, layout, survey, dtype, call, tasks):
         """Starts a kernel on torch's current stream. Raises DeviceError if CUDA refuses."""
         from cuda.bindings import driver
 
         arguments = np.array([ctypes.addressof(call)], dtype=np.uint64)  # copied by the launch
         grid, block = (layout.blocks, tasks, 1), (layout.threads, 1, 1)
         with self._current():
-            function = self._function(kernel, layout, dtype, memory)
+            function, memory = self._function(kernel, layout, survey, dtype)
             stream = torch.cuda.current_stream(self.device).cuda_stream
             check(
                 driver.cuLaunchKernel(
@@ -205,33 +216,35 @@ class Program:
         """Gives memory that torch keeps for later back to the card."""
         torch.cuda.empty_cache()
 
-    def _room(self, kernel, layout, dtype, memory) -> int:
+    def _room(self, kernel, layout, survey, dtype) -> int:
         """How many clusters the device, which may be a part of a card, can hold at a time."""
         from cuda.bindings import driver
 
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = layout.blocks, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = layout.threads, 1, 1
-        config.sharedMemBytes = memory
         with self._current():
-            function = self._function(kernel, layout, dtype, memory)
+            function, config.sharedMemBytes = self._function(kernel, layout, survey, dtype)
             found = driver.cuOccupancyMaxActiveClusters(function, config)
         (count,) = check(found, f"room for a cluster of {layout.blocks} blocks")
         return count
 
-    def _function(self, kernel, layout, dtype, memory):
-        """The loaded kernel; it stays loaded as long as this object."""
-        key = kernel, layout, dtype, memory
+    def _function(self, kernel, layout, survey, dtype):
+        """The loaded kernel, which stays loaded as long as this object, and the bytes of shared
+        memory that a block of it takes."""
+        memory = layout.memory(survey.padded_shape, FIELDS[kernel], dtype.itemsize)
+        macros = tuple(defines(layout, survey, dtype, FIELDS[kernel]))
+        key = kernel, macros, memory
         with self._lock:  # of two threads that load it, one would unload what the other runs
             if key not in self._functions:
                 self._functions[key] = self._load(*key)
-        return self._functions[key][1]
+        return self._functions[key][1], memory
 
-    def _load(self, kernel, layout, dtype, memory):
+    def _load(self, kernel, macros, memory):
         from cuda.bindings import driver
         from cuda.core import ObjectCode
 
-        code = cubin(defines(layout, dtype, FIELDS[kernel]), self._arch)
+        code = cubin(list(macros), self._arch)
         loaded = ObjectCode.from_cubin(code).get_kernel(kernel)
         handle = driver.CUkernel(int(loaded.handle))
         (device,) = check(driver.cuDeviceGet(self.device.index), "cuDeviceGet")

@@ -2,18 +2,35 @@
  *
  * A shot belongs to one thread block, or to a cluster of FWI_BLOCKS of them, for all its time
  * steps: nothing is launched between two steps, and shots do not see each other. Block b has the
- * rows from b * block_rows on; a thread has some columns of some of these rows, the same at every
- * step. In a step a thread overwrites the older time level of its own cells and reads the newer
- * one, of any cell; FWI_BARRIER stands between two steps. What belongs to a cell, such as a
- * source, a receiver or its share of a gradient, is done by the thread that has the cell, in the
- * same order each time: no atomics, and the same bits whatever else is computed.
+ * rows from b * block_rows on; a thread has FWI_SIDE columns of some of these rows, the same at
+ * every step. In a step a thread overwrites the older time level of its own cells and reads the
+ * newer one, of any cell. The rows that a block needs of its neighbours are given to it as they
+ * are made, so that it waits for them only, and not for the whole shot; a block has them once for
+ * each time level, as a neighbour may be one step ahead, and cannot be two. Where memory does not
+ * suffice for that (FWI_HALO 0), they are read where they are.
+ *
+ * What belongs to a cell, such as a source, a receiver or its share of a gradient, is done by the
+ * thread that has the cell, in the same order each time: no atomics, and the same bits whatever
+ * else is computed.
+ *
+ * What limits a step is the number of accesses to shared memory. So a thread keeps five rows of its
+ * columns in registers and reads a row once on its way down, and two columns together take five
+ * accesses of twice the width instead of fourteen.
  *
  * Whoever includes this defines
  *   REAL                        float or double
+ *   FWI_SIDE                    columns of a thread: 1, or 2 where map and band have even numbers
  *   FWI_BLOCKS                  thread blocks of a shot
  *   FWI_SHARED                  fields stand in each block's own memory; otherwise, for one block
  *                               only, in Call.fields
- *   FWI_BARRIER()               waits for all threads of the shot; what they wrote is then visible
+ *   FWI_HALO                    rows of its neighbours that a block has on both sides: 2, or 0
+ *   FWI_UNROLL                  rows of a thread that are compiled one by one
+ *   FWI_START()                 waits for all threads of the shot; what they wrote is then visible
+ *   FWI_BARRIER(t, n, fields)   ends the n-th step, in which so many fields are shared: waits for
+ *                               the threads of the block and for what it is given in this step, or
+ *                               without a halo for all threads of the shot
+ *   FWI_SYNC()                  waits for the threads of the block
+ *   FWI_GIVE(place, block, pack, n)  stores where another block has `place`, in the n-th step
  *   FWI_IN_BLOCK(part, block)   the same place in another block's memory
  *   FWI_DEVICE                  qualifiers of a function
  *
@@ -21,47 +38,75 @@
  */
 #include "thread.h"
 
+enum { UNROLLED = FWI_UNROLL }; /* a pragma takes no macro */
+
 /* One step of the thread's cells, in place over the older level; `frame` receives them if not 0. */
-FWI_DEVICE void fwi_step(const Thread *t, const REAL *now, REAL *next, REAL *frame)
+FWI_DEVICE void fwi_step(const Thread *t, REAL *now, REAL *next, REAL *frame)
 {
     const Call *call = t->call;
-    for (int c = t->lane; c < call->cols && t->top < t->bottom; c += call->width) {
-        Cell at = fwi_column(t, c);
+    FWI_COLUMNS(t, c) {
+        Column at = fwi_column_at(t, c);
+        const int top = fwi_index(t, t->top, c);
         Slide s = fwi_slide(t, now, c);
-        for (int r = t->top; r < t->bottom; r++) {
-            const int i = fwi_index(t, r, c);
+#pragma unroll UNROLLED
+        for (int k = 0; k < call->strip_rows; k++) {
+            const int r = t->top + k, i = top + k * call->cols;
+            if (r >= t->bottom)
+                break;
             fwi_enter(t, &at, r);
-            fwi_push(&s, fwi_row(t, now, r + 2)[c]);
-            const REAL laplacian = fwi_laplacian(&s, now + (i - c), &at);
-            next[i] = FWI_STEP(s.centre, next[i], at.decay, at.alpha, laplacian);
+            fwi_push(&s, fwi_load(fwi_row(t, now, r + 2) + c));
+            const Pack laplacian = fwi_laplacian(&s, now + (i - c), &at);
+            Pack cells = fwi_load(next + i);
+            for (int j = 0; j < FWI_SIDE; j++)
+                cells.at[j] = FWI_STEP(s.centre.at[j], cells.at[j], fwi_decay(&at, j),
+                                       at.alpha.here.at[j], laplacian.at[j]);
+            fwi_store(next + i, cells);
             if (frame)
-                frame[(size_t)r * call->cols + c] = next[i];
+                fwi_store(frame + (size_t)r * call->cols + c, cells);
         }
     }
 }
 
 /* One step of a field and of its change. */
-FWI_DEVICE void fwi_tangent_step(const Thread *t, const REAL *now, REAL *next, const REAL *dnow,
-                                 REAL *dnext)
+FWI_DEVICE void fwi_tangent_step(const Thread *t, REAL *now, REAL *next, REAL *dnow, REAL *dnext)
 {
     const Call *call = t->call;
     const REAL relative_vmin = call->relative_vmin[t->sample];
-    for (int c = t->lane; c < call->cols && t->top < t->bottom; c += call->width) {
-        Cell at = fwi_column(t, c);
+    FWI_COLUMNS(t, c) {
+        Column at = fwi_column_at(t, c);
+        Coefficient dalpha = fwi_coefficient(t, call->dalpha, c);
+        const int top = fwi_index(t, t->top, c);
         Slide s = fwi_slide(t, now, c), d = fwi_slide(t, dnow, c);
-        for (int r = t->top; r < t->bottom; r++) {
-            const int i = fwi_index(t, r, c);
+#pragma unroll UNROLLED
+        for (int k = 0; k < call->strip_rows; k++) {
+            const int r = t->top + k, i = top + k * call->cols;
+            if (r >= t->bottom)
+                break;
             fwi_enter(t, &at, r);
-            fwi_push(&s, fwi_row(t, now, r + 2)[c]);
-            fwi_push(&d, fwi_row(t, dnow, r + 2)[c]);
-            const REAL driving = fwi_laplacian(&s, now + (i - c), &at);
-            const REAL own = fwi_laplacian(&d, dnow + (i - c), &at);
-            const REAL dstep = FWI_STEP(d.centre, dnext[i], at.decay, at.alpha, own);
-            dnext[i] = FWI_TANGENT(REAL, dstep, fwi_alpha(t, call->dalpha, r, c), driving, at.decay,
-                                   relative_vmin, s.centre, next[i]);
-            next[i] = FWI_STEP(s.centre, next[i], at.decay, at.alpha, driving);
+            fwi_follow(t, &dalpha, r);
+            fwi_push(&s, fwi_load(fwi_row(t, now, r + 2) + c));
+            fwi_push(&d, fwi_load(fwi_row(t, dnow, r + 2) + c));
+            const Pack driving = fwi_laplacian(&s, now + (i - c), &at);
+            const Pack own = fwi_laplacian(&d, dnow + (i - c), &at);
+            Pack cells = fwi_load(next + i), dcells = fwi_load(dnext + i);
+            for (int j = 0; j < FWI_SIDE; j++) {
+                const REAL centre = s.centre.at[j], decay = fwi_decay(&at, j);
+                const REAL alpha = at.alpha.here.at[j];
+                const REAL dstep = FWI_STEP(d.centre.at[j], dcells.at[j], decay, alpha, own.at[j]);
+                dcells.at[j] = FWI_TANGENT(REAL, dstep, dalpha.here.at[j], driving.at[j], decay,
+                                           relative_vmin, centre, cells.at[j]);
+                cells.at[j] = FWI_STEP(centre, cells.at[j], decay, alpha, driving.at[j]);
+            }
+            fwi_store(dnext + i, dcells);
+            fwi_store(next + i, cells);
         }
     }
+}
+
+/* The cells of a frame in row r, also outside the grid, which wraps around, and column c. */
+FWI_DEVICE Pack fwi_frame(const Thread *t, const REAL *frame, int r, int c)
+{
+    return fwi_load(frame + (size_t)fwi_wrap(r, t->call->rows) * t->call->cols + c);
 }
 
 /* Imaging of p[n], `frame`, with mu[n+1] and mu[n+2]: adds to the gradient times alpha, and
@@ -72,46 +117,72 @@ FWI_DEVICE double fwi_image(const Thread *t, const REAL *frame, const REAL *mu,
     const Call *call = t->call;
     const REAL weight = (REAL)call->every;
     double damped = 0;
-    for (int c = t->lane; c < call->cols && t->top < t->bottom; c += call->width) {
-        Cell at = fwi_column(t, c);
-        Slide s = {0, 0, 0, 0, 0};
+    FWI_COLUMNS(t, c) {
+        Column at = fwi_column_at(t, c);
+        Slide s = Slide();
         REAL column = 0; /* double arithmetic is slow on many cards */
         for (int r = t->top - 2; r < t->top + 2; r++)
-            fwi_push(&s, frame[(size_t)fwi_wrap(r, call->rows) * call->cols + c]);
-        /* unrolled, this loop takes registers that two blocks on one multiprocessor do not have */
-        _Pragma("unroll 1")
+            fwi_push(&s, fwi_frame(t, frame, r, c));
+        Pack below = fwi_frame(t, frame, t->top + 2, c); /* fetched a row before it is needed */
+        /* one step in `every` only: not worth the registers that unrolling takes */
+#pragma unroll 1
         for (int r = t->top; r < t->bottom; r++) {
-            const int i = fwi_index(t, r, c);
+            const size_t i = (size_t)r * call->cols;
             fwi_enter(t, &at, r);
-            fwi_push(&s, frame[(size_t)fwi_wrap(r + 2, call->rows) * call->cols + c]);
-            const REAL laplacian = fwi_laplacian(&s, frame + (size_t)r * call->cols, &at);
-            gradient[(size_t)r * call->cols + c] += FWI_IMAGE(weight, mu[i], laplacian);
-            column += FWI_IMAGE_DAMPING(REAL, at.decay, s.centre, mu_next[i], mu[i], at.alpha);
+            fwi_push(&s, below);
+            below = fwi_frame(t, frame, r + 3, c);
+            const Pack laplacian = fwi_laplacian(&s, frame + i, &at);
+            const Pack here = fwi_load(mu + fwi_index(t, r, c));
+            const Pack after = fwi_load(mu_next + fwi_index(t, r, c));
+            Pack image = fwi_load(gradient + i + c);
+            for (int j = 0; j < FWI_SIDE; j++) {
+                image.at[j] += FWI_IMAGE(weight, here.at[j], laplacian.at[j]);
+                column += FWI_IMAGE_DAMPING(REAL, fwi_decay(&at, j), s.centre.at[j], after.at[j],
+                                            here.at[j], at.alpha.here.at[j]);
+            }
+            fwi_store(gradient + i + c, image);
         }
         damped += (double)weight * column;
     }
     return damped;
 }
 
-/* Adds to the cell of the source, after a step. */
-FWI_DEVICE void fwi_inject(const Thread *t, REAL *next, const REAL *map, int n, REAL *frame)
+/* Adds alpha times the wavelet's `pulse` to the cell of the source, after a step. */
+FWI_DEVICE void fwi_inject(const Thread *t, REAL *next, REAL alpha, double pulse, REAL *frame)
 {
-    const Call *call = t->call;
     if (!t->has_source)
         return;
-    REAL *cell = next + fwi_index(t, t->source_row, t->source_col);
-    *cell += fwi_alpha(t, map, t->source_row, t->source_col) * (REAL)call->wavelet[n];
+    next[t->source_cell] += alpha * (REAL)pulse;
     if (frame)
-        frame[(size_t)t->source_row * call->cols + t->source_col] = *cell;
+        frame[(size_t)t->source_row * t->call->cols + t->source_col] = next[t->source_cell];
 }
 
-/* Sums over the threads of a block, in their order. The barrier of the last step stands before it:
- * nobody reads the fields any more whose memory it takes. */
+/* What the data have at `trace`, that of the thread's first receiver, if it has one; fetched, as the
+ * pulse, before it is needed. */
+FWI_DEVICE REAL fwi_datum(const Thread *t, size_t trace)
+{
+    return t->call->data && t->owned < t->owned_end ? t->call->data[trace] : 0;
+}
+
+/* What the wavelet has at step n. */
+FWI_DEVICE double fwi_pulse(const Thread *t, int n)
+{
+    return t->has_source ? t->call->wavelet[n] : 0;
+}
+
+/* A coefficient at the source; 0 for the threads that do not have it. */
+FWI_DEVICE REAL fwi_at_source(const Thread *t, const REAL *map)
+{
+    return t->has_source ? fwi_alpha(t, map, t->source_row, t->source_col) : 0;
+}
+
+/* Sums over the threads of a block, in their order, after the last step: nobody reads the fields any
+ * more whose memory it takes. */
 FWI_DEVICE void fwi_sum(const Thread *t, double share)
 {
     double *shares = (double *)t->memory;
     shares[t->thread] = share;
-    FWI_BARRIER();
+    FWI_SYNC();
     if (t->thread)
         return;
     double sum = 0;
@@ -124,31 +195,41 @@ FWI_DEVICE void fwi_sum(const Thread *t, double share)
 FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, void *memory)
 {
     const Thread t = fwi_thread(call, task, block, thread, memory);
+    const REAL alpha = fwi_at_source(&t, call->alpha);
     REAL *even = fwi_field(&t, 2, 0), *odd = fwi_field(&t, 2, 1);
-    const int n_frames = (call->n_steps - 1) / call->every;
+    const size_t cells = (size_t)call->rows * call->cols;
+    REAL *slot = call->frames + task * ((call->n_steps - 1) / call->every) * cells;
+    size_t trace = fwi_trace(&t, 0, t.receiver);
+    int until = call->every; /* the next frame */
     double squares = 0;
     fwi_clear(&t, even);
     fwi_clear(&t, odd);
-    FWI_BARRIER();
-    for (int n = 0; n < call->n_steps; n++) {
+    FWI_START();
+    for (int n = 0; n < call->n_steps; n++, trace += call->n_receivers) {
+        const double pulse = fwi_pulse(&t, n);
+        const REAL datum = fwi_datum(&t, trace);
         REAL *next = n & 1 ? even : odd, *frame = 0;
-        const int kept = (n + 1) / call->every - 1;
-        if (call->frames && (n + 1) % call->every == 0 && kept < n_frames)
-            frame = call->frames + ((size_t)task * n_frames + kept) * call->rows * call->cols;
+        if (call->frames && --until == 0 && n + 1 < call->n_steps) {
+            frame = slot;
+            slot += cells;
+            until = call->every;
+        }
         fwi_step(&t, n & 1 ? odd : even, next, frame);
-        fwi_inject(&t, next, call->alpha, n, frame);
+        fwi_inject(&t, next, alpha, pulse, frame);
+        fwi_share(&t, next, n);
         for (int k = t.owned; k < t.owned_end; k++) {
-            const size_t i = fwi_trace(&t, n, k);
-            REAL value = next[fwi_receiver(&t, k)];
+            const Receiver receiver = fwi_receiver_at(&t, k);
+            const size_t i = k == t.owned ? trace : fwi_trace(&t, n, receiver);
+            REAL value = next[receiver.cell];
             if (call->data) {
-                value -= call->data[i];
+                value -= k == t.owned ? datum : call->data[i];
                 squares += (double)value * value;
                 value *= 2;
             }
             if (call->record)
                 call->record[i] = value;
         }
-        FWI_BARRIER();
+        FWI_BARRIER(&t, n, 1);
     }
     if (call->sums)
         fwi_sum(&t, squares);
@@ -158,21 +239,27 @@ FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, v
 FWI_DEVICE void fwi_tangent(const Call *call, int task, int block, int thread, void *memory)
 {
     const Thread t = fwi_thread(call, task, block, thread, memory);
+    const REAL alpha = fwi_at_source(&t, call->alpha), dalpha = fwi_at_source(&t, call->dalpha);
     REAL *even = fwi_field(&t, 4, 0), *odd = fwi_field(&t, 4, 1);
     REAL *deven = fwi_field(&t, 4, 2), *dodd = fwi_field(&t, 4, 3);
     fwi_clear(&t, even);
     fwi_clear(&t, odd);
     fwi_clear(&t, deven);
     fwi_clear(&t, dodd);
-    FWI_BARRIER();
+    FWI_START();
     for (int n = 0; n < call->n_steps; n++) {
+        const double pulse = fwi_pulse(&t, n);
         REAL *next = n & 1 ? even : odd, *dnext = n & 1 ? deven : dodd;
         fwi_tangent_step(&t, n & 1 ? odd : even, next, n & 1 ? dodd : deven, dnext);
-        fwi_inject(&t, next, call->alpha, n, 0);
-        fwi_inject(&t, dnext, call->dalpha, n, 0);
-        for (int k = t.owned; k < t.owned_end; k++)
-            call->record[fwi_trace(&t, n, k)] = dnext[fwi_receiver(&t, k)];
-        FWI_BARRIER();
+        fwi_inject(&t, next, alpha, pulse, 0);
+        fwi_inject(&t, dnext, dalpha, pulse, 0);
+        fwi_share(&t, next, n);
+        fwi_share(&t, dnext, n);
+        for (int k = t.owned; k < t.owned_end; k++) {
+            const Receiver receiver = fwi_receiver_at(&t, k);
+            call->record[fwi_trace(&t, n, receiver)] = dnext[receiver.cell];
+        }
+        FWI_BARRIER(&t, n, 2);
     }
 }
 
@@ -187,31 +274,44 @@ FWI_DEVICE void fwi_adjoint(const Call *call, int task, int block, int thread, v
     const size_t cells = (size_t)call->rows * call->cols;
     const REAL *frames = call->frames + task * ((call->n_steps - 1) / call->every) * cells;
     REAL *gradient = call->gradient + task * cells;
+    size_t trace = fwi_trace(&t, call->n_steps - 1, t.receiver);
     double at_source = 0, damped = 0;
     fwi_clear(&t, even);
     fwi_clear(&t, odd);
-    fwi_clear(&t, gradient + (size_t)t.first * call->cols);
-    FWI_BARRIER();
-    for (int n = call->n_steps - 1; n >= 0; n--) {
-        const REAL *now = n & 1 ? odd : even;
-        REAL *next = n & 1 ? even : odd;
+    FWI_COLUMNS(&t, c)
+        for (int r = t.top; r < t.bottom; r++)
+            fwi_store(gradient + (size_t)r * call->cols + c, Pack());
+    FWI_START();
+    for (int n = call->n_steps - 1; n >= 0; n--, trace -= call->n_receivers) {
+        const double pulse = fwi_pulse(&t, n);
+        const REAL datum = fwi_datum(&t, trace);
+        const int step = call->n_steps - 1 - n;
+        REAL *now = n & 1 ? odd : even, *next = n & 1 ? even : odd;
         if ((n + 1) % call->every == 0 && n + 1 < call->n_steps)
             damped += fwi_image(&t, frames + ((n + 1) / call->every - 1) * cells, now, next,
                                 gradient);
         fwi_step(&t, now, next, 0);
-        for (int k = t.owned; k < t.owned_end; k++)
-            next[fwi_receiver(&t, k)] +=
-                fwi_alpha(&t, call->alpha, call->receivers[2 * k], call->receivers[2 * k + 1]) *
-                call->data[fwi_trace(&t, n, k)];
+        for (int k = t.owned; k < t.owned_end; k++) {
+            const Receiver receiver = fwi_receiver_at(&t, k);
+            next[receiver.cell] += receiver.alpha * (k == t.owned
+                                                         ? datum
+                                                         : call->data[fwi_trace(&t, n, receiver)]);
+        }
+        fwi_share(&t, next, step);
         if (t.has_source)
-            at_source += call->wavelet[n] * (double)next[fwi_index(&t, t.source_row, t.source_col)];
-        FWI_BARRIER();
+            at_source += pulse * (double)next[t.source_cell];
+        FWI_BARRIER(&t, step, 1);
     }
-    for (int c = t.lane; c < call->cols; c += call->width)
-        for (int r = t.top; r < t.bottom; r++)
-            gradient[(size_t)r * call->cols + c] /= fwi_alpha(&t, call->alpha, r, c);
+    FWI_COLUMNS(&t, c) {
+        Column at = fwi_column_at(&t, c);
+        for (int r = t.top; r < t.bottom; r++) {
+            fwi_enter(&t, &at, r);
+            for (int j = 0; j < FWI_SIDE; j++)
+                gradient[(size_t)r * call->cols + c + j] /= at.alpha.here.at[j];
+        }
+    }
     if (t.has_source)
         gradient[(size_t)t.source_row * call->cols + t.source_col] +=
-            (REAL)(at_source / (double)fwi_alpha(&t, call->alpha, t.source_row, t.source_col));
+            (REAL)(at_source / (double)fwi_at_source(&t, call->alpha));
     fwi_sum(&t, damped);
 }

@@ -1,10 +1,14 @@
-/* The CUDA kernels: blocks.h for one precision and one way of spreading a shot, compiled at run
- * time (cuda.py), which defines
+/* The CUDA kernels: blocks.h for one survey's grid, one precision and one way of spreading a shot,
+ * compiled at run time (cuda.py), which defines
  *   REAL           float or double
  *   FWI_BLOCKS     thread blocks of a shot; more than one form a cluster (compute capability 9.0)
  *   FWI_SHARED     1: fields in the blocks' shared memory; 0: in global memory, for one block
- *   FWI_THREADS    threads of a block
+ *   FWI_HALO       rows of its neighbours that a block has on both sides
+ *   FWI_SIDE       columns of a thread, side by side
+ *   FWI_UNROLL     rows of a thread that are compiled one by one
  *   FWI_RESIDENT   blocks that a multiprocessor should have room for
+ *   FWI_ROWS, ...  what `Call` says of the grid and its parts (thread.h): as constants, they make
+ *                  all places of a thread's cells offsets that are known beforehand
  * A launch has the grid (FWI_BLOCKS, tasks).
  */
 #include "step.h"
@@ -13,20 +17,13 @@
 
 #if FWI_BLOCKS > 1
 #define FWI_CLUSTER __cluster_dims__(FWI_BLOCKS, 1, 1)
-/* Release and acquire: what any thread of the cluster wrote before is seen by all of them after. */
-#define FWI_BARRIER()                                  \
-    asm volatile("barrier.cluster.arrive.release;\n\t" \
-                 "barrier.cluster.wait.acquire;" ::: "memory")
-#define FWI_IN_BLOCK(part, block) in_block(part, block)
-static __device__ __forceinline__ const REAL *in_block(const REAL *part, int block)
-{
-    unsigned long long there;
-    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(part), "r"(block));
-    return (const REAL *)there;
-}
+#include "cluster.h"
 #else
 #define FWI_CLUSTER
-#define FWI_BARRIER() __syncthreads()
+#define FWI_SYNC() __syncthreads()
+#define FWI_START() __syncthreads()
+#define FWI_BARRIER(t, n, fields) __syncthreads()
+#define FWI_GIVE(place, block, pack, n) fwi_store(place, pack)
 #define FWI_IN_BLOCK(part, block) (part)
 #endif
 
@@ -38,10 +35,20 @@ static __device__ __forceinline__ const REAL *in_block(const REAL *part, int blo
 
 extern __shared__ double memory[]; /* doubles, for their alignment */
 
+static __device__ __forceinline__ Call with_constants(Call call)
+{
+    call.rows = FWI_ROWS, call.cols = FWI_COLS, call.margin = FWI_MARGIN;
+    call.map_rows = FWI_MAP_ROWS, call.map_cols = FWI_MAP_COLS;
+    call.block_rows = FWI_BLOCK_ROWS, call.strip_rows = FWI_STRIP_ROWS;
+    call.width = FWI_WIDTH, call.threads = FWI_THREADS;
+    return call;
+}
+
 #define KERNEL(name)                                                                     \
     extern "C" __global__ void __launch_bounds__(FWI_THREADS, FWI_RESIDENT) FWI_CLUSTER  \
-        name(const __grid_constant__ Call call)                                          \
+        name(const __grid_constant__ Call given)                                         \
     {                                                                                    \
+        const Call call = with_constants(given);                                         \
         fwi_##name(&call, blockIdx.y, blockIdx.x, threadIdx.x, memory);                  \
     }
 
