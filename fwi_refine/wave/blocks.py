@@ -85,7 +85,7 @@ def side(survey: Survey) -> int:
 
 
 class _Call(ctypes.Structure):
-    """`Call` of kernels/thread.h."""
+    """`Call` of kernels/call.h."""
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("rows", "cols", "margin", "map_rows", "map_cols")),

@@ -22,7 +22,10 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave.blocks import FIELDS, HALO, Layout, side
 
 KERNELS = Path(__file__).with_name("kernels")
-SOURCES = ("wave.cu", "cluster.h", "blocks.h", "thread.h", "step.h")
+SOURCES = (
+    *("wave.cu", "cluster.h", "blocks.h", "sweeps.h", "thread.h", "columns.h", "fields.h"),
+    *("call.h", "step.h"),
+)
 REALS = {torch.float32: "float", torch.float64: "double"}
 CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
 CLUSTERS_SINCE = (9, 0)  # compute capability

@@ -7,7 +7,7 @@
  *   FWI_SIDE       columns of a thread, side by side
  *   FWI_UNROLL     rows of a thread that are compiled one by one
  *   FWI_RESIDENT   blocks that a multiprocessor should have room for
- *   FWI_ROWS, ...  what `Call` says of the grid and its parts (thread.h): as constants, they make
+ *   FWI_ROWS, ...  what `Call` says of the grid and its parts (call.h): as constants, they make
  *                  all places of a thread's cells offsets that are known beforehand
  * A launch has the grid (FWI_BLOCKS, tasks).
  */
