@@ -84,12 +84,12 @@ class EdgeCells:
     def decide(self, normal, gradient, variance, should_stop):
         """`Decided`, or None where nothing is.
 
-        normal: (J C)^T J C, C as in `columns`; gradient: J^T r (n,), r the residual at v; variance:
-        of its noise
+        normal: (J C)^T J C, C as in `columns`, on any device; gradient: J^T r (n,), on the CPU, r the
+        residual at v; variance: of its noise
         """
-        normal, gradient = normal.numpy(), gradient.numpy()
+        gradient = gradient.numpy()
         by_unknown = np.concatenate([gradient[self.cells], self.along.T @ gradient])
-        slope = by_unknown + normal[:-1, -1]
+        slope = by_unknown + normal[:-1, -1].cpu().numpy()
         problem = LevelProblem(
             matrix=normal[:-1, :-1] / variance,
             gradient=slope / variance,

@@ -189,8 +189,7 @@ class Sharpener(StageRunner):
         normal, pull_back = misfit.linearise(x, cells.columns)
         self.iterations += 1
         self.spend(misfit.hessian_cost())
-        # cells are decided on by the CPU: the matrix goes there once
-        return _Linear(x, parameters, cells, normal.cpu(), pull_back)
+        return _Linear(x, parameters, cells, normal, pull_back)
 
     def decide_twice(self, v, vmin, record, noise, decision, floor):
         """([`_Decision`, ...], whether they are beyond doubt): a second one where the first tells

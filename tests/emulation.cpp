@@ -158,7 +158,7 @@ static void run(void (*kernel)(const Call *, int, int, int, void *), const void 
     }
 }
 
-// Launches "forward", "tangent" or "adjoint" with the grid (blocks, tasks). Returns 0, or 1 for
+// Launches "forward", "released", "tangent" or "adjoint" with the grid (blocks, tasks). Returns 0, or 1 for
 // another name.
 extern "C" int emulate(const char *name, const void *call, const Launch *how)
 {
@@ -175,6 +175,7 @@ extern "C" int emulate(const char *name, const void *call, const Launch *how)
         return 0;                                    \
     }
     LAUNCH(forward)
+    LAUNCH(released)
     LAUNCH(tangent)
     LAUNCH(adjoint)
     return 1;
@@ -209,7 +210,7 @@ static bool sound(int side, int halo)
     call.width = width, call.threads = threads;
     call.shots = 1, call.n_receivers = 2, call.n_steps = steps, call.every = every;
     call.sources = source, call.receivers = receivers, call.places = places;
-    call.owned = owned.data(), call.wavelet = wavelet.data();
+    call.owned = owned.data(), call.area = 1, call.wavelet = wavelet.data();
     call.alpha = call.dalpha = map.data(), call.column_decay = decay.data();
     call.row_kappa = kappa.data(), call.relative_vmin = relative.data(), call.data = u.data();
     call.frames = frames.data(), call.record = record.data();

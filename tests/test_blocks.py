@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wave_cases import NATIVE, SMALL, random_like, random_maps
 
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, released_record
 from fwi_refine.wave.blocks import Layout
 
 pytestmark = NEEDS_COMPILER
@@ -68,6 +68,19 @@ def test_equal_to_the_reference(layout, dtype, tolerance):
     for name, call in calls(survey).items():
         expected = call(reference).double()
         assert (call(found).double() - expected).norm() <= tolerance * expected.norm(), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:4], ids=str)
+def test_rounded_coefficients_as_in_the_released_data(layout):
+    survey = replace(SMALL, n_steps=70)
+    v = random_maps(survey, 2)
+    vmin = v.amin(dim=(1, 2))
+    found = emulated(survey, layout=layout).released(v, vmin)
+    plain = emulated(survey, layout=layout).forward(v, vmin)
+    for k in range(2):
+        expected = released_record(v[k], survey=survey)
+        assert (found[k] - expected).norm() <= 1e-12 * expected.norm()
+        assert (plain[k] - expected).norm() >= 1e-8 * expected.norm()  # that it is another one
 
 
 @settings(max_examples=15, deadline=None)

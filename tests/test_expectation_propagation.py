@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fwi_refine.optimise import LevelProblem, expectation_propagation
 from fwi_refine.optimise.expectation_propagation import LEAST_SPREAD, SHARP, STRETCH
@@ -20,7 +21,7 @@ def alone(probabilities):
 def problem(matrix, gradient, levels, near=None):
     near = np.ones(levels.shape, dtype=bool) if near is None else near
     return LevelProblem(
-        matrix=matrix,
+        matrix=torch.from_numpy(matrix),
         gradient=gradient,
         others=0,
         width=1.0,
@@ -45,7 +46,7 @@ def of_all_choices(p, levels):
     for choice in choices:
         part = np.array(choice), np.arange(n)
         prior = np.diag(1 / variances[part])
-        precision = p.matrix + prior
+        precision = p.matrix.numpy() + prior
         pull = prior @ centres[part] - p.gradient
         mean = np.linalg.solve(precision, pull)
         constant = -0.5 * centres[part] @ prior @ centres[part] + 0.5 * pull @ mean
@@ -92,7 +93,7 @@ def test_it_comes_close_to_the_sum_over_all_choices(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_planted_answer_is_found(seed):
     p, _, answer = blurred(120, seed)
-    blind = -np.linalg.solve(p.matrix + 1e-4 * np.eye(120), p.gradient)
+    blind = -np.linalg.solve(p.matrix.numpy() + 1e-4 * np.eye(120), p.gradient)
     found = expectation_propagation(p, 60)
     assert np.abs(blind - answer).mean() > 50
     assert np.abs(found.mean - answer).mean() < 5

@@ -8,12 +8,13 @@ import pytest
 import torch
 from emulation import NEEDS_COMPILER, Emulation
 from pretend import pretended
+from test_expectation_propagation import blurred
 from test_jacobian import SMALL, relative, smooth_change, textured
 
 from fwi_refine.known_cells import KnownCells, known_cells
 from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective import PriorTerm, SumOfSquares
-from fwi_refine.optimise import lbfgs, levenberg_marquardt
+from fwi_refine.optimise import expectation_propagation, lbfgs, levenberg_marquardt
 from fwi_refine.parameters import Full, Modes, Regions, Rows
 from fwi_refine.posterior import standard_deviation
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
@@ -139,6 +140,15 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
     assert relative(found_deviation, deviation) <= 1e-2
 
 
+def test_levels_are_decided_on_there(device):
+    problem, _, _ = blurred(120, 0)
+    there = dataclasses.replace(problem, matrix=problem.matrix.to(device))
+    expected, found = expectation_propagation(problem), expectation_propagation(there)
+    assert isinstance(found.mean, np.ndarray)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-9)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-9)
+
+
 def test_lbfgs_and_stages(device):
     """The published method's objective, and what the stages of a sample ask of the simulator."""
     truth = textured(SMALL)
@@ -173,4 +183,6 @@ def test_a_record_as_the_released_ones(device):
         expected = released_record(v, survey=SMALL, arithmetic=arithmetic)
         found = released_record(v.to(device), survey=SMALL, arithmetic=arithmetic)
         assert found.device == device
-        assert torch.equal(found.cpu(), expected)
+        # in float64 by the kernel, in another order
+        tolerance = 0 if arithmetic == torch.float32 else 1e-12
+        assert relative(found.cpu(), expected) <= tolerance

@@ -37,7 +37,8 @@ LEAST_OF_CAVITY = 1e-9  # (m/s)^-2, its precision, where rounding has left less
 class LevelProblem:
     """The density above. n unknowns of at most K levels, and m on which these depend.
 
-    matrix: G (n + m, n + m), positive semidefinite; gradient: g (n + m,), at u = 0, numpy float64.
+    matrix: G (n + m, n + m), positive semidefinite, torch float64 on any device, which does what
+    goes with the cube of n; gradient: g (n + m,), at u = 0, numpy float64, as all else.
     others: m; they are normal about 0 with standard deviation `width`
     levels: from the m others, (m,) -> (K, n); near: (K, n) bool, which an unknown may have. What
     lies between levels does so between those that it may have, or all where that is less than two.
@@ -45,7 +46,7 @@ class LevelProblem:
     to what neighbours add to their logarithms, of the same shape; called with None at first
     """
 
-    matrix: np.ndarray
+    matrix: torch.Tensor
     gradient: np.ndarray
     others: int
     width: float
@@ -89,13 +90,14 @@ def expectation_propagation(
         if precision is None:  # begin as if all lay between
             precision, slope = 1 / mixture.spread, mixture.centre / mixture.spread
         matrix = share * problem.matrix
-        matrix[np.diag_indices(total)] += np.concatenate([precision, others])
-        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
+        matrix.diagonal().add_(torch.from_numpy(np.concatenate([precision, others])).to(matrix))
+        factor, failed = torch.linalg.cholesky_ex(matrix)
         if int(failed) or should_stop():
             return None
-        covariance = torch.cholesky_inverse(factor).numpy()
-        mean = covariance @ (np.pad(slope, (0, problem.others)) - share * problem.gradient)
-        variance = covariance.diagonal().copy()
+        covariance = torch.cholesky_inverse(factor)
+        pulled = np.pad(slope, (0, problem.others)) - share * problem.gradient
+        mean = (covariance @ torch.from_numpy(pulled).to(covariance)).cpu().numpy()
+        variance = covariance.diagonal().cpu().numpy()
         cavity = 1 / np.maximum(1 / variance[:n] - precision, LEAST_OF_CAVITY)
         centre = cavity * (mean[:n] / variance[:n] - slope)
         probabilities, means, variances = mixture.times_normal(

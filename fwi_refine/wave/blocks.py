@@ -14,7 +14,12 @@ import torch
 from fwi_refine.sums import in_order
 from fwi_refine.survey import Survey
 
-FIELDS = {"forward": 2, "adjoint": 2, "tangent": 4}  # that a kernel keeps for each shot
+FIELDS = {
+    "forward": 2,
+    "released": 2,
+    "adjoint": 2,
+    "tangent": 4,
+}  # that a kernel keeps for each shot
 HALO = 2  # rows beyond its own that a block looks at
 MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
 
@@ -93,6 +98,7 @@ class _Call(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("shots", "n_receivers", "n_steps", "every")),
         ("first_task", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("sources", "receivers", "places", "owned")),
+        ("area", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("wavelet", "alpha", "dalpha", "column_decay")),
         *((name, ctypes.c_void_p) for name in ("row_kappa", "relative_vmin", "data", "fields")),
         *((name, ctypes.c_void_p) for name in ("frames", "record", "gradient", "sums")),
@@ -122,6 +128,14 @@ class BlockKernel:
         medium, tasks = self._medium(alpha, vmin)
         record = self._empty(tasks, *self._survey.record_shape[1:])
         self._in_parts(tasks, lambda part: self._launch("forward", medium, part, record=record))
+        return self._by_sample(record)
+
+    def released(self, alpha, vmin):
+        """Records with the released data's rounded coefficients, see released.py."""
+        medium, tasks = self._medium(alpha, vmin)
+        medium["wavelet"] = self._wavelet_as(torch.float32)
+        record = self._empty(tasks, *self._survey.record_shape[1:])
+        self._in_parts(tasks, lambda part: self._launch("released", medium, part, record=record))
         return self._by_sample(record)
 
     def wavefields(self, alpha, vmin, out=None):
@@ -216,6 +230,7 @@ class BlockKernel:
             n_steps=self._survey.n_steps,
             every=self._every,
             first_task=part.start,
+            area=self._survey.spacing**2,
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
         self._program.launch(kernel, layout, self._survey, self._dtype, call, len(part))
@@ -233,7 +248,7 @@ class BlockKernel:
                 layout,
                 {
                     "sources": self._integers(self._survey.padded_index(self._survey.sources)),
-                    "wavelet": self._wavelet,
+                    "wavelet": self._wavelet_as(torch.float64),
                     "receivers": self._integers(points[places.numpy()]),
                     "places": self._integers(places),
                     "owned": self._integers(torch.searchsorted(owners, threads)),
@@ -268,9 +283,10 @@ class BlockKernel:
         records = records.detach().to(self._device, self._dtype).contiguous()
         return records.view(-1, *self._survey.record_shape[1:])
 
-    @functools.cached_property
-    def _wavelet(self):
-        return torch.from_numpy(self._survey.wavelet * self._survey.spacing**2).to(self._device)
+    def _wavelet_as(self, dtype):
+        """The wavelet as it is in a precision, times the area of a cell, float64."""
+        wavelet = torch.from_numpy(self._survey.wavelet).to(dtype).double()
+        return (wavelet * self._survey.spacing**2).to(self._device)
 
     @functools.cached_property
     def _damping(self):

@@ -91,6 +91,11 @@ class Simulator:
         alpha, vmin = self._medium(v, vmin)
         return self._kernel.forward(alpha, vmin)
 
+    def released(self, v, vmin=None):
+        """Records of the maps v with the released data's rounded coefficients, on a GPU only: see
+        `released_record`."""
+        return self._kernel.released(*self._medium(v, vmin))
+
     def wavefields(self, v, vmin=None, out=None):
         """Every k-th wavefield p[k], p[2k], ... before the last step, k the imaging step.
 

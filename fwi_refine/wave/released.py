@@ -8,12 +8,14 @@ and a float32 run of it rounds a, b and alpha once, for all steps. That acts lik
 of the medium, the same in every step, and with c2 and c3, which every kernel has rounded, it is
 most of what float32 does: rounded coefficients with float64 arithmetic come within 5e-6 rms of an
 all-float32 run (BENCHMARKS.md). The kernels of this package keep p[n] - p[n-1], which loses less,
-so they do not serve where the released data's own errors are wanted.
+so they do not serve where the released data's own errors are wanted; but that of a GPU knows this
+form as well.
 """
 
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.operator import Simulator
 from fwi_refine.wave.reference import C1, C2, C3, damping, pad
 from fwi_refine.wave.workers import one_thread_each
 
@@ -32,6 +34,10 @@ def released_record(
         raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
     v = v.detach().double()
     vmin = float(v.min() if vmin is None else vmin)
+    if v.device.type != "cpu" and arithmetic == torch.float64:
+        # in one launch; below there are some thirty for each step
+        simulator = Simulator(survey, arithmetic, device=v.device)
+        return simulator.released(v[None], torch.tensor([vmin], dtype=torch.float64))[0]
     padded = pad(v[None], survey)[0]
     alpha = (padded * survey.dt / survey.spacing) ** 2
     kappa = vmin * damping(survey).to(v.device)

@@ -54,10 +54,13 @@ FWI_DEVICE void fwi_sum(const Thread *t, double share)
 }
 
 /* p[1..n_steps]: the record, or with data twice the residual, whose squares are summed; frames. */
-FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, void *memory)
+FWI_DEVICE void fwi_run(const Call *call, int task, int block, int thread, void *memory,
+                        int released)
 {
     const Thread t = fwi_thread(call, task, block, thread, memory);
-    const REAL alpha = fwi_at_source(&t, call->alpha);
+    REAL alpha = fwi_at_source(&t, call->alpha);
+    if (released)
+        alpha = (REAL)((double)(float)(alpha * call->area) / call->area);
     REAL *even = fwi_field(&t, 2, 0), *odd = fwi_field(&t, 2, 1);
     const size_t cells = (size_t)call->rows * call->cols;
     REAL *slot = call->frames + task * ((call->n_steps - 1) / call->every) * cells;
@@ -76,7 +79,7 @@ FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, v
             slot += cells;
             until = call->every;
         }
-        fwi_step(&t, n & 1 ? odd : even, next, frame);
+        fwi_step(&t, n & 1 ? odd : even, next, frame, released);
         fwi_inject(&t, next, alpha, pulse, frame);
         fwi_share(&t, next, n);
         for (int k = t.owned; k < t.owned_end; k++) {
@@ -95,6 +98,17 @@ FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, v
     }
     if (call->sums)
         fwi_sum(&t, squares);
+}
+
+FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, void *memory)
+{
+    fwi_run(call, task, block, thread, memory, 0);
+}
+
+/* The same as the released data were made, but for the precision of its arithmetic. */
+FWI_DEVICE void fwi_released(const Call *call, int task, int block, int thread, void *memory)
+{
+    fwi_run(call, task, block, thread, memory, 1);
 }
 
 /* The change of the record, to first order, when alpha changes by dalpha and vmin by dvmin. */
@@ -152,7 +166,7 @@ FWI_DEVICE void fwi_adjoint(const Call *call, int task, int block, int thread, v
         if ((n + 1) % call->every == 0 && n + 1 < call->n_steps)
             damped += fwi_image(&t, frames + ((n + 1) / call->every - 1) * cells, now, next,
                                 gradient);
-        fwi_step(&t, now, next, 0);
+        fwi_step(&t, now, next, 0, 0);
         for (int k = t.owned; k < t.owned_end; k++) {
             const Receiver receiver = fwi_receiver_at(&t, k);
             next[receiver.cell] += receiver.alpha * (k == t.owned

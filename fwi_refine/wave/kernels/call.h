@@ -14,7 +14,8 @@ typedef struct {
     const int *receivers;            /* (n_receivers, 2), ordered by the thread that has the cell */
     const int *places;               /* (n_receivers) where each stands in a record */
     const int *owned;                /* (FWI_BLOCKS * threads + 1) first receiver of each thread */
-    const double *wavelet;           /* (n_steps), times spacing squared */
+    double area;                     /* of a cell: spacing squared */
+    const double *wavelet;           /* (n_steps), times the area */
     const REAL *alpha, *dalpha;      /* (samples, map_rows, FWI_SIDE + map_cols + FWI_SIDE) */
     const REAL *column_decay;        /* (samples, cols) 1 - kappa in the side bands */
     const REAL *row_kappa;           /* (samples, rows) kappa between the side bands */

@@ -3,8 +3,9 @@
 
 enum { UNROLLED = FWI_UNROLL }; /* a pragma takes no macro */
 
-/* One step of the thread's cells, in place over the older level; `frame` receives them if not 0. */
-FWI_DEVICE void fwi_step(const Thread *t, REAL *now, REAL *next, REAL *frame)
+/* One step of the thread's cells, in place over the older level; `frame` receives them if not 0.
+ * released: as the code behind the released data does it; known where this is compiled. */
+FWI_DEVICE void fwi_step(const Thread *t, REAL *now, REAL *next, REAL *frame, int released)
 {
     const Call *call = t->call;
     FWI_COLUMNS(t, c) {
@@ -20,9 +21,14 @@ FWI_DEVICE void fwi_step(const Thread *t, REAL *now, REAL *next, REAL *frame)
             fwi_push(&s, fwi_load(fwi_row(t, now, r + 2) + c));
             const Pack laplacian = fwi_laplacian(&s, now + (i - c), &at);
             Pack cells = fwi_load(next + i);
-            for (int j = 0; j < FWI_SIDE; j++)
-                cells.at[j] = FWI_STEP(s.centre.at[j], cells.at[j], fwi_decay(&at, j),
-                                       at.alpha.here.at[j], laplacian.at[j]);
+            for (int j = 0; j < FWI_SIDE; j++) {
+                const REAL centre = s.centre.at[j], old = cells.at[j];
+                const REAL decay = fwi_decay(&at, j), alpha = at.alpha.here.at[j];
+                cells.at[j] =
+                    released
+                        ? FWI_RELEASED_STEP(REAL, centre, old, decay, alpha, laplacian.at[j])
+                        : FWI_STEP(centre, old, decay, alpha, laplacian.at[j]);
+            }
             fwi_store(next + i, cells);
             if (frame)
                 fwi_store(frame + (size_t)r * call->cols + c, cells);

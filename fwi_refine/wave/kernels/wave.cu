@@ -53,5 +53,6 @@ static __device__ __forceinline__ Call with_constants(Call call)
     }
 
 KERNEL(forward)
+KERNEL(released)
 KERNEL(tangent)
 KERNEL(adjoint)
