@@ -84,8 +84,8 @@ class EdgeCells:
     def decide(self, normal, gradient, variance, should_stop):
         """`Decided`, or None where nothing is.
 
-        normal: (J C)^T J C, C as in `columns`, on any device; gradient: J^T r (n,), on the CPU, r the
-        residual at v; variance: of its noise
+        normal: (J C)^T J C, C as in `columns`, on any device; gradient: J^T r (n,), r the residual
+        at v, on the CPU; variance: of its noise
         """
         gradient = gradient.numpy()
         by_unknown = np.concatenate([gradient[self.cells], self.along.T @ gradient])

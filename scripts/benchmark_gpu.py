@@ -1,21 +1,24 @@
 """Speed of everything that runs on a GPU, beside what the card could do at most.
 
-    python scripts/benchmark_gpu.py [--batch 16] [--repeats 5] [--families] [--together 1,4,16]
-        [--memory-copy-gib 4]
+    python scripts/benchmark_gpu.py [--batch 16] [--repeats 5] [--threads 160,320,480] [--families]
+        [--together 1,4,16] [--memory-copy-gib 4]
 
-Prints Markdown: records simulated, and misfits with their gradients, in a second; seconds of a
-Gauss-Newton step and its parts; with --families, seconds of a sample of each route, refined on this
-card, and what the benchmark's 65,818 records would take; with --together, samples refined in a
-second with so many at a time in one process; the share of the card's arithmetic and
-bandwidth, both measured in the same run, with the count behind it; and deepwave's CUDA kernels on
-the same grid, where it is installed. Without a usable GPU it says why and exits with 2.
+Prints Markdown: records simulated, and misfits with their gradients, in a second, by the threads of
+a block; seconds of a Gauss-Newton step and its parts; with --families, seconds of a sample of each
+route, refined on this card, and what the benchmark's 65,818 records would take; with --together,
+samples refined in a second with so many at a time in one process; the share of the card's
+arithmetic and bandwidth, both measured in the same run, with the count behind it; and deepwave's
+CUDA kernels on the same grid, where it is installed. Without a usable GPU it says why and exits
+with 2. How many instructions a step takes is counted by count_gpu_instructions.py, without a GPU.
 """
 
 import argparse
 import csv
+import itertools
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,8 @@ from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, gpu_problem, jacobian
+from fwi_refine.wave import Simulator, gpu_problem, jacobian, layout, released_record
+from fwi_refine.wave.jacobian import longest_interval
 from fwi_refine.wave.operator import IMAGING_STEP
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
@@ -80,11 +84,15 @@ def gradient_bytes(itemsize):
 def speed(options, copied, rates):
     """Records, and misfits with gradients, in a second."""
     print(
-        "| what | batch | a second | GFLOP each | share of the product's FLOP/s | "
-        "share of the copy's bytes |\n|---|---|---|---|---|---|"
+        "| what | threads | batch | a second | GFLOP each | share of the product's FLOP/s | "
+        "share of the copy's bytes |\n|---|---|---|---|---|---|---|"
     )
     v = example_map().repeat(options.batch, 1, 1) + torch.arange(options.batch)[:, None, None]
-    for dtype in (torch.float32, torch.float64):
+    usual = layout.THREADS
+    for threads, dtype in itertools.product(
+        options.threads or [usual], (torch.float32, torch.float64)
+    ):
+        layout.THREADS = threads
         simulator = Simulator(dtype=dtype, device="cuda")
         name = str(dtype).removeprefix("torch.")
         data = simulator.forward(v + 20.0)
@@ -99,9 +107,11 @@ def speed(options, copied, rates):
         for what, (action, flops, moved) in actions.items():
             rate = options.batch / seconds(action, options.repeats)
             print(
-                f"| {what}, {name} | {options.batch} | {rate:.0f} | {flops / 1e9:.1f} | "
-                f"{rate * flops / rates[dtype]:.1%} | {rate * moved / copied:.1%} |"
+                f"| {what}, {name} | {threads} | {options.batch} | {rate:.0f} | "
+                f"{flops / 1e9:.1f} | {rate * flops / rates[dtype]:.1%} | "
+                f"{rate * moved / copied:.1%} |"
             )
+    layout.THREADS = usual
 
 
 def step(options):
@@ -115,6 +125,17 @@ def step(options):
     full = jacobian(v, device="cuda")
     normal, _ = full.normal_matrix()
     damped = normal + 1e-8 * torch.eye(len(normal), dtype=normal.dtype, device="cuda")
+    points = tuple(dict.fromkeys((*OPENFWI.sources, *OPENFWI.receivers)))
+    shots = Simulator(
+        replace(OPENFWI, sources=points, receivers=()),
+        torch.float32,
+        imaging_step=longest_interval(OPENFWI),
+        device="cuda",
+    )
+    others = {
+        f"{len(points)} simulations like a Jacobian's, float32": lambda: shots.wavefields(v[None]),
+        "a record with rounded coefficients, float64": lambda: released_record(v),
+    }
     parts = {
         "full Jacobian, float32": lambda: jacobian(v, device="cuda"),
         "normal matrix, float64": full.normal_matrix,
@@ -128,7 +149,10 @@ def step(options):
     for name, value in times.items():
         print(f"| {name} | {value:.4f} |")
     print(f"| together: one Jacobian, one correction | {sum(times.values()):.4f} |")
-    print(f"\nPeak GPU memory of a step: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    memory = torch.cuda.max_memory_allocated()
+    for name, action in others.items():
+        print(f"| {name} | {seconds(action, options.repeats):.4f} |")
+    print(f"\nPeak GPU memory of a step: {memory / 2**30:.1f} GiB")
 
 
 def families(simulator):
@@ -215,14 +239,19 @@ def against_deepwave(options):
         print(f"| {name} | {a:.4f} | {b:.4f} | {b / a:.1f} |")
 
 
+def numbers(text):
+    return [int(part) for part in text.split(",")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=16, help="samples at a time")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=numbers, default=[], metavar="N,N,...", help="of a block")
     parser.add_argument("--memory-copy-gib", type=int, default=4, help="size of the copy")
     parser.add_argument(
         "--together",
-        type=lambda text: [int(part) for part in text.split(",")],
+        type=numbers,
         default=[],
         metavar="N,N,...",
         help="also refine --samples with so many at a time: minutes",

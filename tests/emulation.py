@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from fwi_refine.wave import native
-from fwi_refine.wave.blocks import FIELDS, BlockKernel, Layout, side
+from fwi_refine.wave.blocks import BlockKernel
+from fwi_refine.wave.layout import FIELDS, Layout, side
 
 KERNELS = Path(native.__file__).with_name("kernels")
 SOURCE = Path(__file__).with_name("emulation.cpp")

@@ -17,7 +17,7 @@ from wave_cases import NATIVE, SMALL, random_like, random_maps
 
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
-from fwi_refine.wave.blocks import Layout
+from fwi_refine.wave.layout import Layout
 
 pytestmark = NEEDS_COMPILER
 

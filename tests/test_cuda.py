@@ -15,7 +15,7 @@ from emulation import KERNELS
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, cuda, devices, gpu_problem
-from fwi_refine.wave.blocks import FIELDS
+from fwi_refine.wave.layout import CLUSTER, COUNTERS, FIELDS, choose_layout
 
 NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 # compute capability, bytes of shared memory that a block may have and that a multiprocessor has
@@ -31,7 +31,7 @@ SPILLED = 256  # bytes that a thread may have to keep in memory for want of regi
 
 def layout(arch, fields, dtype, room=lambda layout: 1):
     capability, shared_memory, _ = CARDS[arch]
-    return cuda.choose_layout(OPENFWI, fields, dtype.itemsize, capability, shared_memory, room)
+    return choose_layout(OPENFWI, fields, dtype.itemsize, capability, shared_memory, room)
 
 
 def test_clusters_where_the_fields_fit():
@@ -63,7 +63,7 @@ def test_a_part_of_a_card_without_room_for_a_cluster():
         return 0
 
     assert layout("sm_90", 2, torch.float64, none) == layout("sm_80", 2, torch.float64)
-    assert [(found.blocks, found.halo) for found in asked] == [(cuda.CLUSTER, 2), (cuda.CLUSTER, 0)]
+    assert [(found.blocks, found.halo) for found in asked] == [(CLUSTER, 2), (CLUSTER, 0)]
     layout("sm_80", 2, torch.float64, none)  # no clusters there: nothing to be asked
     layout("sm_90", 4, torch.float64, none)  # and nothing where the fields do not fit
     assert len(asked) == 2
@@ -106,7 +106,7 @@ def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
         assert done.returncode == 0, done.stderr
         used = resources(done.stderr)
         assert set(used) == set(FIELDS)
-        memory = chosen.memory(OPENFWI.padded_shape, fields, dtype.itemsize) + cuda.COUNTERS
+        memory = chosen.memory(OPENFWI.padded_shape, fields, dtype.itemsize) + COUNTERS
         resident = int(macros["FWI_RESIDENT"])
         _, of_a_block, of_all = CARDS[arch]
         assert memory <= of_a_block
@@ -202,6 +202,26 @@ def test_without_a_gpu():
         Simulator(device="cuda")
     with pytest.raises(RuntimeError, match="the CUDA kernels cannot be used: torch"):
         Simulator(kernel="cuda")
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("nvcc", "nvdisasm"))), reason="no nvdisasm")
+def test_instructions_are_counted():
+    script = Path(__file__).parents[1] / "scripts" / "count_gpu_instructions.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if ", float" in line]
+    assert len(rows) == 7  # all of both precisions, but tangents in float64
+    for _, _, _, instructions, computes, moved in rows:
+        # kernels/step.h: 13 operations for a cell; and a row is read and written once at least
+        assert 13 <= float(computes) <= float(instructions)
+        assert float(moved) >= 12
+
+
+def test_without_a_disassembler_nothing_is_counted(monkeypatch):
+    script = Path(__file__).parents[1] / "scripts" / "count_gpu_instructions.py"
+    monkeypatch.setenv("PATH", "")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "nothing was counted: nvcc and nvdisasm not found\n"
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="there is a GPU: the benchmark would run")

@@ -20,7 +20,7 @@ from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, operator
-from fwi_refine.wave.blocks import Layout
+from fwi_refine.wave.layout import Layout
 from fwi_refine.wave.operator import IMAGING_STEP
 
 

@@ -20,7 +20,7 @@ from fwi_refine.posterior import standard_deviation
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
 from fwi_refine.stages import StageRunner
 from fwi_refine.wave import Simulator, jacobian, operator, released_record
-from fwi_refine.wave.blocks import Layout
+from fwi_refine.wave.layout import Layout
 
 pytestmark = NEEDS_COMPILER
 PROCESS = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)

@@ -12,7 +12,8 @@ import torch
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import cuda
-from fwi_refine.wave.blocks import Layout, _Call
+from fwi_refine.wave.blocks import _Call
+from fwi_refine.wave.layout import CLUSTER, Layout
 
 driver = pytest.importorskip("cuda.bindings.driver", reason="the extra [gpu] is not installed")
 STREAM, FUNCTION = 5, 7
@@ -68,7 +69,7 @@ def program(card):
 
 def test_room_for_a_cluster_is_asked_for(card, program):
     layout = program.layout("forward", OPENFWI, torch.float64)
-    assert layout.blocks == cuda.CLUSTER
+    assert layout.blocks == CLUSTER
     memory = 2 * (39 + 4) * 310 * 8
     assert card.asked == [(FUNCTION, (8, 1, 1), (layout.threads, 1, 1), memory)]
     card.clusters = 0

@@ -19,7 +19,7 @@ from fwi_refine.priors import GaussianProcess, load
 from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import Simulator, operator
-from fwi_refine.wave.blocks import Layout
+from fwi_refine.wave.layout import Layout
 
 SMALL = Survey(
     shape=(20, 24),

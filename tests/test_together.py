@@ -19,7 +19,7 @@ from fwi_refine.cli import run as run_command
 from fwi_refine.errors import DeviceError
 from fwi_refine.executors import Processes, Serial
 from fwi_refine.wave import Simulator, operator
-from fwi_refine.wave.blocks import Layout
+from fwi_refine.wave.layout import Layout
 
 WAIT = 120  # s for what should happen at once
 

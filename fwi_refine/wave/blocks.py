@@ -7,86 +7,14 @@ here stays on the program's device; torch owns the memory.
 import ctypes
 import functools
 import math
-from dataclasses import dataclass
 
 import torch
 
 from fwi_refine.sums import in_order
 from fwi_refine.survey import Survey
+from fwi_refine.wave.layout import FIELDS
 
-FIELDS = {
-    "forward": 2,
-    "released": 2,
-    "adjoint": 2,
-    "tangent": 4,
-}  # that a kernel keeps for each shot
-HALO = 2  # rows beyond its own that a block looks at
 MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a shot is spread over threads.
-
-    blocks: thread blocks of a shot; width, strips: threads side by side and above one another in
-    a block; side: columns of a thread that stand side by side; halo: rows of its neighbours that a
-    block has on both sides; shared: fields in the blocks' shared memory, otherwise in global memory
-    """
-
-    blocks: int
-    width: int
-    strips: int
-    side: int
-    halo: int
-    shared: bool
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.width * self.strips
-
-    def block_rows(self, rows: int) -> int:
-        """Rows of the grid that a block has, two at least; the last one may have fewer."""
-        most = max(math.ceil(rows / self.blocks), 2)
-        while rows % most == 1:
-            most += 1
-        return most
-
-    def strip_rows(self, rows: int) -> int:
-        """Rows of the grid that a thread has."""
-        return math.ceil(self.block_rows(rows) / self.strips)
-
-    def memory(self, shape: tuple[int, int], fields: int, itemsize: int) -> int:
-        """Bytes of shared memory of a block, for some fields on a grid of this shape."""
-        rows = self.block_rows(shape[0]) + 2 * self.halo
-        kept = fields * rows * shape[1] * itemsize if self.shared else 0
-        return max(kept, 8 * self.threads)  # the threads' sums take the place of the fields
-
-    def owner(self, shape: tuple[int, int], row: int, column: int) -> int:
-        """Number of the thread, counted through all blocks, that has a cell."""
-        block, row = divmod(row, self.block_rows(shape[0]))
-        strip = row // self.strip_rows(shape[0])
-        return block * self.threads + strip * self.width + column // self.side % self.width
-
-    def constants(self, survey: Survey) -> dict[str, int]:
-        """The part of a kernel's call that stays the same for a survey."""
-        rows, cols = survey.padded_shape
-        return {
-            "rows": rows,
-            "cols": cols,
-            "margin": survey.absorbing_cells,
-            "map_rows": survey.shape[0],
-            "map_cols": survey.shape[1],
-            "block_rows": self.block_rows(rows),
-            "strip_rows": self.strip_rows(rows),
-            "width": self.width,
-            "threads": self.threads,
-        }
-
-
-def side(survey: Survey) -> int:
-    """How many columns a thread may have side by side: as many as divide the map and its band."""
-    return 2 if survey.shape[1] % 2 == survey.absorbing_cells % 2 == 0 else 1
 
 
 class _Call(ctypes.Structure):

@@ -19,7 +19,7 @@ import torch
 
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import Survey
-from fwi_refine.wave.blocks import FIELDS, HALO, Layout, side
+from fwi_refine.wave.layout import FIELDS, Layout, choose_layout
 
 KERNELS = Path(__file__).with_name("kernels")
 SOURCES = (
@@ -27,12 +27,8 @@ SOURCES = (
     *("call.h", "step.h"),
 )
 REALS = {torch.float32: "float", torch.float64: "double"}
-CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
-CLUSTERS_SINCE = (9, 0)  # compute capability
-COUNTERS = 16  # bytes of shared memory that kernels/cluster.h takes
-THREADS = 320  # of a block at most: on OpenFWI's padded grid 2 x 160, each with 20 rows
-UNROLLED = 20  # rows of a thread at most that are compiled one by one
-WARP = 32
+UNROLLED = 20  # rows of a thread at most that are compiled one by one; of more of them
+SLIDE = 5  # are, as then the five rows that a thread holds need not be moved
 EXTRA = 'pip install "fwi-refine[gpu]"'
 
 
@@ -70,26 +66,6 @@ def memory() -> int:
     return min(sizes, default=0)
 
 
-def choose_layout(survey, fields, itemsize, capability, shared_memory, room) -> Layout:
-    """How a card spreads a shot of a survey.
-
-    A cluster of blocks keeps the fields in its blocks' shared memory where the card has clusters,
-    enough of that memory (shared_memory: bytes that a block may have) and room(layout) for at
-    least one cluster, which a part of a card may not have; with rows of its neighbours, where
-    there is room for them. Else one block keeps the fields in global memory. It does not depend on
-    the batch, so neither does a bit of the result.
-    """
-    together, shape = side(survey), survey.padded_shape
-    width = min(WARP * -(-shape[1] // (together * WARP)), THREADS)
-    strips = THREADS // width
-    for halo in (HALO, 0):
-        cluster = Layout(CLUSTER, width, strips, together, halo, shared=True)
-        fits = cluster.memory(shape, fields, itemsize) + COUNTERS <= shared_memory
-        if tuple(capability) >= CLUSTERS_SINCE and fits and room(cluster):
-            return cluster
-    return Layout(1, width, strips, together, HALO, shared=False)
-
-
 def defines(
     layout: Layout, survey: Survey, dtype: torch.dtype, fields: int
 ) -> list[tuple[str, str]]:
@@ -103,7 +79,7 @@ def defines(
         "FWI_SHARED": int(layout.shared),
         "FWI_SIDE": layout.side,
         "FWI_HALO": layout.halo,
-        "FWI_UNROLL": constants["strip_rows"] if constants["strip_rows"] <= UNROLLED else 5,
+        "FWI_UNROLL": constants["strip_rows"] if constants["strip_rows"] <= UNROLLED else SLIDE,
         "FWI_RESIDENT": resident,
         **{f"FWI_{name.upper()}": value for name, value in constants.items()},
     }
