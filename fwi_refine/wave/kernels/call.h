@@ -33,8 +33,8 @@ struct alignas(FWI_SIDE * sizeof(REAL)) Pack {
     REAL at[FWI_SIDE];
 };
 
-/* A coefficient of the map in the row that a thread is at, and in the next one: it comes from the
- * card's memory, so it is fetched a row before it is needed. */
+/* A coefficient of the map in the row that a thread is at, and in the next one: in every step it
+ * comes from the card's memory, so it is fetched a row before it is needed. */
 typedef struct {
     const REAL *column; /* in the first row of the map */
     Pack here, below;

@@ -1,10 +1,11 @@
 /* How the thread blocks of a cluster meet (compute capability 9.0; PTX ISA 8.1).
  *
  * A barrier of the whole cluster that orders memory waits for everything that was written to the
- * card's memory, such as frames, and empties the cache of the multiprocessor. So there is one
- * before the first step, and then a block waits on its own mbarriers, one for each time level, for
- * as many bytes as its neighbours give it: st.async adds to them what it has stored. A neighbour may
- * be one step ahead, and then counts on the other one.
+ * card's memory, such as frames. So there is one before the first step, and then a block waits on
+ * its own mbarriers, one for each time level, for as many bytes as its neighbours give it: st.async
+ * adds to them what it has stored. A neighbour may be one step ahead, and then counts on the other
+ * one. Either kind of waiting empties the multiprocessor's cache, as memory is ordered in the
+ * cluster, so the coefficients come from farther away (call.h).
  */
 static __shared__ unsigned long long arrived[2];
 
