@@ -1,6 +1,6 @@
 """Speed of everything that runs on a GPU, beside what the card could do at most.
 
-    python scripts/benchmark_gpu.py [--batch 16] [--repeats 5] [--threads 160,320,480] [--families]
+    python scripts/benchmark_gpu.py [--batch 64] [--repeats 5] [--threads 160,320,480] [--families]
         [--together 1,4,16] [--memory-copy-gib 4]
 
 Prints Markdown: records simulated, and misfits with their gradients, in a second, by the threads of
@@ -8,8 +8,10 @@ a block; seconds of a Gauss-Newton step and its parts; with --families, seconds 
 route, refined on this card, and what the benchmark's 65,818 records would take; with --together,
 samples refined in a second with so many at a time in one process; the share of the card's
 arithmetic and bandwidth, both measured in the same run, with the count behind it; and deepwave's
-CUDA kernels on the same grid, where it is installed. Without a usable GPU it says why and exits
-with 2. How many instructions a step takes is counted by count_gpu_instructions.py, without a GPU.
+CUDA kernels on the same grid, where it is installed. Tensor cores multiply float64 matrices twice
+as fast as anything else can compute, so that share is half of what it might be. Without a usable
+GPU it says why and exits with 2. How many instructions a step takes is counted by
+count_gpu_instructions.py, without a GPU.
 """
 
 import argparse
@@ -34,7 +36,7 @@ from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, gpu_problem, jacobian, layout, released_record
+from fwi_refine.wave import Simulator, cuda, gpu_problem, jacobian, layout, released_record
 from fwi_refine.wave.jacobian import longest_interval
 from fwi_refine.wave.operator import IMAGING_STEP
 
@@ -81,19 +83,28 @@ def gradient_bytes(itemsize):
     return 4 * kept * itemsize
 
 
+def clusters(dtype):
+    """How many shots the card works on at a time, where each has a cluster of blocks."""
+    program = cuda.program(torch.device("cuda", torch.cuda.current_device()))
+    chosen = program.layout("forward", OPENFWI, dtype)
+    return program.room("forward", chosen, OPENFWI, dtype) if chosen.blocks > 1 else "-"
+
+
 def speed(options, copied, rates):
     """Records, and misfits with gradients, in a second."""
     print(
-        "| what | threads | batch | a second | GFLOP each | share of the product's FLOP/s | "
-        "share of the copy's bytes |\n|---|---|---|---|---|---|---|"
+        "| what | threads | shots at a time | batch | a second | GFLOP each | "
+        "share of the product's FLOP/s | share of the copy's bytes |\n" + 8 * "|---" + "|"
     )
     v = example_map().repeat(options.batch, 1, 1) + torch.arange(options.batch)[:, None, None]
+    v = v.cuda()
     usual = layout.THREADS
     for threads, dtype in itertools.product(
         options.threads or [usual], (torch.float32, torch.float64)
     ):
         layout.THREADS = threads
         simulator = Simulator(dtype=dtype, device="cuda")
+        room = clusters(dtype)
         name = str(dtype).removeprefix("torch.")
         data = simulator.forward(v + 20.0)
         actions = {
@@ -107,7 +118,7 @@ def speed(options, copied, rates):
         for what, (action, flops, moved) in actions.items():
             rate = options.batch / seconds(action, options.repeats)
             print(
-                f"| {what}, {name} | {threads} | {options.batch} | {rate:.0f} | "
+                f"| {what}, {name} | {threads} | {room} | {options.batch} | {rate:.0f} | "
                 f"{flops / 1e9:.1f} | {rate * flops / rates[dtype]:.1%} | "
                 f"{rate * moved / copied:.1%} |"
             )
@@ -245,7 +256,7 @@ def numbers(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=16, help="samples at a time")
+    parser.add_argument("--batch", type=int, default=64, help="samples at a time")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=numbers, default=[], metavar="N,N,...", help="of a block")
     parser.add_argument("--memory-copy-gib", type=int, default=4, help="size of the copy")
@@ -259,6 +270,7 @@ def main():
     parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--families", action="store_true", help="also refine samples: minutes")
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # what was measured stays if the time runs out
     if gpu_problem() is not None:
         print(f"nothing was measured: {gpu_problem()}", file=sys.stderr)
         return 2

@@ -92,7 +92,7 @@ void end_of_step(int n, size_t bytes)
 }
 } // namespace
 
-// a test leaves one of the first two out, to see that this is noticed
+// a test leaves each of the first three out, to see that this is noticed
 #define FWI_START() pthread_barrier_wait(&team->all)
 #define FWI_BARRIER(t, n, fields) end_of_step(n, fwi_given(t, fields))
 #define FWI_SYNC() sync()

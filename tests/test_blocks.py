@@ -245,6 +245,13 @@ def test_a_bad_velocity_is_refused(bad):
         emulated().forward(v)
 
 
+def test_a_grid_too_small_for_the_kernels_is_refused():
+    points = ((0, 0),)
+    survey = replace(SMALL, shape=(2, 12), absorbing_cells=0, sources=points, receivers=points)
+    with pytest.raises(ValueError, match=r"grid of \(2, 12\) cells: expected \(3, 2\) or more"):
+        emulated(survey)
+
+
 def test_wavefields_take_the_memory_that_is_offered():
     simulator, v = emulated(), random_maps(SMALL, 1)
     expected = simulator.wavefields(v)
@@ -253,6 +260,9 @@ def test_wavefields_take_the_memory_that_is_offered():
     assert torch.equal(out, expected)
     with pytest.raises(ValueError, match=r"expected \(1, 3, 20, 25, 28\) and torch.float64"):
         simulator.wavefields(v, out=out[:, :2])
+    shifted = torch.empty(out.numel() + 1, dtype=out.dtype)[1:].view(out.shape)
+    with pytest.raises(ValueError, match="contiguous and aligned"):
+        simulator.wavefields(v, out=shifted)
 
 
 @NATIVE

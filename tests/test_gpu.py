@@ -34,6 +34,10 @@ pytestmark = [
     pytest.mark.skipif(gpu_problem() is not None, reason=f"no GPU: {gpu_problem()}"),
     NATIVE,
 ]
+# After a thousand steps two float32 kernels of the CPU differ by up to 1.2e-4 in gradients by vmin,
+# 4e-5 in others and 2e-6 in records.
+LONG = {"forward": 2e-5, "misfit": 2e-5, "value": 2e-5}
+LONG_OTHERS = 5e-4
 ODD = replace(SMALL, n_steps=140, shape=(9, 13))  # one column for each thread
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 2e-5)]
 
@@ -71,6 +75,8 @@ def test_equal_to_the_cpu(survey, dtype, tolerance, program):
             continue  # the CPU leaves out what reaches no receiver
         expected, found = call(expected_of).double(), call(found_of)
         assert found.device.type == "cuda"
+        if survey is OPENFWI and dtype == torch.float32:
+            tolerance = LONG.get(name, LONG_OTHERS)
         assert (found.cpu().double() - expected).norm() <= tolerance * expected.norm(), name
 
 
@@ -91,8 +97,8 @@ def test_a_cluster_has_room_or_is_not_used(monkeypatch):
     program = cuda.Program()
     chosen = program.layout("forward", OPENFWI, torch.float32)
     if chosen.blocks > 1:
-        assert program._room("forward", chosen, OPENFWI, torch.float32) >= 1
-    monkeypatch.setattr(program, "_room", lambda *key: 0)
+        assert program.room("forward", chosen, OPENFWI, torch.float32) >= 1
+    monkeypatch.setattr(program, "room", lambda *key: 0)
     assert program.layout("forward", OPENFWI, torch.float32).blocks == 1
 
 
@@ -154,7 +160,7 @@ def test_a_device_that_does_not_exist():
 
 def test_autograd_stays_on_the_gpu():
     v = random_maps(SMALL, 1).cuda().requires_grad_()
-    simulate(v).square().mean().backward()
+    simulate(v, simulator=Simulator(SMALL, device="cuda")).square().mean().backward()
     assert v.grad.device == v.device
     on_cpu = v.detach().cpu().requires_grad_()
     simulate(on_cpu, simulator=Simulator(SMALL)).square().mean().backward()
@@ -180,7 +186,8 @@ def test_jacobian(jacobians):
     assert found.matrix.device.type == "cuda"
     # modes have signs that depend on how they are computed: compare what does not
     dv = smooth_change(OPENFWI)
-    assert relative(found.matvec(dv.cuda(), 2.0).cpu(), on_cpu.matvec(dv, 2.0)) <= 1e-5
+    # with another instruction set, the CPU's own differs by 7e-6
+    assert relative(found.matvec(dv.cuda(), 2.0).cpu(), on_cpu.matvec(dv, 2.0)) <= 5e-5
     u = on_cpu.matvec(dv)
     for one, other in zip(found.rmatvec(u), on_cpu.rmatvec(u), strict=True):
         assert relative(one.cpu(), other) <= 1e-5
@@ -192,7 +199,7 @@ def test_flat_jacobian():
     layers = torch.linspace(1800.0, 3600.0, 70, dtype=torch.float64)
     on_cpu, found = (flat_jacobian(layers, 1750.0, device=device) for device in ("cpu", "cuda"))
     assert found.device.type == "cuda"
-    assert relative(found.cpu(), on_cpu) <= 1e-5
+    assert relative(found.cpu(), on_cpu) <= 1e-4  # with another instruction set, 1.7e-5
 
 
 def test_normal_matrix(jacobians):

@@ -14,6 +14,8 @@ from fwi_refine.sums import in_order
 from fwi_refine.survey import Survey
 from fwi_refine.wave.layout import FIELDS
 
+ALIGNMENT = 16  # bytes, of what a thread reads or writes at once
+LEAST_SHAPE = 3, 2  # rows and columns of a grid that wraps around but once in the kernels
 MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
 
 
@@ -41,9 +43,14 @@ class BlockKernel:
     time, None for what the device has. Shots that do not fit are done in parts, each half as many
     as before when memory runs out: that changes no bit of the result. Every cell is computed at
     every step. Several threads may use one object; nothing is put on the device before it is used.
+    Raises ValueError for a grid of fewer than three rows or two columns.
     """
 
     def __init__(self, survey: Survey, dtype: torch.dtype, every: int, program, memory=None):
+        if any(n < least for n, least in zip(survey.padded_shape, LEAST_SHAPE, strict=True)):
+            raise ValueError(
+                f"a grid of {survey.padded_shape} cells: expected {LEAST_SHAPE} or more"
+            )
         self.name = program.name
         self._program, self._dtype, self._memory = program, dtype, memory
         self._device = program.device
@@ -72,10 +79,14 @@ class BlockKernel:
         shape = (len(alpha), len(self._survey.sources), self._frames, *self._survey.padded_shape)
         if out is None:
             out = self._empty(*shape)
-        elif tuple(out.shape) != shape or out.dtype != self._dtype or not out.is_contiguous():
+        elif (
+            (tuple(out.shape), out.dtype, out.device) != (shape, self._dtype, self._device)
+            or not out.is_contiguous()
+            or out.data_ptr() % ALIGNMENT
+        ):
             raise ValueError(
-                f"out of shape {tuple(out.shape)} and {out.dtype}: expected {shape} and "
-                f"{self._dtype}, contiguous"
+                f"out of shape {tuple(out.shape)} and {out.dtype} on {out.device}: expected "
+                f"{shape} and {self._dtype} on {self._device}, contiguous and aligned"
             )
         frames = out.view(tasks, *shape[2:])
         self._in_parts(tasks, lambda part: self._launch("forward", medium, part, frames=frames))

@@ -27,8 +27,8 @@ SOURCES = (
     *("call.h", "step.h"),
 )
 REALS = {torch.float32: "float", torch.float64: "double"}
-UNROLLED = 20  # rows of a thread at most that are compiled one by one; of more of them
-SLIDE = 5  # are, as then the five rows that a thread holds need not be moved
+UNROLLED = 20  # up to so many rows of a thread are compiled one by one; where there are more,
+SLIDE = 5  # so many at a time are, and the five rows in registers need not be moved
 EXTRA = 'pip install "fwi-refine[gpu]"'
 
 
@@ -38,9 +38,9 @@ def problem() -> str | None:
         built = "finds no GPU" if torch.version.cuda else "was installed without CUDA"
         return f"torch {torch.__version__} {built}"
     try:
-        import cuda.bindings.driver
-        import cuda.core  # noqa: F401
+        import cuda.bindings.driver  # noqa: F401
         from cuda.bindings import nvrtc
+        from cuda.core import Device, ObjectCode, Program, ProgramOptions  # noqa: F401
     except ImportError as error:
         return f"the extra for GPUs is missing or not complete ({error}): {EXTRA}"
     try:
@@ -71,8 +71,6 @@ def defines(
 ) -> list[tuple[str, str]]:
     """Macros that wave.cu is compiled with."""
     constants = layout.constants(survey)
-    # two blocks share a multiprocessor where their fields are half its shared memory
-    resident = 2 if layout.shared and dtype == torch.float32 and fields == 2 else 1
     values = {
         "REAL": REALS[dtype],
         "FWI_BLOCKS": layout.blocks,
@@ -80,7 +78,7 @@ def defines(
         "FWI_SIDE": layout.side,
         "FWI_HALO": layout.halo,
         "FWI_UNROLL": constants["strip_rows"] if constants["strip_rows"] <= UNROLLED else SLIDE,
-        "FWI_RESIDENT": resident,
+        "FWI_RESIDENT": layout.resident,
         **{f"FWI_{name.upper()}": value for name, value in constants.items()},
     }
     return [(name, str(value)) for name, value in values.items()]
@@ -169,11 +167,11 @@ class Program:
     def layout(self, kernel, survey, dtype) -> Layout:
         """The layout of a kernel for a survey."""
 
-        def room(layout):
-            return self._room(kernel, layout, survey, dtype)
+        def has_room(layout):
+            return self.room(kernel, layout, survey, dtype) > 0
 
         card = self._capability, self._shared_memory
-        return choose_layout(survey, FIELDS[kernel], dtype.itemsize, *card, room)
+        return choose_layout(survey, FIELDS[kernel], dtype.itemsize, *card, has_room)
 
     def launch(self, kernel, layout, survey, dtype, call, tasks):
         """Starts a kernel on torch's current stream. Raises DeviceError if CUDA refuses."""
@@ -195,7 +193,7 @@ class Program:
         """Gives memory that torch keeps for later back to the card."""
         torch.cuda.empty_cache()
 
-    def _room(self, kernel, layout, survey, dtype) -> int:
+    def room(self, kernel, layout, survey, dtype) -> int:
         """How many clusters the device, which may be a part of a card, can hold at a time."""
         from cuda.bindings import driver
 

@@ -1,7 +1,7 @@
 """How a GPU's threads share the grid of a shot; the kernels' side of it is kernels/blocks.h."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fwi_refine.survey import Survey
 
@@ -11,8 +11,10 @@ HALO = 2  # rows beyond its own that a block looks at
 CLUSTER = 8  # thread blocks of a shot: the most that every card with clusters has
 CLUSTERS_SINCE = (9, 0)  # compute capability
 COUNTERS = 16  # bytes of shared memory that kernels/cluster.h takes
+RESERVED = 1024  # that CUDA takes for each block; a multiprocessor has this much more than a block
 THREADS = 320  # of a block at most: on OpenFWI's padded grid 2 x 160, each with 20 rows
 MOST_THREADS = 480  # of a block with its fields in the card's memory, for which it waits long
+MOST_RESIDENT = 2  # blocks of a multiprocessor: more would have too few registers each
 WARP = 32
 
 
@@ -22,7 +24,8 @@ class Layout:
 
     blocks: thread blocks of a shot; width, strips: threads side by side and above one another in
     a block; side: columns of a thread that stand side by side; halo: rows of its neighbours that a
-    block has on both sides; shared: fields in the blocks' shared memory, otherwise in global memory
+    block has on both sides; shared: fields in the blocks' shared memory, otherwise in global
+    memory; resident: blocks that a multiprocessor is to have room for
     """
 
     blocks: int
@@ -31,6 +34,7 @@ class Layout:
     side: int
     halo: int
     shared: bool
+    resident: int = 1
 
     @property
     def threads(self) -> int:
@@ -97,9 +101,14 @@ def choose_layout(survey, fields, itemsize, capability, shared_memory, room) -> 
         columns = min(width, most)
         return Layout(blocks, columns, most // columns, together, halo, shared)
 
+    def fitting(cluster):
+        """How many of its blocks a multiprocessor has the shared memory for."""
+        memory = cluster.memory(shape, fields, itemsize) + COUNTERS
+        return (shared_memory + RESERVED) // (memory + RESERVED)
+
     for halo in (HALO, 0):
         cluster = layout(CLUSTER, THREADS, halo, shared=True)
-        fits = cluster.memory(shape, fields, itemsize) + COUNTERS <= shared_memory
-        if tuple(capability) >= CLUSTERS_SINCE and fits and room(cluster):
+        cluster = replace(cluster, resident=min(max(fitting(cluster), 1), MOST_RESIDENT))
+        if tuple(capability) >= CLUSTERS_SINCE and fitting(cluster) and room(cluster):
             return cluster
     return layout(1, MOST_THREADS, HALO, shared=False)

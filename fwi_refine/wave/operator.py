@@ -154,7 +154,13 @@ class Simulator:
         return pad(v.to(self.dtype), self.survey).square() * self._scale, vmin
 
     def _by_velocity(self, v, by_alpha):
-        """Folds the padded band onto the edge cells; d alpha / dv = 2 v (dt / dx)^2."""
+        """By the cells of the map; d alpha / dv = 2 v (dt / dx)^2."""
+        # one after the other: a GPU's sum over the band might come in an order for the batch
+        folded = torch.cat([self._folded(one) for one in by_alpha.split(1)])
+        return folded * 2 * self._scale * v.detach().to(folded)
+
+    def _folded(self, by_alpha):
+        """The padded band added to the edge cells that it repeats."""
         margin = self.survey.absorbing_cells
         for dim in (1, 2):
             n = by_alpha.shape[dim] - 2 * margin
@@ -162,7 +168,7 @@ class Simulator:
             inside.select(dim, 0).add_(by_alpha.narrow(dim, 0, margin).sum(dim))
             inside.select(dim, n - 1).add_(by_alpha.narrow(dim, margin + n, margin).sum(dim))
             by_alpha = inside
-        return by_alpha * 2 * self._scale * v.detach().to(by_alpha)
+        return by_alpha
 
 
 class _Simulate(torch.autograd.Function):

@@ -5,9 +5,13 @@
  * rows from b * block_rows on; a thread has FWI_SIDE columns of some of these rows, the same at
  * every step. In a step a thread overwrites the older time level of its own cells and reads the
  * newer one, of any cell. The rows that a block needs of its neighbours are given to it as they
- * are made, so that it waits for them only, and not for the whole shot; a block has them once for
- * each time level, as a neighbour may be one step ahead, and cannot be two. Where memory does not
+ * are made, so that it waits for them only, and not for the whole shot. Where memory does not
  * suffice for that (FWI_HALO 0), they are read where they are.
+ *
+ * A neighbour may be one step ahead, not two, as it waits for this block's rows; it then writes over
+ * the rows of the older level. Nobody reads these any more: each thread that read them has made a
+ * row from them before it gave that row away, and the neighbour has waited for all of those. So no
+ * row may be given before the rows beyond the block have been read.
  *
  * What belongs to a cell, such as a source, a receiver or its share of a gradient, is done by the
  * thread that has the cell, in the same order each time: no atomics, and the same bits whatever

@@ -45,7 +45,30 @@ static __device__ __forceinline__ void start()
     cluster_barrier();
 }
 
-/* The end of step n, in which this block is given so many bytes. */
+static __device__ __forceinline__ int has_arrived(unsigned count, unsigned parity)
+{
+    int done;
+    asm volatile("{\n\t"
+                 ".reg .pred done;\n\t"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%1], %2;\n\t"
+                 "selp.s32 %0, 1, 0, done;\n\t"
+                 "}"
+                 : "=r"(done)
+                 : "r"(count), "r"(parity)
+                 : "memory");
+    return done;
+}
+
+static __device__ __forceinline__ unsigned long long nanoseconds()
+{
+    unsigned long long now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
+}
+
+/* The end of step n, in which this block is given so many bytes. Thread 0 says how many, for which
+ * it need not wait; the block's own rows are ordered by __syncthreads. What does not come in a
+ * minute, where a step takes microseconds, will not come: better an error than a card that hangs. */
 static __device__ __forceinline__ void wait_for(int n, int bytes)
 {
     const unsigned own = shared_address(&arrived[n & 1]), parity = n >> 1 & 1;
@@ -53,13 +76,12 @@ static __device__ __forceinline__ void wait_for(int n, int bytes)
         asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(own), "r"(bytes)
                      : "memory");
     __syncthreads();
-    asm volatile("{\n\t"
-                 ".reg .pred done;\n\t"
-                 "again:\n\t"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
-                 "@!done bra again;\n\t"
-                 "}" ::"r"(own), "r"(parity)
-                 : "memory");
+    if (has_arrived(own, parity))
+        return;
+    const unsigned long long begun = nanoseconds();
+    while (!has_arrived(own, parity))
+        if (nanoseconds() - begun > 60000000000ull)
+            __trap();
 }
 
 #define ASYNC "st.async.shared::cluster.mbarrier::complete_tx::bytes."

@@ -33,7 +33,7 @@
 
 #include "blocks.h"
 
-extern __shared__ double memory[]; /* doubles, for their alignment */
+extern __shared__ __align__(16) char memory[]; /* for packs of two doubles */
 
 static __device__ __forceinline__ Call with_constants(Call call)
 {
