@@ -9,10 +9,12 @@
 
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -20,6 +22,40 @@
 
 namespace
 {
+// A counter as the GPU has it (mbarrier): a phase ends when one thread has arrived and as many bytes
+// have come as were expected, in any order.
+class Counter
+{
+    std::mutex mutex;
+    std::condition_variable changed;
+    long bytes = 0;
+    int phase = 0;
+    bool pending = true;
+
+    void add(long more, bool arrive)
+    {
+        std::lock_guard<std::mutex> lock(mutex);
+        bytes += more;
+        if (arrive && !pending)
+            std::abort(); // one thread arrives in a phase
+        pending = pending && !arrive;
+        if (!pending && bytes == 0) {
+            phase++;
+            pending = true;
+            changed.notify_all();
+        }
+    }
+
+  public:
+    void expect(long more) { add(more, true); }
+    void give(long more) { add(-more, false); }
+    void wait(int parity)
+    {
+        std::unique_lock<std::mutex> lock(mutex);
+        changed.wait(lock, [&] { return phase % 2 != parity; });
+    }
+};
+
 // Thread blocks that work on one shot.
 struct Team {
     int blocks, threads, halo;
@@ -29,12 +65,12 @@ struct Team {
     std::vector<pthread_barrier_t> of_block;
     std::vector<char *> memory;
     std::unique_ptr<std::atomic<int>[]> working; // threads of a block that have not ended
-    std::unique_ptr<std::atomic<size_t>[]> given; // bytes so far: [2 block + parity of the step]
+    std::vector<Counter> counters;                // two for each block
 
     Team(int blocks, int threads, int halo, size_t bytes, bool shared)
         : blocks(blocks), threads(threads), halo(halo), shared(shared), bytes(bytes),
           of_block(blocks), working(new std::atomic<int>[blocks]),
-          given(new std::atomic<size_t>[2 * blocks]())
+          counters(2 * blocks)
     {
         pthread_barrier_init(&all, nullptr, blocks * threads);
         for (int b = 0; b < blocks; b++) {
@@ -70,33 +106,23 @@ template <class T> T *in_block(T *part, int block)
     return (T *)(team->memory[block] + ((char *)part - team->memory[own_block]));
 }
 
+Counter &counter(int block, int count) { return team->counters[2 * block + count]; }
+
 // Stores and then counts, as a GPU's asynchronous store does.
-template <class T, class Pack> void give(T *place, int block, Pack pack, int n)
+template <class T, class Pack> void give(T *place, int block, Pack pack, int count)
 {
     *(Pack *)in_block(place, block) = pack;
-    team->given[2 * block + n % 2].fetch_add(sizeof(Pack), std::memory_order_release);
-}
-
-void sync() { pthread_barrier_wait(&team->of_block[own_block]); }
-
-void end_of_step(int n, size_t bytes)
-{
-    if (!team->halo) {
-        pthread_barrier_wait(&team->all);
-        return;
-    }
-    sync();
-    const auto &given = team->given[2 * own_block + n % 2];
-    while (given.load(std::memory_order_acquire) < (n / 2 + 1) * bytes)
-        std::this_thread::yield();
+    counter(block, count).give(sizeof(Pack));
 }
 } // namespace
 
-// a test leaves each of the first three out, to see that this is noticed
+// tests leave out what waits, one after the other, to see that this is noticed
 #define FWI_START() pthread_barrier_wait(&team->all)
-#define FWI_BARRIER(t, n, fields) end_of_step(n, fwi_given(t, fields))
-#define FWI_SYNC() sync()
-#define FWI_GIVE(place, block, pack, n) give(place, block, pack, n)
+#define FWI_BARRIER() pthread_barrier_wait(&team->all)
+#define FWI_SYNC() pthread_barrier_wait(&team->of_block[own_block])
+#define FWI_EXPECT(count, bytes) counter(own_block, count).expect(bytes)
+#define FWI_WAIT(count, parity) counter(own_block, count).wait(parity)
+#define FWI_GIVE(place, block, pack, count) give(place, block, pack, count)
 #define FWI_IN_BLOCK(part, block) in_block(part, block)
 #define FWI_DEVICE static inline
 #define FWI_BLOCKS team->blocks

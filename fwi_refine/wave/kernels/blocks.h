@@ -29,12 +29,16 @@
  *                               only, in Call.fields
  *   FWI_HALO                    rows of its neighbours that a block has on both sides: 2, or 0
  *   FWI_UNROLL                  rows of a thread that are compiled one by one
- *   FWI_START()                 waits for all threads of the shot; what they wrote is then visible
- *   FWI_BARRIER(t, n, fields)   ends the n-th step, in which so many fields are shared: waits for
- *                               the threads of the block and for what it is given in this step, or
- *                               without a halo for all threads of the shot
+ *   FWI_START()                 waits for all threads of the shot; what they wrote is then visible;
+ *                               the block's counters, two, begin
+ *   FWI_BARRIER()               waits for all threads of the shot; used without a halo only
  *   FWI_SYNC()                  waits for the threads of the block
- *   FWI_GIVE(place, block, pack, n)  stores where another block has `place`, in the n-th step
+ *   FWI_EXPECT(count, bytes)    said by one thread: one of the block's counters comes to the end of
+ *                               its phase as soon as so many bytes have been given in it
+ *   FWI_WAIT(count, parity)     waits for the end of the phase, phases being 0, 1, 0, 1, ...; what was
+ *                               given is then visible
+ *   FWI_GIVE(place, block, pack, count)  stores where another block has `place`, and then adds the
+ *                               bytes to a counter of that block
  *   FWI_IN_BLOCK(part, block)   the same place in another block's memory
  *   FWI_DEVICE                  qualifiers of a function
  *
@@ -98,7 +102,7 @@ FWI_DEVICE void fwi_run(const Call *call, int task, int block, int thread, void 
             if (call->record)
                 call->record[i] = value;
         }
-        FWI_BARRIER(&t, n, 1);
+        fwi_end_of_step(&t, n, 1);
     }
     if (call->sums)
         fwi_sum(&t, squares);
@@ -139,7 +143,7 @@ FWI_DEVICE void fwi_tangent(const Call *call, int task, int block, int thread, v
             const Receiver receiver = fwi_receiver_at(&t, k);
             call->record[fwi_trace(&t, n, receiver)] = dnext[receiver.cell];
         }
-        FWI_BARRIER(&t, n, 2);
+        fwi_end_of_step(&t, n, 2);
     }
 }
 
@@ -180,7 +184,7 @@ FWI_DEVICE void fwi_adjoint(const Call *call, int task, int block, int thread, v
         fwi_share(&t, next, step);
         if (t.has_source)
             at_source += pulse * (double)next[t.source_cell];
-        FWI_BARRIER(&t, step, 1);
+        fwi_end_of_step(&t, step, 1);
     }
     FWI_COLUMNS(&t, c) {
         Column at = fwi_column_at(&t, c);

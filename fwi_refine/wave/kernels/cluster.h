@@ -2,9 +2,8 @@
  *
  * A barrier of the whole cluster that orders memory waits for everything that was written to the
  * card's memory, such as frames. So there is one before the first step, and then a block waits on
- * its own mbarriers, one for each time level, for as many bytes as its neighbours give it: st.async
- * adds to them what it has stored. A neighbour may be one step ahead, and then counts on the other
- * one. Either kind of waiting empties the multiprocessor's cache, as memory is ordered in the
+ * its own mbarriers for as many bytes as its neighbours give it: st.async adds to them what it has
+ * stored. Either kind of waiting empties the multiprocessor's cache, as memory is ordered in the
  * cluster, so the coefficients come from farther away (call.h).
  */
 static __shared__ unsigned long long arrived[2];
@@ -66,22 +65,25 @@ static __device__ __forceinline__ unsigned long long nanoseconds()
     return now;
 }
 
-/* The end of step n, in which this block is given so many bytes. Thread 0 says how many, for which
- * it need not wait; the block's own rows are ordered by __syncthreads. What does not come in a
- * minute, where a step takes microseconds, will not come: better an error than a card that hangs. */
-static __device__ __forceinline__ void wait_for(int n, int bytes)
+/* What does not come in a minute, where a step takes microseconds, will not come: better an error
+ * than a card that hangs. */
+static __device__ __forceinline__ void wait_for(int count, int parity)
 {
-    const unsigned own = shared_address(&arrived[n & 1]), parity = n >> 1 & 1;
-    if (threadIdx.x == 0)
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(own), "r"(bytes)
-                     : "memory");
-    __syncthreads();
+    const unsigned own = shared_address(&arrived[count]);
     if (has_arrived(own, parity))
         return;
     const unsigned long long begun = nanoseconds();
     while (!has_arrived(own, parity))
         if (nanoseconds() - begun > 60000000000ull)
             __trap();
+}
+
+static __device__ __forceinline__ void expect(int count, int bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
+                     shared_address(&arrived[count])),
+                 "r"(bytes)
+                 : "memory");
 }
 
 #define ASYNC "st.async.shared::cluster.mbarrier::complete_tx::bytes."
@@ -104,14 +106,12 @@ static __device__ __forceinline__ void store(unsigned place, unsigned count, con
                  : "memory");
 }
 
-#define FWI_SYNC() __syncthreads()
 #define FWI_START() start()
-#if FWI_HALO
-#define FWI_BARRIER(t, n, fields) wait_for(n, fwi_given(t, fields))
-#else
-#define FWI_BARRIER(t, n, fields) cluster_barrier()
-#endif
-#define FWI_IN_BLOCK(part, block) in_block(part, block)
-#define FWI_GIVE(place, block, pack, n)                 \
+#define FWI_BARRIER() cluster_barrier()
+#define FWI_SYNC() __syncthreads()
+#define FWI_EXPECT(count, bytes) expect(count, bytes)
+#define FWI_WAIT(count, parity) wait_for(count, parity)
+#define FWI_GIVE(place, block, pack, count)             \
     store(in_cluster(shared_address(place), block),     \
-          in_cluster(shared_address(&arrived[(n) & 1]), block), (pack).at)
+          in_cluster(shared_address(&arrived[count]), block), (pack).at)
+#define FWI_IN_BLOCK(part, block) in_block(part, block)

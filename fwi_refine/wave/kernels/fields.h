@@ -58,7 +58,7 @@ FWI_DEVICE void fwi_share_row(const Thread *t, REAL *part, int n, int r, int ahe
     const int neighbour = fwi_wrap(r + ahead, call->rows), block = neighbour / call->block_rows;
     const int row = neighbour - block * call->block_rows - ahead + FWI_HALO;
     FWI_COLUMNS(t, c)
-        FWI_GIVE(part + row * call->cols + c, block, fwi_load(part + fwi_index(t, r, c)), n);
+        FWI_GIVE(part + row * call->cols + c, block, fwi_load(part + fwi_index(t, r, c)), n & 1);
 }
 
 /* Gives the block's outer rows, made in step n, to its neighbours; a block has two at least. */
@@ -76,4 +76,18 @@ FWI_DEVICE int fwi_given(const Thread *t, int fields)
     if (t->first == t->last)
         return 0;
     return fields * 2 * FWI_HALO * t->call->cols * (int)sizeof(REAL);
+}
+
+/* Ends the n-th step, in which so many fields are shared. Each of the two counters is used in every
+ * other step, so that the one of this step is not that of a neighbour who is a step ahead. */
+FWI_DEVICE void fwi_end_of_step(const Thread *t, int n, int fields)
+{
+    if (!FWI_HALO) {
+        FWI_BARRIER();
+        return;
+    }
+    if (t->thread == 0)
+        FWI_EXPECT(n & 1, fwi_given(t, fields));
+    FWI_SYNC();
+    FWI_WAIT(n & 1, n >> 1 & 1);
 }

@@ -20,10 +20,12 @@
 #include "cluster.h"
 #else
 #define FWI_CLUSTER
-#define FWI_SYNC() __syncthreads()
 #define FWI_START() __syncthreads()
-#define FWI_BARRIER(t, n, fields) __syncthreads()
-#define FWI_GIVE(place, block, pack, n) fwi_store(place, pack)
+#define FWI_BARRIER() __syncthreads()
+#define FWI_SYNC() __syncthreads()
+#define FWI_EXPECT(count, bytes)
+#define FWI_WAIT(count, parity) /* what the block gives itself is there after FWI_SYNC */
+#define FWI_GIVE(place, block, pack, count) fwi_store(place, pack)
 #define FWI_IN_BLOCK(part, block) (part)
 #endif
 
