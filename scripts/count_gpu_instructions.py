@@ -29,7 +29,7 @@ from fwi_refine.wave.layout import FIELDS
 CARDS = {"sm_80": (163 << 10, (8, 0)), "sm_90": (227 << 10, (9, 0)), "sm_120": (99 << 10, (12, 0))}
 COMPUTES = ("FADD", "FMUL", "FFMA", "DADD", "DMUL", "DFMA")
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?);")
-BRANCH = re.compile(r"BRA `\((\.L_\w+)\)")
+BRANCH = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
 
 
 def disassembled(layout, dtype, fields, arch):
@@ -49,7 +49,7 @@ def disassembled(layout, dtype, fields, arch):
 
 
 def time_loop(listing):
-    """The instructions of the loop that does most with shared memory."""
+    """The instructions of the loop that computes most."""
     instructions, labels, loops = [], {}, []
     for line in listing.splitlines():
         if label := re.match(r"(\.L_\w+):", line):
@@ -59,7 +59,12 @@ def time_loop(listing):
             branch = BRANCH.search(found[1])
             if branch and branch[1] in labels:
                 loops.append(instructions[labels[branch[1]] :])
-    return max(loops, key=lambda loop: sum(i.startswith("STS") for i in loop))
+    return max(loops, key=lambda loop: sum(map(computes, loop)))
+
+
+def computes(instruction):
+    """Whether it is arithmetic of floating-point numbers."""
+    return instruction.split(".")[0].split()[0] in COMPUTES
 
 
 def row(kernel, dtype, loop, cells, registers):
@@ -67,10 +72,9 @@ def row(kernel, dtype, loop, cells, registers):
     width = {"128": 16, "64": 8}
     shared = [i.split()[0].split(".") for i in loop if i.startswith(("LDS", "STS"))]
     moved = sum(next((width[part] for part in parts if part in width), 4) for parts in shared)
-    computes = sum(i.split(".")[0].split()[0] in COMPUTES for i in loop)
     return (
         f"| {kernel}, {str(dtype).removeprefix('torch.')} | {cells} | {registers} | "
-        f"{len(loop) / cells:.1f} | {computes / cells:.1f} | {moved / cells:.1f} |"
+        f"{len(loop) / cells:.1f} | {sum(map(computes, loop)) / cells:.1f} | {moved / cells:.1f} |"
     )
 
 

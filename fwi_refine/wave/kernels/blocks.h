@@ -17,9 +17,9 @@
  * thread that has the cell, in the same order each time: no atomics, and the same bits whatever
  * else is computed.
  *
- * What limits a step is the number of accesses to shared memory. So a thread keeps five rows of its
- * columns in registers and reads a row once on its way down, and two columns together take five
- * accesses of twice the width instead of fourteen.
+ * A step is limited by its instructions and by how much shared memory it reads (BENCHMARKS.md). So
+ * a thread keeps five rows of its columns in registers and reads a row once on its way down, and
+ * two columns together take five accesses of twice the width instead of fourteen.
  *
  * Whoever includes this defines
  *   REAL                        float or double
