@@ -226,7 +226,7 @@ static bool sound(int side, int halo)
     }
     const std::vector<double> wavelet(steps, 1.0);
     const std::vector<double> map((rows - 2 * margin) * (cols - 2 * margin + 2 * side), 0.1);
-    const std::vector<double> decay(cols, 0.9), kappa(rows, 0.1), relative(1, 0.5), u(2 * steps, 1);
+    const std::vector<double> decay(cols, 0.9), kappa(rows + 1, 0.1), relative(1, 0.5), u(2 * steps, 1);
     std::vector<double> frames(((steps - 1) / every) * rows * cols), record(2 * steps);
     std::vector<double> gradient(rows * cols), sums(blocks);
     twofold_1::Call call = {};

@@ -205,7 +205,7 @@ class BlockKernel:
         medium = {
             "alpha": alpha,
             "column_decay": (1 - vmin * by_column).to(self._dtype).contiguous(),
-            "row_kappa": (vmin * by_row).to(self._dtype).contiguous(),
+            "row_kappa": torch.nn.functional.pad(vmin * by_row, (0, 1)).to(self._dtype),
         }
         return medium, len(alpha) * len(self._survey.sources)
 

@@ -18,7 +18,7 @@ typedef struct {
     const double *wavelet;           /* (n_steps), times the area */
     const REAL *alpha, *dalpha;      /* (samples, map_rows, FWI_SIDE + map_cols + FWI_SIDE) */
     const REAL *column_decay;        /* (samples, cols) 1 - kappa in the side bands */
-    const REAL *row_kappa;           /* (samples, rows) kappa between the side bands */
+    const REAL *row_kappa;           /* (samples, rows + 1) kappa between the side bands, and a 0 */
     const REAL *relative_vmin;       /* (samples) dvmin / vmin */
     const REAL *data;                /* by task (n_steps, n_receivers): measured record, or u */
     REAL *fields;                    /* by task (fields, 2 + rows + 2, cols), unless FWI_SHARED */
@@ -43,8 +43,8 @@ typedef struct {
 /* The columns [c, c + FWI_SIDE) of a thread: their neighbours and their coefficients. */
 typedef struct {
     int c, left[2 / FWI_SIDE], right[2 / FWI_SIDE];
-    int between; /* between the side bands */
-    REAL kappa, kappa_below; /* of the row, there, and of the next one */
+    REAL between;            /* 1 between the side bands, 0 in them */
+    REAL kappa, kappa_below; /* of the row, between them, and of the next one */
     Pack column_decay;
     Coefficient alpha;
 } Column;

@@ -41,7 +41,7 @@ FWI_DEVICE void fwi_follow(const Thread *t, Coefficient *k, int r)
 /* kappa of row r between the side bands. */
 FWI_DEVICE REAL fwi_kappa(const Thread *t, int r)
 {
-    return t->call->row_kappa[(size_t)t->sample * t->call->rows + r];
+    return t->call->row_kappa[(size_t)t->sample * (t->call->rows + 1) + r];
 }
 
 FWI_DEVICE Column fwi_column(const Thread *t, int c)
@@ -54,7 +54,7 @@ FWI_DEVICE Column fwi_column(const Thread *t, int c)
         at.right[i] = fwi_wrap(c + FWI_SIDE + i * FWI_SIDE, call->cols);
     }
     at.between = c >= call->margin && c < call->cols - call->margin;
-    at.kappa = at.kappa_below = at.between && t->top < t->bottom ? fwi_kappa(t, t->top) : 0;
+    at.kappa = at.kappa_below = fwi_kappa(t, t->top);
     at.column_decay = fwi_load(call->column_decay + (size_t)t->sample * call->cols + c);
     at.alpha = fwi_coefficient(t, call->alpha, c);
     return at;
@@ -70,13 +70,12 @@ FWI_DEVICE void fwi_enter(const Thread *t, Column *at, int r)
 {
     fwi_follow(t, &at->alpha, r);
     at->kappa = at->kappa_below;
-    if (at->between && r + 1 < t->bottom)
-        at->kappa_below = fwi_kappa(t, r + 1);
+    at->kappa_below = fwi_kappa(t, r + 1);
 }
 
 FWI_DEVICE REAL fwi_decay(const Column *at, int j)
 {
-    return at->column_decay.at[j] - at->kappa;
+    return at->column_decay.at[j] - at->between * at->kappa;
 }
 
 FWI_DEVICE void fwi_push(Slide *s, Pack below)
