@@ -32,9 +32,9 @@ INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(.*?);")
 BRANCH = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
 
 
-def disassembled(layout, dtype, fields, arch):
+def disassembled(layout, dtype, arch):
     """(listing of each kernel, registers of each) as they are compiled for a card."""
-    macros = cuda.defines(layout, OPENFWI, dtype, fields)
+    macros = cuda.defines(layout, OPENFWI, dtype)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "wave.cubin"
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-o", out]
@@ -101,7 +101,7 @@ def main():
                 )
                 if not layout.shared:
                     continue
-                listings, registers = disassembled(layout, dtype, fields, options.arch)
+                listings, registers = disassembled(layout, dtype, options.arch)
                 cells = layout.side * layout.strip_rows(OPENFWI.padded_shape[0])
                 loop = time_loop(listings[kernel])
                 print(row(kernel, dtype, loop, cells, registers[kernel]))

@@ -98,7 +98,7 @@ def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
     """Registers and shared memory suffice for as many blocks as the layout counts on."""
     for fields in (2, 4):
         chosen = layout(arch, fields, dtype)
-        macros = dict(cuda.defines(chosen, OPENFWI, dtype, fields))
+        macros = dict(cuda.defines(chosen, OPENFWI, dtype))
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-Werror", "all-warnings"]
         command += [f"-D{name}={value}" for name, value in macros.items()]
         command += [KERNELS / "wave.cu", "-o", tmp_path / "wave.cubin"]
@@ -134,7 +134,7 @@ def test_the_compiler_that_users_have(tmp_path, monkeypatch):
     pytest.importorskip("cuda.core", reason="the extra [gpu] is not installed")
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    macros = cuda.defines(layout("sm_90", 2, torch.float32), OPENFWI, torch.float32, 2)
+    macros = cuda.defines(layout("sm_90", 2, torch.float32), OPENFWI, torch.float32)
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:

@@ -214,9 +214,10 @@ class BlockKernel:
         its edges, and the kernel knows that."""
         margin, (nz, nx) = self._survey.absorbing_cells, self._survey.shape
         side = self._prepare("forward")[0].side  # every kernel's
-        columns = margin + torch.arange(-side, nx + side).clamp(0, nx - 1)
-        inside = padded.detach()[:, margin : margin + nz][:, :, columns.to(padded.device)]
-        return inside.to(self._device, self._dtype).contiguous()
+        inside = padded.detach()[:, margin : margin + nz, margin : margin + nx]
+        left, right = inside[..., :1], inside[..., -1:]
+        wider = torch.cat([*side * [left], inside, *side * [right]], dim=2)
+        return wider.to(self._device, self._dtype).contiguous()
 
     def _traces(self, records):
         records = records.detach().to(self._device, self._dtype).contiguous()

@@ -66,9 +66,7 @@ def memory() -> int:
     return min(sizes, default=0)
 
 
-def defines(
-    layout: Layout, survey: Survey, dtype: torch.dtype, fields: int
-) -> list[tuple[str, str]]:
+def defines(layout: Layout, survey: Survey, dtype: torch.dtype) -> list[tuple[str, str]]:
     """Macros that wave.cu is compiled with."""
     constants = layout.constants(survey)
     values = {
@@ -210,7 +208,7 @@ class Program:
         """The loaded kernel, which stays loaded as long as this object, and the bytes of shared
         memory that a block of it takes."""
         memory = layout.memory(survey.padded_shape, FIELDS[kernel], dtype.itemsize)
-        macros = tuple(defines(layout, survey, dtype, FIELDS[kernel]))
+        macros = tuple(defines(layout, survey, dtype))
         key = kernel, macros, memory
         with self._lock:  # of two threads that load it, one would unload what the other runs
             if key not in self._functions:
