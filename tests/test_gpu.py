@@ -46,7 +46,8 @@ class OneBlock(cuda.Program):
     """A card without clusters."""
 
     def layout(self, kernel, survey, dtype):
-        return replace(super().layout(kernel, survey, dtype), blocks=1, halo=2, shared=False)
+        layout = super().layout(kernel, survey, dtype)
+        return replace(layout, blocks=1, halo=2, shared=False, resident=1)
 
 
 class NoHalo(cuda.Program):
