@@ -8,7 +8,7 @@ from fwi_refine.objective import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.parameters import Parameters
 from fwi_refine.posterior import LEAST_NOISE
 from fwi_refine.sums import gram
-from fwi_refine.wave import Simulator, jacobian, record_basis
+from fwi_refine.wave import Simulator, jacobian, jacobian_points, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
 COLUMNS = 16  # of the Jacobian, simulated at a time
@@ -150,7 +150,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         size, survey = self.parameters.size, self.simulator.survey
         if size <= FEW_UNKNOWNS:
             return math.ceil(size / COLUMNS_PER_EVALUATION)
-        return math.ceil(len({*survey.sources, *survey.receivers}) / len(survey.sources))
+        return math.ceil(len(jacobian_points(survey)) / len(survey.sources))
 
     def _columns(self, v, vmin, dx):
         if self._single is None:

@@ -1,6 +1,6 @@
 """Speed of everything that runs on a GPU, beside what the card could do at most.
 
-    python scripts/benchmark_gpu.py [--batch 64] [--repeats 5] [--threads 160,320,480] [--families]
+    python scripts/benchmark_gpu.py [--batch 64] [--repeats 5] [--threads 160,320] [--families]
         [--together 1,4,16] [--memory-copy-gib 4]
 
 Prints Markdown: records simulated, and misfits with their gradients, in a second, by the threads of
@@ -36,9 +36,18 @@ from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, cuda, gpu_problem, jacobian, layout, released_record
+from fwi_refine.wave import (
+    Simulator,
+    cuda,
+    gpu_problem,
+    jacobian,
+    jacobian_points,
+    layout,
+    released_record,
+)
 from fwi_refine.wave.jacobian import longest_interval
 from fwi_refine.wave.operator import IMAGING_STEP
+from fwi_refine.wave.reciprocity import make_plan
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 TEST_SET = 65818
@@ -136,15 +145,11 @@ def step(options):
     full = jacobian(v, device="cuda")
     normal, _ = full.normal_matrix()
     damped = normal + 1e-8 * torch.eye(len(normal), dtype=normal.dtype, device="cuda")
-    points = tuple(dict.fromkeys((*OPENFWI.sources, *OPENFWI.receivers)))
-    shots = Simulator(
-        replace(OPENFWI, sources=points, receivers=()),
-        torch.float32,
-        imaging_step=longest_interval(OPENFWI),
-        device="cuda",
-    )
+    points, every = jacobian_points(OPENFWI), longest_interval(OPENFWI)
+    survey = replace(make_plan(OPENFWI, every).survey, sources=points)
+    shots = Simulator(survey, torch.float32, imaging_step=every, device="cuda")
     others = {
-        f"{len(points)} simulations like a Jacobian's, float32": lambda: shots.wavefields(v[None]),
+        f"the Jacobian's {len(points)} simulations, float32": lambda: shots.wavefields(v[None]),
         "a record with rounded coefficients, float64": lambda: released_record(v),
     }
     parts = {

@@ -15,7 +15,7 @@ from emulation import KERNELS
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, cuda, devices, gpu_problem
-from fwi_refine.wave.layout import CLUSTER, COUNTERS, FIELDS, choose_layout
+from fwi_refine.wave.layout import CLUSTER, COUNTERS, FIELDS, RESERVED, choose_layout
 
 NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 # compute capability, bytes of shared memory that a block may have and that a multiprocessor has
@@ -24,7 +24,6 @@ CARDS = {
     "sm_90": ((9, 0), 227 << 10, 228 << 10),
     "sm_120": ((12, 0), 99 << 10, 100 << 10),
 }
-RESERVED = 1 << 10  # bytes of shared memory that CUDA takes for each block
 REGISTERS = 65536  # of a multiprocessor
 SPILLED = 256  # bytes that a thread may have to keep in memory for want of registers
 

@@ -9,7 +9,13 @@ from fwi_refine.wave.flat import (
     flat_jacobian_shots,
     has_flat_jacobian,
 )
-from fwi_refine.wave.jacobian import Jacobian, jacobian, jacobian_bytes, record_basis
+from fwi_refine.wave.jacobian import (
+    Jacobian,
+    jacobian,
+    jacobian_bytes,
+    jacobian_points,
+    record_basis,
+)
 from fwi_refine.wave.operator import Simulator, simulate
 from fwi_refine.wave.released import released_record
 from fwi_refine.wave.workers import one_thread_each
@@ -26,6 +32,7 @@ __all__ = [
     "has_flat_jacobian",
     "jacobian",
     "jacobian_bytes",
+    "jacobian_points",
     "one_thread_each",
     "record_basis",
     "released_record",

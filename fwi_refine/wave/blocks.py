@@ -60,18 +60,13 @@ class BlockKernel:
 
     def forward(self, alpha, vmin):
         """Records, (B, shots, steps, receivers)."""
-        medium, tasks = self._medium(alpha, vmin)
-        record = self._empty(tasks, *self._survey.record_shape[1:])
-        self._in_parts(tasks, lambda part: self._launch("forward", medium, part, record=record))
-        return self._by_sample(record)
+        return self._records("forward", *self._medium(alpha, vmin))
 
     def released(self, alpha, vmin):
         """Records with the released data's rounded coefficients, see released.py."""
         medium, tasks = self._medium(alpha, vmin)
         medium["wavelet"] = self._wavelet_as(torch.float32)
-        record = self._empty(tasks, *self._survey.record_shape[1:])
-        self._in_parts(tasks, lambda part: self._launch("released", medium, part, record=record))
-        return self._by_sample(record)
+        return self._records("released", medium, tasks)
 
     def wavefields(self, alpha, vmin, out=None):
         """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
@@ -98,9 +93,7 @@ class BlockKernel:
         medium["dalpha"] = self._map(dalpha)
         vmin, dvmin = (x.to(self._device, torch.float64) for x in (vmin, dvmin))
         medium["relative_vmin"] = (dvmin / vmin).to(self._dtype)
-        record = self._empty(tasks, *self._survey.record_shape[1:])
-        self._in_parts(tasks, lambda part: self._launch("tangent", medium, part, record=record))
-        return self._by_sample(record)
+        return self._records("tangent", medium, tasks)
 
     def adjoint(self, alpha, vmin, u):
         """Gradient of sum(u * record) by alpha, (B, rows, cols), and by vmin, (B,) float64."""
@@ -134,6 +127,12 @@ class BlockKernel:
         self._in_parts(tasks, work)
         value = in_order(self._by_sample(squares).flatten(1))
         return (value, *self._gradients(image, vmin)) if gradient else (value, None, None)
+
+    def _records(self, kernel, medium, tasks):
+        """What a kernel writes as records, by sample."""
+        record = self._empty(tasks, *self._survey.record_shape[1:])
+        self._in_parts(tasks, lambda part: self._launch(kernel, medium, part, record=record))
+        return self._by_sample(record)
 
     def _in_parts(self, tasks, work):
         """work(range of tasks) for all of them, as many at a time as memory allows."""

@@ -89,6 +89,11 @@ def record_basis(survey: Survey = OPENFWI):
     return make_plan(survey, longest_interval(survey)).basis
 
 
+def jacobian_points(survey: Survey = OPENFWI) -> tuple[tuple[int, int], ...]:
+    """Where `jacobian` simulates a shot: each place of a source or receiver once, sources first."""
+    return tuple(dict.fromkeys((*survey.sources, *survey.receivers)))
+
+
 def jacobian_bytes(survey: Survey = OPENFWI) -> int:
     """About how much memory `jacobian` takes on the CPU, in float32, with two threads."""
     plan = make_plan(survey, longest_interval(survey))
@@ -156,7 +161,7 @@ def jacobian(
         )
     plan = make_plan(survey, every)
     # the sources come first: every receiver's fields are multiplied with theirs
-    points = list(dict.fromkeys((*survey.sources, *survey.receivers)))
+    points = jacobian_points(survey)
 
     def simulated(batch, threads, out):
         shots = dataclasses.replace(plan.survey, sources=tuple(batch))

@@ -108,7 +108,7 @@ def choose_layout(survey, fields, itemsize, capability, shared_memory, room) -> 
 
     for halo in (HALO, 0):
         cluster = layout(CLUSTER, THREADS, halo, shared=True)
-        cluster = replace(cluster, resident=min(max(fitting(cluster), 1), MOST_RESIDENT))
-        if tuple(capability) >= CLUSTERS_SINCE and fitting(cluster) and room(cluster):
+        cluster = replace(cluster, resident=min(fitting(cluster), MOST_RESIDENT))
+        if tuple(capability) >= CLUSTERS_SINCE and cluster.resident and room(cluster):
             return cluster
     return layout(1, MOST_THREADS, HALO, shared=False)

@@ -44,7 +44,7 @@ static __device__ __forceinline__ void start()
     cluster_barrier();
 }
 
-static __device__ __forceinline__ int has_arrived(unsigned count, unsigned parity)
+static __device__ __forceinline__ int has_arrived(unsigned address, unsigned parity)
 {
     int done;
     asm volatile("{\n\t"
@@ -53,7 +53,7 @@ static __device__ __forceinline__ int has_arrived(unsigned count, unsigned parit
                  "selp.s32 %0, 1, 0, done;\n\t"
                  "}"
                  : "=r"(done)
-                 : "r"(count), "r"(parity)
+                 : "r"(address), "r"(parity)
                  : "memory");
     return done;
 }

@@ -1,7 +1,8 @@
 /* What a thread of blocks.h does with its cells in a time step. */
 #include "thread.h"
 
-enum { UNROLLED = FWI_UNROLL }; /* a pragma takes no macro */
+/* A pragma takes no macro; and put into one, together with its loop, it compiles a row too many. */
+enum { UNROLLED = FWI_UNROLL };
 
 /* One step of the thread's cells, in place over the older level; `frame` receives them if not 0.
  * released: as the code behind the released data does it; known where this is compiled. */
