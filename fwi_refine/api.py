@@ -171,10 +171,9 @@ def simulate(
 
     velocity: m/s, one map or many, see above; floats or integers. Returns (shots, rows, receivers)
     for one map, else (N, shots, rows, receivers), with all `survey.file_rows` rows of a record
-    file. dtype: float32, as the released data was made, or float64, of the arithmetic and of the
-    result. device: "auto", "cpu", "cuda" or "cuda:1"; threads: default all cores.
+    file. dtype: float64, or float32, in which the records of OpenFWI's survey are the released
+    data's, bit for bit. device: "auto", "cpu", "cuda" or "cuda:1"; threads: default all cores.
 
-    `synthetic.make_record` also makes the rounding errors of the released data, 1e-5 rms;
     `WaveSimulator` is differentiable. Raises SampleError, a ValueError, for a map that is not
     finite or not within the survey's velocity bounds, InputError for arrays that are no maps.
 
@@ -199,7 +198,7 @@ def simulate(
     size = BATCH if simulator.device.type == "cpu" else GPU_BATCH
     records = np.empty((len(maps), *survey.file_shape), str(name))
     for k in range(0, len(maps), size):
-        found = simulator.forward(torch.from_numpy(checked[k : k + size]))
+        found = simulator.recorded(torch.from_numpy(checked[k : k + size]))
         records[k : k + size] = found.cpu().numpy()
     return records[0] if len(shape) == 2 else records
 

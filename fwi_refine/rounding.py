@@ -1,14 +1,12 @@
-"""What rounded coefficients added to the record of a layered map.
+"""What the released data's arithmetic added to the record of a map of integers.
 
-The released data's float32 rounded the coefficients of the scheme (wave/released.py), by as much in
-every cell of a layer and at every step: so that acts like a change of the medium, the largest part
-of what an exact simulation of the right map misses. It is known once the integers of a map are.
+Most of that is due to its coefficients (wave/released.py), which are rounded by as much in every
+cell of a layer and at every step, like a change of the medium. It is known once the integers are;
+where all of them are right, nothing of the record is left.
 """
 
 import numpy as np
 import torch
-
-from fwi_refine.wave import released_record
 
 # The share of the mean square misfit that may be left where the rounding was taken out: of a record
 # that other software made, or with a map that is not right, it is more.
@@ -22,7 +20,7 @@ def rounding_of_coefficients(simulator, v, vmin, record):
     n_steps rows count; what is added has its shape, and costs two simulations
     """
     exact = simulator.forward(v[None], vmin[None])[0].double()
-    shift = released_record(v, vmin, simulator.survey, threads=simulator.threads) - exact
+    shift = simulator.released(v[None], vmin[None])[0].double() - exact
     residual = exact - torch.from_numpy(record)[:, : exact.shape[1]].to(exact.device)
     shift_of_rows = np.zeros(record.shape)
     shift_of_rows[:, : exact.shape[1]] = shift.cpu().numpy()

@@ -2,17 +2,15 @@
 
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fwi_refine import executors
 from fwi_refine.cli import run
-from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator
+from fwi_refine.synthetic import make_record
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +64,7 @@ def made(tmp_path_factory) -> Made:
     starts = np.roll(truth, 1, axis=1)  # every interface a row too deep, ...
     starts[:, 0] = truth[:, 0]
     starts[starts > 2200] *= np.float32(0.99)  # ... and deep layers 1 % too slow
-    survey = replace(OPENFWI, n_steps=OPENFWI.file_rows)
-    simulator = Simulator(survey, dtype=torch.float32)
-    records = simulator.forward(torch.as_tensor(truth, dtype=torch.float64)).numpy()
+    records = np.stack([make_record(v) for v in truth])
     np.save(folder / "starts.npy", starts)
     np.save(folder / "truth.npy", truth)
     (folder / "seismic").mkdir()

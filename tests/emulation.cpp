@@ -236,7 +236,7 @@ static bool sound(int side, int halo)
     call.width = width, call.threads = threads;
     call.shots = 1, call.n_receivers = 2, call.n_steps = steps, call.every = every;
     call.sources = source, call.receivers = receivers, call.places = places;
-    call.owned = owned.data(), call.area = 1, call.wavelet = wavelet.data();
+    call.owned = owned.data(), call.wavelet = wavelet.data();
     call.alpha = call.dalpha = map.data(), call.column_decay = decay.data();
     call.row_kappa = kappa.data(), call.relative_vmin = relative.data(), call.data = u.data();
     call.frames = frames.data(), call.record = record.data();

@@ -23,7 +23,7 @@ NEEDS_COMPILER = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ 
 
 def build(out, *flags, kernels=KERNELS):
     """Compiles the emulation; returns `out`."""
-    command = ["c++", "-std=c++17", "-O2", "-pthread", f"-I{kernels}", *flags]
+    command = ["c++", "-std=c++17", "-O2", "-ffp-contract=off", "-pthread", f"-I{kernels}", *flags]
     subprocess.run([*command, SOURCE, "-o", out], check=True, capture_output=True, text=True)
     return out
 
@@ -90,7 +90,7 @@ def emulate(simulator, layout, *, library=None, memory=None):
     """Puts the emulated kernel in the place of the one that the simulator has; returns it."""
     kernel = simulator._kernel
     every = getattr(kernel, "_every", None) or kernel._sizes["every"]
-    simulator._kernel = BlockKernel(
-        simulator.survey, simulator.dtype, every, Emulation(layout, library), memory
-    )
+    program = Emulation(layout, library)
+    simulator._make = lambda dtype: BlockKernel(simulator.survey, dtype, every, program, memory)
+    simulator._kernel = simulator._make(simulator.dtype)
     return simulator

@@ -1,4 +1,4 @@
-"""What rounded coefficients added to a record, and the edges of a layered map."""
+"""What the released arithmetic added to a record, and the edges of a layered map."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_it_is_the_released_record_less_the_exact_one(truth):
     exact = simulator.forward(truth[None])[0].numpy()
     np.testing.assert_allclose(shift[:, : SURVEY.n_steps], released - exact, rtol=0, atol=1e-13)
     assert plain == pytest.approx(np.square(released - exact).mean())
-    assert fits < 1e-12 * plain
+    assert fits < 1e-12 * plain  # the shift is a difference, rounded in float64
 
 
 def faulted():

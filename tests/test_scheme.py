@@ -10,7 +10,7 @@ import torch
 from fwi_refine.scheme import CFL_LIMIT, HALF_POWER, fastest_stable, phase_velocity_error
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.reference import C1, C2, C3
+from fwi_refine.wave.grid import C1, C2, C3
 
 FRACTIONS = (-5 / 2, 4 / 3, -1 / 12)  # which the kernels have as float32 does
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
     type=click.Choice(["float32", "float64"]),
     default="float32",
     show_default=True,
-    help="Arithmetic of the simulation; the released data was made in float32.",
+    help="Precision; float32 records of OpenFWI's survey are the released data's, bit for bit.",
 )
 @options.survey
 @options.ids
@@ -115,7 +115,7 @@ def _write(simulator, waiting, out, bar):
 
     from fwi_refine.io import atomic_path
 
-    records = simulator.forward(torch.as_tensor(np.stack([v for _, v in waiting])))
+    records = simulator.recorded(torch.as_tensor(np.stack([v for _, v in waiting])))
     for (name, _), record in zip(waiting, records, strict=True):
         with atomic_path(out / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, record.cpu().numpy().astype(np.float32))

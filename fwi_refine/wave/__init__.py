@@ -16,14 +16,19 @@ from fwi_refine.wave.jacobian import (
     jacobian_points,
     record_basis,
 )
-from fwi_refine.wave.operator import Simulator, simulate
-from fwi_refine.wave.released import released_record
+from fwi_refine.wave.operator import (
+    Simulator,
+    first_differences,
+    released_record,
+    simulate,
+)
 from fwi_refine.wave.workers import one_thread_each
 
 __all__ = [
     "Jacobian",
     "Simulator",
     "devices",
+    "first_differences",
     "first_return",
     "flat_jacobian",
     "flat_jacobian_shots",

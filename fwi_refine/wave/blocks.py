@@ -13,6 +13,7 @@ import torch
 from fwi_refine.sums import in_order
 from fwi_refine.survey import Survey
 from fwi_refine.wave.layout import FIELDS
+from fwi_refine.wave.released import first_unequal
 
 ALIGNMENT = 16  # bytes, of what a thread reads or writes at once
 LEAST_SHAPE = 3, 2  # rows and columns of a grid that wraps around but once in the kernels
@@ -28,8 +29,8 @@ class _Call(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("shots", "n_receivers", "n_steps", "every")),
         ("first_task", ctypes.c_int32),
         *((name, ctypes.c_void_p) for name in ("sources", "receivers", "places", "owned")),
-        ("area", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("wavelet", "alpha", "dalpha", "column_decay")),
+        *((name, ctypes.c_void_p) for name in ("wavelet", "strength", "alpha", "dalpha")),
+        ("column_decay", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("row_kappa", "relative_vmin", "data", "fields")),
         *((name, ctypes.c_void_p) for name in ("frames", "record", "gradient", "sums")),
     ]
@@ -62,11 +63,18 @@ class BlockKernel:
         """Records, (B, shots, steps, receivers)."""
         return self._records("forward", *self._medium(alpha, vmin))
 
-    def released(self, alpha, vmin):
-        """Records with the released data's rounded coefficients, see released.py."""
+    def released(self, alpha, vmin, strength):
+        """Records in released arithmetic (released.py); strength: (B, shots), of the sources."""
         medium, tasks = self._medium(alpha, vmin)
+        medium["column_decay"] = self._cast(self._vmin(vmin) * self._damping[1])
+        medium["strength"] = self._cast(strength)
         medium["wavelet"] = self._wavelet_as(torch.float32)
         return self._records("released", medium, tasks)
+
+    def first_differences(self, alpha, vmin, strength, data, stop):
+        """(B, shots, receivers) first step in which such a record is not the data."""
+        del stop  # a record is one launch
+        return first_unequal(self.released(alpha, vmin, strength), data.to(self._device))
 
     def wavefields(self, alpha, vmin, out=None):
         """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
@@ -168,7 +176,6 @@ class BlockKernel:
             n_steps=self._survey.n_steps,
             every=self._every,
             first_task=part.start,
-            area=self._survey.spacing**2,
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
         self._program.launch(kernel, layout, self._survey, self._dtype, call, len(part))
@@ -186,7 +193,7 @@ class BlockKernel:
                 layout,
                 {
                     "sources": self._integers(self._survey.padded_index(self._survey.sources)),
-                    "wavelet": self._wavelet_as(torch.float64),
+                    "wavelet": self._wavelet_as(torch.float64) * self._survey.spacing**2,
                     "receivers": self._integers(points[places.numpy()]),
                     "places": self._integers(places),
                     "owned": self._integers(torch.searchsorted(owners, threads)),
@@ -199,14 +206,20 @@ class BlockKernel:
         alpha = self._map(alpha)
         if not bool(((alpha > 0) & (alpha < 1)).all()):
             raise ValueError("velocity is not finite and positive, or too high for the time step")
-        vmin = vmin.detach().to(self._device, torch.float64)[:, None]
+        vmin = self._vmin(vmin)
         by_row, by_column = self._damping
         medium = {
             "alpha": alpha,
-            "column_decay": (1 - vmin * by_column).to(self._dtype).contiguous(),
-            "row_kappa": torch.nn.functional.pad(vmin * by_row, (0, 1)).to(self._dtype),
+            "column_decay": self._cast(1 - vmin * by_column),
+            "row_kappa": self._cast(torch.nn.functional.pad(vmin * by_row, (0, 1))),
         }
         return medium, len(alpha) * len(self._survey.sources)
+
+    def _vmin(self, vmin):
+        return vmin.detach().to(self._device, torch.float64)[:, None]
+
+    def _cast(self, tensor):
+        return tensor.detach().to(self._device, self._dtype).contiguous()
 
     def _map(self, padded):
         """The map, (B, nz, nx), with a layout's `side` columns more on both sides: the band repeats
@@ -223,9 +236,9 @@ class BlockKernel:
         return records.view(-1, *self._survey.record_shape[1:])
 
     def _wavelet_as(self, dtype):
-        """The wavelet as it is in a precision, times the area of a cell, float64."""
+        """The wavelet as it is in a precision, float64."""
         wavelet = torch.from_numpy(self._survey.wavelet).to(dtype).double()
-        return (wavelet * self._survey.spacing**2).to(self._device)
+        return wavelet.to(self._device)
 
     @functools.cached_property
     def _damping(self):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from fwi_refine.survey import Survey
+from fwi_refine.wave import released
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 STATUS_TEXT = {
@@ -81,7 +82,7 @@ class NativeKernel:
         self.name = f"native {INSTRUCTION_SETS[self._library.fwi_best_isa()]}"
         if not self._library.fwi_has_openmp():
             self.name += " without OpenMP"
-        self._dtype = dtype
+        self._survey, self._dtype = survey, dtype
         self._threads = threads
         self._scratch = None
         self._lock = threading.Lock()  # one call at a time may use the scratch memory
@@ -159,6 +160,24 @@ class NativeKernel:
             return value.sum(1), None, None
         return value.sum(1), by_alpha.sum(1), by_vmin.sum(1)
 
+    def released(self, alpha, vmin, strength):
+        """Records in released arithmetic (released.py); strength: (B, shots), of the sources."""
+        record = self._empty(alpha.shape[0], *self._trace_shape)
+        self._released(alpha, vmin, strength, None, None, False, record)
+        return record
+
+    def first_differences(self, alpha, vmin, strength, data, stop):
+        """(B, shots, receivers) first step in which such a record is not the data."""
+        shots, _, receivers = self._trace_shape
+        found = torch.empty(alpha.shape[0], shots, receivers, dtype=torch.int32)
+        self._released(alpha, vmin, strength, self._in(data), found, stop, None)
+        return found
+
+    def _released(self, alpha, vmin, strength, data, differs, stop, record):
+        pulses = released.pulses(self._in(strength), self._survey)
+        inputs = [self._in(alpha), self._in64(vmin), pulses, data, differs]
+        self._run("released", alpha, [*inputs, ctypes.c_int(stop), record])
+
     def _empty(self, *shape):
         return torch.empty(*shape, dtype=self._dtype)
 
@@ -190,7 +209,9 @@ class NativeKernel:
         entry = getattr(self._library, f"fwi_{function}_{self._suffix}")
         with self._lock:
             tensors = [self._frames(call) if t is FRAMES else t for t in tensors]
-            pointers = [None if t is None else ctypes.c_void_p(t.data_ptr()) for t in tensors]
+            pointers = [
+                ctypes.c_void_p(t.data_ptr()) if isinstance(t, torch.Tensor) else t for t in tensors
+            ]
             status = entry(ctypes.byref(call), *pointers)
         if status:
             error = MemoryError if status == 1 else ValueError

@@ -8,15 +8,18 @@ map unless it is given: in an inversion it is an unknown of its own, as min(v) i
 import functools
 import os
 import warnings
+from dataclasses import replace
 
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import cuda
 from fwi_refine.wave.blocks import BlockKernel
+from fwi_refine.wave.grid import pad
 from fwi_refine.wave.native import NativeKernel
 from fwi_refine.wave.native import load as load_native
-from fwi_refine.wave.reference import ReferenceKernel, pad
+from fwi_refine.wave.reference import ReferenceKernel
+from fwi_refine.wave.released import released_medium
 
 # Imaging every 5th step changes the gradient by a few 1e-6 relative (BENCHMARKS.md).
 IMAGING_STEP = 5
@@ -70,10 +73,16 @@ class Simulator:
         if on_gpu:
             program = cuda.program(self.device)
             self.device = program.device
-            self._kernel = BlockKernel(survey, dtype, imaging_step, program)
+            self._make = lambda dtype: BlockKernel(survey, dtype, imaging_step, program)
         else:
             kind = NativeKernel if kernel == "native" else ReferenceKernel
-            self._kernel = kind(survey, dtype, self.threads, imaging_step, narrow)
+            self._make = lambda dtype: kind(survey, dtype, self.threads, imaging_step, narrow)
+        self._kernel = self._make(dtype)
+
+    @functools.cached_property
+    def _single(self):
+        """The kernel in float32, which the released data was made in."""
+        return self._kernel if self.dtype == torch.float32 else self._make(torch.float32)
 
     @property
     def kernel(self) -> str:
@@ -92,9 +101,26 @@ class Simulator:
         return self._kernel.forward(alpha, vmin)
 
     def released(self, v, vmin=None):
-        """Records of the maps v with the released data's rounded coefficients, on a GPU only: see
-        `released_record`."""
-        return self._kernel.released(*self._medium(v, vmin))
+        """Records of the maps v with the bits of the released data, float32; see released.py."""
+        self._check(v)
+        return self._single.released(
+            *released_medium(v.detach().to(self.device), vmin, self.survey)
+        )
+
+    def recorded(self, v):
+        """Records of the maps v as a file has them: `released` ones in float32 of OpenFWI's survey,
+        whatever its number of steps, `forward` ones otherwise."""
+        ours = replace(self.survey, n_steps=OPENFWI.n_steps) == OPENFWI
+        return (self.released if ours and self.dtype == torch.float32 else self.forward)(v)
+
+    def first_differences(self, v, d, vmin=None, stop=False):
+        """(B, shots, receivers) int32: the first step in which `released` records of v are not d.
+
+        n_steps where there is none. stop: a shot may end with the first of its differences.
+        """
+        self._check(v)
+        medium = released_medium(v.detach().to(self.device), vmin, self.survey)
+        return self._single.first_differences(*medium, d, stop)
 
     def wavefields(self, v, vmin=None, out=None):
         """Every k-th wavefield p[k], p[2k], ... before the last step, k the imaging step.
@@ -146,12 +172,15 @@ class Simulator:
         return (self.survey.dt / self.survey.spacing) ** 2
 
     def _medium(self, v, vmin):
-        nz, nx = self.survey.shape
-        if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
-            raise ValueError(f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx})")
+        self._check(v)
         v = v.detach().to(self.device)
         vmin = v.amin(dim=(1, 2)).double() if vmin is None else vmin.to(self.device)
         return pad(v.to(self.dtype), self.survey).square() * self._scale, vmin
+
+    def _check(self, v):
+        nz, nx = self.survey.shape
+        if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
+            raise ValueError(f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx})")
 
     def _by_velocity(self, v, by_alpha):
         """By the cells of the map; d alpha / dv = 2 v (dt / dx)^2."""
@@ -209,3 +238,43 @@ def simulate(v, vmin=None, simulator: Simulator | None = None):
     )
     record = _Simulate.apply(batched, vmin, simulator)
     return record if v.ndim == 3 else record[0]
+
+
+def released_record(
+    v, vmin=None, survey: Survey = OPENFWI, threads: int | None = None, kernel: str = "auto"
+):
+    """The record of one map v (nz, nx) m/s as the released data has it: (shots, steps, receivers).
+
+    float32, with the bits of the released data, on any device and by any kernel. vmin: default the
+    minimum of v. threads: on the CPU, default torch's number. On a GPU where v is on one.
+    Raises ValueError for a v of another shape.
+    """
+    v, vmin = _one(v, vmin, survey)
+    return _simulator(survey, threads, kernel, v.device).released(v, vmin)[0]
+
+
+def first_differences(
+    v, record, vmin=None, survey: Survey = OPENFWI, *, stop=False, threads=None, kernel="auto"
+):
+    """(shots, receivers) int32: the first row in which a record is not that of one map v.
+
+    record: (shots, rows >= n_steps, receivers). n_steps where a trace is equal throughout: a map
+    all of whose traces are is proven by its record. stop: each shot ends with the first of its
+    differences, which is what is sought where a map is tried; later ones are not looked for.
+    Raises ValueError for arrays of other shapes.
+    """
+    v, vmin = _one(v, vmin, survey)
+    data = torch.as_tensor(record)[None, :, : survey.n_steps]
+    simulator = _simulator(survey, threads, kernel, v.device)
+    return simulator.first_differences(v, data, vmin, stop=stop)[0]
+
+
+def _one(v, vmin, survey):
+    if tuple(v.shape) != survey.shape:
+        raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
+    vmin = None if vmin is None else torch.as_tensor(vmin, dtype=torch.float64).reshape(1)
+    return v.detach()[None], vmin
+
+
+def _simulator(survey, threads, kernel, device):
+    return Simulator(survey, torch.float32, kernel, threads, device=device)

@@ -21,12 +21,10 @@ band-limited (`every`).
 """
 
 import torch
-import torch.nn.functional as F
 
 from fwi_refine.survey import Survey
-
-# as float32 has them, in every precision: see kernels/step.h
-C1, C2, C3 = torch.tensor([-5 / 2, 4 / 3, -1 / 12], dtype=torch.float32).tolist()
+from fwi_refine.wave import released
+from fwi_refine.wave.grid import C1, C2, C3, damping
 
 
 def laplacian(p):
@@ -37,22 +35,6 @@ def laplacian(p):
     return 2 * C1 * p + C2 * near + C3 * far
 
 
-def pad(maps, survey):
-    """Maps (B, nz, nx) on the padded grid, (B, rows, cols): the band has the edge's values."""
-    margin = survey.absorbing_cells
-    return F.pad(maps[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else maps
-
-
-def damping(survey):
-    """Damping per step and per unit of vmin, (rows, cols) float64: kappa = vmin * damping."""
-    by_row, by_column = (torch.from_numpy(profile) for profile in survey.damping)
-    # the side bands take the whole height with their column's damping, also where it is zero
-    padded = by_column.repeat(len(by_row), 1)
-    margin = survey.absorbing_cells
-    padded[:, margin : margin + survey.shape[1]] = by_row[:, None]
-    return padded
-
-
 class ReferenceKernel:
     """The same interface as native.NativeKernel, with a loop over the steps in Python."""
 
@@ -61,6 +43,7 @@ class ReferenceKernel:
         self.name = "reference"
         self._dtype = dtype
         self._every = every
+        self._survey = survey
         self._n_steps = survey.n_steps
         self._sources = torch.from_numpy(survey.padded_index(survey.sources)).long()
         self._receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long()
@@ -110,6 +93,16 @@ class ReferenceKernel:
         if not gradient:
             return value, None, None
         return value, *self._backpropagate(alpha, vmin, 2 * residual, frames)
+
+    def released(self, alpha, vmin, strength):
+        """Records in released arithmetic (released.py); strength: (B, shots), of the sources."""
+        self._coefficients(alpha, vmin)
+        return released.propagate(alpha, vmin, strength, self._survey)
+
+    def first_differences(self, alpha, vmin, strength, data, stop):
+        """(B, shots, receivers) first step in which such a record is not the data."""
+        del stop
+        return released.first_unequal(self.released(alpha, vmin, strength), data.to(alpha))
 
     def _coefficients(self, alpha, vmin):
         alpha = alpha.detach().to(self._dtype)[:, None]

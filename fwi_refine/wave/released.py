@@ -1,99 +1,81 @@
-"""Records as the released data's were made: coefficients rounded to float32.
+"""Records with the released data's own arithmetic, bit for bit.
 
-The code behind OpenFWI (KAUST a2d_mod_abc24) writes a step as
+The code behind OpenFWI (KAUST a2d_mod_abc24, run in torch on a GPU) computes in float32, each
+operation rounded, without fused multiply-add, in this order:
 
-    p[n+1] = a p[n] - b p[n-1] + alpha (c2 N1 + c3 N2),   a = 2 - kappa + 2 c1 alpha,  b = 1 - kappa
+    x      = v dt                                   dt as float32
+    alpha  = (x (1 / dx))^2                         1 / dx as float32: torch divides by a number so
+    kappa  = vmin damping
+    N1     = ((up + down) + left) + right           N2 the same at distance 2
+    p[n+1] = (((2 - 5 alpha) - kappa) p[n] - (1 - kappa) p[n-1]) + alpha (c2 N1 + c3 N2)
+    p[n+1] at the source += (x_source^2) w[n]
 
-and a float32 run of it rounds a, b and alpha once, for all steps. That acts like a small change
-of the medium, the same in every step, and with c2 and c3, which every kernel has rounded, it is
-most of what float32 does: rounded coefficients with float64 arithmetic come within 5e-6 rms of an
-all-float32 run (BENCHMARKS.md). The kernels of this package keep p[n] - p[n-1], which loses less,
-so they do not serve where the released data's own errors are wanted; but that of a GPU knows this
-form as well.
+So the record of the right map is equal to the measured one in every sample: with the map of a
+released CurveFault_B sample all 349,650 samples of rows 0 to 998 are (RED-DiffEq's example; row 999
+of that file is zero). A wrong cell leaves the record equal until the wave has been there and back.
+
+The kernels of an inversion write the step with p[n] - p[n-1], which loses less. What is here is for
+records like the released ones, and for the question whether a map is proven by its record.
 """
 
 import torch
 
-from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.operator import Simulator
-from fwi_refine.wave.reference import C1, C2, C3, damping, pad
-from fwi_refine.wave.workers import one_thread_each
+from fwi_refine.survey import Survey
+from fwi_refine.wave.grid import C2, C3, damping, pad
+
+SINGLE = torch.float32
 
 
-def released_record(
-    v, vmin=None, survey: Survey = OPENFWI, arithmetic=torch.float64, threads: int | None = None
-):
-    """The record of one map v (nz, nx) m/s with float32 coefficients: (shots, n_steps, receivers).
+def released_medium(v, vmin, survey: Survey):
+    """(alpha (B, rows, cols), vmin (B,) float64, strength (B, shots)) of maps v (B, nz, nx).
 
-    vmin: default the minimum of v. arithmetic: torch.float32 for a record like the released ones,
-    torch.float64 for the effect of the rounded coefficients alone. threads: on the CPU, default
-    torch's number. On a GPU where v is on one.
-    Raises ValueError for a v of another shape.
+    As the released data's arithmetic has them, float32; strength: x^2 at each source.
     """
-    if tuple(v.shape) != survey.shape:
-        raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
-    v = v.detach().double()
-    vmin = float(v.min() if vmin is None else vmin)
-    if v.device.type != "cpu" and arithmetic == torch.float64:
-        # in one launch; below there are some thirty for each step
-        simulator = Simulator(survey, arithmetic, device=v.device)
-        return simulator.released(v[None], torch.tensor([vmin], dtype=torch.float64))[0]
-    padded = pad(v[None], survey)[0]
-    alpha = (padded * survey.dt / survey.spacing) ** 2
-    kappa = vmin * damping(survey).to(v.device)
-
-    def rounded(x):
-        return x.to(torch.float32).to(arithmetic)
-
-    coefficients = [rounded(x) for x in (2 - kappa + 2 * C1 * alpha, 1 - kappa, alpha)]
-    strength = rounded((padded * survey.dt) ** 2)
-    wavelet = rounded(torch.from_numpy(survey.wavelet).to(v.device))
-    receivers = torch.from_numpy(survey.padded_index(survey.receivers)).long().T.to(v.device)
-
-    sources = torch.from_numpy(survey.padded_index(survey.sources)).long().to(v.device)
-    pulses = strength[sources[:, 0], sources[:, 1], None] * wavelet
-    if v.device.type != "cpu":
-        return _shots(coefficients, sources, pulses, receivers)
-    with one_thread_each(threads or torch.get_num_threads()) as pool:
-        parts = pool.map(
-            lambda k: _shots(coefficients, sources[k : k + 1], pulses[k : k + 1], receivers),
-            range(len(sources)),
-        )
-        return torch.cat(list(parts))
+    v = v.to(SINGLE)
+    x = pad(v, survey) * torch.tensor(survey.dt, dtype=SINGLE)
+    alpha = (x * torch.tensor(1 / survey.spacing, dtype=SINGLE)).square()
+    rows, columns = torch.from_numpy(survey.padded_index(survey.sources)).long().T
+    vmin = v.amin(dim=(1, 2)) if vmin is None else vmin
+    return alpha, vmin.detach().to(v.device, torch.float64), x.square()[:, rows, columns]
 
 
-def _shots(coefficients, sources, pulses, receivers):
-    """Traces of some shots, (shots, n_steps, receivers), from what each source injects, (shots,
-    n_steps)."""
-    centre, decay, alpha = coefficients
-    if centre.device.type == "cpu":  # in this worker alone; they would cost most of the time
-        torch.set_flush_denormal(True)
-    shots, columns = torch.arange(len(sources), device=centre.device), centre.shape[1]
-    receivers = receivers[0] * columns + receivers[1]
-    p, old, following, sums, part = (
-        torch.zeros(len(sources), *centre.shape).to(centre) for _ in range(5)
+def first_unequal(record, data):
+    """(..., receivers) first of the steps (..., steps, receivers) in which two records are not
+    equal; the number of steps where there is none."""
+    unequal = (record != data).movedim(-2, -1)
+    first = unequal.int().argmax(-1).to(torch.int32)
+    return torch.where(unequal.any(-1), first, record.shape[-2])
+
+
+def pulses(strength, survey: Survey):
+    """What the sources inject, (B, shots, steps)."""
+    wavelet = torch.from_numpy(survey.wavelet).to(strength.device, SINGLE)
+    return strength[..., None] * wavelet
+
+
+def propagate(alpha, vmin, strength, survey: Survey):
+    """The record (B, shots, steps, receivers) of the docstring above, step by step in torch."""
+    alpha = alpha[:, None]
+    kappa = (damping(survey).to(alpha.device) * vmin[:, None, None, None]).to(SINGLE)
+    shots = torch.arange(len(survey.sources), device=alpha.device)
+    sources, receivers = (
+        torch.from_numpy(survey.padded_index(points)).long().to(alpha.device).T
+        for points in (survey.sources, survey.receivers)
     )
+    centre, decay = (2 + -5 * alpha) - kappa, 1 - kappa
+    p = old = torch.zeros_like(alpha).repeat(1, len(shots), 1, 1)
     traces = []
-    for pulse in pulses.T:
-        torch.mul(centre, p, out=following)
-        following.addcmul_(decay, old, value=-1)
-        sums.zero_()
-        for distance, weight in ((1, C2), (2, C3)):
-            part.zero_()
-            for dim in (1, 2):
-                _add_neighbours(part, p, distance, dim)
-            sums.add_(part, alpha=weight)
-        following.addcmul_(alpha, sums)
-        following[shots, sources[:, 0], sources[:, 1]] += pulse
-        old, p, following = p, following, old
-        traces.append(p.flatten(1)[:, receivers])
-    return torch.stack(traces, dim=1)
+    for pulse in pulses(strength, survey).unbind(-1):
+        following = (centre * p - decay * old) + alpha * (C2 * _sum(p, 1) + C3 * _sum(p, 2))
+        following[:, shots, sources[0], sources[1]] += pulse
+        p, old = following, p
+        traces.append(p[:, :, receivers[0], receivers[1]])
+    return torch.stack(traces, dim=2)
 
 
-def _add_neighbours(sums, p, distance, dim):
-    """Adds both neighbours at a distance along dim, on a grid that wraps around."""
-    n = p.shape[dim]
-    for target, origin in ((0, distance), (distance, 0)):
-        sums.narrow(dim, target, n - distance).add_(p.narrow(dim, origin, n - distance))
-    sums.narrow(dim, 0, distance).add_(p.narrow(dim, n - distance, distance))
-    sums.narrow(dim, n - distance, distance).add_(p.narrow(dim, 0, distance))
+def _sum(p, distance):
+    """The four neighbours at a distance, in the released order; the grid wraps around."""
+    up, down, left, right = (
+        torch.roll(p, shift, dims=dim) for dim in (-2, -1) for shift in (distance, -distance)
+    )
+    return ((up + down) + left) + right

@@ -66,9 +66,8 @@ FWI_DEVICE void fwi_run(const Call *call, int task, int block, int thread, void 
                         int released)
 {
     const Thread t = fwi_thread(call, task, block, thread, memory);
-    REAL alpha = fwi_at_source(&t, call->alpha);
-    if (released)
-        alpha = (REAL)((double)(float)(alpha * call->area) / call->area);
+    const REAL alpha = released ? call->strength[call->first_task + task]
+                                : fwi_at_source(&t, call->alpha);
     REAL *even = fwi_field(&t, 2, 0), *odd = fwi_field(&t, 2, 1);
     const size_t cells = (size_t)call->rows * call->cols;
     REAL *slot = call->frames + task * ((call->n_steps - 1) / call->every) * cells;
@@ -113,7 +112,7 @@ FWI_DEVICE void fwi_forward(const Call *call, int task, int block, int thread, v
     fwi_run(call, task, block, thread, memory, 0);
 }
 
-/* The same as the released data were made, but for the precision of its arithmetic. */
+/* The same in the released data's arithmetic, bit for bit where REAL is float. */
 FWI_DEVICE void fwi_released(const Call *call, int task, int block, int thread, void *memory)
 {
     fwi_run(call, task, block, thread, memory, 1);

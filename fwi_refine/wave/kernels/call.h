@@ -14,10 +14,10 @@ typedef struct {
     const int *receivers;            /* (n_receivers, 2), ordered by the thread that has the cell */
     const int *places;               /* (n_receivers) where each stands in a record */
     const int *owned;                /* (FWI_BLOCKS * threads + 1) first receiver of each thread */
-    double area;                     /* of a cell: spacing squared */
-    const double *wavelet;           /* (n_steps), times the area */
+    const double *wavelet;           /* (n_steps), times the area of a cell; released: as it is */
+    const REAL *strength;            /* (samples, shots) what it is multiplied by, released */
     const REAL *alpha, *dalpha;      /* (samples, map_rows, FWI_SIDE + map_cols + FWI_SIDE) */
-    const REAL *column_decay;        /* (samples, cols) 1 - kappa in the side bands */
+    const REAL *column_decay;        /* (samples, cols) 1 - kappa in the side bands; released: kappa */
     const REAL *row_kappa;           /* (samples, rows + 1) kappa between the side bands, and a 0 */
     const REAL *relative_vmin;       /* (samples) dvmin / vmin */
     const REAL *data;                /* by task (n_steps, n_receivers): measured record, or u */

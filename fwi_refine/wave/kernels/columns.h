@@ -96,23 +96,49 @@ FWI_DEVICE Slide fwi_slide(const Thread *t, REAL *part, int c)
     return s;
 }
 
-/* L p in the columns; `row` is the beginning of theirs. */
-FWI_DEVICE Pack fwi_laplacian(const Slide *s, const REAL *row, const Column *at)
+/* A row of the grid around the columns: two cells on both sides; `row` is its beginning. */
+typedef struct {
+    REAL at[2 + FWI_SIDE + 2];
+} Around;
+
+FWI_DEVICE Around fwi_around(const Slide *s, const REAL *row, const Column *at)
 {
-    REAL x[2 + FWI_SIDE + 2]; /* a row of the grid around the columns */
-    Pack laplacian;
+    Around x;
     for (int i = 0; i < 2 / FWI_SIDE; i++) {
         const Pack left = fwi_load(row + at->left[i]), right = fwi_load(row + at->right[i]);
         for (int j = 0; j < FWI_SIDE; j++) {
-            x[i * FWI_SIDE + j] = left.at[j];
-            x[2 + FWI_SIDE + i * FWI_SIDE + j] = right.at[j];
+            x.at[i * FWI_SIDE + j] = left.at[j];
+            x.at[2 + FWI_SIDE + i * FWI_SIDE + j] = right.at[j];
         }
     }
     for (int j = 0; j < FWI_SIDE; j++)
-        x[2 + j] = s->centre.at[j];
+        x.at[2 + j] = s->centre.at[j];
+    return x;
+}
+
+/* L p in the columns. */
+FWI_DEVICE Pack fwi_laplacian(const Slide *s, const REAL *row, const Column *at)
+{
+    const Around x = fwi_around(s, row, at);
+    Pack laplacian;
     for (int j = 0; j < FWI_SIDE; j++)
-        laplacian.at[j] =
-            FWI_LAPLACIAN(REAL, x[j + 2], (x[j + 1] + x[j + 3]) + (s->up1.at[j] + s->down1.at[j]),
-                          (x[j] + x[j + 4]) + (s->up2.at[j] + s->down2.at[j]));
+        laplacian.at[j] = FWI_LAPLACIAN(
+            REAL, x.at[j + 2], (x.at[j + 1] + x.at[j + 3]) + (s->up1.at[j] + s->down1.at[j]),
+            (x.at[j] + x.at[j + 4]) + (s->up2.at[j] + s->down2.at[j]));
     return laplacian;
+}
+
+/* The columns' next step in the released data's arithmetic; for it, column_decay has kappa. */
+FWI_DEVICE Pack fwi_released_cells(const Slide *s, const REAL *row, const Column *at, Pack old)
+{
+    const Around x = fwi_around(s, row, at);
+    Pack cells;
+    for (int j = 0; j < FWI_SIDE; j++) {
+        const REAL kappa = at->column_decay.at[j] + at->between * at->kappa; /* one of them is 0 */
+        const REAL near = FWI_RELEASED_SUM(s->up1.at[j], s->down1.at[j], x.at[j + 1], x.at[j + 3]);
+        const REAL far = FWI_RELEASED_SUM(s->up2.at[j], s->down2.at[j], x.at[j], x.at[j + 4]);
+        cells.at[j] = FWI_RELEASED_STEP(REAL, FWI_MUL, x.at[j + 2], old.at[j], kappa,
+                                        at->alpha.here.at[j], near, far);
+    }
+    return cells;
 }

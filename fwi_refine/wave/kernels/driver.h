@@ -12,7 +12,7 @@
 #define LOCAL(x) CAT(local, x, PRECISION)
 
 /* Fills a Shot for task (sample, shot); alpha is that sample's. Returns a status. */
-static int LOCAL(prepare)(Shot *s, const Call *call, const REAL *alpha, int shot,
+static int LOCAL(prepare)(Shot *s, const Call *call, const REAL *alpha, int shot, int narrow,
                           const int *row_start, const int *by_row)
 {
     const int align = ALIGNMENT / (int)sizeof(REAL);
@@ -46,7 +46,7 @@ static int LOCAL(prepare)(Shot *s, const Call *call, const REAL *alpha, int shot
     }
     const int status = make_windows(&s->windows, speed2, s->rows, s->cols, s->source, s->receivers,
                                     s->n_receivers, s->n_steps, DEPTH, align, s->widest,
-                                    call->narrow);
+                                    narrow);
     free(speed2);
     return status ? FWI_NO_MEMORY : FWI_OK;
 }
@@ -63,6 +63,9 @@ typedef struct {
     double *value;        /* (samples, shots) sum of squared residuals */
     REAL *gradient;       /* (samples, shots, rows, cols) */
     double *gradient_vmin; /* (samples, shots) */
+    const REAL *pulses;   /* (samples, shots, n_steps) that the sources inject, RELEASED */
+    int32_t *differs;     /* (samples, shots, receivers) first step that differs from the data */
+    int stop;             /* a shot ends with its first difference */
     Job job;
 } LOCAL(Arrays);
 
@@ -76,6 +79,15 @@ static void LOCAL(run_task)(const Call *call, const LOCAL(Arrays) *a, const Shot
     const int isa = call->isa;
     REAL *record = a->record ? a->record + task * trace : arena_take(arena, sizeof(REAL) * trace);
     memset(record, 0, sizeof(REAL) * trace);
+#ifdef FWI_SINGLE
+    if (a->job == RELEASED) {
+        FWI_DISPATCH(isa, released_shot, s, arena, alpha, vmin,
+                     a->pulses + (size_t)task * s->n_steps, record,
+                     a->data ? a->data + task * trace : NULL,
+                     a->differs ? a->differs + (size_t)task * s->n_receivers : NULL, a->stop);
+        return;
+    }
+#endif
     if (a->job == TANGENT) {
         REAL *background = arena_take(arena, sizeof(REAL) * trace);
         FWI_DISPATCH(isa, tangent_shot, s, arena, alpha, vmin, a->dalpha + sample * cells,
@@ -111,8 +123,8 @@ static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
     const size_t trace = (size_t)call->n_steps * call->n_receivers;
     const size_t stride = stride_of(call), field = call->rows * stride;
     const size_t n_frames = (call->n_steps - 1) / call->every;
-    /* the largest task takes 7 fields, 2 records and 5 rows or columns */
-    const size_t reals = 7 * field + 2 * trace + 4 * stride + call->rows;
+    /* the largest task takes 7 fields, 2 records and 6 rows or columns */
+    const size_t reals = 7 * field + 2 * trace + 5 * stride + call->rows;
     const size_t arena_bytes = (sizeof(REAL) * reals / ALIGNMENT + 32) * ALIGNMENT;
     int *by_row = malloc(sizeof(int) * (size_t)(call->rows + 1 + call->n_receivers));
     if (!by_row)
@@ -129,15 +141,19 @@ static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
 #pragma omp parallel num_threads(call->threads)
     {
         Arena arena = {aligned_alloc(ALIGNMENT, arena_bytes), 0};
-        const unsigned float_mode = flush_subnormals();
+        const unsigned before = float_mode();
+        if (a->job != RELEASED)
+            set_float_mode(before | FLUSH);
 #pragma omp for schedule(dynamic, 1)
         for (int task = 0; task < tasks; task++) {
             Shot shot;
             const size_t place = a->job == FIELDS ? task : thread_number();
             REAL *frames = a->frames ? a->frames + place * n_frames * field : NULL;
             const REAL *alpha = a->alpha + (size_t)(task / call->shots) * call->rows * call->cols;
-            int here = arena.memory ? LOCAL(prepare)(&shot, call, alpha, task % call->shots, row_start, by_row)
-                             : FWI_NO_MEMORY;
+            const int narrow = a->job == RELEASED ? 0 : call->narrow;
+            int here = arena.memory ? LOCAL(prepare)(&shot, call, alpha, task % call->shots, narrow,
+                                                     row_start, by_row)
+                                    : FWI_NO_MEMORY;
             if (here == FWI_OK) {
                 arena.used = 0;
                 LOCAL(run_task)(call, a, &shot, &arena, frames, task);
@@ -147,7 +163,7 @@ static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
                 status = here;
             }
         }
-        restore_subnormals(float_mode);
+        set_float_mode(before);
         free(arena.memory);
     }
     free(by_row);
@@ -166,6 +182,19 @@ int ENTRY(fields)(const Call *call, const REAL *alpha, const double *vmin, REAL 
     const LOCAL(Arrays) a = {.job = FIELDS, .alpha = alpha, .vmin = vmin, .frames = frames};
     return LOCAL(run)(call, &a);
 }
+
+#ifdef FWI_SINGLE
+/* Records with the bits of the released data. pulses: what the sources inject. With data, `differs`
+ * receives the first step of each trace that has another number than these, n_steps for none; with
+ * `stop` a shot ends with the first of them. record may be NULL. */
+int ENTRY(released)(const Call *call, const REAL *alpha, const double *vmin, const REAL *pulses,
+                    const REAL *data, int32_t *differs, int stop, REAL *record)
+{
+    const LOCAL(Arrays) a = {.job = RELEASED, .alpha = alpha, .vmin = vmin, .pulses = pulses,
+                             .data = data, .differs = differs, .stop = stop, .record = record};
+    return LOCAL(run)(call, &a);
+}
+#endif
 
 int ENTRY(tangent)(const Call *call, const REAL *alpha, const double *vmin, const REAL *dalpha,
                    const double *dvmin, REAL *record)

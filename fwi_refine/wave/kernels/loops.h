@@ -26,6 +26,7 @@ static NAME(Medium) NAME(make_medium)(const Shot *s, Arena *arena, const REAL *a
     NAME(Medium) m;
     m.alpha = arena_take(arena, sizeof(REAL) * s->field_size);
     m.column_decay = (REAL *)arena_take(arena, sizeof(REAL) * (size_t)s->stride) + HALO;
+    m.column_kappa = (REAL *)arena_take(arena, sizeof(REAL) * (size_t)s->stride) + HALO;
     m.between = (REAL *)arena_take(arena, sizeof(REAL) * (size_t)s->stride) + HALO;
     m.kappa_row = arena_take(arena, sizeof(REAL) * (size_t)s->rows);
     for (int r = 0; r < s->rows; r++) {
@@ -35,6 +36,7 @@ static NAME(Medium) NAME(make_medium)(const Shot *s, Arena *arena, const REAL *a
     }
     for (int c = 0; c < s->cols; c++) {
         m.column_decay[c] = (REAL)(1.0 - vmin * s->damping_col[c]);
+        m.column_kappa[c] = (REAL)(vmin * s->damping_col[c]);
         m.between[c] = c >= s->margin && c < s->cols - s->margin;
     }
     return m;

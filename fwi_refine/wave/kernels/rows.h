@@ -24,6 +24,7 @@ static inline void NAME(wrap)(REAL *row, int cols)
 typedef struct {
     REAL *alpha;        /* (rows, stride) */
     REAL *column_decay; /* (cols) */
+    REAL *column_kappa; /* (cols) 0 between the side bands */
     REAL *between;      /* (cols) 1 between the side bands, 0 in them */
     REAL *kappa_row;    /* (rows) */
 } NAME(Medium);

@@ -30,13 +30,25 @@
 #define FWI_STEP(centre, old, decay, alpha, laplacian) \
     ((centre) + (decay) * ((centre) - (old)) + (alpha) * (laplacian))
 
-/* p[n+1] as the code behind the released data writes it, with coefficients that it rounds to float32
- * (../released.py): a p[n] - b p[n-1] + alpha (c2 N1 + c3 N2), a = 2 - kappa + 2 c1 alpha, b = 1 -
- * kappa. */
-#define FWI_RELEASED_STEP(REAL, centre, old, decay, alpha, laplacian)             \
-    ((REAL)(float)((REAL)1 + (decay) - (REAL)5.0 * (alpha)) * (centre) -          \
-     (REAL)(float)(decay) * (old) +                                               \
-     (REAL)(float)(alpha) * ((laplacian) + (REAL)5.0 * (centre)))
+/* The released data's own arithmetic: every operation rounded, in the order of the code that made it,
+ * no fused multiply-add (../released.py). Whoever includes this may say how an operation is rounded;
+ * the plain operators are for code that is compiled without contraction. */
+#ifndef FWI_ADD
+#define FWI_ADD(a, b) ((a) + (b))
+#define FWI_SUB(a, b) ((a) - (b))
+#define FWI_MUL(a, b) ((a) * (b))
+#endif
+
+/* N1 or N2 */
+#define FWI_RELEASED_SUM(up, down, left, right) FWI_ADD(FWI_ADD(FWI_ADD(up, down), left), right)
+
+/* p[n+1] = (((2 - 5 alpha) - kappa) p[n] - (1 - kappa) p[n-1]) + alpha (c2 N1 + c3 N2); PRODUCT: of a
+ * coefficient and a field, as it is rounded. */
+#define FWI_RELEASED_STEP(REAL, PRODUCT, centre, old, kappa, alpha, near, far)                    \
+    FWI_ADD(FWI_SUB(PRODUCT(FWI_SUB(FWI_ADD((REAL)2, FWI_MUL((REAL)-5, alpha)), kappa), centre), \
+                    PRODUCT(FWI_SUB((REAL)1, kappa), old)),                                      \
+            PRODUCT(alpha, FWI_ADD(PRODUCT((REAL)(float)(4.0 / 3.0), near),                      \
+                                   PRODUCT((REAL)(float)(-1.0 / 12.0), far))))
 
 /* dp[n+1] of the linearised field: its own step `dstep`, driven by the changes of alpha and, with
  * relative_vmin = dvmin / vmin, of vmin; driving = L p[n]. */

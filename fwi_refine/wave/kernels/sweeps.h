@@ -5,7 +5,7 @@
 enum { UNROLLED = FWI_UNROLL };
 
 /* One step of the thread's cells, in place over the older level; `frame` receives them if not 0.
- * released: as the code behind the released data does it; known where this is compiled. */
+ * released: in the released data's arithmetic; known where this is compiled. */
 FWI_DEVICE void fwi_step(const Thread *t, REAL *now, REAL *next, REAL *frame, int released)
 {
     const Call *call = t->call;
@@ -20,15 +20,14 @@ FWI_DEVICE void fwi_step(const Thread *t, REAL *now, REAL *next, REAL *frame, in
                 break;
             fwi_enter(t, &at, r);
             fwi_push(&s, fwi_load(fwi_row(t, now, r + 2) + c));
-            const Pack laplacian = fwi_laplacian(&s, now + (i - c), &at);
             Pack cells = fwi_load(next + i);
-            for (int j = 0; j < FWI_SIDE; j++) {
-                const REAL centre = s.centre.at[j], old = cells.at[j];
-                const REAL decay = fwi_decay(&at, j), alpha = at.alpha.here.at[j];
-                cells.at[j] =
-                    released
-                        ? FWI_RELEASED_STEP(REAL, centre, old, decay, alpha, laplacian.at[j])
-                        : FWI_STEP(centre, old, decay, alpha, laplacian.at[j]);
+            if (released) {
+                cells = fwi_released_cells(&s, now + (i - c), &at, cells);
+            } else {
+                const Pack laplacian = fwi_laplacian(&s, now + (i - c), &at);
+                for (int j = 0; j < FWI_SIDE; j++)
+                    cells.at[j] = FWI_STEP(s.centre.at[j], cells.at[j], fwi_decay(&at, j),
+                                           at.alpha.here.at[j], laplacian.at[j]);
             }
             fwi_store(next + i, cells);
             if (frame)
@@ -117,12 +116,12 @@ FWI_DEVICE double fwi_image(const Thread *t, const REAL *frame, const REAL *mu,
     return damped;
 }
 
-/* Adds alpha times the wavelet's `pulse` to the cell of the source, after a step. */
+/* Adds alpha times the wavelet's `pulse`, rounded, to the cell of the source, after a step. */
 FWI_DEVICE void fwi_inject(const Thread *t, REAL *next, REAL alpha, double pulse, REAL *frame)
 {
     if (!t->has_source)
         return;
-    next[t->source_cell] += alpha * (REAL)pulse;
+    next[t->source_cell] = FWI_ADD(next[t->source_cell], FWI_MUL(alpha, (REAL)pulse));
     if (frame)
         frame[(size_t)t->source_row * t->call->cols + t->source_col] = next[t->source_cell];
 }

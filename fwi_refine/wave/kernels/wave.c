@@ -5,6 +5,7 @@
  * task of one thread, so results do not depend on the number of threads or the batch.
  * No fast-math: a NaN must stay a NaN.
  */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 enum { HALO = 16, DEPTH = 4, ALIGNMENT = 64 };
 enum { FWI_OK = 0, FWI_NO_MEMORY = 1, FWI_BAD_VELOCITY = 2 };
 
-typedef enum { FORWARD, FIELDS, TANGENT, ADJOINT, MISFIT, MISFIT_GRADIENT } Job;
+typedef enum { FORWARD, FIELDS, TANGENT, ADJOINT, MISFIT, MISFIT_GRADIENT, RELEASED } Job;
 
 /* What a call is about; the same structure in native.py. Positions are on the padded grid. */
 typedef struct {
@@ -63,25 +64,38 @@ static void *arena_take(Arena *arena, size_t bytes)
  * each. They are flushed to zero while a task runs, in that thread only, and the caller's setting
  * is put back: fast-math would change it for the whole process. */
 #ifdef __SSE2__
-static unsigned flush_subnormals(void)
+enum { FLUSH = 0x8040 };
+static unsigned float_mode(void)
 {
-    const unsigned before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(before | 0x8040u);
-    return before;
+    return __builtin_ia32_stmxcsr();
 }
-static void restore_subnormals(unsigned before)
+static void set_float_mode(unsigned mode)
 {
-    __builtin_ia32_ldmxcsr(before);
+    __builtin_ia32_ldmxcsr(mode);
 }
 #else
-static unsigned flush_subnormals(void)
+enum { FLUSH = 0 };
+static unsigned float_mode(void)
 {
     return 0;
 }
-static void restore_subnormals(unsigned before)
+static void set_float_mode(unsigned mode)
 {
-    (void)before;
+    (void)mode;
 }
+#endif
+
+/* Multiplications and additions stay apart in functions that begin with FWI_NO_CONTRACTION: what
+ * they compute is to have the bits of the released data. */
+#ifdef __clang__
+#define FWI_SEPARATE
+#define FWI_NO_CONTRACTION _Pragma("clang fp contract(off)")
+#elif defined(__GNUC__)
+#define FWI_SEPARATE __attribute__((noinline, optimize("fp-contract=off")))
+#define FWI_NO_CONTRACTION
+#else
+#define FWI_SEPARATE
+#define FWI_NO_CONTRACTION
 #endif
 
 /* {f32, f64} for one instruction set */
@@ -165,7 +179,9 @@ size_t fwi_frame_bytes(const Call *call, size_t size_of_real)
 
 #define PRECISION f32
 #define REAL float
+#define FWI_SINGLE
 #include "driver.h"
+#undef FWI_SINGLE
 #undef PRECISION
 #undef REAL
 #define PRECISION f64

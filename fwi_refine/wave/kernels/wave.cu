@@ -11,6 +11,22 @@
  *                  all places of a thread's cells offsets that are known beforehand
  * A launch has the grid (FWI_BLOCKS, tasks).
  */
+#define FWI_ROUNDED(name, operation)                                        \
+    static __device__ __forceinline__ float fwi_##name(float a, float b)    \
+    {                                                                       \
+        return __f##operation##_rn(a, b);                                   \
+    }                                                                       \
+    static __device__ __forceinline__ double fwi_##name(double a, double b) \
+    {                                                                       \
+        return __d##operation##_rn(a, b);                                   \
+    }
+FWI_ROUNDED(add, add)
+FWI_ROUNDED(sub, sub)
+FWI_ROUNDED(mul, mul)
+#define FWI_ADD fwi_add
+#define FWI_SUB fwi_sub
+#define FWI_MUL fwi_mul
+
 #include "step.h"
 
 #define FWI_DEVICE static __device__ __forceinline__

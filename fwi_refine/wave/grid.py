@@ -1,0 +1,23 @@
+"""The padded grid: the map with its absorbing band, the damping there, the stencil's weights."""
+
+import torch
+import torch.nn.functional as F
+
+# as float32 has them, in every precision: see kernels/step.h
+C1, C2, C3 = torch.tensor([-5 / 2, 4 / 3, -1 / 12], dtype=torch.float32).tolist()
+
+
+def pad(maps, survey):
+    """Maps (B, nz, nx) on the padded grid, (B, rows, cols): the band has the edge's values."""
+    margin = survey.absorbing_cells
+    return F.pad(maps[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else maps
+
+
+def damping(survey):
+    """Damping per step and per unit of vmin, (rows, cols) float64: kappa = vmin * damping."""
+    by_row, by_column = (torch.from_numpy(profile) for profile in survey.damping)
+    # the side bands take the whole height with their column's damping, also where it is zero
+    padded = by_column.repeat(len(by_row), 1)
+    margin = survey.absorbing_cells
+    padded[:, margin : margin + survey.shape[1]] = by_row[:, None]
+    return padded
