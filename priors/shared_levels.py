@@ -27,7 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .tv import TotalVariation2D
+from .total_variation import TotalVariation2D
 
 EPSILON = 1.0  # m/s, of the total variation
 

@@ -12,9 +12,9 @@ import argparse
 
 import numpy as np
 
-from fwi_refine.blend import MisfitScore, climb, combine, misfits
-from fwi_refine.metrics import mean_absolute_error
-from fwi_refine.mixing import mix
+from fwi_refine.analysis.blend import MisfitScore, climb, combine, misfits
+from fwi_refine.analysis.metrics import mean_absolute_error
+from fwi_refine.analysis.mosaic import mix
 from fwi_refine.synthetic import FAMILIES, make_sample, make_start
 from fwi_refine.wave import Simulator
 

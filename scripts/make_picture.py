@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fwi_refine import plots
-from fwi_refine.report import Row
-from fwi_refine.views import View
+from fwi_refine.analysis import plots
+from fwi_refine.analysis.run_view import View
+from fwi_refine.io.report import Row
 
 RESOLUTION = 150  # dots per inch
 

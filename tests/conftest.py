@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine import executors
 from fwi_refine.cli import run
+from fwi_refine.runs import executors
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 

@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from fwi_refine.blend import Climbed, LabelScore, MisfitScore, climb, combine, misfits
+from fwi_refine.analysis.blend import Climbed, LabelScore, MisfitScore, climb, combine, misfits
+from fwi_refine.analysis.mosaic import mix, tiles
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.mixing import mix, tiles
 from fwi_refine.wave import Simulator
 
 

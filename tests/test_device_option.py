@@ -3,7 +3,7 @@
 import pytest
 
 from fwi_refine.cli import options
-from fwi_refine.cli.refine_options import Place, Recipe
+from fwi_refine.cli.options.refine import Place, Recipe
 from fwi_refine.survey import OPENFWI
 
 

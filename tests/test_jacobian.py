@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave import Simulator, jacobian, normal_matrix
-from fwi_refine.wave.native import load
+from fwi_refine.wave import Simulator, jacobian
+from fwi_refine.wave.cpu import load
+from fwi_refine.wave.jacobian import normal_matrix
 
 NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
 KERNELS = [pytest.param("native", marks=NATIVE), "reference"]

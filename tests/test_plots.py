@@ -13,12 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from skimage.color import rgb2lab
 
-from fwi_refine import plots
-from fwi_refine.history import Step
-from fwi_refine.plots import style
-from fwi_refine.report import Row
+from fwi_refine.analysis import plots
+from fwi_refine.analysis.plots import style
+from fwi_refine.analysis.run_view import View
+from fwi_refine.io.history import Step
+from fwi_refine.io.report import Row
 from fwi_refine.survey import OPENFWI
-from fwi_refine.views import View
 
 ROW = Row("a_1", "layered", "", "refined", 0.5, 0.25, 3, 2, 0.5, 1500.0, 1.5)
 

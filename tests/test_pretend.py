@@ -11,16 +11,17 @@ from pretend import pretended
 from test_expectation_propagation import blurred
 from test_jacobian import SMALL, relative, smooth_change, textured
 
-from fwi_refine.known_cells import KnownCells, known_cells
-from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
-from fwi_refine.objective import PriorTerm, SumOfSquares
+from fwi_refine.inversion.stages import StageRunner
+from fwi_refine.inversion.uncertainty import standard_deviation
+from fwi_refine.objective.base import PriorTerm, SumOfSquares
+from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
+from fwi_refine.objective.source_cells import KnownCells, known_cells
 from fwi_refine.optimise import expectation_propagation, lbfgs, levenberg_marquardt
-from fwi_refine.parameters import Full, Modes, Regions, Rows
-from fwi_refine.posterior import standard_deviation
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
-from fwi_refine.stages import StageRunner
-from fwi_refine.wave import Simulator, jacobian, operator, released_record
-from fwi_refine.wave.layout import Layout
+from fwi_refine.wave import Simulator, jacobian, released_record
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.cuda.layout import Layout
 
 pytestmark = NEEDS_COMPILER
 PROCESS = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)
@@ -31,7 +32,7 @@ def device(monkeypatch):
     """The pretended device, with the emulated kernels as what a GPU has."""
     with pretended() as device:
         program = Emulation(Layout(2, 4, 2, side=2, halo=2, shared=True), device=device)
-        monkeypatch.setattr(operator.cuda, "program", lambda _: program)
+        monkeypatch.setattr(cuda, "program", lambda _: program)
         yield device
 
 
@@ -62,7 +63,7 @@ def test_jacobian_and_normal_matrix(device):
 
 def test_a_jacobian_that_memory_is_too_small_for_is_made_in_parts(device, monkeypatch):
     """The limit is on the points simulated at a time: all 5 are too many, and 2 are not."""
-    monkeypatch.setattr(sys.modules["fwi_refine.wave.jacobian"], "GPU_BATCH", 2)
+    monkeypatch.setattr(sys.modules["fwi_refine.wave.jacobian.full"], "GPU_BATCH", 2)
     v = textured(SMALL)
     expected = jacobian(v, survey=SMALL, device=device)
     real, sizes = Simulator.wavefields, []

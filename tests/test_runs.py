@@ -22,8 +22,8 @@ from run_cases import (
 
 from fwi_refine.errors import InputError, OutputExistsError, PartError, RunError
 from fwi_refine.io.predictions import read_start
-from fwi_refine.runs import RunDirectory, check_parts, look, merge
-from fwi_refine.runs.shards import Journal, claimed, read_journal, shard_chunks
+from fwi_refine.runs.directory import RunDirectory, check_parts, look, merge
+from fwi_refine.runs.directory.shards import Journal, claimed, read_journal, shard_chunks
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]  # four chunks of two, the last with one
 

@@ -11,7 +11,8 @@ import torch
 from click.testing import CliRunner
 
 from fwi_refine.priors import load
-from fwi_refine.routing import classify, measure_map
+from fwi_refine.routing import classify
+from fwi_refine.routing.classify import measure_map
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import (
     FAMILIES,

@@ -11,7 +11,7 @@ import numpy as np
 
 from fwi_refine.errors import SampleError
 from fwi_refine.survey import OPENFWI
-from fwi_refine.validate import check_prediction, check_record
+from fwi_refine.survey.validate import check_prediction, check_record
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ class Sample:
     problem: str | None = None
     notes: tuple[str, ...] = ()  # candidates that could not be used, and why
     source: object | None = None  # of the record, as long as it is not read; see io/records.py
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples that are worked on together; their records may still have to be read."""
+
+    number: int
+    samples: tuple[Sample, ...]
 
 
 def read_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample]:

@@ -31,8 +31,8 @@
     ((centre) + (decay) * ((centre) - (old)) + (alpha) * (laplacian))
 
 /* p[n+1] as the code behind the released data writes it, with coefficients that it rounds to float32
- * (../released.py): a p[n] - b p[n-1] + alpha (c2 N1 + c3 N2), a = 2 - kappa + 2 c1 alpha, b = 1 -
- * kappa. */
+ * (../released_arithmetic.py): a p[n] - b p[n-1] + alpha (c2 N1 + c3 N2), a = 2 - kappa +
+ * 2 c1 alpha, b = 1 - kappa. */
 #define FWI_RELEASED_STEP(REAL, centre, old, decay, alpha, laplacian)             \
     ((REAL)(float)((REAL)1 + (decay) - (REAL)5.0 * (alpha)) * (centre) -          \
      (REAL)(float)(decay) * (old) +                                               \
