@@ -35,7 +35,7 @@ def stages_with(**changes):
 RECIPES = {
     "one step for each Jacobian": stages_with(corrections=1),
     "weight of the prior at its floor at once": stages_with(share=0.0),
-    "no decisions on cells": lambda recipe: replace(recipe, decide=None),
+    "no decisions on cells": lambda recipe: replace(recipe, assignment=None),
 }
 VARIANTS = (
     "main",

@@ -21,7 +21,8 @@ ROWS = (
 
 
 def write_run(folder):
-    """Files of a run in a folder: r.npy, r.csv, starts.npy, truth.npy; the views.Files of them."""
+    """Files of a run in a folder: r.npy, r.csv, starts.npy, truth.npy; the run_view.Files of
+    them."""
     random = np.random.default_rng(4)
     truth = random.uniform(1500, 4500, (len(ROWS), 70, 70)).astype("f4")
     np.save(folder / "truth.npy", truth)

@@ -95,11 +95,11 @@ def test_rounded_coefficients_as_in_the_released_data(layout):
     blocks=st.integers(1, 9),
     width=st.integers(1, 7),
     strips=st.integers(1, 3),
-    together=st.sampled_from([1, 2]),
+    width_of_side=st.sampled_from([1, 2]),
     halo=st.sampled_from([0, 2]),
 )
 def test_any_grid_and_layout(
-    seed, shape, band, n_steps, every, blocks, width, strips, together, halo
+    seed, shape, band, n_steps, every, blocks, width, strips, width_of_side, halo
 ):
     """Blocks of one row or none, threads of one cell or none: what is read is what it should be."""
     corner = (shape[0] - 1, shape[1] - 1)
@@ -112,7 +112,7 @@ def test_any_grid_and_layout(
         receivers=((-band, -band), corner, (0, 0), corner),
     )
     shared = blocks > 1 or seed % 2 == 0
-    side = together if shape[1] % 2 == band % 2 == 0 else 1
+    side = width_of_side if shape[1] % 2 == band % 2 == 0 else 1
     layout = Layout(blocks, width, strips, side, halo if shared else 2, shared)
     found = emulated(survey, imaging_step=every, layout=layout)
     reference = Simulator(survey, kernel="reference", imaging_step=every)
@@ -228,9 +228,9 @@ def test_parts_that_fit_into_memory_change_no_bit():
 
 
 def test_samples_do_not_see_their_neighbours():
-    together, alone = emulated(), emulated()
+    batch, alone = emulated(), emulated()
     v, u = random_maps(SMALL, 3), random_like((3, *SMALL.record_shape), 4)
-    expected = together.misfit_and_gradient(v, u)
+    expected = batch.misfit_and_gradient(v, u)
     for i in range(3):
         found = alone.misfit_and_gradient(v[i : i + 1], u[i : i + 1])
         for one, all_ in zip(found, expected, strict=True):

@@ -12,7 +12,7 @@ import torch
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave.cuda import program as cuda
-from fwi_refine.wave.cuda.kernel import _Call
+from fwi_refine.wave.cuda.kernel import _CudaCall
 from fwi_refine.wave.cuda.layout import CLUSTER, Layout
 
 driver = pytest.importorskip("cuda.bindings.driver", reason="the extra [gpu] is not installed")
@@ -36,7 +36,7 @@ class Card:
     def launch(self, function, *rest):
         *shape, memory, stream, parameters, extra = rest
         argument = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_uint64))[0]
-        steps = ctypes.cast(argument, ctypes.POINTER(_Call))[0].n_steps
+        steps = ctypes.cast(argument, ctypes.POINTER(_CudaCall))[0].n_steps
         self.launched.append((int(function), shape, memory, stream, steps, extra))
         return (self.status,)
 
@@ -79,7 +79,7 @@ def test_room_for_a_cluster_is_asked_for(card, program):
 
 def launch(program, kernel="forward"):
     layout = Layout(8, 160, 3, side=2, halo=2, shared=True)
-    program.launch(kernel, layout, OPENFWI, torch.float32, _Call(n_steps=999), 5)
+    program.launch(kernel, layout, OPENFWI, torch.float32, _CudaCall(n_steps=999), 5)
 
 
 def test_a_launch_has_its_structure_and_the_stream_of_its_thread(card, program):

@@ -103,8 +103,8 @@ def test_vmin_and_smooth_changes(real):
     dv = smooth_change(OPENFWI)
     change = tangent(simulator, v, vmin, dv)
     assert relative(full.matvec(dv), change) <= SMOOTH
-    together = full.matvec(dv, dvmin=2.0)
-    assert relative(together, change + 2 * by_vmin) <= SMOOTH
+    both = full.matvec(dv, dvmin=2.0)
+    assert relative(both, change + 2 * by_vmin) <= SMOOTH
 
 
 def transpose_errors(full, simulator, v, vmin, dv):

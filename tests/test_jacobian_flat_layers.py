@@ -102,10 +102,10 @@ def test_points_anywhere_in_the_row():
 def test_all_shots_come_from_one_simulation():
     v, five = layers(OPENFWI, 2000.0, 3000.0), replace(OPENFWI, n_steps=400)
     one = replace(five, sources=five.sources[3:4])
-    together, alone = (flat_jacobian(v, 2000.0, survey=survey) for survey in (five, one))
-    assert together.shape == (5, 70, record_basis(five).shape[1], 70)
+    batch, alone = (flat_jacobian(v, 2000.0, survey=survey) for survey in (five, one))
+    assert batch.shape == (5, 70, record_basis(five).shape[1], 70)
     # narrower, as its offsets are shorter: the sides begin nearer
-    assert (together[3] - alone[0]).norm() <= 2e-3 * alone[0].norm()
+    assert (batch[3] - alone[0]).norm() <= 2e-3 * alone[0].norm()
     assert flat_jacobian_shots(one) < flat_jacobian_shots(five) == pytest.approx(379 / 310)
 
 

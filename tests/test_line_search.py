@@ -27,7 +27,7 @@ LINES = {
     "wavy": Line(
         lambda t: (t - 3) ** 2 / 10 + math.cos(4 * t), lambda t: (t - 3) / 5 - 4 * math.sin(4 * t)
     ),
-    # Moré and Thuente (1994), function 1: concave, then nearly linear.
+    # Moré and Thuente (1994), function 1: concave, then almost linear.
     "concave": Line(lambda t: -t / (t * t + 2), lambda t: (t * t - 2) / (t * t + 2) ** 2),
     "wall": Line(
         lambda t: -t - 0.1 * math.log(2 - t) if t < 2 else math.nan,

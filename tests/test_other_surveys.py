@@ -293,7 +293,7 @@ def test_a_start_without_a_network(made, tmp_path):
     ],
 )
 def test_the_trend_that_a_start_begins_with(sources, receivers):
-    """An increase with depth comes out nearly as it is, however little the sources tell."""
+    """An increase with depth comes out almost as it is, however little the sources tell."""
     survey = dataclasses.replace(SURVEY, sources=sources, receivers=receivers, n_steps=300)
     truth = 1900.0 + 31.25 * np.arange(14)[:, None] + np.zeros(survey.shape)
     record = Simulator(survey).forward(torch.from_numpy(truth)[None])[0].numpy()
@@ -390,9 +390,9 @@ def test_recipes_in_another_unit():
     recipe = GAUSS_NEWTON[Family.LAYERED]
     assert recipe.in_unit(1.0) == recipe
     larger = recipe.in_unit(4.0)
-    assert larger.decide.noise == tuple(4 * noise for noise in recipe.decide.noise)
+    assert larger.assignment.noise == tuple(4 * noise for noise in recipe.assignment.noise)
     # of the noise a ratio is passed on, which has no unit
-    between = larger.decide.between(1.0, 2.0), recipe.decide.between(1.0, 2.0)
+    between = larger.assignment.between(1.0, 2.0), recipe.assignment.between(1.0, 2.0)
     pairs = (*zip(larger.stages, recipe.stages, strict=True), between)
     for stage, before in pairs:
         assert stage.weight == 16 * before.weight

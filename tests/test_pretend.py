@@ -16,7 +16,7 @@ from fwi_refine.inversion.uncertainty import standard_deviation
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
-from fwi_refine.objective.source_cells import KnownCells, known_cells
+from fwi_refine.objective.source_cells import SourceCells, source_cells
 from fwi_refine.optimise import expectation_propagation, lbfgs, levenberg_marquardt
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
 from fwi_refine.wave import Simulator, jacobian, released_record
@@ -117,7 +117,7 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
         misfit = BandMisfit(simulator, parameters, record)
         priors = term + VminTie(v.min())
         if parameters.prior_acts_on_map:
-            priors = priors + KnownCells(known_cells(record, v, SMALL), parameters)
+            priors = priors + SourceCells(source_cells(record, v, SMALL), parameters)
         result = levenberg_marquardt(
             misfit,
             priors,
@@ -141,7 +141,7 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
     assert relative(found_deviation, deviation) <= 1e-2
 
 
-def test_levels_are_decided_on_there(device):
+def test_levels_are_assigned_there(device):
     problem, _, _ = blurred(120, 0)
     there = dataclasses.replace(problem, matrix=problem.matrix.to(device))
     expected, found = expectation_propagation(problem), expectation_propagation(there)
@@ -163,7 +163,7 @@ def test_lbfgs_and_stages(device):
     result = lbfgs(objective, parameters.from_velocity(start), max_iterations=2, scale=1e15)
     assert result.value < objective(parameters.from_velocity(start))
     runner = StageRunner(simulator, None, record, start, None, None)
-    assert runner.with_known_cells(start).device == device
+    assert runner.with_source_velocities(start).device == device
     assert runner.misfit(start, start.min()) > 0
     assert runner.integers(start, start.min())[0].device == device
 

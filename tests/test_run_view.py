@@ -198,11 +198,11 @@ def test_order():
 
 def test_find_places():
     ids = ["b", "x", "a"]
-    assert io.find_places(ids, ["a", "b", "c"], 3, [], "f") == [1, None, 0]
-    assert io.find_places(ids, None, 3, [None, ["b", "x", "a"]], "f") == [0, 1, 2]
-    assert io.find_places(ids, ["s_0"], 1, [["q"], ["a"]], "f") == [None, None, 0]
+    assert io.find_indices(ids, ["a", "b", "c"], 3, [], "f") == [1, None, 0]
+    assert io.find_indices(ids, None, 3, [None, ["b", "x", "a"]], "f") == [0, 1, 2]
+    assert io.find_indices(ids, ["s_0"], 1, [["q"], ["a"]], "f") == [None, None, 0]
     with pytest.raises(InputError, match="f: found 3 samples"):
-        io.find_places(ids, None, 3, [["a", "b"], ["p", "q", "r"]], "f")
+        io.find_indices(ids, None, 3, [["a", "b"], ["p", "q", "r"]], "f")
     assert io.is_part_of(["b", "c"], ["a", "b", "c"])
     assert not io.is_part_of(["c", "b"], ["a", "b", "c"])
     assert not io.is_part_of(["z"], ["a"])

@@ -9,7 +9,12 @@ from helpers import taylor_test
 from wave_cases import SMALL, random_like, random_maps
 
 from fwi_refine.objective.parameterisation import Full, Regions
-from fwi_refine.objective.source_cells import AGREEMENT, KnownCells, known_cells, source_velocities
+from fwi_refine.objective.source_cells import (
+    AGREEMENT,
+    SourceCells,
+    source_cells,
+    source_velocities,
+)
 from fwi_refine.wave import Simulator
 
 # All of its sources stand at a receiver, two of them in cells of the same region.
@@ -61,11 +66,11 @@ def test_a_source_without_a_receiver_or_of_the_wrong_sign_is_not_a_number(v, rec
     velocities = source_velocities(wrong, survey)
     assert np.isnan(velocities).tolist() == [True, False, True]
     assert velocities[1] == pytest.approx(float(v[1, 6]))
-    assert columns_of(known_cells(wrong, v, survey)) == [6]
+    assert columns_of(source_cells(wrong, v, survey)) == [6]
 
 
 def test_known_cells_are_those_of_the_record_not_of_the_map(v, record):
-    cells = known_cells(record, 1.05 * v, SURVEY)
+    cells = source_cells(record, 1.05 * v, SURVEY)
     assert columns_of(cells) == [0, 6, 9]
     np.testing.assert_allclose(cells[2], at_sources(v), rtol=1e-12)
 
@@ -75,14 +80,14 @@ def test_known_cells_are_those_of_the_record_not_of_the_map(v, record):
 def test_a_cell_that_disagrees_with_the_map_is_left_out(v, record, sign, share, wanted):
     prediction = v.clone()
     prediction[1, 6] /= 1 + sign * share * AGREEMENT
-    assert columns_of(known_cells(record, prediction, SURVEY)) == wanted
+    assert columns_of(source_cells(record, prediction, SURVEY)) == wanted
 
 
 def test_a_velocity_beyond_the_bounds_is_left_out(v, record):
     slowest, middle, fastest = sorted(at_sources(v))
     for bounds in ((slowest + 1, fastest + 1), (slowest - 1, fastest - 1)):
         survey = replace(SURVEY, velocity_bounds=bounds)
-        velocities = known_cells(record, v, survey)[2].tolist()
+        velocities = source_cells(record, v, survey)[2].tolist()
         assert len(velocities) == 2
         assert min(velocities, key=lambda x: abs(x - middle)) == pytest.approx(middle)
         assert bounds[0] <= min(velocities) <= max(velocities) <= bounds[1]
@@ -90,7 +95,7 @@ def test_a_velocity_beyond_the_bounds_is_left_out(v, record):
 
 def test_a_record_of_nothing_or_of_nan_tells_nothing(v, record):
     for useless in (0 * record, np.full_like(record, np.nan)):
-        assert columns_of(known_cells(useless, v, SURVEY)) == []
+        assert columns_of(source_cells(useless, v, SURVEY)) == []
 
 
 @pytest.mark.parametrize("outside", [(-1, 6), (1, -1), (9, 6), (1, 12)])
@@ -100,13 +105,13 @@ def test_a_source_outside_the_map_has_no_cell(outside):
     v = torch.full(survey.shape, 2000.0, dtype=torch.float64)
     record = Simulator(survey).forward(v[None])[0].numpy()
     np.testing.assert_allclose(source_velocities(record, survey), 2000, rtol=1e-12)
-    assert columns_of(known_cells(record, v, survey)) == [0]
+    assert columns_of(source_cells(record, v, survey)) == [0]
 
 
 @kinds
 def test_value_and_gradient(parameters, v, record):
-    cells = known_cells(record, v, SURVEY)
-    objective = KnownCells(cells, parameters, width=0.5)
+    cells = source_cells(record, v, SURVEY)
+    objective = SourceCells(cells, parameters, width=0.5)
     x = parameters.from_velocity(v + 20 * random_like(v.shape, seed=1))
     off = parameters.velocity(x)[1, [0, 6, 9]] - v[1, [0, 6, 9]]
     assert objective(x) == pytest.approx(float((off / 0.5).square().sum()), rel=1e-9)
@@ -122,7 +127,7 @@ def test_value_and_gradient(parameters, v, record):
 
 @kinds
 def test_the_hessian_is_the_second_derivative(parameters, v, record):
-    objective = KnownCells(known_cells(record, v, SURVEY), parameters)
+    objective = SourceCells(source_cells(record, v, SURVEY), parameters)
     x = parameters.from_velocity(v)
     units = torch.eye(x.numel(), dtype=torch.float64)
     second = torch.stack([objective.gradient(x + e) - objective.gradient(x - e) for e in units]) / 2
@@ -133,8 +138,8 @@ def test_the_hessian_is_the_second_derivative(parameters, v, record):
 
 @kinds
 def test_no_cells_cost_nothing(parameters, v, record):
-    for cells in (EMPTY, known_cells(0 * record, v, SURVEY)):
-        objective = KnownCells(cells, parameters)
+    for cells in (EMPTY, source_cells(0 * record, v, SURVEY)):
+        objective = SourceCells(cells, parameters)
         x = parameters.from_velocity(v)
         value, gradient = objective.value_and_gradient(x)
         assert value == 0

@@ -218,9 +218,9 @@ def test_autograd():
 def test_samples_do_not_see_their_neighbours(kernel):
     v = random_maps(SMALL, 3)
     simulator = Simulator(SMALL, kernel=kernel)
-    together = simulator.forward(v)
+    many = simulator.forward(v)
     for i in range(3):
-        assert torch.equal(together[i : i + 1], simulator.forward(v[i : i + 1]))
+        assert torch.equal(many[i : i + 1], simulator.forward(v[i : i + 1]))
 
 
 @NATIVE

@@ -76,13 +76,13 @@ def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
     The scheme is reciprocal up to a factor, G(r <- x) = G(x <- r) (v_r / v_x)^2, and a source at
     x injects with v_x^2: the factors cancel and both traces carry v_x^2 G(x <- r) alike.
     """
-    places = [
+    positions = [
         survey.receivers.index(source) if source in survey.receivers else None
         for source in survey.sources
     ]
     errors = {}
-    for a, column_a in enumerate(places):
-        for b, column_b in enumerate(places[:a]):
+    for a, column_a in enumerate(positions):
+        for b, column_b in enumerate(positions[:a]):
             if column_a is not None and column_b is not None:
                 forth = record[a, : survey.n_steps, column_b].astype(np.float64)
                 back = record[b, : survey.n_steps, column_a].astype(np.float64)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fwi_refine import io
 from fwi_refine.errors import SampleError
-from fwi_refine.io.inputs import AUTO, known_families, places_in
+from fwi_refine.io.inputs import AUTO, indices_in, known_families
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_prediction, check_record
 
@@ -16,10 +16,10 @@ EVERYTHING = "all"  # the one family, where none were asked for
 log = logging.getLogger(__name__)
 
 
-class Members:
+class Ensemble:
     """Maps of the same samples from several files, in the order of the first.
 
-    Raises InputError if any of it cannot be read, or does not belong together.
+    Raises InputError if any of it cannot be read, or does not match.
     """
 
     def __init__(self, paths, ids_file=None, records=None, truth=None, survey=OPENFWI):
@@ -30,11 +30,11 @@ class Members:
         self._sources = [(first, range(first.count))]
         for path in paths[1:]:
             other = io.open_predictions(path, survey)
-            self._sources.append((other, places_in(other, first, ids)))
+            self._sources.append((other, indices_in(other, first, ids)))
         self.has_truth = truth is not None
         if truth is not None:
             true_maps = io.open_predictions(truth, survey)
-            self._truth = true_maps, places_in(true_maps, first, ids)
+            self._truth = true_maps, indices_in(true_maps, first, ids)
         self.has_records = records is not None
         if records is not None:
             self._records = io.open_records(records)
@@ -48,9 +48,9 @@ class Members:
     def maps(self, k) -> list:
         """(nz, nx) of each member, None for one that cannot be used."""
         found = []
-        for source, places in self._sources:
+        for source, indices in self._sources:
             try:
-                found.append(self._read(source, places[k]))
+                found.append(self._read(source, indices[k]))
             except SampleError as error:
                 log.warning("%s: left out: %s", self.describe(k), error)
                 found.append(None)
@@ -58,12 +58,12 @@ class Members:
 
     def first(self, k) -> np.ndarray:
         """The first member's map as it stands in the file: what a sample that fails keeps."""
-        source, places = self._sources[0]
-        return io.read_start(source, places[k], self.survey)
+        source, indices = self._sources[0]
+        return io.read_start(source, indices[k], self.survey)
 
     def truth(self, k) -> np.ndarray:
-        source, places = self._truth
-        return self._read(source, places[k])
+        source, indices = self._truth
+        return self._read(source, indices[k])
 
     def record(self, k) -> np.ndarray:
         """(shots, rows, receivers), checked. Raises SampleError."""
@@ -104,26 +104,28 @@ class Members:
         return MisfitScore(maps, known, self.simulator), len(maps)
 
 
-def family_of_each(members, families, priors=None):
+def family_of_each(ensemble, families, priors=None):
     """(family of each sample, None where it cannot be told; index -> why it cannot be).
 
     families: None, a file, or "auto", for which `priors` are needed
     """
     if families is None:
-        return [EVERYTHING] * members.count, {}
+        return [EVERYTHING] * ensemble.count, {}
     if str(families) != AUTO:
-        return known_families(families, members.ids, members.count), {}
+        return known_families(families, ensemble.ids, ensemble.count), {}
     from tqdm import tqdm
 
     from fwi_refine.routing import classify
 
     found, problems = [], {}
-    for k in tqdm(range(members.count), unit="map", desc="classify", disable=None):
+    for k in tqdm(range(ensemble.count), unit="map", desc="classify", disable=None):
         try:
-            usable = [v for v in members.maps(k) if v is not None]
+            usable = [v for v in ensemble.maps(k) if v is not None]
             if not usable:
                 raise SampleError("no prediction of it can be used")
-            found.append(str(classify(usable[0], members.record(k), priors, members.survey).family))
+            found.append(
+                str(classify(usable[0], ensemble.record(k), priors, ensemble.survey).family)
+            )
         except SampleError as error:
             found.append(None)
             problems[k] = str(error)

@@ -9,7 +9,7 @@ import torch
 from fwi_refine import io
 from fwi_refine.analysis import metrics
 from fwi_refine.errors import SampleError
-from fwi_refine.io.inputs import places_in
+from fwi_refine.io.inputs import indices_in
 from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator
 
@@ -101,7 +101,7 @@ def match(maps, true_maps, listed):
     Raises InputError if the counts or the ids do not match.
     """
     names = io.resolve_ids(maps.ids, listed, maps.count, maps.path)
-    return names or true_maps.ids, places_in(true_maps, maps, names)
+    return names or true_maps.ids, indices_in(true_maps, maps, names)
 
 
 class MapRecords:

@@ -23,7 +23,7 @@ ALL = "all"
 LISTED = 200  # failed samples and kinds of remarks that are listed
 RESOLUTION = 130  # of pictures of maps, dots per inch; curves are SVG
 
-# Columns of the table: title, column of the report, how its values are put together.
+# Columns of the table: title, column of the report, how its values are combined.
 NUMBERS = (
     ("misfit before, rms", "misfit_before", median),
     ("misfit after, rms", "misfit_after", median),
@@ -65,7 +65,7 @@ def _group(name, rows) -> Group:
 
 
 def render(run: OpenedRun, sort: str, worst: int = 12, history: dict | None = None) -> str:
-    """The page as text. sort: a key of views.SORTED_BY, for the `worst` samples, which have
+    """The page as text. sort: a key of run_view.SORTED_BY, for the `worst` samples, which have
     pictures; history: as history.read_history gives it."""
     groups = summarise(run.rows)
     shown = [k for k in range(len(NUMBERS)) if groups[-1].numbers[k] is not None]

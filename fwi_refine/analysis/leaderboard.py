@@ -58,7 +58,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Solution:
+class SubsetEstimates:
     """What three scores say.
 
     share: of the subset in the scored values; error: the subset's mean absolute error, m/s; rest:
@@ -74,7 +74,7 @@ class Solution:
     sign_error: float
 
 
-def solve(scores, amounts, *, rounding=0.0, values=None) -> Solution:
+def solve(scores, amounts, *, rounding=0.0, values=None) -> SubsetEstimates:
     """Share and errors from the scores (unchanged, shifted by amounts[0], by amounts[1]).
 
     amounts: 0 < a1 < a2, m/s. rounding: half of the last decimal of the scores, m/s. values: how
@@ -114,7 +114,7 @@ def solve(scores, amounts, *, rounding=0.0, values=None) -> Solution:
             f"{rest.value if rest else math.nan:.6g} m/s outside: expected the scores in the order "
             "unchanged, first, second shift"
         )
-    return Solution(share, error, contribution, rest, sign_error if values else math.nan)
+    return SubsetEstimates(share, error, contribution, rest, sign_error if values else math.nan)
 
 
 def _solve(scores, amounts):

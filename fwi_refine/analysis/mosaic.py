@@ -1,4 +1,4 @@
-"""Parts of several maps put together, where the misfit of the record says so.
+"""A mosaic of parts of several maps, where the misfit of the record says so.
 
 From the map that fits best, square areas are replaced by those of the other maps, larger areas
 first. Which replacements are worth a simulation is told by the gradient of the misfit: to first
@@ -19,8 +19,8 @@ GRADIENT_COST = 3  # a gradient costs as much as so many simulations
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """A map put together. Misfits are mean squares, in the record's units squared.
+class Mosaic:
+    """A mosaic. Misfits are mean squares, in the record's units squared.
 
     origin: (nz, nx), which of the given maps each cell is from. simulations: what it cost.
     """
@@ -33,8 +33,8 @@ class Mixed:
     simulations: int
 
 
-def mix(maps, record, simulator, *, max_simulations=100, areas=AREAS) -> Mixed:
-    """Puts together what fits the record best from `maps`, (nz, nx) m/s each.
+def make_mosaic(maps, record, simulator, *, max_simulations=100, areas=AREAS) -> Mosaic:
+    """A mosaic of what fits the record best from `maps`, (nz, nx) m/s each.
 
     record: (shots, rows, receivers), rows from the survey's n_steps on are not used. Maps are
     rounded to float32, and to the survey's velocity bounds, first: what is measured is what will
@@ -110,8 +110,8 @@ class _State:
             self._known_gradient = self._simulator.misfit_and_gradient(v, d)[1][0].numpy()
         return self._known_gradient
 
-    def result(self) -> Mixed:
-        return Mixed(
+    def result(self) -> Mosaic:
+        return Mosaic(
             self._v, self._start, self._misfit_start, self._misfit, self._origin,
             self._spent,
         )  # fmt: skip

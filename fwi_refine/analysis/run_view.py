@@ -40,7 +40,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class View:
+class RunView:
     """One sample, None what is not known of it. Maps (nz, nx) m/s, NaN in cells without a value.
 
     measured, simulated: records (shots, n_steps, receivers), the latter that of the refined map.
@@ -101,14 +101,14 @@ class OpenedRun:
         """
         if name == "refined":
             return io.read_start(self._maps, k, self.survey)
-        source, places = self._sources.get(name, (None, None))
-        if source is not None and places[k] is not None:
-            return io.read_start(source, places[k], self.survey)
+        source, indices = self._sources.get(name, (None, None))
+        if source is not None and indices[k] is not None:
+            return io.read_start(source, indices[k], self.survey)
         if name == "deviation" and self.config:
             return self._maps.read_other(name, k)
         return self._truth_beside_record(k) if name == "truth" else None
 
-    def view(self, k: int, with_record: bool = True) -> View:
+    def view(self, k: int, with_record: bool = True) -> RunView:
         """All that is known of sample k. with_record: read its record, and simulate another."""
         maps = {name: self.map(name, k) for name in ("start", "truth", "deviation")}
         refined, measured, simulated = self.map("refined", k), None, None
@@ -116,7 +116,7 @@ class OpenedRun:
             measured = self._read_record(self._records_at[k])
         if measured is not None:
             simulated = self._simulate(refined, self.rows[k])
-        return View(
+        return RunView(
             self.rows[k], refined, self.survey, **maps, measured=measured, simulated=simulated
         )
 
@@ -177,11 +177,11 @@ class OpenedRun:
             known = self._records.ids
             # of a part of the samples, predictions without ids are in the order of their records
             orders += [known] if io.is_part_of(ids, known) else []
-            self._records_at = io.find_places(
+            self._records_at = io.find_indices(
                 ids, known, len(known), orders, f"records {files.records}"
             )
         self._sources = {
-            name: (source, io.find_places(ids, source.ids, source.count, orders, source.path))
+            name: (source, io.find_indices(ids, source.ids, source.count, orders, source.path))
             for name, source in opened.items()
         }
 

@@ -96,7 +96,7 @@ def refine(
 
     A sample that cannot be used fails alone: its prediction is passed through, and its report says
     why. Without a time budget the others have the same bits as without it, for any number of jobs.
-    Raises InputError, a ValueError, for arrays that do not belong together and for options that
+    Raises InputError, a ValueError, for arrays that do not match and for options that
     are not possible, WorkerError if processes die whatever the sample is. An exception of the
     callback ends the run. Only the command line, with --run-dir, keeps what is finished on disk.
 
@@ -213,7 +213,7 @@ def classify(
     predictions and records as for `refine`. Returns a `Classification`, with `family`,
     `confidence`, `evidence` and `reason`, for one map, else a list of them. Raises SampleError, a
     ValueError, for the first sample that cannot be used, and InputError for arrays that do not
-    belong together and for surveys with another grid, sources or receivers than OpenFWI's.
+    match and for surveys with another grid, sources or receivers than OpenFWI's.
 
     >>> import numpy as np
     >>> from fwi_refine import classify, simulate

@@ -2,13 +2,13 @@
 
 from fwi_refine.inversion.initial_model import start_from_record
 from fwi_refine.inversion.method import choose_method
-from fwi_refine.inversion.recipe import Decision, Recipe, Stage
+from fwi_refine.inversion.recipe import LevelAssignment, Recipe, Stage
 from fwi_refine.inversion.recipes import METHODS
 from fwi_refine.inversion.sample import Refined, refine_sample
 
 __all__ = [
     "METHODS",
-    "Decision",
+    "LevelAssignment",
     "Recipe",
     "Refined",
     "Stage",

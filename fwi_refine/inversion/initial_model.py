@@ -30,7 +30,7 @@ TREND_FREQUENCY = 2.0  # at which the slope is chosen: at 4 Hz it may come out 2
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
 VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
-RETRIES = 6  # with more damping: trends may be far off
+MAX_DAMPING_INCREASES = 6  # trends may be far off
 SHARE = 0.05  # of the misfit, that the prior counts
 # Share of the survey's velocities that trends keep away from its bounds: as modes they overshoot,
 # and beyond the bounds nothing is simulated.
@@ -81,7 +81,7 @@ def _low_frequencies_first(record, velocities, depth, survey, priors, how):
             x,
             weight=partial(weight_by_share, SHARE),
             max_iterations=ITERATIONS,
-            retries=RETRIES,
+            max_damping_increases=MAX_DAMPING_INCREASES,
             retract=parameters.retract,
         ).x
     return parameters.velocity(x)

@@ -21,7 +21,7 @@ from fwi_refine.wave import Simulator
 
 STEP = 0.5  # periods of the wavelet: the first window, and how it grows
 ITERATIONS = 8  # most Jacobians for each window
-RETRIES = 6
+MAX_DAMPING_INCREASES = 6
 # Of the misfit, that the prior counts. It is next to nothing on the constant map and rises with the
 # first layer found: a tenth of the misfit would not let that happen.
 SHARE = 0.01
@@ -53,7 +53,7 @@ def flat_layers(record, surface, survey, *, threads=None, device="cpu"):
             x,
             weight=partial(weight_by_share, SHARE, least=WEIGHT * survey.unit**2),
             max_iterations=ITERATIONS,
-            retries=RETRIES,
+            max_damping_increases=MAX_DAMPING_INCREASES,
             target=FITS * survey.unit**2,
             retract=parameters.retract,
         ).x

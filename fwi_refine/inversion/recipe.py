@@ -39,7 +39,7 @@ class Stage:
         step solved by conjugate gradients
     corrections: most steps with one Jacobian (this, and all that follows down to misfit_target, is
         for the two methods that take one)
-    retries: with more damping, for each Jacobian, where a step has lowered nothing: 6 begin with
+    max_damping_increases: for each Jacobian, where a step has lowered nothing: 6 begin with
         short steps where a start is far off, 3 leave it to the next stage
     share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
         as long as that is more
@@ -56,7 +56,7 @@ class Stage:
     shots: how many of the record's shots are used, None: all
     receivers: every how many-th of its receivers is used. Both for the survey of OpenFWI alone,
         whose first shot, at the edge, has all the offsets of the others, and whose receivers are
-        dense: far from the solution every second one tells as much. Not together with frequency
+        dense: far from the solution every second one tells as much. Not along with frequency
     """
 
     parameters: Callable[..., Parameters]
@@ -65,7 +65,7 @@ class Stage:
     max_iterations: int
     method: str = "lbfgs"
     corrections: int = 10
-    retries: int = 3
+    max_damping_increases: int = 3
     share: float = 0.0
     must_fit: bool = False
     misfit_target: float | None = None
@@ -105,12 +105,12 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Decision:
+class LevelAssignment:
     """Rounds in which each cell of a map of few levels is given its level; see levels/refine.py.
 
     noise: what of the rms residual counts as noise, at least, and at first if the residual is not
     far larger. between(width, ratio):
-    the stage from what one round has decided to where the next begins; width (nz, nx): m/s about
+    the stage from what one round has assigned to where the next begins; width (nz, nx): m/s about
     its level where a cell is expected, ratio: of the present noise to the least.
     """
 
@@ -123,27 +123,27 @@ class Decision:
 class Recipe:
     """Stages, one after the other, and whether the velocities of the family are integers.
 
-    decide: what follows the stages for maps of few levels
+    assignment: what follows the stages for maps of few levels
     """
 
     stages: tuple[Stage, ...]
     round: bool
-    decide: Decision | None = None
+    assignment: LevelAssignment | None = None
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
         if unit == 1.0:
             return self
         recipe = self.each_stage(lambda stage: stage.in_unit(unit))
-        if self.decide is None:
+        if self.assignment is None:
             return recipe
-        noise = tuple(unit * noise for noise in self.decide.noise)
-        return replace(recipe, decide=replace(recipe.decide, noise=noise))
+        noise = tuple(unit * noise for noise in self.assignment.noise)
+        return replace(recipe, assignment=replace(recipe.assignment, noise=noise))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
-        """The recipe with change(stage) for each of its stages, that between decisions as well."""
-        stages, decide = tuple(map(change, self.stages)), self.decide
-        if decide is not None:
-            between = decide.between
-            decide = replace(decide, between=lambda *how: change(between(*how)))
-        return replace(self, stages=stages, decide=decide)
+        """The recipe with change(stage) for each stage, that between assignments as well."""
+        stages, assignment = tuple(map(change, self.stages)), self.assignment
+        if assignment is not None:
+            between = assignment.between
+            assignment = replace(assignment, between=lambda *how: change(between(*how)))
+        return replace(self, stages=stages, assignment=assignment)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
-from fwi_refine.inversion.recipe import GOOD_FIT, Decision, Recipe, Stage, smallest
+from fwi_refine.inversion.recipe import GOOD_FIT, LevelAssignment, Recipe, Stage, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
 from fwi_refine.priors import SharedLevels, TotalVariation1D, TotalVariation2D
@@ -23,7 +23,7 @@ from fwi_refine.routing import Family
 
 # Mean square misfits (3e-2 and 8e-2 rms) beyond which a start may be a cycle off, at the survey's
 # frequency or at a lower one as well: lower frequencies first.
-FAR_OFF, FARTHER_OFF = 9e-4, 6.4e-3
+CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT = 9e-4, 6.4e-3
 
 
 def lowest_level(v):
@@ -138,7 +138,7 @@ def tied_layers(tolerance, **options):
 
 # The levels are known, and with them what rounding added to the record: without it the noise is ten
 # times lower, so that cells between levels are seen. What is left of it is not white: maps explain
-# a quarter of it, ten times their share, which the weight for the least noise of a decision says.
+# a quarter of it, ten times their part, which the weight for the least noise of an assignment says.
 # Before all cells are right the rounding of those that are not is noise as well.
 def on_levels(width, ratio):
     return newton(
@@ -152,7 +152,7 @@ def on_levels(width, ratio):
 
 # Total variation finds the layers, smoothed at first, because a blurred start has no edges yet.
 # Then the levels are known well enough for each cell to be given its own.
-until_it_fits = {"steps": 4, "weight": 1e-10, "misfit_target": GOOD_FIT}
+stop_at_noise = {"steps": 4, "weight": 1e-10, "misfit_target": GOOD_FIT}
 _layer_by_layer = Recipe(
     stages=(
         *(
@@ -166,19 +166,22 @@ _layer_by_layer = Recipe(
                 unless_it_fits=True,
                 frequency=frequency,
             )
-            for misfit, frequency, steps in ((FARTHER_OFF, 0.4, 2), (FAR_OFF, 0.6, 1))
+            for misfit, frequency, steps in (
+                (FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
+                (CYCLE_SKIP_MISFIT, 0.6, 1),
+            )
         ),
         *(
             newton(every_cell, layers_smoothed(epsilon), weight=1e-10, share=0.3, receivers=2)
             for epsilon in (30.0, 10.0)
         ),
-        newton(every_cell, layers_smoothed(1.0), **until_it_fits, share=0.3),
+        newton(every_cell, layers_smoothed(1.0), **stop_at_noise, share=0.3),
         # sharp edges in wrong places hold a map where it is: smoothed again, they come off
         *(
             newton(
                 every_cell,
                 layers_smoothed(epsilon),
-                **until_it_fits,
+                **stop_at_noise,
                 share=share,
                 unless_it_fits=True,
             )
@@ -187,8 +190,8 @@ _layer_by_layer = Recipe(
     ),
     round=True,
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
-    decide=Decision(rounds=8, noise=(8e-6, 3e-5), between=on_levels),
-).each_stage(partial(replace, retries=6))  # starts may be far off
+    assignment=LevelAssignment(rounds=8, noise=(8e-6, 3e-5), between=on_levels),
+).each_stage(partial(replace, max_damping_increases=6))  # starts may be far off
 on_first_shot = {"shots": 1, "misfit_target": GOOD_FIT}
 GAUSS_NEWTON = {
     Family.FLAT_VEL: Recipe(
@@ -213,7 +216,7 @@ GAUSS_NEWTON = {
         round=False,
     ),
     Family.STYLE_B: Recipe(
-        # ten times that for every cell, as maps explain ten times their share of the noise
+        # ten times that for every cell, as maps explain ten times their part of the noise
         (newton(every_cell, rough, steps=8, weight=2e-14, share=0.05),),
         round=False,
     ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fwi_refine.inversion.levels.refine import Sharpener
+from fwi_refine.inversion.levels.refine import LevelRefiner
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.recipes import METHODS, OTHER_ROUTES
@@ -33,7 +33,7 @@ POOR_FIT = 1e-2
 # better guess. And where the family was only inferred, another route is tried above it.
 FIT = 1e-4
 # Where no route leads to a fit, another takes the place of the first if it leaves less than this
-# share of the rms: noise alone is fitted better by the one with more unknowns.
+# fraction of the rms: noise alone is fitted better by the one with more unknowns.
 FAR_BETTER = 0.5
 
 
@@ -46,7 +46,7 @@ class Refined:
     reason says why). objective_*: mean square misfit plus weighted prior of the recipe's first
     stage. evaluations: simulations of misfit and gradient; a misfit alone counts as one, a product
     with the Gauss-Newton matrix as two, a Jacobian as objective/misfit.py and flat_misfit.py say,
-    each as its share where some of the shots are used. expected_error: expected mean absolute
+    each as its fraction where some of the shots are used. expected_error: expected mean absolute
     error; deviation (nz, nx) float32: expected rms error of each cell (see uncertainty.py); None
     where they are not known. history: (stage, evaluations, rms misfit) on the way, see
     io/history.py.
@@ -128,7 +128,7 @@ def refine_sample(
     )
 
 
-class _Run(Sharpener):
+class _Run(LevelRefiner):
     """A sample from its start to what is handed back. Results are fields of `Refined`."""
 
     def refine_by_routes(self, start, recipes: dict[Family, Recipe]):
@@ -181,9 +181,9 @@ class _Run(Sharpener):
         if not math.isfinite(before):
             reason = "the record simulated from the start does not have a finite misfit"
             return numbers | self._result("failed", misfit_before, before, before, reason)
-        v, vmin = self.run_stages(recipe.stages, self.with_known_cells(start), vmin)
-        if recipe.decide and not self.flags:
-            v, vmin = self.sharpen(v, vmin, recipe.decide)
+        v, vmin = self.run_stages(recipe.stages, self.with_source_velocities(start), vmin)
+        if recipe.assignment and not self.flags:
+            v, vmin = self.assign_levels(v, vmin, recipe.assignment)
         misfit = self.misfit(v, vmin)
         after = misfit + self.penalty(first, v, vmin)
         if recipe.round:

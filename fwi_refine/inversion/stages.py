@@ -16,7 +16,7 @@ from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.parameterisation import Full, Parameters, Regions, Rows
-from fwi_refine.objective.source_cells import KnownCells, known_cells
+from fwi_refine.objective.source_cells import SourceCells, source_cells
 from fwi_refine.optimise import (
     Status,
     gauss_newton_step,
@@ -67,8 +67,8 @@ class StageRunner:
         self.evaluations = self.iterations = 0
         self.shots = len(simulator.survey.sources)
         self.flags = []
-        self.known = known_cells(record, start, simulator.survey)
-        self.solution = None  # a Solution, or what is believed of decided cells
+        self.known = source_cells(record, start, simulator.survey)
+        self.solution = None  # a Solution, or what is believed of assigned cells
         self.exact = None  # a simulator that images every step, made when it is needed
         self.hessian = None  # of the misfit, the last one by every cell
         self.good_fit = GOOD_FIT * simulator.survey.unit**2
@@ -76,21 +76,21 @@ class StageRunner:
         self.history = []  # (stage, evaluations so far, rms misfit), see io/history.py
 
     @property
-    def share(self):
-        """Of an evaluation, that one counts as: that of the shots that are used."""
+    def shot_fraction(self):
+        """What an evaluation counts as: the fraction of the shots that are used."""
         return Fraction(len(self.simulator.survey.sources), self.shots)
 
     def note(self, misfit, evaluations=0):
         """Adds a mean square misfit to the history; evaluations: since they were last counted."""
-        so_far = math.ceil(self.evaluations + self.share * evaluations)
+        so_far = math.ceil(self.evaluations + self.shot_fraction * evaluations)
         self.history.append((self.stage, so_far, math.sqrt(misfit)))
 
     def spend(self, evaluations):
         """Counts evaluations, and takes them off the budget."""
-        self.evaluations += self.share * evaluations
-        self.left -= self.share * evaluations
+        self.evaluations += self.shot_fraction * evaluations
+        self.left -= self.shot_fraction * evaluations
 
-    def with_known_cells(self, v):
+    def with_source_velocities(self, v):
         v = v.clone()
         rows, columns, velocities = self.known
         v[rows, columns] = velocities
@@ -173,16 +173,18 @@ class StageRunner:
         parameters = stage.parameters(v, self.priors)
         prior = PriorTerm(stage.prior(v, self.priors), parameters)
         x = parameters.from_velocity(v, vmin)
-        limit = None if math.isinf(self.left) else int(self.left / self.share)
+        limit = None if math.isinf(self.left) else int(self.left / self.shot_fraction)
         by_jacobian = {
-            "levenberg-marquardt": partial(levenberg_marquardt, retries=stage.retries),
+            "levenberg-marquardt": partial(
+                levenberg_marquardt, max_damping_increases=stage.max_damping_increases
+            ),
             "preconditioned-lbfgs": preconditioned_lbfgs,
         }
         if stage.method in by_jacobian:
             misfit = self.misfit_of(stage, parameters, x)
             priors = prior + VminTie(*stage.vmin(v))
             if parameters.prior_acts_on_map:
-                priors = priors + KnownCells(self.known, parameters)
+                priors = priors + SourceCells(self.known, parameters)
             result = by_jacobian[stage.method](
                 misfit,
                 priors,
@@ -280,7 +282,7 @@ class StageRunner:
         )
 
     def keep_outlines(self, v, misfit):
-        """The same for a map of layers whose cells were decided on, if their outlines are right."""
+        """The same for a map of layers whose cells were assigned, if their outlines are right."""
         if self.hessian is None:
             return
         regions = Regions.from_map(v, SAME)
@@ -316,7 +318,7 @@ class StageRunner:
 
     def misfit(self, v, vmin):
         """Mean square misfit of a map."""
-        self.evaluations += self.share
+        self.evaluations += self.shot_fraction
         record = torch.from_numpy(self.record)[None, :, : self.simulator.survey.n_steps]
         return float(self.simulator.misfit(v[None], record, vmin[None])[0])
 

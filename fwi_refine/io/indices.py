@@ -3,7 +3,7 @@
 from fwi_refine.errors import InputError
 
 
-def find_places(ids, own, count, orders, what) -> list[int | None]:
+def find_indices(ids, own, count, orders, what) -> list[int | None]:
     """Index of each sample in a file, None where it is not in there.
 
     ids: of the samples; own: ids in the file, or None; count: how many samples the file holds;
@@ -15,7 +15,7 @@ def find_places(ids, own, count, orders, what) -> list[int | None]:
         if order is not None and len(order) == count:
             known = {name: k for k, name in enumerate(order)}
             found = [known.get(name) for name in ids]
-            if any(place is not None for place in found):
+            if any(index is not None for index in found):
                 return found
     raise InputError(
         f"{what}: found {count} samples that none of the {len(ids)} ids of the run belongs to, the "

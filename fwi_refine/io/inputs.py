@@ -40,7 +40,7 @@ class Inputs:
 def open_inputs(
     predictions, records, ids_file=None, candidates=(), limit=None, shard=None, survey=OPENFWI
 ):
-    """Raises InputError if any of it cannot be read, or does not belong together."""
+    """Raises InputError if any of it cannot be read, or does not match."""
     source = open_predictions(predictions, survey)
     ids = resolve_ids(source.ids, ids_file and read_ids(ids_file), source.count, predictions)
     opened = open_records(records, survey)
@@ -48,7 +48,7 @@ def open_inputs(
     starts = [(str(predictions), source, range(source.count))]
     for path in candidates:
         other = open_predictions(path, survey)
-        starts.append((str(path), other, places_in(other, source, ids)))
+        starts.append((str(path), other, indices_in(other, source, ids)))
     log.info("%d predictions in %s, %d records in %s", source.count, predictions,
              len(opened.ids), records)  # fmt: skip
     unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
@@ -57,7 +57,7 @@ def open_inputs(
     return Inputs(source, opened, select(pairs, limit, shard), starts, survey)
 
 
-def places_in(other, maps, ids):
+def indices_in(other, maps, ids):
     """Index in `other` of each of `maps`: by id where both have ids, else by position.
 
     ids: of `maps`, or None. Raises InputError if the counts or the ids do not match.

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the refined maps and the report, published together."""
+"""What a run leaves behind: the refined maps and the report, published at once."""
 
 from pathlib import Path
 

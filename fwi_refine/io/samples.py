@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples that are worked on together; their records may still have to be read."""
+    """Samples that are one task; their records may still have to be read."""
 
     number: int
     samples: tuple[Sample, ...]
@@ -50,8 +50,8 @@ def plan_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample
     """
     for pair in pairs:
         starts, problems = [], []
-        for name, source, places in predictions:
-            k = places[pair.index]
+        for name, source, indices in predictions:
+            k = indices[pair.index]
             where = f"prediction of sample {pair.id} ({source.where(k)})"
             try:
                 v = check_prediction(source.read(k), survey=survey, where=where)

@@ -34,11 +34,11 @@ def write_submission(
     Raises InputError, and leaves nothing behind, if an id is missing, stands twice, or belongs to
     a map that is not finite; FwiRefineError if what was read back is not what was written.
     """
-    places = {name: k for k, name in enumerate(ids)}
-    if len(places) != len(ids):
-        double = next(name for k, name in enumerate(ids) if places[name] != k)
+    indices = {name: k for k, name in enumerate(ids)}
+    if len(indices) != len(ids):
+        double = next(name for k, name in enumerate(ids) if indices[name] != k)
         raise InputError(f"duplicate id {double!r} in {predictions.path}: expected it once")
-    lines = _Lines(predictions, places, like, decimals, survey, advance or (lambda: None))
+    lines = _Lines(predictions, indices, like, decimals, survey, advance or (lambda: None))
     with atomic_path(path) as temporary:
         written = lines.write(temporary)
         lines.check(temporary)
@@ -48,8 +48,8 @@ def write_submission(
 class _Lines:
     """The lines of a submission, as runs of lines that belong to one map."""
 
-    def __init__(self, predictions, places, like, decimals, survey, advance):
-        self._predictions, self._places = predictions, places
+    def __init__(self, predictions, indices, like, decimals, survey, advance):
+        self._predictions, self._indices = predictions, indices
         self._like, self._decimals, self._survey = like, decimals, survey
         self._advance = advance
 
@@ -58,7 +58,7 @@ class _Lines:
         with open(path, "wb") as file:
             file.write(",".join(header(self._survey.shape[1])).encode() + b"\n")
             for name, rows in self._runs():
-                if name not in self._places:
+                if name not in self._indices:
                     missing[name] = True  # a dict keeps their order
                 elif not missing:
                     key = _text(name).encode() + b"_y_"
@@ -99,14 +99,14 @@ class _Lines:
         """(id, rows) of lines that follow one another and belong to one map."""
         if self._like is None:
             rows = [*range(self._survey.shape[0])]
-            yield from ((name, rows) for name in self._places)
+            yield from ((name, rows) for name in self._indices)
             return
         for name, keys in groupby(_keys_of_file(self._like, self._survey), key=itemgetter(0)):
             yield name, [row for _, row in keys]
 
     def _values(self, name):
         """The odd columns of a map, (nz, nx // 2) float32."""
-        k = self._places[name]
+        k = self._indices[name]
         where = self._predictions.where(k)
         try:
             v = check_prediction(self._predictions.read(k), survey=self._survey, where=where)

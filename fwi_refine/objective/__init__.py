@@ -12,7 +12,7 @@ from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
-from fwi_refine.objective.source_cells import KnownCells, known_cells, source_velocities
+from fwi_refine.objective.source_cells import SourceCells, source_cells, source_velocities
 
 __all__ = [
     "LEAST_NOISE",
@@ -21,20 +21,20 @@ __all__ = [
     "DataMisfit",
     "FlatMisfit",
     "Full",
-    "KnownCells",
     "Modes",
     "Objective",
     "Parameters",
     "PriorTerm",
     "Regions",
     "Rows",
+    "SourceCells",
     "SumOfSquaredResiduals",
     "SumOfSquares",
     "VminTie",
     "connected_areas",
     "has_flat_misfit",
-    "known_cells",
     "noise_variance",
+    "source_cells",
     "source_velocities",
     "window_before_return",
 ]

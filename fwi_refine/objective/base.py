@@ -102,7 +102,7 @@ class AddedHessian(Objective):
 
 
 class WeightedSum(AddedHessian):
-    """The sum of weight * term. Each term is evaluated once for value and gradient together."""
+    """The sum of weight * term. Each term is evaluated once for both value and gradient."""
 
     def __init__(self, terms):
         self._terms = tuple(terms)

@@ -14,7 +14,7 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 # A column is a float32 tangent run: a third of a float64 misfit and gradient.
 COLUMNS_PER_EVALUATION = 3
 # What a row of J must say of the cells from some depth on to count there, if they are 30 m/s off,
-# each on its own: this share of what float32 rounding leaves of a coefficient of a record.
+# each on its own: this fraction of what float32 rounding leaves of a coefficient of a record.
 HIDDEN = 0.3 * LEAST_NOISE / 30
 
 

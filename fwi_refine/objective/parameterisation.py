@@ -164,7 +164,7 @@ class Modes(Parameters):
     is `objective.SumOfSquares`, and a prior acts on z.
 
     mean: (nz, nx) m/s; basis: U (nz * nx, k), orthonormal columns; scales: s (k,) m/s, positive
-    Raises ValueError if they do not fit together, or the columns are not orthonormal.
+    Raises ValueError if their shapes do not fit, or the columns are not orthonormal.
     """
 
     prior_acts_on_map = False

@@ -7,7 +7,7 @@ from fwi_refine.objective.base import AddedHessian
 from fwi_refine.survey import OPENFWI
 
 WIDTH = 0.1  # m/s, how closely a known cell is kept
-# A cell is taken as known where the prediction is within this share of it: a record of another
+# A cell is taken as known where the prediction is within this fraction of it: a record of another
 # amplitude or wavelet would give numbers without meaning.
 AGREEMENT = 0.2
 
@@ -27,7 +27,7 @@ def source_velocities(record, survey=OPENFWI) -> np.ndarray:
         return np.sqrt(ratio) / survey.dt
 
 
-def known_cells(record, v, survey=OPENFWI):
+def source_cells(record, v, survey=OPENFWI):
     """(rows, columns, velocities) of the cells of the map v (nz, nx) that the record tells, on
     the device of v."""
     nz, nx = survey.shape
@@ -49,10 +49,10 @@ def known_cells(record, v, survey=OPENFWI):
     )
 
 
-class KnownCells(AddedHessian):
+class SourceCells(AddedHessian):
     """Sum of ((v - known) / width)^2 over known cells, for a parameterisation.
 
-    cells: (rows, columns, velocities), as `known_cells` gives them
+    cells: (rows, columns, velocities), as `source_cells` gives them
     """
 
     quadratic = True

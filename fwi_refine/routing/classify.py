@@ -8,7 +8,7 @@ priors/openfwi.toml.
                   Only a map without lateral change gives such a record.
     style-a       the map is smooth: its energy under the Gaussian process of Style A is small
     style-b       no velocity is common: the most frequent round(v / 3) covers few cells
-    two-velocity  the two largest areas (neighbours within 10 m/s) cover nearly the whole map
+    two-velocity  the two largest areas (neighbours within 10 m/s) cover almost the whole map
 
 All numbers are measured for every sample, also those that were not needed, so that a report
 shows how far the sample was from each family.

@@ -96,16 +96,16 @@ def read_maps(files: list[Path], limit: int):
 
     Raises InputError for files and maps that cannot be used.
     """
-    places = []
+    every = []
     for path in files:
         maps = open_predictions(path)
-        places += [(maps, k) for k in range(maps.count)]
-    chosen = np.unique(np.linspace(0, len(places) - 1, min(limit, len(places))).round().astype(int))
+        every += [(maps, k) for k in range(maps.count)]
+    chosen = np.unique(np.linspace(0, len(every) - 1, min(limit, len(every))).round().astype(int))
     try:
         return np.array(
             [
                 check_prediction(maps.read(k), where=maps.where(k))
-                for maps, k in (places[i] for i in chosen)
+                for maps, k in (every[i] for i in chosen)
             ]
         )
     except SampleError as error:

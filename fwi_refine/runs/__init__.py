@@ -9,7 +9,7 @@ import importlib
 _MODULES = {
     "Contents": "directory",
     "Outcome": "batch",
-    "Progress": "directory",
+    "RunState": "directory",
     "RunDirectory": "directory",
     "Settings": "batch",
     "Work": "directory",

@@ -84,7 +84,7 @@ class Survey:
 
     @property
     def dispersion(self) -> float:
-        """Largest error of the phase velocity, as a share, at the upper frequency at which the
+        """Largest error of the phase velocity, as a fraction, at the upper frequency at which the
         wavelet has half of its power, for the velocities between the bounds."""
         frequency = HALF_POWER * self.frequency
         return max(

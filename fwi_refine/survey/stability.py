@@ -25,7 +25,7 @@ LEAST_POINTS = 3.6  # in a wavelength there, for less than 5 %
 
 
 def phase_velocity_error(velocity, frequency, spacing, dt) -> float:
-    """By what share of it a wave along an axis of the grid is too fast; negative: too slow.
+    """By what fraction a wave along an axis of the grid is too fast; negative: too slow.
 
     velocity in m/s, frequency in Hz, spacing in m, dt in s. -1 where the grid carries no such wave.
     Along an axis space makes it slower than in any other direction.

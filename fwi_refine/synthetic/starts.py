@@ -1,7 +1,7 @@
 """Starts that err the way a network's predictions do.
 
 A network is right where the data are sensitive. Its errors grow with depth; it blurs interfaces
-but keeps travel times, leaves layers nearly flat but off by some m/s to tens of m/s, and misses
+but keeps travel times, leaves layers almost flat but off by some m/s to tens of m/s, and misses
 thin layers at depth. So 1/v^2, the quantity that travel times follow at long wavelengths, is what
 is blurred here. A start that erred by random smooth fields of the same size would miss the
 record by five times as much and be cycle-skipped, which no network's prediction is.

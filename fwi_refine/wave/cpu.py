@@ -27,7 +27,7 @@ STATUS_TEXT = {
 FRAMES = object()  # stands for the scratch memory in a list of arguments
 
 
-class _Call(ctypes.Structure):
+class _CpuCall(ctypes.Structure):
     """`Call` of kernels/cpu/wave.c."""
 
     _fields_ = [
@@ -178,7 +178,7 @@ class NativeKernel:
 
     def _call(self, alpha):
         tasks = alpha.shape[0] * self._sizes["shots"]
-        return _Call(
+        return _CpuCall(
             samples=alpha.shape[0],
             threads=min(self._threads, tasks),  # each has scratch memory of its own
             **self._sizes,

@@ -21,6 +21,6 @@ def add_at(target, dim, index, values):
     that go to one place are sorted first."""
     if target.device.type == "cpu":
         return target.index_add_(dim, index, values)
-    places, values = target.movedim(dim, 0), values.movedim(dim, 0)
-    places.index_put_((index,), values, accumulate=True)
+    moved, values = target.movedim(dim, 0), values.movedim(dim, 0)
+    moved.index_put_((index,), values, accumulate=True)
     return target

@@ -7,7 +7,7 @@ alpha = (v dt / dx)^2 on the padded grid, kappa = vmin * damping, c1 = -5/2, c2 
 c3 = -1/12, N1 and N2 the sums of the four neighbours at distance 1 and 2 (KAUST a2d_mod_abc24).
 The grid wraps around at its border, as the original does (np.roll): with zero outside instead,
 records of maps that are fast near the surface differ by up to 0.1 rms, because the damping of
-the side bands is that of the column alone and leaves a nearly undamped way to the top.
+the side bands is that of the column alone and leaves an almost undamped way to the top.
 
 The adjoint: with mu = alpha * lambda the adjoint recursion is the same update run backwards,
 
@@ -146,7 +146,7 @@ class ReferenceKernel:
         image, by_damping = torch.zeros_like(alpha), torch.zeros_like(alpha)
         for n in reversed(range(self._n_steps)):
             before = mu + (1 - kappa) * (mu - following) + alpha * laplacian(mu)
-            # receivers may stand at the same place: their shares add up
+            # receivers may stand at the same place: their parts add up
             before.flatten(2).index_add_(2, at_receivers, at_receivers_alpha * u[:, :, n])
             mu, following = before, mu  # mu[n+1] and mu[n+2]
             for_sources = self._wavelet[n] * mu[:, shots, rows, cols]

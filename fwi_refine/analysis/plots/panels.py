@@ -26,7 +26,7 @@ class _Panels:
 
 
 def panels(view, shots=()):
-    """A Figure of one sample, a views.View: a row for each quantity, with one colour scale.
+    """A Figure of one sample, a run_view.RunView: a row for each quantity, with one colour scale.
 
     Start, refined map and truth; their differences; real and expected error; and for each of
     `shots` (counted from 0) the measured record, the simulated one, and the residual, which is

@@ -19,7 +19,8 @@ SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 def samples(views):
     """A Figure with a row for each sample: start, refined map, truth, difference, expected error.
 
-    The maps of a row share one colour scale. What no sample has is left out. views: of views.View.
+    The maps of a row share one colour scale. What no sample has is left out. views: of
+    run_view.RunView.
     """
     known = [
         name

@@ -35,7 +35,7 @@ _RC = {
 # Okabe and Ito (2008), told apart with any colour vision; black and yellow left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
-CLIPPED = 0.995  # share of the values that a scale shows where single ones lie far out
+CLIPPED = 0.995  # fraction of the values that a scale shows where single ones lie far out
 CLIPPED_RECORD = 0.97
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--mix",
     is_flag=True,
-    help="With --records, then put the result and A, B, ... together area by area, where the "
+    help="With --records, then make a mosaic of the result and A, B, ..., area by area, where the "
     "misfit falls.",
 )
 @options.families
@@ -91,7 +91,7 @@ def command(
     """
     _check_usage(preds, records, truth, weights, median, mix, families)
     from fwi_refine import io
-    from fwi_refine.analysis.ensemble import Members, family_of_each
+    from fwi_refine.analysis.ensemble import Ensemble, family_of_each
     from fwi_refine.cli.options.files import load_priors, load_survey
 
     outputs = {"--out": out, "the report": out.with_suffix(".csv")}
@@ -99,9 +99,9 @@ def command(
         outputs["the table of weights"] = out.with_suffix(".json")
     for what, path in outputs.items():
         io.claim_output(path, overwrite, what, (*preds, truth, weights, families))
-    members = Members(preds, ids_file, records, truth, load_survey(survey_file))
+    ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file))
     priors = load_priors(priors_file) if str(families) == AUTO else None
-    family_of, problems = family_of_each(members, families, priors)
+    family_of, problems = family_of_each(ensemble, families, priors)
 
     if median:
         table = None
@@ -109,14 +109,14 @@ def command(
         table = _read_table(weights, len(preds), family_of)
     else:
         samples = samples or (1000 if truth else 16)
-        table = _find_weights(members, family_of, samples, rounds, seed)
-    mixer = _mixer(members, max_simulations) if mix else None
-    failed = _write(members, family_of, problems, table, mixer, out, out.with_suffix(".csv"))
+        table = _find_weights(ensemble, family_of, samples, rounds, seed)
+    make = _mosaic_maker(ensemble, max_simulations) if mix else None
+    failed = _write(ensemble, family_of, problems, table, make, out, out.with_suffix(".csv"))
     if table is not None:
         with io.atomic_path(out.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     log.info("%d maps in %s, a row for each in %s",
-             members.count - failed, out, out.with_suffix(".csv"))  # fmt: skip
+             ensemble.count - failed, out, out.with_suffix(".csv"))  # fmt: skip
     return SAMPLES_FAILED if failed else OK
 
 
@@ -136,18 +136,18 @@ def _check_usage(preds, records, truth, weights, median, mix, families):
         refuse("--families auto needs --records: the family is told from both.")
 
 
-def _find_weights(members, family_of, samples, rounds, seed) -> dict:
+def _find_weights(ensemble, family_of, samples, rounds, seed) -> dict:
     """The table of weights, as it is written."""
     import numpy as np
     from tqdm import tqdm
 
-    measure = "mean absolute error, m/s" if members.has_truth else "mean rms misfit"
-    table = {"members": members.names, "measure": measure, "families": {}}
+    measure = "mean absolute error, m/s" if ensemble.has_truth else "mean rms misfit"
+    table = {"members": ensemble.names, "measure": measure, "families": {}}
     rng = np.random.default_rng(seed)
     for family in tqdm(sorted({*family_of} - {None}), unit="family", disable=None):
         of_family = [k for k, other in enumerate(family_of) if other == family]
         drawn = sorted(rng.permutation(of_family)[:samples].tolist())
-        row = _climb(members, drawn, rounds)
+        row = _climb(ensemble, drawn, rounds)
         table["families"][family] = row | {"samples": len(of_family)}
         if row["fitted_on"]:
             weights = ", ".join(f"{w:.2f}" for w in row["weights"])
@@ -161,15 +161,15 @@ def _find_weights(members, family_of, samples, rounds, seed) -> dict:
     return table
 
 
-def _climb(members, drawn, rounds) -> dict:
+def _climb(ensemble, drawn, rounds) -> dict:
     """Weights found with the samples `drawn`; equal ones where none of them can be used."""
     from fwi_refine.analysis.blend import climb
 
-    score, count = members.score(drawn)
+    score, count = ensemble.score(drawn)
     if not count:
-        size = len(members.names)
+        size = len(ensemble.names)
         return {"weights": [1 / size] * size, "score": None, "score_alone": None, "fitted_on": 0}
-    found = climb(score, len(members.names), rounds)
+    found = climb(score, len(ensemble.names), rounds)
     return {
         "weights": found.weights,
         "score": found.score,
@@ -178,7 +178,7 @@ def _climb(members, drawn, rounds) -> dict:
     }
 
 
-def _read_table(path, members, family_of) -> dict:
+def _read_table(path, size, family_of) -> dict:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         found = {
@@ -187,9 +187,9 @@ def _read_table(path, members, family_of) -> dict:
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"--weights {path}: no table of weights ({error!r})") from error
     for family, weights in found.items():
-        if len(weights) != members or not min(weights) >= 0 or not 0 < sum(weights) < float("inf"):
+        if len(weights) != size or not min(weights) >= 0 or not 0 < sum(weights) < float("inf"):
             raise InputError(
-                f"--weights {path}: found {weights} for {family}, expected {members} weights, none "
+                f"--weights {path}: found {weights} for {family}, expected {size} weights, none "
                 "negative, one for each prediction"
             )
     absent = sorted({*family_of} - {None} - {*found})
@@ -198,20 +198,22 @@ def _read_table(path, members, family_of) -> dict:
     return table
 
 
-def _mixer(members, max_simulations):
-    """A function of (index, maps) that puts maps together."""
-    from fwi_refine.analysis.mosaic import mix
+def _mosaic_maker(ensemble, max_simulations):
+    """A function of (index, maps) that makes a mosaic of maps."""
+    from fwi_refine.analysis.mosaic import make_mosaic
 
-    def mixer(k, maps):
-        return mix(maps, members.record(k), members.simulator, max_simulations=max_simulations)
+    def make(k, maps):
+        return make_mosaic(
+            maps, ensemble.record(k), ensemble.simulator, max_simulations=max_simulations
+        )
 
-    return mixer
+    return make
 
 
 COLUMNS = ("id", "family", "status", "start", "misfit_start", "misfit", "cells_replaced", "reason")
 
 
-def _write(members, family_of, problems, table, mixer, out, report) -> int:
+def _write(ensemble, family_of, problems, table, make, out, report) -> int:
     """Writes the maps and the report; returns how many samples failed."""
     import csv
 
@@ -220,24 +222,24 @@ def _write(members, family_of, problems, table, mixer, out, report) -> int:
     from fwi_refine import io
 
     failed = 0
-    writer = io.MapWriter(out, members.shape, members.survey.shape)
+    writer = io.MapWriter(out, ensemble.shape, ensemble.survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         temporary = stack.enter_context(io.atomic_path(report))
         file = stack.enter_context(open(temporary, "w", newline="", encoding="utf-8"))
         rows = csv.DictWriter(file, COLUMNS, restval="")
         rows.writeheader()
-        for k in tqdm(range(members.count), unit="map", disable=None):
-            row = {"id": members.ids[k] if members.ids else "", "family": family_of[k]}
+        for k in tqdm(range(ensemble.count), unit="map", disable=None):
+            row = {"id": ensemble.ids[k] if ensemble.ids else "", "family": family_of[k]}
             try:
                 if problems.get(k):
                     raise SampleError(problems[k])
-                v, more = _blend_one(members, k, table and table["families"][family_of[k]], mixer)
+                v, more = _blend_one(ensemble, k, table and table["families"][family_of[k]], make)
                 row |= {"status": "blended", **more}
             except SampleError as error:
                 failed += 1
-                log.error("%s failed: %s", members.describe(k), error)
-                v = members.first(k)
+                log.error("%s failed: %s", ensemble.describe(k), error)
+                v = ensemble.first(k)
                 row |= {"status": "failed", "reason": str(error)}
             rows.writerow(row)
             writer.write(k, v)
@@ -246,19 +248,19 @@ def _write(members, family_of, problems, table, mixer, out, report) -> int:
     return failed
 
 
-def _blend_one(members, k, entry, mixer):
+def _blend_one(ensemble, k, entry, make):
     """(map, what to report of it)."""
     from fwi_refine.analysis.blend import combine
 
-    maps = members.maps(k)
+    maps = ensemble.maps(k)
     v = combine(maps, entry and entry["weights"])
-    if mixer is None:
+    if make is None:
         return v, {}
-    usable = [(name, m) for name, m in zip(members.names, maps, strict=True) if m is not None]
-    mixed = mixer(k, [v, *(m for _, m in usable)])
-    return mixed.velocity, {
-        "start": ["blend", *(name for name, _ in usable)][mixed.start],
-        "misfit_start": f"{mixed.misfit_start**0.5:.6g}",
-        "misfit": f"{mixed.misfit**0.5:.6g}",
-        "cells_replaced": int((mixed.origin != mixed.start).sum()),
+    usable = [(name, m) for name, m in zip(ensemble.names, maps, strict=True) if m is not None]
+    mosaic = make(k, [v, *(m for _, m in usable)])
+    return mosaic.velocity, {
+        "start": ["blend", *(name for name, _ in usable)][mosaic.start],
+        "misfit_start": f"{mosaic.misfit_start**0.5:.6g}",
+        "misfit": f"{mosaic.misfit**0.5:.6g}",
+        "cells_replaced": int((mosaic.origin != mosaic.start).sum()),
     }

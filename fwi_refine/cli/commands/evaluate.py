@@ -61,15 +61,15 @@ def command(
 
     survey = load_survey(survey_file)
     maps, true_maps = io.open_predictions(pred, survey), io.open_predictions(truth, survey)
-    names, places = match(maps, true_maps, ids_file and io.read_ids(ids_file))
+    names, indices = match(maps, true_maps, ids_file and io.read_ids(ids_file))
     seen = MapRecords(records, names, maps.count, survey) if records else None
     family_of = _families(families, names, maps, seen, priors_file)
 
     table, failed = TABLES[by](survey), 0
-    for k, place in enumerate(places):
+    for k, index in enumerate(indices):
         name = names[k] if names else f"number {k + 1}"
         try:
-            v, true = _read(maps, k, survey), _read(true_maps, place, survey)
+            v, true = _read(maps, k, survey), _read(true_maps, index, survey)
             table.add(name, family_of(k, v), v, true, seen and (lambda v, k=k: seen.misfit(k, v)))
         except SampleError as error:
             failed += 1

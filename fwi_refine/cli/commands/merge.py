@@ -13,7 +13,7 @@ from fwi_refine.cli.run_directory import merge_runs
 @options.config
 @options.logging_options
 def command(run_dirs, outputs, config):
-    """Put the parts of the finished run RUN together.
+    """Merge the parts of the finished run RUN.
 
     \b
     Example:

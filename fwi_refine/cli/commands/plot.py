@@ -40,7 +40,7 @@ def figure_options(command):
     return command
 
 
-@click.group("plot", cls=options.Group)
+@click.group("plot", cls=options.CommandGroup)
 def command():
     """Draw samples of a run, or the run as a whole.
 

@@ -19,7 +19,9 @@ ODD_COLUMNS = slice(1, None, 2)  # all that a submission holds
 log = logging.getLogger(__name__)
 
 
-@click.group("probe", cls=options.Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "probe", cls=options.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}
+)
 def command():
     """Learn from a leaderboard how one family does there.
 

@@ -100,7 +100,7 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
 
 
 def check(outputs, kept, shard, history, dry_run):
-    """Raises UsageError or InputError where the options do not go together."""
+    """Raises UsageError or InputError where the options contradict each other."""
     out, run_dir = outputs.out, kept.run_dir
     if out is None and run_dir is None and not dry_run:
         raise click.UsageError("Missing option '--out' (or '--run-dir').")

@@ -129,7 +129,7 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """Commands of a command, listed in the order in which they stand in the source."""
 
     command_class = Command
@@ -152,8 +152,8 @@ def under(heading, option):
     return decorate
 
 
-def together(kind, name, heading, *options):
-    """Options that belong together: a command gets them as one argument, `name`.
+def grouped(kind, name, heading, *options):
+    """Options that belong to one group: a command gets them as one argument, `name`.
 
     kind: the dataclass that it is, with a field for the value of each option. heading: what they
     stand under in the help.

@@ -8,7 +8,7 @@ from fwi_refine.cli import options
 from fwi_refine.cli.options.files import load_survey
 from fwi_refine.errors import InputError
 
-SORTS = ("error", "misfit", "expected-error")  # keys of views.SORTED_BY, which imports torch
+SORTS = ("error", "misfit", "expected-error")  # keys of run_view.SORTED_BY, which imports torch
 EXTRAS = ("matplotlib", "jinja2")
 
 sort_option = click.option(
@@ -56,7 +56,7 @@ def run_options(command):
 
 
 def open_run(given):
-    """The views.OpenedRun that a command was given. Raises InputError."""
+    """The run_view.OpenedRun that a command was given. Raises InputError."""
     from fwi_refine.analysis.run_view import Files, OpenedRun
 
     path, files, survey_file = given

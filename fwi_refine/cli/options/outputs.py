@@ -44,7 +44,7 @@ class Outputs:
 def output_options(required):
     """The options, given to a command as `outputs`. required: whether --out is."""
     without = "" if required else " Needed without --run-dir and --dry-run."
-    return options.together(
+    return options.grouped(
         Outputs,
         "outputs",
         "Results",

@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RecipeOptions:
     """What is done to each sample."""
 
     method: str
@@ -160,7 +160,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-choice = options.together(
+choice = options.grouped(
     Choice,
     "choice",
     "Which samples",
@@ -177,8 +177,8 @@ choice = options.together(
     options.shard,
 )
 
-recipe = options.together(
-    Recipe,
+recipe = options.grouped(
+    RecipeOptions,
     "recipe",
     "What is done to each",
     click.option(
@@ -214,7 +214,7 @@ recipe = options.together(
     options.survey,
 )
 
-place = options.together(
+place = options.grouped(
     Place,
     "place",
     "Where, and how many at a time",
@@ -245,7 +245,7 @@ place = options.together(
     ),
 )
 
-kept = options.together(
+kept = options.grouped(
     Kept,
     "kept",
     "Runs that can be stopped and continued",

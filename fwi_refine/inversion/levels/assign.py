@@ -1,8 +1,8 @@
-"""Deciding which level each cell of a layered map has.
+"""Assigns a level to each cell of a layered map.
 
 One cell more or less of a layer changes a record by more than its rounding does, but neighbours
 stand in for each other, so that no gradient leads to the right ones. So all cells near edges are
-decided on together, by `optimise.expectation_propagation`, on the quadratic that the full Jacobian
+assigned at once, by `optimise.expectation_propagation`, on the quadratic that the full Jacobian
 gives.
 """
 
@@ -15,7 +15,7 @@ from scipy.ndimage import convolve
 from fwi_refine.inversion.levels.levels import find_levels, near_edges
 from fwi_refine.optimise import LevelProblem, expectation_propagation
 
-BETWEEN = 0.3  # share of the open cells that lie between levels, as where a fault cuts a cell
+BETWEEN = 0.3  # fraction of the open cells that lie between levels, as where a fault cuts a cell
 # A neighbour with a level makes it likelier by a factor of e: edges are short.
 FAVOUR = 1.0
 SETTLED = 5.0  # m/s from a level within which a cell away from edges is taken to have it
@@ -26,8 +26,8 @@ AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
 
 
 @dataclass(frozen=True)
-class Decided:
-    """What was decided on; steps (n,) are from the map where the Jacobian is from.
+class AssignedLevels:
+    """What was assigned; steps (n,) are from the map where the Jacobian is from.
 
     step: to a map with the open cells at a level where that is sure, and where they are expected
     otherwise; sure (nz, nx) bool: which are at a level. levels: (K,) m/s, and level_variance.
@@ -81,8 +81,8 @@ class EdgeCells:
         cells = torch.from_numpy(self.cells).to(rows.device)
         return torch.cat([rows[:, cells].double(), rows.double() @ dense], dim=1)
 
-    def decide(self, normal, gradient, variance, should_stop):
-        """`Decided`, or None where nothing is.
+    def assign(self, normal, gradient, variance, should_stop):
+        """`AssignedLevels`, or None where there are none.
 
         normal: (J C)^T J C, C as in `columns`, on any device; gradient: J^T r (n,), r the residual
         at v, on the CPU; variance: of its noise
@@ -116,7 +116,7 @@ class EdgeCells:
         probabilities[:, self.cells] = found.probabilities
         between, variance = found.between
         settled, none = np.ones(len(self.base), dtype=bool), np.zeros(len(self.base))
-        return Decided(
+        return AssignedLevels(
             step=self._with_cells(at_levels, np.where(sure, level, inside)),
             sure=self._with_cells(settled, sure).reshape(self.shape),
             levels=torch.from_numpy(self.levels + shift),

@@ -1,7 +1,7 @@
 """Maps of few levels.
 
 A layered map has a handful of integer velocities, shared by areas far apart, and along its faults
-cells that lie between two of them. Once a map is nearly right its levels can be read off.
+cells that lie between two of them. Once a map is almost right its levels can be read off.
 """
 
 from dataclasses import dataclass

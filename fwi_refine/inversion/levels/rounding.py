@@ -11,8 +11,8 @@ import torch
 
 from fwi_refine.wave import released_record
 
-# The share of the mean square misfit that may be left where the rounding was taken out: of a record
-# that other software made, or with a map that is not right, it is more.
+# The fraction of the mean square misfit that may be left where the rounding was taken out: of a
+# record that other software made, or with a map that is not right, it is more.
 EXPLAINED = 0.5
 
 

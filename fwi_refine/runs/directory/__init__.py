@@ -11,7 +11,7 @@ means that a part stands under its final name and has the digest that its name g
 else is believed, and nothing finished can be lost with the process that made it.
 """
 
-from fwi_refine.runs.directory.check import Progress, check_parts, look
+from fwi_refine.runs.directory.check import RunState, check_parts, look
 from fwi_refine.runs.directory.config import describe
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
@@ -21,8 +21,8 @@ from fwi_refine.runs.directory.work import Work, carry_out
 
 __all__ = [
     "Contents",
-    "Progress",
     "RunDirectory",
+    "RunState",
     "Work",
     "carry_out",
     "check_parts",

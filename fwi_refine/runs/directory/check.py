@@ -15,7 +15,7 @@ RECENT = 20  # parts of a shard from which its present rate is taken
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunState:
     """How far a run is. Parts are counted by name; `check_parts` looks into them.
 
     status, families: of the samples that the journals know of. rate: samples per second of the
@@ -36,7 +36,7 @@ class Progress:
         return (self.samples - self.done) / self.rate if self.rate else None
 
 
-def look(run: RunDirectory) -> Progress:
+def look(run: RunDirectory) -> RunState:
     """The progress of a run; changes nothing and reads no part."""
     parts = run.parts()
     held = held_shards(run.shards_folder)
@@ -63,7 +63,7 @@ def look(run: RunDirectory) -> Progress:
     for entry in events.values():
         for counts, name in ((status, "status"), (families, "family")):
             counts.update(_counts(entry.get(name)))
-    return Progress(
+    return RunState(
         samples=run.count,
         done=sum(len(run.samples(number)) for number in parts),
         parts=len(parts),

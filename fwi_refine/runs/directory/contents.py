@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Contents:
     """The finished samples of a run, in sample order; read as predictions are (io/predictions.py).
 
-    rows: report.Row of each; numbers: their places in the run. Every part is read once to find
+    rows: report.Row of each; numbers: their positions in the run. Every part is read once to find
     them, and one that is damaged is left out with a warning. Changes nothing.
     """
 

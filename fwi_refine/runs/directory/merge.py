@@ -1,4 +1,4 @@
-"""The parts of a finished run, put together: maps and report as a run without parts writes them."""
+"""The parts of a finished run, merged: maps and report as a run without parts writes them."""
 
 from collections.abc import Callable
 from contextlib import closing, nullcontext

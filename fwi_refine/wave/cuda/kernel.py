@@ -19,7 +19,7 @@ LEAST_SHAPE = 3, 2  # rows and columns of a grid that wraps around but once in t
 MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
 
 
-class _Call(ctypes.Structure):
+class _CudaCall(ctypes.Structure):
     """`Call` of kernels/cuda/call.h."""
 
     _fields_ = [
@@ -161,7 +161,7 @@ class BlockKernel:
             tensors["fields"] = self._empty(len(part), FIELDS[kernel], rows, cols)
         for name, tensor in by_task.items():
             tensors[name] = tensor if len(tensor) == len(part) else tensor[part.start :]
-        call = _Call(
+        call = _CudaCall(
             **layout.constants(self._survey),
             shots=len(self._survey.sources),
             n_receivers=len(self._survey.receivers),

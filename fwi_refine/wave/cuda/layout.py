@@ -95,12 +95,12 @@ def choose_layout(survey, fields, itemsize, capability, shared_memory, room) -> 
     there is room for them. Else one block keeps the fields in global memory. It does not depend on
     the batch, so neither does a bit of the result.
     """
-    together, shape = side(survey), survey.padded_shape
-    width = WARP * -(-shape[1] // (together * WARP))
+    width_of_side, shape = side(survey), survey.padded_shape
+    width = WARP * -(-shape[1] // (width_of_side * WARP))
 
     def layout(blocks, most, halo, shared):
         columns = min(width, most)
-        return Layout(blocks, columns, most // columns, together, halo, shared)
+        return Layout(blocks, columns, most // columns, width_of_side, halo, shared)
 
     def fitting(cluster):
         """How many of its blocks a multiprocessor has the shared memory for."""

@@ -31,7 +31,9 @@ def has_flat_jacobian(survey: Survey) -> bool:
     the map, and there is an absorbing band. How good it is depends on how well that absorbs what
     comes round the grid sideways: with 12 cells rows are 10 % off."""
     nz, nx = survey.shape
-    rows, columns = (set(places) for places in zip(*survey.sources, *survey.receivers, strict=True))
+    rows, columns = (
+        set(positions) for positions in zip(*survey.sources, *survey.receivers, strict=True)
+    )
     inside = 0 <= min(rows) < nz and min(columns) >= 0 and max(columns) < nx
     return len(rows) == 1 and inside and survey.absorbing_cells > 0
 
@@ -93,8 +95,8 @@ def flat_jacobian(
     products *= (1 + kappa * damped[:, None])[..., None]
     by_row = products.new_zeros(len(products), survey.shape[0], size)
     add_at(by_row, 1, row_of(survey).to(products.device), products)
-    places = torch.from_numpy(columns - 1 + offsets).to(products.device)
-    by_offset = torch.fft.ifft(by_row)[..., places]  # (frequencies, nz, shots, receivers)
+    positions = torch.from_numpy(columns - 1 + offsets).to(products.device)
+    by_offset = torch.fft.ifft(by_row)[..., positions]  # (frequencies, nz, shots, receivers)
     by_offset *= (2 / (layers**3 * survey.dt**2)).to(fields)[:, None, None]
     parts = torch.cat([by_offset.real, by_offset.imag])
     return torch.einsum("kf,fzsr->srkz", synthesis, parts)

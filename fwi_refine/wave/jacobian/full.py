@@ -1,6 +1,6 @@
 """The full Jacobian of a record, from one simulation for each source and receiver.
 
-How it is put together stands in reciprocity.py. Its rows are not samples but coefficients of an
+How it is assembled stands in reciprocity.py. Its rows are not samples but coefficients of an
 orthonormal basis Q of all records that the wavelet's frequencies can make: J = Q matrix. So
 J^T J = matrix^T matrix and J^T u = matrix^T Q^T u without weights, and with a tenth of the rows
 that the samples would be.
@@ -191,7 +191,7 @@ def jacobian(
 def _assemble(work, points, size, group, simulated, threads):
     """Fills work.result from the wavefields of `size` points at a time, as long as memory lasts.
 
-    They are put together `group` points at a time, whatever size is: products of other shapes
+    They are assembled `group` points at a time, whatever size is: products of other shapes
     would have other bits, and those must not depend on how much memory was free.
     """
     first = max(size, len(work.sources))

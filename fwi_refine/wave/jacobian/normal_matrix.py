@@ -15,7 +15,7 @@ import torch
 
 ROWS = 4096  # rows of J in one product
 COLUMNS = 500  # columns of J^T J in one product
-MODES = 24  # of the records, whose rows are sorted by depth together
+MODES = 24  # of the records, whose rows are sorted by depth as one
 GROUPS = 16  # of such rows, each down to one depth
 PIECE = 64  # of a group's rows, copied at a time
 DEEP = 0.3  # of the map's depth, from which on cells are deep where receivers are combined
@@ -65,8 +65,8 @@ def _combine(traces, out, *, shape, hidden):
     deep = traces[..., int(DEEP * shape[0]) * shape[1] : -1]
     _, combine = torch.linalg.eigh((deep @ deep.mT).sum(0).double())
     torch.matmul(combine.T.to(traces), traces, out=out)
-    shares = (out.flatten(0, 1)[:, :-1] / hidden).unflatten(1, shape).square().sum(2)
-    return (shares.flip(1).cumsum(1) > 1).sum(1)
+    energies = (out.flatten(0, 1)[:, :-1] / hidden).unflatten(1, shape).square().sum(2)
+    return (energies.flip(1).cumsum(1) > 1).sum(1)
 
 
 def _copy_rows(rows, which, out):

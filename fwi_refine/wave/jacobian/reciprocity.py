@@ -5,11 +5,11 @@ T = z - (2 - kappa) + (1 - kappa) / z the time part of the scheme (z advances by
 T g_y = alpha L g_y away from y. To first order a change of alpha at x adds to the record of source
 s at receiver r
 
-    d record / d alpha(x) = g_r<-x * (L p_s)(x) + at the source its own share
+    d record / d alpha(x) = g_r<-x * (L p_s)(x) + at the source its own part
                           = dx^2 alpha_s alpha_r / alpha_x^2  w * T (g_s * g_r)(x)
 
 by reciprocity, g_r<-x = g_x<-r alpha_r / alpha_x, which the discrete scheme has exactly. T g_s
-is alpha L g_s plus the injection at s; what the injection adds is the source's share: the formula
+is alpha L g_s plus the injection at s; what the injection adds is the source's part: the formula
 holds at sources and receivers as well. With d alpha / dv = 2 alpha / v, the change of kappa by
 vmin, and the padded band folded onto the edge cells,
 
@@ -47,15 +47,15 @@ PULSE_DELAY = 2.8  # of the pulse, in 1 / (pi f): it begins at 1e-6 of its peak
 TAIL = 2.0  # simulated beyond the last sample to fade the fields out, in 1 / (pi f)
 # Height of the pulse. The kernel drops what is below 1e-38: with the pulse this small and the
 # spectra scaled back, products of what it keeps are no subnormal numbers, which cost as much time
-# as all others together.
+# as all others.
 PULSE_HEIGHT = 2.0**-70
-LEAST_PULSE = 2e-4  # records have no frequencies with less of |h|^2 than this share of its peak
+LEAST_PULSE = 2e-4  # records have no frequencies with less of |h|^2 than this fraction of its peak
 PERIOD = 1.2  # of the transforms, in lengths of the fields
 # sigma times the period. More lets less come round, but as what has decayed is restored, rounding
 # and the ringing of the cut at the highest frequencies grow.
 DECAY = 9.0
 TAPER = 0.25  # of the survey's frequency, before and after that cut: there frequencies fade out
-LEAST_MODE = 3e-3  # records with less than this share of the largest singular value are left out
+LEAST_MODE = 3e-3  # records with less than this fraction of the largest singular value are left out
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def row_of(survey):
 
 
 class Assembly:
-    """Puts the Jacobian together from the wavefields of one batch of points after the other, on
+    """Assembles the Jacobian from the wavefields of one batch of points after the other, on
     the device of the map.
 
     The band is taken in lines that run outwards from the map, `width` cells each; the corners
