@@ -1,4 +1,4 @@
-"""What `cuda.Program` asks the driver, noted in the place of a card that is not there."""
+"""What `program.Program` asks the driver, noted in the place of a card that is not there."""
 
 import contextlib
 import ctypes

@@ -54,7 +54,7 @@ def damping(survey):
 
 
 class ReferenceKernel:
-    """The same interface as native.NativeKernel, with a loop over the steps in Python."""
+    """The same interface as cpu.NativeKernel, with a loop over the steps in Python."""
 
     def __init__(self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow=True):
         del threads, narrow  # torch uses its own threads, and every cell is always computed

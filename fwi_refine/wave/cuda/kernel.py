@@ -1,6 +1,6 @@
 """The caller's side of kernels/cuda/blocks.h: shapes, memory and what is launched.
 
-A `program` launches the kernels: `cuda.Program` on a GPU, an emulation in the tests. Everything
+A `program` launches the kernels: `program.Program` on a GPU, an emulation in the tests. Everything
 here stays on the program's device; torch owns the memory.
 """
 
@@ -36,7 +36,7 @@ class _CudaCall(ctypes.Structure):
 
 
 class BlockKernel:
-    """The kernels of one survey and one precision: the interface of `native.NativeKernel`.
+    """The kernels of one survey and one precision: the interface of `cpu.NativeKernel`.
 
     program: has `name`, `device`, `layout(kernel, survey, dtype)`, `launch(kernel, layout, survey,
     dtype, call, tasks)` and `release()`. memory: most bytes of wavefields that are kept at a

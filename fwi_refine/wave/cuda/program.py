@@ -140,7 +140,7 @@ def program(device: torch.device) -> "Program":
 
 
 class Program:
-    """The kernels on one GPU, as `blocks.BlockKernel` launches them.
+    """The kernels on one GPU, as `kernel.BlockKernel` launches them.
 
     device: such as "cuda" or "cuda:1". Raises RuntimeError, saying why, where there is none.
     """
