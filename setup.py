@@ -52,8 +52,8 @@ setup(
     ext_modules=[
         Extension(
             "fwi_refine.wave._kernel",
-            sources=[f"{KERNELS}/wave.c"],
-            depends=glob(f"{KERNELS}/*.h"),
+            sources=[f"{KERNELS}/cpu/wave.c"],
+            depends=[f"{KERNELS}/step.h", *glob(f"{KERNELS}/cpu/*.h")],
             # -ffp-contract=fast would be the default of GCC alone: stated, so that all agree
             extra_compile_args=["-O3", "-ffp-contract=fast"],
             extra_link_args=["-lm"],

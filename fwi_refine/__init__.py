@@ -13,53 +13,53 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fwi_refine.api import Refinement, classify, refine, simulate
     from fwi_refine.errors import FwiRefineError, InputError, SampleError
-    from fwi_refine.estimator import FamilyClassifier
     from fwi_refine.inversion import Refined, refine_sample
-    from fwi_refine.nn import RecordMisfit, WaveSimulator
+    from fwi_refine.io.report import Row
     from fwi_refine.priors import Priors
     from fwi_refine.priors import load as load_priors
-    from fwi_refine.report import Row
     from fwi_refine.routing import OPENFWI_FAMILIES, Classification, Family
-    from fwi_refine.survey import OPENFWI, Survey
-    from fwi_refine.survey_file import read_survey
+    from fwi_refine.routing.estimator import FamilyClassifier
+    from fwi_refine.survey import OPENFWI, Survey, read_survey
     from fwi_refine.version import __version__
+    from fwi_refine.wave import RecordMisfit, WaveSimulator
 
-# Where each name is, and what it is called there if not the same.
-_PLACES = {
+# Where each name is.
+_MODULES = {
     "Classification": "routing",
     "Family": "routing",
-    "FamilyClassifier": "estimator",
+    "FamilyClassifier": "routing.estimator",
     "FwiRefineError": "errors",
     "InputError": "errors",
     "OPENFWI": "survey",
     "OPENFWI_FAMILIES": "routing",
     "Priors": "priors",
-    "RecordMisfit": "nn",
+    "RecordMisfit": "wave",
     "Refined": "inversion",
     "Refinement": "api",
-    "Row": "report",
+    "Row": "io.report",
     "SampleError": "errors",
     "Survey": "survey",
-    "WaveSimulator": "nn",
+    "WaveSimulator": "wave",
     "__version__": "version",
     "classify": "api",
-    "load_priors": "priors.load",
-    "read_survey": "survey_file",
+    "load_priors": "priors",
+    "read_survey": "survey",
     "refine": "api",
     "refine_sample": "inversion",
     "simulate": "api",
 }
-__all__ = [*_PLACES]
+_OTHERWISE = {"load_priors": "load"}  # what it is called there
+__all__ = [*_MODULES]
 
 
 def __getattr__(name):
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, other = _PLACES[name].partition(".")
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), other or name)
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    value = getattr(module, _OTHERWISE.get(name, name))
     globals()[name] = value
     return value
 
 
 def __dir__():
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *_MODULES})

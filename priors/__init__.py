@@ -1,11 +1,12 @@
 """Priors: what a velocity map is expected to look like, and the numbers that this was fitted to.
 
 `load` reads the hyper-parameters and the routing thresholds. Each prior acts on one map and has
-`value`, `gradient`, `value_and_gradient` and `hessian`; see `tv`, `shared_levels` and
-`gaussian_process`.
+`value`, `gradient`, `value_and_gradient` and `hessian`; see `total_variation`,
+`shared_levels` and `gaussian_process`.
 """
 
 import math
+import sys
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from .gaussian_process import GaussianProcess
 from .shared_levels import SharedLevels
-from .tv import TotalVariation1D, TotalVariation2D
+from .total_variation import TotalVariation1D, TotalVariation2D
 
 __all__ = [
     "GaussianProcess",
@@ -25,6 +26,27 @@ __all__ = [
     "load",
     "to_table",
 ]
+
+
+def _refuse_another_copy():
+    """Raises ImportError where this folder is not the priors of the fwi_refine that is in use.
+
+    It stands beside that package in a checkout and in it where that is installed. Python may find
+    one copy of the program first and another's priors: results would be those of neither.
+    """
+    if __name__ != "fwi_refine.priors":
+        raise ImportError(f"{__name__} from {__file__}: import it as fwi_refine.priors")
+    package = Path(sys.modules["fwi_refine"].__file__).resolve().parent
+    here = Path(__file__).resolve().parent
+    if here not in {(folder / "priors").resolve() for folder in (package, package.parent)}:
+        raise ImportError(
+            f"fwi_refine is that in {package}, but fwi_refine.priors would be that in {here}, of "
+            "another copy of the program; install the copy that is to be used, or take the other "
+            "one out of Python's path"
+        )
+
+
+_refuse_another_copy()
 
 CELL = 10.0  # m, in which lengths and slopes of the files count
 OPENFWI_FILE = Path(__file__).with_name("openfwi.toml")

@@ -1,4 +1,4 @@
-"""The covariance of a Gaussian process put together from scikit-learn's kernels.
+"""The covariance of a Gaussian process made of scikit-learn's kernels.
 
 A module of its own, imported where it is used: scikit-learn takes more than half a second to load,
 which every process of a run would pay, and a run needs the covariance's structure only.

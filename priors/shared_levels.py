@@ -1,4 +1,4 @@
-"""Few velocities, shared: the prior of a map made of layers whose velocities are nearly known.
+"""Few velocities, shared: the prior of a map made of layers whose velocities are almost known.
 
 Total variation knows of neighbours only, and it pays for the height of a step: it cannot tell a
 cell of one of two layers from a cell between them. Here the velocity of a cell is expected at one
@@ -27,7 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .tv import TotalVariation2D
+from .total_variation import TotalVariation2D
 
 EPSILON = 1.0  # m/s, of the total variation
 
@@ -37,7 +37,7 @@ class SharedLevels:
     """levels: (K,) m/s. near: (K, nz, nx) bool, the cells that may have each of them. width: m/s, a
     number or (nz, nx). variation: m/s, of total variation as above; None: without it.
 
-    Raises ValueError if they do not fit together.
+    Raises ValueError if their shapes do not fit.
     """
 
     levels: Tensor
@@ -66,7 +66,7 @@ class SharedLevels:
         pairs = 2 * v.numel() - sum(v.shape)
         return TotalVariation2D(EPSILON), 2 * pairs / self.variation
 
-    def _shares(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _responsibilities(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distances d and q_k / (1 + (d / width)^2), (K, nz, nx), and the sum (nz, nx).
 
         q_k is the probability that the cell belongs to level k.
@@ -87,8 +87,8 @@ class SharedLevels:
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Value and gradient in one pass."""
-        d, shares, total = self._shares(v)
-        value, gradient = -2 * total.log().sum(), 4 / self.width**2 * (shares * d).sum(0)
+        d, responsibilities, total = self._responsibilities(v)
+        value, gradient = -2 * total.log().sum(), 4 / self.width**2 * (responsibilities * d).sum(0)
         if edges := self._edges(v):
             variation, factor = edges
             length, pull = variation.value_and_gradient(v)
@@ -97,8 +97,8 @@ class SharedLevels:
 
     def hessian(self, v: Tensor) -> Tensor:
         """Majoriser at `v`, (cells, cells), cells in row order: diagonal but for the variation."""
-        _, shares, _ = self._shares(v)
-        diagonal = (4 / self.width**2 * shares.sum(0)).flatten()
+        _, responsibilities, _ = self._responsibilities(v)
+        diagonal = (4 / self.width**2 * responsibilities.sum(0)).flatten()
         if edges := self._edges(v):
             variation, factor = edges
             matrix = variation.hessian(v).mul_(factor)

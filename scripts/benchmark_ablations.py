@@ -16,10 +16,10 @@ from unittest import mock
 
 import torch
 
-from fwi_refine.inversion import refine_sample
-from fwi_refine.metrics import mean_absolute_error
-from fwi_refine.parameters import Parameters
-from fwi_refine.recipes import GAUSS_NEWTON, METHODS
+from fwi_refine.analysis.metrics import mean_absolute_error
+from fwi_refine.inversion.recipes import GAUSS_NEWTON, METHODS
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.synthetic import make_sample
 from fwi_refine.wave import Simulator
@@ -35,7 +35,7 @@ def stages_with(**changes):
 RECIPES = {
     "one step for each Jacobian": stages_with(corrections=1),
     "weight of the prior at its floor at once": stages_with(share=0.0),
-    "no decisions on cells": lambda recipe: replace(recipe, decide=None),
+    "no decisions on cells": lambda recipe: replace(recipe, assignment=None),
 }
 VARIANTS = (
     "main",

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fwi_refine.inversion import refine_sample
-from fwi_refine.metrics import mean_absolute_error
+from fwi_refine.analysis.metrics import mean_absolute_error
+from fwi_refine.inversion.initial_model import start_from_record
+from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.routing import OPENFWI_FAMILIES
-from fwi_refine.starts import start_from_record
 from fwi_refine.synthetic import FAMILIES, make_sample
 from fwi_refine.wave import Simulator
 

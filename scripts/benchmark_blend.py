@@ -12,9 +12,9 @@ import argparse
 
 import numpy as np
 
-from fwi_refine.blend import MisfitScore, climb, combine, misfits
-from fwi_refine.metrics import mean_absolute_error
-from fwi_refine.mixing import mix
+from fwi_refine.analysis.blend import MisfitScore, climb, combine, misfits
+from fwi_refine.analysis.metrics import mean_absolute_error
+from fwi_refine.analysis.mosaic import make_mosaic
 from fwi_refine.synthetic import FAMILIES, make_sample, make_start
 from fwi_refine.wave import Simulator
 
@@ -35,7 +35,7 @@ def measure(family, seed, count, simulator):
     found, costs = {name: [] for name in ("A", "B", "mean", "blend", "mix")}, []
     for sample, (a, b) in zip(samples, maps, strict=True):
         blended = combine([a, b], weights)
-        mixed = mix([blended, a, b], sample.record, simulator)
+        mixed = make_mosaic([blended, a, b], sample.record, simulator)
         candidates = {"A": a, "B": b, "mean": (a + b) / 2, "blend": blended, "mix": mixed.velocity}
         values = np.sqrt(misfits(simulator, [*candidates.values()], sample.record))
         for (name, v), misfit in zip(candidates.items(), values, strict=True):

@@ -27,27 +27,21 @@ import numpy as np
 import torch
 from benchmark_speed import deepwave_forward, deepwave_gradient, example_map
 
-from fwi_refine.batch import Chunk, Settings, refine_one, run
-from fwi_refine.executors import Serial
-from fwi_refine.inversion import refine_sample
-from fwi_refine.io.samples import Sample
-from fwi_refine.misfit import BandMisfit
-from fwi_refine.parameters import Full
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.io.samples import Chunk, Sample
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
+from fwi_refine.runs.batch import Settings, refine_one, run
+from fwi_refine.runs.executors import Serial
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import (
-    Simulator,
-    cuda,
-    gpu_problem,
-    jacobian,
-    jacobian_points,
-    layout,
-    released_record,
-)
-from fwi_refine.wave.jacobian import longest_interval
-from fwi_refine.wave.operator import IMAGING_STEP
-from fwi_refine.wave.reciprocity import make_plan
+from fwi_refine.wave import Simulator, gpu_problem, jacobian, jacobian_points, released_record
+from fwi_refine.wave.cuda import layout
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.jacobian.full import longest_interval
+from fwi_refine.wave.jacobian.reciprocity import make_plan
+from fwi_refine.wave.simulator import IMAGING_STEP
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
 TEST_SET = 65818
@@ -150,7 +144,7 @@ def step(options):
     shots = Simulator(survey, torch.float32, imaging_step=every, device="cuda")
     others = {
         f"the Jacobian's {len(points)} simulations, float32": lambda: shots.wavefields(v[None]),
-        "a record with rounded coefficients, float64": lambda: released_record(v),
+        "a record in released arithmetic": lambda: released_record(v),
     }
     parts = {
         "full Jacobian, float32": lambda: jacobian(v, device="cuda"),

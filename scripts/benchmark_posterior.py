@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fwi_refine.posterior import expected_error
+from fwi_refine.inversion.uncertainty import expected_error
 
 
 def main():

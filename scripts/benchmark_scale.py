@@ -32,14 +32,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fwi_refine.batch import Outcome, Settings, refine_one, run
-from fwi_refine.cli.inputs import open_inputs
-from fwi_refine.executors import AHEAD, Processes, Serial
+from fwi_refine.io.inputs import open_inputs
+from fwi_refine.io.report import Row
 from fwi_refine.io.samples import load_record
 from fwi_refine.priors import load
-from fwi_refine.report import Row
 from fwi_refine.routing import OPENFWI_FAMILIES
-from fwi_refine.runs import RunDirectory, Work, carry_out, describe, merge
+from fwi_refine.runs.batch import Outcome, Settings, refine_one, run
+from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe, merge
+from fwi_refine.runs.executors import AHEAD, Processes, Serial
 
 DATA = Path(__file__).parents[1] / "data_samples"
 CHUNK = 8

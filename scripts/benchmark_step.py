@@ -14,7 +14,7 @@ from functools import partial
 
 import torch
 
-from fwi_refine.misfit import HIDDEN
+from fwi_refine.objective.misfit import HIDDEN
 from fwi_refine.wave import Simulator, jacobian
 
 

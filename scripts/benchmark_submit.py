@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from fwi_refine import io
+from fwi_refine.io.submission import write_submission
 from fwi_refine.io.submission_csv import header
-from fwi_refine.submission import write_submission
 
 CSV_MAPS = 2000
 

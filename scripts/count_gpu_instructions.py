@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import cuda
-from fwi_refine.wave import layout as layouts
-from fwi_refine.wave.layout import FIELDS
+from fwi_refine.wave.cuda import layout as layouts
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.cuda.layout import FIELDS
 
 # bytes of shared memory that a block may have; compute capability
 CARDS = {"sm_80": (163 << 10, (8, 0)), "sm_90": (227 << 10, (9, 0)), "sm_120": (99 << 10, (12, 0))}
@@ -34,13 +34,17 @@ BRANCH = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
 
 def disassembled(layout, dtype, arch):
     """(listing of each kernel, registers of each) as they are compiled for a card."""
+    source = cuda.KERNELS / "cuda" / "wave.cu"
     macros = cuda.defines(layout, OPENFWI, dtype)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "wave.cubin"
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-o", out]
         command += [f"-D{name}={value}" for name, value in macros]
         log = subprocess.run(
-            [*command, cuda.KERNELS / "wave.cu"], check=True, capture_output=True, text=True
+            [*command, source],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stderr
         text = subprocess.run(["nvdisasm", out], check=True, capture_output=True, text=True).stdout
     registers = dict(re.findall(r"entry function '(\w+)'.*?Used (\d+) registers", log, re.DOTALL))

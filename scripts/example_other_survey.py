@@ -20,7 +20,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from fwi_refine.cli import run
-from fwi_refine.survey_file import read_survey
+from fwi_refine.survey.toml import read_survey
 
 SURVEY = Path(__file__).with_suffix(".toml")
 LAYERS = (1600, 1850, 2050, 2350, 2250, 2600, 2900, 3200)  # m/s, from the top

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fwi_refine import plots
-from fwi_refine.report import Row
-from fwi_refine.views import View
+from fwi_refine.analysis import plots
+from fwi_refine.analysis.run_view import RunView
+from fwi_refine.io.report import Row
 
 RESOLUTION = 150  # dots per inch
 
@@ -30,7 +30,9 @@ def main():
     refined = np.load(options.refined).astype(float).reshape(truth.shape)
     with open(options.samples / "samples.csv", newline="") as file:
         rows = [Row(line["id"], line["family"]) for line in csv.DictReader(file)]
-    views = [View(row, refined[k], start=starts[k], truth=truth[k]) for k, row in enumerate(rows)]
+    views = [
+        RunView(row, refined[k], start=starts[k], truth=truth[k]) for k, row in enumerate(rows)
+    ]
     plots.save([plots.samples(views)], options.out, RESOLUTION)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fwi_refine import executors
 from fwi_refine.cli import run
+from fwi_refine.runs import executors
 from fwi_refine.synthetic import make_record
 
 

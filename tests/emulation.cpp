@@ -1,4 +1,4 @@
-// The GPU's kernels (kernels/blocks.h) on the CPU: every CUDA thread is a thread of the operating
+// The GPU's kernels (kernels/cuda/blocks.h) on the CPU: every CUDA thread is a thread of the operating
 // system, a shared memory is an allocation for each block, and a barrier is a barrier. So it is the
 // same source that runs, with the same freedom of order between two barriers, and a thread
 // sanitizer sees what a GPU would not forgive.

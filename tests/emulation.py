@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from fwi_refine.wave import native
-from fwi_refine.wave.blocks import BlockKernel
-from fwi_refine.wave.layout import FIELDS, Layout, side
+from fwi_refine.wave import cpu
+from fwi_refine.wave.cuda.kernel import BlockKernel
+from fwi_refine.wave.cuda.layout import FIELDS, Layout, side
 
-KERNELS = Path(native.__file__).with_name("kernels")
+KERNELS = Path(cpu.__file__).with_name("kernels")
 SOURCE = Path(__file__).with_name("emulation.cpp")
 NEEDS_COMPILER = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
 
 def build(out, *flags, kernels=KERNELS):
     """Compiles the emulation; returns `out`."""
-    command = ["c++", "-std=c++17", "-O2", "-ffp-contract=off", "-pthread", f"-I{kernels}", *flags]
-    subprocess.run([*command, SOURCE, "-o", out], check=True, capture_output=True, text=True)
+    command = ["c++", "-std=c++17", "-O2", "-ffp-contract=off", "-pthread"]
+    command += [f"-I{kernels}", f"-I{kernels}/cuda", *flags, SOURCE, "-o", out]
+    subprocess.run(command, check=True, capture_output=True, text=True)
     return out
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fwi_refine.batch import Outcome, Settings
-from fwi_refine.cli.inputs import open_inputs
-from fwi_refine.executors import Serial
+from fwi_refine.io.inputs import open_inputs
+from fwi_refine.io.report import Row
 from fwi_refine.io.samples import load_record
 from fwi_refine.priors import load
-from fwi_refine.report import Row
-from fwi_refine.runs import RunDirectory, Work, carry_out, describe, merge
+from fwi_refine.runs.batch import Outcome, Settings
+from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe, merge
+from fwi_refine.runs.executors import Serial
 
 SETTINGS = Settings(load(), method="lbfgs")
 DEADLY = "deadly"  # how the ids of samples begin that kill the process that works on them

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import fwi_refine
-from fwi_refine import api, routing
-from fwi_refine.api import classify, refine, simulate
+from fwi_refine import routing
+from fwi_refine.api import functions as api
+from fwi_refine.api.functions import classify, refine, simulate
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.priors import load
 from fwi_refine.routing import Family
@@ -74,11 +75,11 @@ def test_type_checkers_are_told_the_same_names():
         for node in branch.body
         for alias in node.names
     }
-    places = {}
-    for name, place in fwi_refine._PLACES.items():
-        module, _, other = place.partition(".")
-        places[name] = f"fwi_refine.{module}.{other or name}"
-    assert told == places
+    modules = {
+        name: f"fwi_refine.{module}.{fwi_refine._OTHERWISE.get(name, name)}"
+        for name, module in fwi_refine._MODULES.items()
+    }
+    assert told == modules
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from fwi_refine.blend import Climbed, LabelScore, MisfitScore, climb, combine, misfits
+from fwi_refine.analysis.blend import Climbed, LabelScore, MisfitScore, climb, combine, misfits
+from fwi_refine.analysis.mosaic import make_mosaic, tiles
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.mixing import mix, tiles
 from fwi_refine.wave import Simulator
 
 
@@ -92,7 +92,7 @@ def test_misfits_of_maps_beyond_the_bounds(made, simulator):
     assert np.isinf(misfits(simulator, [v], broken)).all()
 
 
-# Putting maps together
+# Mosaics of maps
 
 
 def test_combine():
@@ -128,7 +128,7 @@ def quilt(truth, wrong, size=35):
 def test_the_right_areas_of_two_maps_are_put_together(made, simulator):
     truth = made.truth[1]
     a, b = quilt(truth, made.starts[1])
-    found = mix([a, b], made.records[1], simulator)
+    found = make_mosaic([a, b], made.records[1], simulator)
     np.testing.assert_array_equal(found.velocity, truth)
     assert found.misfit < 1e-8 < found.misfit_start
     chosen = np.where(found.origin == 0, a, b)
@@ -152,7 +152,7 @@ def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, mo
 
     monkeypatch.setattr(Simulator, "misfit_and_gradient", counted_gradient)
     maps = [made.starts[2] + 40, made.starts[2]]
-    found = mix(maps, made.records[2], simulator, max_simulations=budget)
+    found = make_mosaic(maps, made.records[2], simulator, max_simulations=budget)
     assert sum(spent) == found.simulations <= budget
     assert found.misfit <= found.misfit_start
     before = misfits(simulator, maps, made.records[2])
@@ -169,7 +169,7 @@ def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, mo
 
 
 def test_the_truth_is_not_touched(made, simulator):
-    found = mix([made.starts[0], made.truth[0]], made.records[0], simulator)
+    found = make_mosaic([made.starts[0], made.truth[0]], made.records[0], simulator)
     np.testing.assert_array_equal(found.velocity, made.truth[0])
     assert found.start == 1
     assert (found.origin == 1).all()

@@ -3,8 +3,8 @@
 import os
 import shutil
 
-import page_cases
 import pytest
+import report_page_cases
 import run_cases
 
 from fwi_refine.cli import run
@@ -60,7 +60,7 @@ class Opened:
 @pytest.fixture(scope="module")
 def opened(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    files = page_cases.write_run(folder)
+    files = report_page_cases.write_run(folder)
     (folder / "h.csv").write_text("id,stage,evaluations,misfit\na,0,1,0.5\na,1,9,0.25\n")
     arguments = [
         "report", folder / "r.npy", "--start", files.start, "--truth", files.truth,
@@ -72,16 +72,16 @@ def opened(browser, tmp_path_factory):
 
 def test_the_table_shows_the_right_numbers(opened):
     heading, *rows = opened.cells("#families")
-    assert tuple(heading) == page_cases.HEADINGS
-    assert rows == page_cases.TABLE
+    assert tuple(heading) == report_page_cases.HEADINGS
+    assert rows == report_page_cases.TABLE
 
 
 def test_failed_samples_and_remarks_are_listed_as_text(opened):
-    assert opened.cells("#failed")[1:] == [["d", page_cases.REASON]]
-    assert opened.cells("#flags")[1:] == [[page_cases.FLAG, "2"]]
+    assert opened.cells("#failed")[1:] == [["d", report_page_cases.REASON]]
+    assert opened.cells("#flags")[1:] == [[report_page_cases.FLAG, "2"]]
     assert opened.page.inner_text("#failed-count") == "1 failed"
     headings = opened.page.locator("h3").all_inner_texts()
-    assert headings == ["c", page_cases.HARMFUL, "b", "a", "d"]
+    assert headings == ["c", report_page_cases.HARMFUL, "b", "a", "d"]
     assert opened.page.title() == "fwi-refine: r.npy"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from fwi_refine.wave import native
+from fwi_refine.wave import cpu
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -78,7 +78,7 @@ def test_two_builds_at_once(tmp_path):
     )
     assert one[0].read_bytes() == two[0].read_bytes()
     for library in (*one, *two):
-        assert native.open_library(library).fwi_best_isa() in range(len(native.INSTRUCTION_SETS))
+        assert cpu.open_library(library).fwi_best_isa() in range(len(cpu.INSTRUCTION_SETS))
 
 
 def test_an_installation_that_may_only_be_read(own_mounts, made, baseline, tmp_path):
@@ -106,8 +106,6 @@ def test_without_a_kernel_a_run_warns_once(made, tmp_path):
     """Its workers have no kernel either, but say nothing more."""
     checkout = copy_sources(tmp_path / "checkout")
     np.save(tmp_path / "p.npy", np.full_like(made.starts, np.nan))
-    # fwi_refine.priors is the folder priors/, which a checkout keeps elsewhere
-    (checkout / "priors").rename(checkout / "fwi_refine" / "priors")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "p.npy", made.seismic, "--out", "o.npy", "--jobs", "2"],
         cwd=tmp_path,

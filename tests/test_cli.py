@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from fwi_refine.cli import COMMANDS, inputs, options, run
+from fwi_refine.analysis.metrics import mean_absolute_error
+from fwi_refine.cli import COMMANDS, options, run
 from fwi_refine.cli.plan import describe_duration
-from fwi_refine.inversion import METHODS
-from fwi_refine.metrics import mean_absolute_error
-from fwi_refine.report import COLUMNS
+from fwi_refine.inversion.sample import METHODS
+from fwi_refine.io import inputs
+from fwi_refine.io.report import COLUMNS
 from fwi_refine.routing import Family
 from fwi_refine.version import __version__
 
@@ -54,7 +55,7 @@ def test_version(capsys):
 
 def test_listed_names_are_those_of_the_modules():
     assert list(options.FAMILIES) == [str(family) for family in Family]
-    from fwi_refine.cli.refine import command
+    from fwi_refine.cli.commands.refine import command
 
     method = next(p for p in command.params if p.name == "method")
     assert list(method.type.choices) == list(METHODS)

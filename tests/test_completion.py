@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.shell_completion import BashComplete
 
-from fwi_refine.cli import COMMANDS, commands, run
-from fwi_refine.cli.completion import SHELLS
+from fwi_refine.cli import COMMANDS, program, run
+from fwi_refine.cli.commands.completion import SHELLS
 from fwi_refine.cli.options import FAMILIES
 
 FILES = ("predictions.npy", "records.npy", "two words.npy")
@@ -19,7 +19,7 @@ FILES = ("predictions.npy", "records.npy", "two words.npy")
 def offered(*words):
     """What is offered for the last of the words: texts, and whether file names are as well."""
     *before, last = words
-    found = BashComplete(commands, {}, "fwi-refine", "X").get_completions(before, last)
+    found = BashComplete(program, {}, "fwi-refine", "X").get_completions(before, last)
     return [i.value for i in found if i.type == "plain"], any(i.type == "file" for i in found)
 
 
@@ -54,8 +54,8 @@ def test_it_loads_nothing_that_takes_seconds():
     code = """
 import sys
 from click.shell_completion import BashComplete
-from fwi_refine.cli import COMMANDS, commands
-complete = BashComplete(commands, {}, "fwi-refine", "X").get_completions
+from fwi_refine.cli import COMMANDS, program
+complete = BashComplete(program, {}, "fwi-refine", "X").get_completions
 for words in ([], ["p.npy"], ["p.npy", "s", "--device", "cuda"], *([name] for name in COMMANDS)):
     for last in ("", "re", "--"):
         complete(words, last)

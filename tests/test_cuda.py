@@ -14,8 +14,9 @@ from emulation import KERNELS
 
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, cuda, devices, gpu_problem
-from fwi_refine.wave.layout import CLUSTER, COUNTERS, FIELDS, RESERVED, choose_layout
+from fwi_refine.wave import Simulator, devices, gpu_problem
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.cuda.layout import CLUSTER, COUNTERS, FIELDS, RESERVED, choose_layout
 
 NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 # compute capability, bytes of shared memory that a block may have and that a multiprocessor has
@@ -100,7 +101,7 @@ def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
         macros = dict(cuda.defines(chosen, OPENFWI, dtype))
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-Werror", "all-warnings"]
         command += [f"-D{name}={value}" for name, value in macros.items()]
-        command += [KERNELS / "wave.cu", "-o", tmp_path / "wave.cubin"]
+        command += [KERNELS / "cuda" / "wave.cu", "-o", tmp_path / "wave.cubin"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         used = resources(done.stderr)

@@ -14,7 +14,7 @@ NAMES = ["a", f"{DEADLY}1", "b", "bad", "c"]
 # The program with samples that take no time; those called deadly kill their process.
 PROGRAM = """
 from run_cases import trivial
-from fwi_refine import batch
+from fwi_refine.runs import batch
 batch.refine_one = trivial
 from fwi_refine.cli import main
 main()

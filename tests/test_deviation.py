@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from run_cases import SETTINGS, expected_maps, open_case, trivial, write_inputs
 
-from fwi_refine import batch
 from fwi_refine.cli import run
 from fwi_refine.errors import PartError
-from fwi_refine.executors import Serial
-from fwi_refine.runs import RunDirectory, Work, carry_out, describe
+from fwi_refine.runs import batch
+from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe
+from fwi_refine.runs.executors import Serial
 
 NAMES = ["a", "b", "bad", "c", "d"]
 

@@ -12,16 +12,17 @@ import torch
 from emulation import Emulation
 from pretend import Pretended, pretended
 
-from fwi_refine.cli.refine_options import MEMORY
-from fwi_refine.misfit import BandMisfit, VminTie
-from fwi_refine.objective import PriorTerm
+from fwi_refine.cli.options.refine import MEMORY
+from fwi_refine.objective.base import PriorTerm
+from fwi_refine.objective.misfit import BandMisfit, VminTie
+from fwi_refine.objective.parameterisation import Full
 from fwi_refine.optimise import levenberg_marquardt
-from fwi_refine.parameters import Full
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, operator
-from fwi_refine.wave.layout import Layout
-from fwi_refine.wave.operator import IMAGING_STEP
+from fwi_refine.wave import Simulator
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.cuda.layout import Layout
+from fwi_refine.wave.simulator import IMAGING_STEP
 
 
 class Count:
@@ -82,7 +83,7 @@ def test_a_sample_has_the_memory_that_is_counted_on(monkeypatch):
     monkeypatch.setattr(Simulator, "adjoint", some_gradient)
     with pretended() as device:
         program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
-        monkeypatch.setattr(operator.cuda, "program", lambda _: program)
+        monkeypatch.setattr(cuda, "program", lambda _: program)
         v = torch.full(OPENFWI.shape, 2500.0, dtype=torch.float64).to(device)
         parameters = Full(OPENFWI.shape)
         misfit = BandMisfit(Simulator(device=device), parameters, np.zeros(OPENFWI.record_shape))

@@ -3,7 +3,7 @@
 import pytest
 
 from fwi_refine.cli import options
-from fwi_refine.cli.refine_options import Place, Recipe
+from fwi_refine.cli.options.refine import Place, RecipeOptions
 from fwi_refine.survey import OPENFWI
 
 
@@ -31,7 +31,7 @@ def test_every_gpu_has_a_process(three):
     assert (placed("cpu").gpus, placed("cpu").jobs) == ([], 1)
     with placed("auto").executor() as executor:
         assert executor._devices == ["0", "1", "GPU-c"]
-    recipe = Recipe("auto", "auto", None, None, None, None)
+    recipe = RecipeOptions("auto", "auto", None, None, None, None)
     assert recipe.settings(placed("auto"), False, OPENFWI).device == "cuda"
     assert recipe.settings(placed("cpu"), False, OPENFWI).device == "cpu"
     assert options.torch_device("auto") == "cuda"
@@ -42,7 +42,10 @@ def test_samples_at_a_time_on_a_gpu(three, monkeypatch):
     assert (place.per_job, place.chunk_size(1000)) == (4, 16)
     assert "3 jobs on 3 GPUs, 4 samples at a time each" in str(place)
     assert (
-        Recipe("auto", "auto", None, None, None, None).settings(place, False, OPENFWI).per_job == 4
+        RecipeOptions("auto", "auto", None, None, None, None)
+        .settings(place, False, OPENFWI)
+        .per_job
+        == 4
     )
     assert placed("auto", jobs=6).per_job == 2  # two processes share a card
     assert placed("auto", count=4).per_job == 2

@@ -16,8 +16,8 @@ import pytest
 from conftest import QUICK
 
 import fwi_refine.wave
-from fwi_refine.cli import COMMANDS, commands, run
-from fwi_refine.recipes import METHODS
+from fwi_refine.cli import COMMANDS, program, run
+from fwi_refine.inversion.recipes import METHODS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -58,7 +58,7 @@ def test_the_reference_shows_docstrings_as_they_are_meant(built):
     step = "p[n+1] = (2 - kappa + 2 c1 alpha) p[n] - (1 - kappa) p[n-1] + alpha (c2 N1 + c3 N2)\n"
     (formula,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)[:1]
     assert html.unescape(re.sub("<[^>]*>", "", formula)).startswith(step)
-    page = (built / "reference" / "fwi_refine.recipe.html").read_text()
+    page = (built / "reference" / "fwi_refine.inversion.recipe.html").read_text()
     assert "<strong>must_fit</strong>: the result is dropped where" in page
     assert '<code class="docutils literal notranslate"><span class="pre">GOOD_FIT</span>' in page
 
@@ -126,7 +126,7 @@ def helps(command, *names):
             yield from helps(command.get_command(ctx, name), *names, name)
 
 
-HELPS = dict(helps(commands))
+HELPS = dict(helps(program))
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def parse(monkeypatch):
         if line.count(" ") <= 1:  # only names a command
             assert line.partition(" ")[2] in ("", *COMMANDS, "COMMAND --help"), line
         elif " COMMAND " not in line:
-            commands.main(arguments_of(line), prog_name="fwi-refine", standalone_mode=False)
+            program.main(arguments_of(line), prog_name="fwi-refine", standalone_mode=False)
 
     return parsed
 

@@ -15,9 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
 from fwi_refine.errors import SampleError
-from fwi_refine.estimator import FamilyClassifier
 from fwi_refine.priors import load
-from fwi_refine.routing import NUMBERS, OPENFWI_FAMILIES, Family, classify, fit_routing
+from fwi_refine.routing import OPENFWI_FAMILIES, Family, classify
+from fwi_refine.routing.classify import NUMBERS
+from fwi_refine.routing.estimator import FamilyClassifier
+from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.synthetic import make_map, make_start
 
 PRIORS = load()

@@ -24,11 +24,11 @@ from run_cases import (
 )
 from test_interruption import Running, read_until, wait_for
 
-from fwi_refine import batch
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
-from fwi_refine.executors import Dask, Processes, Serial
-from fwi_refine.runs import RunDirectory, check_parts
+from fwi_refine.runs import batch
+from fwi_refine.runs.directory import RunDirectory, check_parts
+from fwi_refine.runs.executors import Dask, Processes, Serial
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
 HERE = os.path.dirname(__file__)

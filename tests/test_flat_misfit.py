@@ -9,15 +9,15 @@ from helpers import taylor_test
 from scipy.ndimage import gaussian_filter
 from test_misfit import SURVEY, misfit_near, random
 
-from fwi_refine.flat_misfit import (
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.objective.flat_misfit import (
     FlatMisfit,
     has_flat_misfit,
     window_before_return,
     window_to,
 )
-from fwi_refine.inversion import refine_sample
-from fwi_refine.misfit import BandMisfit
-from fwi_refine.parameters import Full, Rows
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.parameterisation import Full, Rows
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, first_return
 

@@ -18,8 +18,8 @@ from fwi_refine.cli import run
 from fwi_refine.errors import FwiRefineError, InputError, PartError, SampleError
 from fwi_refine.io.hdf5 import Hdf5Array
 from fwi_refine.priors import load as load_priors
-from fwi_refine.runs import RunDirectory, look
-from fwi_refine.runs.parts import _digest, read_part, write_part
+from fwi_refine.runs.directory import RunDirectory, look
+from fwi_refine.runs.directory.parts import _digest, read_part, write_part
 
 MAP = np.random.default_rng(0).uniform(1500, 4500, (1, 70, 70)).astype("f4")
 FUZZ = settings(

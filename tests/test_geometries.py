@@ -20,7 +20,7 @@ from test_jacobian import (
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator, jacobian, jacobian_bytes
 
-SINGLE = 3e-3  # what jacobian.py states
+SINGLE = 3e-3  # what jacobian/full.py states
 BASE = Survey(
     shape=(13, 17),
     n_steps=300,

@@ -6,29 +6,22 @@ import numpy as np
 import pytest
 import small_samples
 import torch
-from test_blocks import calls
+from test_cuda_kernel import calls
 from test_jacobian import relative, smooth_change, textured
 from wave_cases import NATIVE, SMALL, random_like, random_maps
 
-from fwi_refine import batch, together
-from fwi_refine.batch import Chunk
 from fwi_refine.cli import run
-from fwi_refine.executors import Serial
-from fwi_refine.inversion import refine_sample
-from fwi_refine.parameters import Full, Modes, Regions, Rows
+from fwi_refine.inversion.initial_model import start_from_record
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.io.samples import Chunk
+from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D, load
-from fwi_refine.starts import start_from_record
+from fwi_refine.runs import batch, gpu_streams
+from fwi_refine.runs.executors import Serial
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import (
-    Simulator,
-    cuda,
-    devices,
-    flat_jacobian,
-    gpu_problem,
-    jacobian,
-    simulate,
-)
-from fwi_refine.wave.blocks import BlockKernel
+from fwi_refine.wave import Simulator, devices, flat_jacobian, gpu_problem, jacobian, simulate
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.cuda.kernel import BlockKernel
 
 pytestmark = [
     pytest.mark.skipif(gpu_problem() is not None, reason=f"no GPU: {gpu_problem()}"),
@@ -122,7 +115,7 @@ def test_threads_with_streams_of_their_own_do_not_disturb_each_other():
         return [x.cpu() for x in simulator.misfit_and_gradient(maps[k : k + 1], u[k : k + 1])]
 
     expected = [work(k) for k in range(8)]
-    for found, alone in zip(together.each(work, range(8), 4, "cuda"), expected, strict=True):
+    for found, alone in zip(gpu_streams.each(work, range(8), 4, "cuda"), expected, strict=True):
         for one, other in zip(found, alone, strict=True):
             assert torch.equal(one, other)
 

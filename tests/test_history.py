@@ -10,13 +10,13 @@ import torch
 
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
-from fwi_refine.history import HistoryWriter, Step, read_history
+from fwi_refine.inversion.recipe import Stage
+from fwi_refine.inversion.recipes import every_cell, layers_smoothed
+from fwi_refine.inversion.stages import StageRunner
+from fwi_refine.io.history import HistoryWriter, Step, read_history
+from fwi_refine.io.report import COLUMNS as REPORT_COLUMNS
+from fwi_refine.io.report import Row, Spool, format_row, read_report
 from fwi_refine.priors import load
-from fwi_refine.recipe import Stage
-from fwi_refine.recipes import every_cell, layers_smoothed
-from fwi_refine.report import COLUMNS as REPORT_COLUMNS
-from fwi_refine.report import Row, Spool, format_row, read_report
-from fwi_refine.stages import StageRunner
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 

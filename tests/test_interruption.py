@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fwi_refine.runs import RunDirectory, check_parts, look
+from fwi_refine.runs.directory import RunDirectory, check_parts, look
 
 
 def read_until(terminal, words, seconds):

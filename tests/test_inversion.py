@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from fwi_refine.errors import SampleError
-from fwi_refine.inversion import _Run, refine_sample
+from fwi_refine.inversion.initial_model import start_from_record
+from fwi_refine.inversion.recipes import METHODS
+from fwi_refine.inversion.sample import _Run, refine_sample
 from fwi_refine.priors import load
-from fwi_refine.recipes import METHODS
 from fwi_refine.routing import Family
-from fwi_refine.starts import start_from_record
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import FAMILIES, make_map, make_sample
 from fwi_refine.wave import Simulator

@@ -15,11 +15,11 @@ import pytest
 import torch
 from run_cases import expected_maps, merged, part_names, prepare, refine_all, write_inputs
 
-from fwi_refine import executors
 from fwi_refine.cli import run as run_command
-from fwi_refine.runs import RunDirectory, check_parts
+from fwi_refine.runs import executors
+from fwi_refine.runs.directory import RunDirectory, check_parts
 from fwi_refine.survey import OPENFWI
-from fwi_refine.survey_file import write_survey
+from fwi_refine.survey.toml import write_survey
 from fwi_refine.wave import Simulator
 
 KILLS = 20
@@ -39,7 +39,9 @@ SURVEY = replace(
 def forked():
     """Starts a function in a new process, without the seconds that importing takes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fwi_refine.runs", "fwi_refine.cli.refine", "tqdm"])
+    context.set_forkserver_preload(
+        ["fwi_refine.runs.directory", "fwi_refine.cli.commands.refine", "tqdm"]
+    )
 
     def start(function, *arguments):
         process = context.Process(target=function, args=arguments)

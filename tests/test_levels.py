@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwi_refine.levels import find_levels, to_integers
+from fwi_refine.inversion.levels.levels import find_levels, to_integers
 from fwi_refine.priors import SharedLevels
 
 

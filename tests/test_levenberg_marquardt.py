@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fwi_refine.objective import Objective, SumOfSquaredResiduals, SumOfSquares
+from fwi_refine.objective.base import Objective, SumOfSquaredResiduals, SumOfSquares
 from fwi_refine.optimise import Status, levenberg_marquardt
 
 

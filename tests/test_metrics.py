@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage import metrics as skimage_metrics
 
-from fwi_refine.metrics import (
+from fwi_refine.analysis.metrics import (
     error_by_depth,
     leaderboard_error,
     mean_absolute_error,

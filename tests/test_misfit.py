@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import taylor_test
 
-import fwi_refine.misfit
-from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
-from fwi_refine.parameters import Full, Modes, Regions, Rows
+from fwi_refine.objective import misfit as misfits
+from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -155,7 +155,7 @@ def test_what_is_pulled_back_is_the_product_with_the_transposed_jacobian():
 @pytest.mark.parametrize("few", [1000, 0])
 def test_gauss_newton_matrix(parameters, few, monkeypatch):
     """From columns or from the full Jacobian, it is what the products with it say."""
-    monkeypatch.setattr(fwi_refine.misfit, "FEW_UNKNOWNS", few)
+    monkeypatch.setattr(misfits, "FEW_UNKNOWNS", few)
     misfit, x, _ = misfit_near(parameters, kind=BandMisfit)
     hessian = misfit.hessian(x)
     torch.testing.assert_close(hessian, hessian.T, rtol=1e-12, atol=0)

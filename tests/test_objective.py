@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers import inner, taylor_test
 
-from fwi_refine.misfit import VminTie
-from fwi_refine.objective import Objective, PriorTerm, SumOfSquares
+from fwi_refine.objective.base import Objective, PriorTerm, SumOfSquares
+from fwi_refine.objective.misfit import VminTie
+from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
 from fwi_refine.optimise import lbfgs
-from fwi_refine.parameters import Full, Modes, Regions, Rows
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D
 
 SHAPE = (6, 5)

@@ -12,20 +12,22 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from fwi_refine import batch, doctor, methods, starts
+from fwi_refine.analysis import diagnose
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
-from fwi_refine.inversion import refine_sample
-from fwi_refine.known_cells import source_velocities
-from fwi_refine.lower_frequency import lower_frequency
-from fwi_refine.methods import choose_method, gauss_newton_bytes
+from fwi_refine.inversion import initial_model, method
+from fwi_refine.inversion.method import choose_method, gauss_newton_bytes
+from fwi_refine.inversion.recipes import GAUSS_NEWTON
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.priors import load
-from fwi_refine.recipes import GAUSS_NEWTON
 from fwi_refine.routing import Family, can_classify, classify
+from fwi_refine.runs import batch
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey_file import read_survey, write_survey
+from fwi_refine.survey.frequency import lower_frequency
+from fwi_refine.survey.toml import read_survey, write_survey
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.native import load as load_native
+from fwi_refine.wave.cpu import load as load_native
 
 NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 SURVEY = Survey(
@@ -291,16 +293,16 @@ def test_a_start_without_a_network(made, tmp_path):
     ],
 )
 def test_the_trend_that_a_start_begins_with(sources, receivers):
-    """An increase with depth comes out nearly as it is, however little the sources tell."""
+    """An increase with depth comes out almost as it is, however little the sources tell."""
     survey = dataclasses.replace(SURVEY, sources=sources, receivers=receivers, n_steps=300)
     truth = 1900.0 + 31.25 * np.arange(14)[:, None] + np.zeros(survey.shape)
     record = Simulator(survey).forward(torch.from_numpy(truth)[None])[0].numpy()
-    velocities, depth = starts._velocity_at_depth(record, survey)
+    velocities, depth = initial_model._velocity_at_depth(record, survey)
     if (9, 16) in sources:
         assert velocities == pytest.approx([truth[9, 16]], rel=1e-6)
         assert depth == 8.0
     lower, filtered = lower_frequency(record, 3.2, survey)
-    found = starts._best_trend(velocities, depth, lower, filtered, {}).numpy()
+    found = initial_model._best_trend(velocities, depth, lower, filtered, {}).numpy()
     assert np.abs(found - truth).mean() < 150.0
 
 
@@ -328,7 +330,7 @@ def test_the_doctor_asks_what_the_geometry_can_tell(sources, told):
     v = torch.full((1, *survey.shape), 2000.0, dtype=torch.float64)
     v[:, 6:] = 2500.0
     record = Simulator(survey).forward(v)[0].numpy()
-    checks = doctor.check_physics(record, Simulator(survey))
+    checks = diagnose.check_physics(record, Simulator(survey))
     assert len(checks) == told
     assert all(check.passed is not False for check in checks)
     known = source_velocities(record, survey)
@@ -377,7 +379,7 @@ def test_large_maps_take_lbfgs(caplog):
 
 @NATIVE
 def test_what_a_large_map_fell_back_to_is_reported(made, monkeypatch):
-    monkeypatch.setattr(methods, "MOST_MEMORY", 1e6)
+    monkeypatch.setattr(method, "MOST_MEMORY", 1e6)
     v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
     refined = refine_sample(v, record, survey=SURVEY, family="layered", max_evaluations=5)
     assert any("L-BFGS: a Gauss-Newton step on 14 x 18 cells" in flag for flag in refined.flags)
@@ -388,9 +390,9 @@ def test_recipes_in_another_unit():
     recipe = GAUSS_NEWTON[Family.LAYERED]
     assert recipe.in_unit(1.0) == recipe
     larger = recipe.in_unit(4.0)
-    assert larger.decide.noise == tuple(4 * noise for noise in recipe.decide.noise)
+    assert larger.assignment.noise == tuple(4 * noise for noise in recipe.assignment.noise)
     # of the noise a ratio is passed on, which has no unit
-    between = larger.decide.between(1.0, 2.0), recipe.decide.between(1.0, 2.0)
+    between = larger.assignment.between(1.0, 2.0), recipe.assignment.between(1.0, 2.0)
     pairs = (*zip(larger.stages, recipe.stages, strict=True), between)
     for stage, before in pairs:
         assert stage.weight == 16 * before.weight

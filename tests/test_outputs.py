@@ -7,10 +7,10 @@ import pytest
 
 from fwi_refine import io
 from fwi_refine.errors import InputError, OutputExistsError
-from fwi_refine.history import Step, read_history
+from fwi_refine.io.history import Step, read_history
 from fwi_refine.io.outputs import MapWriter
-from fwi_refine.report import Row
-from fwi_refine.results import Results
+from fwi_refine.io.report import Row
+from fwi_refine.io.results import Results
 
 MAPS = np.random.default_rng(0).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fwi_refine.errors import PartError
-from fwi_refine.report import Row
-from fwi_refine.runs.parts import Part, read_part, write_part
+from fwi_refine.io.report import Row
+from fwi_refine.runs.directory.parts import Part, read_part, write_part
 
 RUN = "0123456789abcdef"
 

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
 
-import page_cases
+import report_page_cases
 import run_cases
 from matplotlib.image import imread
 
 from fwi_refine.cli import run
-from fwi_refine.cli.plot import read_shots
+from fwi_refine.cli.commands.plot import read_shots
 from fwi_refine.errors import InputError
 
 
@@ -151,7 +151,7 @@ def test_shots():
 
 @pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
 def test_without_the_extra(tmp_path, missing):
-    page_cases.write_run(tmp_path)
+    report_page_cases.write_run(tmp_path)
     code = f"""
 import sys
 sys.modules[{missing!r}] = None  # as if it were not installed

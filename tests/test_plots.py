@@ -13,12 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from skimage.color import rgb2lab
 
-from fwi_refine import plots
-from fwi_refine.history import Step
-from fwi_refine.plots import style
-from fwi_refine.report import Row
+from fwi_refine.analysis import plots
+from fwi_refine.analysis.plots import style
+from fwi_refine.analysis.run_view import RunView
+from fwi_refine.io.history import Step
+from fwi_refine.io.report import Row
 from fwi_refine.survey import OPENFWI
-from fwi_refine.views import View
 
 ROW = Row("a_1", "layered", "", "refined", 0.5, 0.25, 3, 2, 0.5, 1500.0, 1.5)
 
@@ -30,7 +30,7 @@ def view():
     truth = np.repeat(np.linspace(1500, 4500, 70)[:, None], 70, 1)
     start = truth + random.normal(0, 100, truth.shape)
     measured = random.normal(size=(5, 999, 70))
-    return View(
+    return RunView(
         ROW, (start + truth) / 2, OPENFWI, start, truth, np.full(truth.shape, 40.0), measured,
         measured + 5e-5 * random.normal(size=measured.shape),
     )  # fmt: skip
@@ -119,21 +119,21 @@ def test_maps_lie_where_they_are(view):
 
 
 def test_what_is_not_known_is_left_out(view):
-    bare = View(Row("x"), view.refined)
+    bare = RunView(Row("x"), view.refined)
     figure = plots.panels(bare, shots=[0])
     assert list(images(figure)) == ["(a) refined"]
     bare = replace(bare, start=view.start, deviation=np.full((70, 70), np.nan))
     assert list(images(plots.panels(bare))) == [
         "(a) start", "(b) refined", "(c) refined − start",
     ]  # fmt: skip
-    failed = View(Row("x"), np.full((70, 70), np.nan, "f4"))
+    failed = RunView(Row("x"), np.full((70, 70), np.nan, "f4"))
     assert len(plots.to_bytes(plots.panels(failed))) > 1000
     assert len(plots.to_bytes(plots.samples([failed]))) > 1000
 
 
 def test_samples_have_a_row_each(view):
     other = replace(view, row=replace(ROW, family="Style_B"), deviation=None, truth=view.truth + 1)
-    unknown = View(Row("c3"), view.refined)
+    unknown = RunView(Row("c3"), view.refined)
     figure = plots.samples([view, other, unknown])
     tops = [round(ax.get_position().y1, 6) for ax in figure.axes if ax.images]
     assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == [5, 4, 1]
@@ -234,7 +234,7 @@ def test_no_text_is_cut_or_overlaps(view):
     long = replace(view, row=replace(ROW, id="x" * 90, family="two-velocity"))
     for figure in (
         plots.panels(long, shots=[0]),
-        plots.panels(View(long.row, view.refined)),
+        plots.panels(RunView(long.row, view.refined)),
         plots.samples([long, view]),
         plots.contact_sheet([view.truth] * 7, ["c" * 30] * 7, OPENFWI),
         plots.convergence(HISTORY),

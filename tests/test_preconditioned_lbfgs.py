@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_levenberg_marquardt import START, Energy, Quadratic, Rosenbrock
 
+from fwi_refine.objective.parameterisation import Full
 from fwi_refine.optimise import Status, preconditioned_lbfgs
-from fwi_refine.parameters import Full
 
 
 def minimise(misfit, start=START, weight=0.0, **options):

@@ -11,22 +11,17 @@ from pretend import pretended
 from test_expectation_propagation import blurred
 from test_jacobian import SMALL, relative, smooth_change, textured
 
-from fwi_refine.known_cells import KnownCells, known_cells
-from fwi_refine.misfit import BandMisfit, DataMisfit, VminTie
-from fwi_refine.objective import PriorTerm, SumOfSquares
+from fwi_refine.inversion.stages import StageRunner
+from fwi_refine.inversion.uncertainty import standard_deviation
+from fwi_refine.objective.base import PriorTerm, SumOfSquares
+from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
+from fwi_refine.objective.source_cells import SourceCells, source_cells
 from fwi_refine.optimise import expectation_propagation, lbfgs, levenberg_marquardt
-from fwi_refine.parameters import Full, Modes, Regions, Rows
-from fwi_refine.posterior import standard_deviation
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
-from fwi_refine.stages import StageRunner
-from fwi_refine.wave import (
-    Simulator,
-    first_differences,
-    jacobian,
-    operator,
-    released_record,
-)
-from fwi_refine.wave.layout import Layout
+from fwi_refine.wave import Simulator, first_differences, jacobian, released_record
+from fwi_refine.wave.cuda import program as cuda
+from fwi_refine.wave.cuda.layout import Layout
 
 pytestmark = NEEDS_COMPILER
 PROCESS = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)
@@ -37,7 +32,7 @@ def device(monkeypatch):
     """The pretended device, with the emulated kernels as what a GPU has."""
     with pretended() as device:
         program = Emulation(Layout(2, 4, 2, side=2, halo=2, shared=True), device=device)
-        monkeypatch.setattr(operator.cuda, "program", lambda _: program)
+        monkeypatch.setattr(cuda, "program", lambda _: program)
         yield device
 
 
@@ -68,7 +63,7 @@ def test_jacobian_and_normal_matrix(device):
 
 def test_a_jacobian_that_memory_is_too_small_for_is_made_in_parts(device, monkeypatch):
     """The limit is on the points simulated at a time: all 5 are too many, and 2 are not."""
-    monkeypatch.setattr(sys.modules["fwi_refine.wave.jacobian"], "GPU_BATCH", 2)
+    monkeypatch.setattr(sys.modules["fwi_refine.wave.jacobian.full"], "GPU_BATCH", 2)
     v = textured(SMALL)
     expected = jacobian(v, survey=SMALL, device=device)
     real, sizes = Simulator.wavefields, []
@@ -122,7 +117,7 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
         misfit = BandMisfit(simulator, parameters, record)
         priors = term + VminTie(v.min())
         if parameters.prior_acts_on_map:
-            priors = priors + KnownCells(known_cells(record, v, SMALL), parameters)
+            priors = priors + SourceCells(source_cells(record, v, SMALL), parameters)
         result = levenberg_marquardt(
             misfit,
             priors,
@@ -146,7 +141,7 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
     assert relative(found_deviation, deviation) <= 1e-2
 
 
-def test_levels_are_decided_on_there(device):
+def test_levels_are_assigned_there(device):
     problem, _, _ = blurred(120, 0)
     there = dataclasses.replace(problem, matrix=problem.matrix.to(device))
     expected, found = expectation_propagation(problem), expectation_propagation(there)
@@ -168,7 +163,7 @@ def test_lbfgs_and_stages(device):
     result = lbfgs(objective, parameters.from_velocity(start), max_iterations=2, scale=1e15)
     assert result.value < objective(parameters.from_velocity(start))
     runner = StageRunner(simulator, None, record, start, None, None)
-    assert runner.with_known_cells(start).device == device
+    assert runner.with_source_velocities(start).device == device
     assert runner.misfit(start, start.min()) > 0
     assert runner.integers(start, start.min())[0].device == device
 

@@ -9,7 +9,7 @@ import pytest
 
 from fwi_refine import io
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.validate import check_prediction
+from fwi_refine.survey.validate import check_prediction
 
 MAPS = np.random.default_rng(0).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
 IDS = ["a", "b", "c"]

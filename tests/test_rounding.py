@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from test_sharpen import SURVEY
+from test_refine_levels import SURVEY
 
-from fwi_refine.levels import find_levels, level_labels, near_edges, to_integers
-from fwi_refine.rounding import rounding_of_coefficients
+from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
+from fwi_refine.inversion.levels.rounding import rounding_of_coefficients
 from fwi_refine.wave import Simulator, released_record
 
 

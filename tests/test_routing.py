@@ -11,18 +11,12 @@ import torch
 from click.testing import CliRunner
 
 from fwi_refine import priors
-from fwi_refine.areas import connected_areas
-from fwi_refine.cli.fit_priors import command
+from fwi_refine.cli.commands.fit_priors import command
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
-from fwi_refine.routing import (
-    OPENFWI_FAMILIES,
-    Family,
-    classify,
-    fit_routing,
-    measure_map,
-    separate,
-    symmetry_rms,
-)
+from fwi_refine.objective.connected import connected_areas
+from fwi_refine.routing import OPENFWI_FAMILIES, Family, classify
+from fwi_refine.routing.classify import measure_map, symmetry_rms
+from fwi_refine.routing.thresholds import fit_routing, separate
 from fwi_refine.synthetic import make_map, make_start
 
 PRIORS = priors.load()
@@ -303,7 +297,7 @@ def test_fit_priors_refuses_what_it_cannot_use(train, tmp_path):
 
 def test_help_imports_neither_torch_nor_h5py():
     code = (
-        "import sys; from fwi_refine.cli.fit_priors import command\n"
+        "import sys; from fwi_refine.cli.commands.fit_priors import command\n"
         "try: command(['--help'])\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'h5py', 'scipy', 'sklearn'} & set(sys.modules)"

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from run_cases import expected_maps, merged, prepare, refine_all, trivial, write_inputs
 
 from fwi_refine.errors import PartError, RunError
-from fwi_refine.runs import RunDirectory, check_parts, look, merge
+from fwi_refine.runs.directory import RunDirectory, check_parts, look, merge
 
 NAMES = ["a", "bad", "b", "c", "d", "e", "f", "g", "h"]
 CHUNK_SIZE = 2

@@ -22,8 +22,8 @@ from run_cases import (
 
 from fwi_refine.errors import InputError, OutputExistsError, PartError, RunError
 from fwi_refine.io.predictions import read_start
-from fwi_refine.runs import RunDirectory, check_parts, look, merge
-from fwi_refine.runs.shards import Journal, claimed, read_journal, shard_chunks
+from fwi_refine.runs.directory import RunDirectory, check_parts, look, merge
+from fwi_refine.runs.directory.shards import Journal, claimed, read_journal, shard_chunks
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]  # four chunks of two, the last with one
 
@@ -174,7 +174,7 @@ def test_two_parts_of_one_chunk_are_named(case, whole):
 HOLDER = """
 import sys, time
 from fwi_refine.runs import RunDirectory
-from fwi_refine.runs.shards import Journal, claimed
+from fwi_refine.runs.directory.shards import Journal, claimed
 run = RunDirectory(sys.argv[1])
 with claimed(run.shards_folder, (2, 2), run.chunk_count):
     Journal(run.shards_folder, (2, 2)).write("start")

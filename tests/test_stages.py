@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.lower_frequency import lower_frequency
-from fwi_refine.priors import load
-from fwi_refine.recipe import GOOD_FIT
-from fwi_refine.recipes import (
+from fwi_refine.inversion.recipe import GOOD_FIT
+from fwi_refine.inversion.recipes import (
     every_cell,
     every_row,
     flat_layers_smoothed,
@@ -20,10 +18,12 @@ from fwi_refine.recipes import (
     newton,
     tied_layers,
 )
-from fwi_refine.stages import StageRunner
+from fwi_refine.inversion.stages import StageRunner
+from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
+from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.native import load as load_native
+from fwi_refine.wave.cpu import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 

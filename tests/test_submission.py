@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from fwi_refine import io, submission
+from fwi_refine import io
 from fwi_refine.cli import run
 from fwi_refine.errors import FwiRefineError, InputError
-from fwi_refine.submission import write_submission
+from fwi_refine.io import submission
+from fwi_refine.io.submission import write_submission
 
 MAPS = np.random.default_rng(5).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
 IDS = ["a_y_1", "000039dca2", "z"]  # an id may look like a key

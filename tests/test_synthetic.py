@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 from click.testing import CliRunner
 
 from fwi_refine.priors import load
-from fwi_refine.routing import classify, measure_map
+from fwi_refine.routing import classify
+from fwi_refine.routing.classify import measure_map
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import (
     FAMILIES,
@@ -23,7 +26,7 @@ from fwi_refine.synthetic import (
     make_start,
 )
 from fwi_refine.synthetic.layers import LAYERINGS
-from fwi_refine.synthetic.starts import blur
+from fwi_refine.synthetic.starts import _areas_of_one_velocity, blur
 from fwi_refine.wave import Simulator
 
 LAYERED = tuple(LAYERINGS)
@@ -296,3 +299,17 @@ def test_the_script_writes_samples_in_the_order_of_their_ids(tmp_path):
     wrong = CliRunner().invoke(script.main, ["--table", "--families", "Flat"])
     assert wrong.exit_code == 2
     assert "unknown family 'Flat'" in wrong.output
+
+
+@pytest.mark.parametrize("family", LAYERED)
+def test_areas_are_numbered_as_scikit_image_does(family):
+    """So that the draws, one for each area, go to the same areas."""
+    measure = pytest.importorskip("skimage.measure")
+    for v in maps(family).astype(int):
+        expected = measure.label(v, connectivity=1, background=-1) - 1
+        assert np.array_equal(_areas_of_one_velocity(v), expected)
+
+
+def test_an_ordinary_installation_is_enough():
+    code = "import sys; sys.modules['skimage'] = None; import fwi_refine.synthetic"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes
 
 from fwi_refine.errors import SampleError
 from fwi_refine.io.npy import NpyArray
-from fwi_refine.validate import check_prediction, check_record
+from fwi_refine.survey.validate import check_prediction, check_record
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wave_cases import KERNELS, NATIVE, SMALL, random_like, random_maps
 
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, native, simulate
+from fwi_refine.wave import Simulator, cpu, simulate
 
 
 def dot_error(survey, kernel, seed=0, v=None, **options):
@@ -68,8 +68,8 @@ def test_adjoint_on_the_real_survey():
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [
-        ("loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
-        ("loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
+        ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
+        ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
         ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
         ("step.h", "((old) - (centre))", "((old) + (centre))"),
     ],
@@ -77,14 +77,14 @@ def test_adjoint_on_the_real_survey():
 def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp_path, monkeypatch):
     """What the dot test is for: the kernel is compiled with one sign turned, and must not pass."""
     folder = tmp_path / "kernels"
-    shutil.copytree(Path(native.__file__).with_name("kernels"), folder)
+    shutil.copytree(Path(cpu.__file__).with_name("kernels"), folder)
     source = (folder / file).read_text()
     assert right in source
     (folder / file).write_text(source.replace(right, wrong))
     library = tmp_path / "flipped.so"
-    command = ["cc", "-O1", "-fPIC", "-shared", folder / "wave.c", "-o", library, "-lm"]
+    command = ["cc", "-O1", "-fPIC", "-shared", folder / "cpu" / "wave.c", "-o", library, "-lm"]
     subprocess.run(command, check=True, capture_output=True)
-    monkeypatch.setattr(native, "load", lambda: native.open_library(library))
+    monkeypatch.setattr(cpu, "load", lambda: cpu.open_library(library))
     assert not dot_error(SMALL, "native") <= 1e-6
 
 
@@ -218,9 +218,9 @@ def test_autograd():
 def test_samples_do_not_see_their_neighbours(kernel):
     v = random_maps(SMALL, 3)
     simulator = Simulator(SMALL, kernel=kernel)
-    together = simulator.forward(v)
+    many = simulator.forward(v)
     for i in range(3):
-        assert torch.equal(together[i : i + 1], simulator.forward(v[i : i + 1]))
+        assert torch.equal(many[i : i + 1], simulator.forward(v[i : i + 1]))
 
 
 @NATIVE
@@ -241,7 +241,7 @@ def test_a_bad_velocity_is_refused(kernel, bad):
 
 
 def test_without_the_compiled_kernel_there_is_one_warning(monkeypatch):
-    monkeypatch.setattr("fwi_refine.wave.operator.load_native", lambda: None)
+    monkeypatch.setattr("fwi_refine.wave.simulator.load_native", lambda: None)
     monkeypatch.delenv("FWI_REFINE_KERNEL", raising=False)
     with pytest.warns(RuntimeWarning, match="compiled wave kernel is not available") as warned:
         simulator = Simulator(SMALL)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fwi_refine.survey import Survey
-from fwi_refine.wave.native import load
+from fwi_refine.wave.cpu import load
 
 NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
 KERNELS = [pytest.param("native", marks=NATIVE), "reference"]

@@ -51,7 +51,7 @@ class Commands(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"fwi_refine.cli.{name.replace('-', '_')}").command
+        return importlib.import_module(f"fwi_refine.cli.commands.{name.replace('-', '_')}").command
 
     def parse_args(self, ctx, args):
         if args and not self._is_ours(ctx, args[0]):
@@ -81,7 +81,7 @@ class Commands(click.Group):
     no_args_is_help=True,
 )
 @click.version_option(__version__, prog_name=PROGRAM)
-def commands():
+def program():
     """Refines predicted velocity maps by full-waveform inversion of their records.
 
     \b
@@ -104,7 +104,7 @@ def run(args=None) -> int:
     """Runs the command line; returns the exit code."""
     SIGNALS.install()
     try:
-        return commands.main(args, prog_name=PROGRAM, standalone_mode=False) or OK
+        return program.main(args, prog_name=PROGRAM, standalone_mode=False) or OK
     except click.ClickException as error:
         error.show()
         return error.exit_code

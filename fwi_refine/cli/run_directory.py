@@ -66,7 +66,7 @@ class RunJob:
 
 
 def merge_runs(paths, outputs) -> int:
-    """Merges run directories into `outputs`, see outputs.py; returns the exit code."""
+    """Merges run directories into `outputs`, see options/outputs.py; returns the exit code."""
     from fwi_refine import runs
 
     found = [runs.RunDirectory(path) for path in paths]

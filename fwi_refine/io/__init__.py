@@ -1,23 +1,27 @@
 """Samples in, maps out. Everything is read one sample at a time."""
 
 from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
+from fwi_refine.io.indices import find_indices, is_part_of
+from fwi_refine.io.inputs import Inputs, open_inputs
 from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output, marked, partial_mark
-from fwi_refine.io.places import find_places, is_part_of
 from fwi_refine.io.predictions import open_predictions, read_start
 from fwi_refine.io.records import open_records
-from fwi_refine.io.samples import Sample, load_record, plan_samples, read_samples
+from fwi_refine.io.samples import Chunk, Sample, load_record, plan_samples, read_samples
 
 __all__ = [
+    "Chunk",
+    "Inputs",
     "MapWriter",
     "Pair",
     "Sample",
     "atomic_path",
     "check_id",
     "claim_output",
-    "find_places",
+    "find_indices",
     "is_part_of",
     "load_record",
     "marked",
+    "open_inputs",
     "open_predictions",
     "open_records",
     "pair",

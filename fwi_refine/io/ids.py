@@ -151,9 +151,9 @@ def _pair_by_id(ids, record_ids, known, records) -> list[Pair]:
 
 
 def _duplicate(name, ids) -> str:
-    places = [str(k + 1) for k, other in enumerate(ids) if other == name]
+    numbers = [str(k + 1) for k, other in enumerate(ids) if other == name]
     return (
-        f"duplicate id {name!r}: found it at predictions number {', '.join(places)}, expected it "
+        f"duplicate id {name!r}: found it at predictions number {', '.join(numbers)}, expected it "
         "once (which of them the record belongs to is not known)"
     )
 

@@ -5,7 +5,7 @@ Every class here has: `ids`, list of str; `named`, whether the ids are names giv
 `read(k)`, the raw array, raising SampleError; `truth(k)`, the raw true map where it stands beside
 the records, else None; `alone(k)`, a source that holds record k only and can be sent to another
 process; `files(ks)`, the files that those records and their true maps are read from. Nothing that
-is returned is checked: see validate.py.
+is returned is checked: see survey/validate.py.
 """
 
 import copy

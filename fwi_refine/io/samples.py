@@ -11,7 +11,7 @@ import numpy as np
 
 from fwi_refine.errors import SampleError
 from fwi_refine.survey import OPENFWI
-from fwi_refine.validate import check_prediction, check_record
+from fwi_refine.survey.validate import check_prediction, check_record
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ class Sample:
     source: object | None = None  # of the record, as long as it is not read; see io/records.py
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Samples that are one task; their records may still have to be read."""
+
+    number: int
+    samples: tuple[Sample, ...]
+
+
 def read_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample]:
     """Reads and checks one sample after another: both steps at once."""
     for sample in plan_samples(pairs, predictions, records, survey):
@@ -42,8 +50,8 @@ def plan_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample
     """
     for pair in pairs:
         starts, problems = [], []
-        for name, source, places in predictions:
-            k = places[pair.index]
+        for name, source, indices in predictions:
+            k = indices[pair.index]
             where = f"prediction of sample {pair.id} ({source.where(k)})"
             try:
                 v = check_prediction(source.read(k), survey=survey, where=where)

@@ -3,13 +3,13 @@
     p(u) ~ exp(-(g.u + u.G u / 2)) * product over the unknowns i of p_i(u_i)
     p_i  = sum over its levels k of (1 - b) / K_i N(level_ki, SHARP^2) + b N(centre_i, spread_i^2)
 
-with the quadratic a minus log likelihood, and b the share of unknowns that lie between levels.
+with the quadratic a minus log likelihood, and b the fraction of unknowns that lie between levels.
 Trying all choices is out of question, and choosing one unknown after the other gets stuck, because
 neighbours stand in for each other. Expectation propagation (Minka, UAI 2001; Opper and Winther,
 Neural Computation 12, 2000) decides on all at once: each p_i is stood in for by a normal density,
 its site. The likelihood and the sites of all others make the cavity of an unknown; cavity times p_i
 has a mean and a variance, and the site is renewed so that the normal densities have these. It finds
-symbols that interfere with each other nearly as well as a search of all does (Cespedes et al., IEEE
+symbols that interfere with each other almost as well as a search of all does (Cespedes et al., IEEE
 Trans. Commun. 62, 2014), which is the same problem.
 
 The likelihood is flat at first, and then less and less: at once as narrow as it is, it pulls
@@ -27,7 +27,7 @@ SHARP = 0.5  # m/s, standard deviation of an unknown about its level
 LEAST_SPREAD = 50.0  # m/s, of an unknown between levels
 # Times the standard deviation of a uniform density between the outermost levels: some lie beyond.
 STRETCH = 1.5
-DAMPING = 0.3  # share of a renewed site that is taken: all are renewed at once
+DAMPING = 0.3  # fraction of a renewed site that is taken: all are renewed at once
 FLAT, LESS = 16.0, 0.8  # the variances of the likelihood at first, and from renewal to renewal
 LEAST_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
 LEAST_OF_CAVITY = 1e-9  # (m/s)^-2, its precision, where rounding has left less
@@ -42,7 +42,7 @@ class LevelProblem:
     others: m; they are normal about 0 with standard deviation `width`
     levels: from the m others, (m,) -> (K, n); near: (K, n) bool, which an unknown may have. What
     lies between levels does so between those that it may have, or all where that is less than two.
-    between: the share b. favour: from the probabilities (K + 1, n), the last of lying between,
+    between: the fraction b. favour: from the probabilities (K + 1, n), the last of lying between,
     to what neighbours add to their logarithms, of the same shape; called with None at first
     """
 
@@ -84,18 +84,18 @@ def expectation_propagation(
     mean = np.zeros(total)
     others = np.full(problem.others, problem.width**-2.0)
     for number in range(iterations):
-        share = min(1.0, LESS**-number / FLAT)  # of the likelihood
+        power = min(1.0, LESS**-number / FLAT)  # of the likelihood
         levels = problem.levels(mean[n:])
         mixture = _Mixture(levels, problem.near, problem.between)
         if precision is None:  # begin as if all lay between
             precision, slope = 1 / mixture.spread, mixture.centre / mixture.spread
-        matrix = share * problem.matrix
+        matrix = power * problem.matrix
         matrix.diagonal().add_(torch.from_numpy(np.concatenate([precision, others])).to(matrix))
         factor, failed = torch.linalg.cholesky_ex(matrix)
         if int(failed) or should_stop():
             return None
         covariance = torch.cholesky_inverse(factor)
-        pulled = np.pad(slope, (0, problem.others)) - share * problem.gradient
+        pulled = np.pad(slope, (0, problem.others)) - power * problem.gradient
         mean = (covariance @ torch.from_numpy(pulled).to(covariance)).cpu().numpy()
         variance = covariance.diagonal().cpu().numpy()
         cavity = 1 / np.maximum(1 / variance[:n] - precision, LEAST_OF_CAVITY)
@@ -127,9 +127,9 @@ class _Mixture:
         self.spread = np.maximum(STRETCH * uniform, LEAST_SPREAD) ** 2
         self.means = np.vstack([levels, self.centre])
         self.variances = np.vstack([np.full(levels.shape, SHARP**2), self.spread])
-        share = (1 - between) / np.maximum(choices, 1)
+        each = (1 - between) / np.maximum(choices, 1)
         self.logs = np.vstack(
-            [np.where(near, np.log(share), -np.inf), np.full(levels.shape[1], math.log(between))]
+            [np.where(near, np.log(each), -np.inf), np.full(levels.shape[1], math.log(between))]
         )
 
     def times_normal(self, mean, variance, favoured):

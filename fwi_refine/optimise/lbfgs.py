@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from fwi_refine.optimise.linesearch import strong_wolfe
-from fwi_refine.optimise.pairs import Pairs
+from fwi_refine.optimise.inverse_hessian import Pairs
+from fwi_refine.optimise.line_search import strong_wolfe
 from fwi_refine.optimise.result import Evaluator, Result, Status, rounding_of
 
 QUIET = 10  # iterations in a row without progress that make a run stalled

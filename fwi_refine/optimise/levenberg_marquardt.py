@@ -23,7 +23,7 @@ from fwi_refine.optimise.result import Result, Status
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
 LESS, MORE = 0.1, 30.0
-SLOW = 0.98  # corrections that leave more than this share of the objective are the last
+SLOW = 0.98  # corrections that leave more than this fraction of the objective are the last
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
 FALLEN = 0.3
 
@@ -56,7 +56,7 @@ def levenberg_marquardt(
     weight: Callable[[float, float], float],
     max_iterations: int,
     corrections: int = 8,
-    retries: int = 3,
+    max_damping_increases: int = 3,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
@@ -69,15 +69,23 @@ def levenberg_marquardt(
     misfit: an `objective.SumOfSquaredResiduals`; prior: an Objective with a Hessian (see
     `Objective.quadratic`). weight(misfit, prior): the prior's weight for these two values; it
     never rises during a run, so the objective never does. corrections: most steps with one
-    Jacobian. retries: with more damping, for each Jacobian. hessian_cost: evaluations that a
-    Jacobian counts as; a residual counts as one, and so does a product with J^T.
-    relative_decrease: an iteration that lowers the objective by a smaller share ends the run
-    ("converged"), and so does one to a misfit below `target`. callback:
-    called with a Result after each correction that lowered the objective; True ends the run
-    ("stopped"). `Result.history` holds the objective, with the weight of its time, at the start
-    and after each iteration.
+    Jacobian. max_damping_increases: for each Jacobian. hessian_cost: evaluations
+    that a Jacobian counts as; a residual counts as one, and so does a product with J^T.
+    relative_decrease: an iteration that lowers the objective by a smaller fraction ends the run
+    ("converged"), and so does one to a misfit below `target`. callback: called with a Result after
+    each correction that lowered the objective; True ends the run ("stopped"). `Result.history`
+    holds the objective, with the weight of its time, at the start and after each iteration.
     """
-    run = _Run(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost, retries)
+    run = _Descent(
+        misfit,
+        prior,
+        weight,
+        retract,
+        callback,
+        max_evaluations,
+        hessian_cost,
+        max_damping_increases,
+    )
     return run.minimise(
         x0.detach().to(torch.float64, copy=True),
         max_iterations,
@@ -87,13 +95,21 @@ def levenberg_marquardt(
     )
 
 
-class _Run:
+class _Descent:
     def __init__(
-        self, misfit, prior, weight, retract, callback, max_evaluations, hessian_cost, retries
+        self,
+        misfit,
+        prior,
+        weight,
+        retract,
+        callback,
+        max_evaluations,
+        hessian_cost,
+        max_damping_increases,
     ):
         self.misfit, self.prior, self.weight_of = misfit, prior, weight
         self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
-        self.retries = retries
+        self.max_damping_increases = max_damping_increases
         self.limit = math.inf if max_evaluations is None else max_evaluations
         self.evaluations = 0
         self.weight = math.inf
@@ -129,15 +145,15 @@ class _Run:
     def correct(self, base, hessian, corrections):
         """The best point that the Jacobian of `base` leads to."""
         here = _Trial(torch.zeros_like(base.x), base.x, base.residual, base.misfit, base.prior)
-        left, retries = corrections, 0
-        while left > 0 and retries < self.retries and not self.stopped:
+        left, increases = corrections, 0
+        while left > 0 and increases < self.max_damping_increases and not self.stopped:
             self.follow(here)
             before = here.value(self.weight)
             solve = self.factorise(hessian, here)
             best, used = self.chain(base.x, here, solve, left)
             left -= used
             if best is None:
-                self.damping, retries = self.damping * MORE, retries + 1
+                self.damping, increases = self.damping * MORE, increases + 1
                 if self.damping > MOST or (used == 0 and solve is not None):
                     self.damping = min(self.damping, MOST)
                     break
@@ -145,7 +161,7 @@ class _Run:
             here = best
             if here.value(self.weight) > SLOW * before and not self.fallen(here):
                 break
-        if retries == 0:
+        if increases == 0:
             self.damping = max(self.damping * LESS, LEAST)
         return base if here.x is base.x else here
 

@@ -1,34 +1,36 @@
-"""Runs that can be stopped, killed and continued, and shared between machines.
+"""Many samples: in chunks, on any executor, in directories that a run can be continued in.
 
-A run directory holds
-
-    run.toml                              what the run is: samples, settings, inputs; never changed
-    parts/part-000012-0123456789abcdef.h5 results of chunk 12 and the digest of that file
-    shards/3-of-8.lock, .jsonl, .log      of each shard: who works on it, what happened, messages
-
-A part is written under another name, fsynced and renamed, and never changed after that. So done
-means that a part stands under its final name and has the digest that its name gives; nothing
-else is believed, and nothing finished can be lost with the process that made it.
+What is named here is loaded when it is first used: a worker process begins without torch.
 """
 
-from fwi_refine.runs.check import Progress, check_parts, look
-from fwi_refine.runs.config import describe
-from fwi_refine.runs.contents import Contents
-from fwi_refine.runs.directory import RunDirectory
-from fwi_refine.runs.merge import merge
-from fwi_refine.runs.shards import log_file, shard_chunks
-from fwi_refine.runs.work import Work, carry_out
+import importlib
 
-__all__ = [
-    "Contents",
-    "Progress",
-    "RunDirectory",
-    "Work",
-    "carry_out",
-    "check_parts",
-    "describe",
-    "log_file",
-    "look",
-    "merge",
-    "shard_chunks",
-]
+# Where each name is.
+_MODULES = {
+    "Contents": "directory",
+    "Outcome": "batch",
+    "RunState": "directory",
+    "RunDirectory": "directory",
+    "Settings": "batch",
+    "Work": "directory",
+    "carry_out": "directory",
+    "check_parts": "directory",
+    "describe": "directory",
+    "log_file": "directory",
+    "look": "directory",
+    "merge": "directory",
+    "shard_chunks": "directory",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_MODULES})

@@ -93,7 +93,7 @@ class Bend:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Bend":
-        """Between one and three sines; together they bend by a few to some 15 cells."""
+        """Between one and three sines; their sum bends by a few to some 15 cells."""
         count = int(rng.integers(1, 4))
         amplitudes = rng.uniform(0.3, 1.0, count)
         amplitudes *= rng.uniform(3.0, 15.0) / amplitudes.sum()

@@ -16,7 +16,7 @@ ALL_ROWS = replace(OPENFWI, n_steps=OPENFWI.file_rows)  # of a record file
 
 
 @dataclass(frozen=True)
-class Sample:
+class SyntheticSample:
     """One made sample. Maps are (nz, nx) float32 m/s, the record (shots, rows, receivers)."""
 
     id: str  # 10 hexadecimal digits, as the benchmark's ids
@@ -49,8 +49,8 @@ def make_record(velocity: np.ndarray) -> np.ndarray:
     return released_record(torch.as_tensor(np.asarray(velocity)), survey=ALL_ROWS).numpy()
 
 
-def make_sample(family: str, seed: int, index: int = 0, hardness: float = 1.0) -> Sample:
-    """Sample number `index` of a family.
+def make_sample(family: str, seed: int, index: int = 0, hardness: float = 1.0) -> SyntheticSample:
+    """SyntheticSample number `index` of a family.
 
     It depends on the arguments alone, not on which samples were made before. Samples that differ
     only in `hardness` have the same id, truth, record and pattern of errors.
@@ -64,7 +64,7 @@ def make_sample(family: str, seed: int, index: int = 0, hardness: float = 1.0) -
     record = make_record(truth)
     simulated = Simulator().forward(torch.from_numpy(start.astype(np.float64))[None])[0].numpy()
     difference = simulated - record[:, : OPENFWI.n_steps]
-    return Sample(
+    return SyntheticSample(
         id=name,
         family=family,
         truth=truth,

@@ -1,7 +1,7 @@
 """Starts that err the way a network's predictions do.
 
 A network is right where the data are sensitive. Its errors grow with depth; it blurs interfaces
-but keeps travel times, leaves layers nearly flat but off by some m/s to tens of m/s, and misses
+but keeps travel times, leaves layers almost flat but off by some m/s to tens of m/s, and misses
 thin layers at depth. So 1/v^2, the quantity that travel times follow at long wavelengths, is what
 is blurred here. A start that erred by random smooth fields of the same size would miss the
 record by five times as much and be cycle-skipped, which no network's prediction is.
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, mean, median_filter
 from scipy.special import ndtr
-from skimage.measure import label
 
+from fwi_refine.objective import connected_areas
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic.styles import smooth_field
 
@@ -130,7 +130,7 @@ def _blur_weights(n: int, width: np.ndarray) -> np.ndarray:
 
 def _layer_biases(velocity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One normal draw for each connected area of one velocity, growing with its mean depth."""
-    areas = label(velocity.astype(int), connectivity=1, background=-1)
+    areas = _areas_of_one_velocity(velocity.astype(int))
     mixed = np.bincount(areas.ravel())[areas] < LEAST_REGION
     nearest = distance_transform_edt(mixed, return_distances=False, return_indices=True)
     names, areas = np.unique(areas[tuple(nearest)], return_inverse=True)
@@ -138,6 +138,13 @@ def _layer_biases(velocity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rows = np.broadcast_to(np.linspace(0, 1, velocity.shape[0])[:, None], velocity.shape)
     depths = mean(rows, areas, np.arange(names.size))
     return (rng.standard_normal(names.size) * depths**BIAS_GROWTH)[areas]
+
+
+def _areas_of_one_velocity(velocity: np.ndarray) -> np.ndarray:
+    """Labels 0, 1, ... (nz, nx) of areas of equal velocity, in the order of their first cells."""
+    areas = connected_areas(velocity, 0)
+    _, first, areas = np.unique(areas, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[areas].reshape(velocity.shape)
 
 
 def _lose_thin_layers(squared_slowness: np.ndarray, half_window: int) -> np.ndarray:

@@ -1,32 +1,38 @@
 """The wave operator. This is its only door: everything else in the folder is behind it."""
 
-from fwi_refine.wave.cuda import devices
-from fwi_refine.wave.cuda import memory as gpu_memory
-from fwi_refine.wave.cuda import problem as gpu_problem
-from fwi_refine.wave.flat import (
+from fwi_refine.wave.cuda.program import devices
+from fwi_refine.wave.cuda.program import memory as gpu_memory
+from fwi_refine.wave.cuda.program import problem as gpu_problem
+from fwi_refine.wave.deterministic import add_at, gram
+from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
     flat_jacobian,
     flat_jacobian_shots,
     has_flat_jacobian,
 )
-from fwi_refine.wave.jacobian import (
+from fwi_refine.wave.jacobian.full import (
     Jacobian,
     jacobian,
     jacobian_bytes,
     jacobian_points,
     record_basis,
 )
-from fwi_refine.wave.operator import (
+from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
+from fwi_refine.wave.simulator import (
     Simulator,
     first_differences,
     released_record,
     simulate,
 )
-from fwi_refine.wave.workers import one_thread_each
+from fwi_refine.wave.speed import measure_speed
+from fwi_refine.wave.threads import one_thread_each
 
 __all__ = [
     "Jacobian",
+    "RecordMisfit",
     "Simulator",
+    "WaveSimulator",
+    "add_at",
     "devices",
     "first_differences",
     "first_return",
@@ -34,10 +40,12 @@ __all__ = [
     "flat_jacobian_shots",
     "gpu_memory",
     "gpu_problem",
+    "gram",
     "has_flat_jacobian",
     "jacobian",
     "jacobian_bytes",
     "jacobian_points",
+    "measure_speed",
     "one_thread_each",
     "record_basis",
     "released_record",

@@ -7,7 +7,7 @@ alpha = (v dt / dx)^2 on the padded grid, kappa = vmin * damping, c1 = -5/2, c2 
 c3 = -1/12, N1 and N2 the sums of the four neighbours at distance 1 and 2 (KAUST a2d_mod_abc24).
 The grid wraps around at its border, as the original does (np.roll): with zero outside instead,
 records of maps that are fast near the surface differ by up to 0.1 rms, because the damping of
-the side bands is that of the column alone and leaves a nearly undamped way to the top.
+the side bands is that of the column alone and leaves an almost undamped way to the top.
 
 The adjoint: with mu = alpha * lambda the adjoint recursion is the same update run backwards,
 
@@ -23,7 +23,7 @@ band-limited (`every`).
 import torch
 
 from fwi_refine.survey import Survey
-from fwi_refine.wave import released
+from fwi_refine.wave import released_arithmetic
 from fwi_refine.wave.grid import C1, C2, C3, damping
 
 
@@ -36,7 +36,7 @@ def laplacian(p):
 
 
 class ReferenceKernel:
-    """The same interface as native.NativeKernel, with a loop over the steps in Python."""
+    """The same interface as cpu.NativeKernel, with a loop over the steps in Python."""
 
     def __init__(self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow=True):
         del threads, narrow  # torch uses its own threads, and every cell is always computed
@@ -95,14 +95,16 @@ class ReferenceKernel:
         return value, *self._backpropagate(alpha, vmin, 2 * residual, frames)
 
     def released(self, alpha, vmin, strength):
-        """Records in released arithmetic (released.py); strength: (B, shots), of the sources."""
+        """Records in released arithmetic; strength: (B, shots), of the sources."""
         self._coefficients(alpha, vmin)
-        return released.propagate(alpha, vmin, strength, self._survey)
+        return released_arithmetic.propagate(alpha, vmin, strength, self._survey)
 
     def first_differences(self, alpha, vmin, strength, data, stop):
         """(B, shots, receivers) first step in which such a record is not the data."""
         del stop
-        return released.first_unequal(self.released(alpha, vmin, strength), data.to(alpha))
+        return released_arithmetic.first_unequal(
+            self.released(alpha, vmin, strength), data.to(alpha)
+        )
 
     def _coefficients(self, alpha, vmin):
         alpha = alpha.detach().to(self._dtype)[:, None]
@@ -139,7 +141,7 @@ class ReferenceKernel:
         image, by_damping = torch.zeros_like(alpha), torch.zeros_like(alpha)
         for n in reversed(range(self._n_steps)):
             before = mu + (1 - kappa) * (mu - following) + alpha * laplacian(mu)
-            # receivers may stand at the same place: their shares add up
+            # receivers may stand at the same place: their parts add up
             before.flatten(2).index_add_(2, at_receivers, at_receivers_alpha * u[:, :, n])
             mu, following = before, mu  # mu[n+1] and mu[n+2]
             for_sources = self._wavelet[n] * mu[:, shots, rows, cols]

@@ -31,7 +31,7 @@
     ((centre) + (decay) * ((centre) - (old)) + (alpha) * (laplacian))
 
 /* The released data's own arithmetic: every operation rounded, in the order of the code that made it,
- * no fused multiply-add (../released.py). Whoever includes this may say how an operation is rounded;
+ * no fused multiply-add (../released_arithmetic.py). Whoever includes this may say how an operation is rounded;
  * the plain operators are for code that is compiled without contraction. */
 #ifndef FWI_ADD
 #define FWI_ADD(a, b) ((a) + (b))

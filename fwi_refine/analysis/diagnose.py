@@ -1,0 +1,180 @@
+"""Is this installation sound, and does the physics match a record? Checks with numbers."""
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fwi_refine.objective.source_cells import source_velocities
+from fwi_refine.survey import OPENFWI
+from fwi_refine.survey.validate import check_record
+from fwi_refine.wave import Simulator, gpu_problem, measure_speed
+
+NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
+FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
+PACKAGES = ("fwi-refine", "torch", "numpy", "scipy", "scikit-learn", "h5py", "joblib")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report. passed is None where there is nothing to pass."""
+
+    name: str
+    value: object  # float, list of floats or str
+    expected: str = ""
+    passed: bool | None = None
+
+
+def installation(simulator) -> list[Check]:
+    """Versions, devices and the kernel in use."""
+    checks = [Check("python", platform.python_version())]
+    checks += [Check(name, importlib.metadata.version(name)) for name in PACKAGES]
+    found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    checks += [
+        Check("cpu threads", simulator.threads),
+        Check("gpus", ", ".join(found) or "none"),
+        Check("gpu kernels", gpu_problem() or "can be used"),
+        Check("kernel", simulator.kernel, "native or cuda; the reference is right, but slow"),
+    ]
+    return checks
+
+
+def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
+    """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
+
+    Every step is imaged, as only that is exact, and kept short: it takes memory.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    nz, nx = survey.shape
+    survey = replace(survey, n_steps=min(survey.n_steps, 200))
+    simulator = Simulator(survey, imaging_step=1, device=device)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    v = 2500 + 300 * draw(1, nz, nx).clamp(-3, 3)
+    dv, dvmin, u = draw(1, nz, nx), draw(1), draw(1, *survey.record_shape)
+    tangent = simulator.tangent(v, dv, dvmin=dvmin)
+    by_v, by_vmin = simulator.adjoint(v, u)
+    left = (tangent.cpu() * u).sum()
+    right = (dv * by_v.cpu()).sum() + (dvmin * by_vmin.cpu()).sum()
+    error = ((left - right).abs() / left.abs()).item()
+    return Check("adjoint test, relative error", error, "<= 1e-12", passed=error <= 1e-12)
+
+
+def speed(simulator) -> list[Check]:
+    """Seconds for one sample: the records of a map, and the misfit with its gradient."""
+    simulation, gradient = measure_speed(simulator)
+    return [Check("simulation, s", simulation), Check("misfit and gradient, s", gradient)]
+
+
+def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
+    """Rms difference of the two traces between each pair of sources, in the record's units.
+
+    The scheme is reciprocal up to a factor, G(r <- x) = G(x <- r) (v_r / v_x)^2, and a source at
+    x injects with v_x^2: the factors cancel and both traces carry v_x^2 G(x <- r) alike.
+    """
+    positions = [
+        survey.receivers.index(source) if source in survey.receivers else None
+        for source in survey.sources
+    ]
+    errors = {}
+    for a, column_a in enumerate(positions):
+        for b, column_b in enumerate(positions[:a]):
+            if column_a is not None and column_b is not None:
+                forth = record[a, : survey.n_steps, column_b].astype(np.float64)
+                back = record[b, : survey.n_steps, column_a].astype(np.float64)
+                errors[b, a] = float(np.sqrt(np.mean((forth - back) ** 2)))
+    return errors
+
+
+@dataclass(frozen=True)
+class FirstArrivals:
+    """First arrivals of a record beside simulated ones, medians over the traces.
+
+    amplitude: the record's peak over the simulated one, negative where the sign is wrong;
+    delay: by how much it comes later, s.
+    """
+
+    amplitude: float
+    delay: float
+
+
+def first_arrivals(record, velocities, simulator) -> FirstArrivals | None:
+    """Compares the direct waves near the sources, where they are the largest in the trace.
+
+    velocities: (shots,) m/s at the sources. The map that is simulated has in each column what
+    lies between the neighbouring sources, the same at all depths: what a reflector or a layer
+    below adds comes later and is smaller. Compared are the receivers within `NEAR` cells, at
+    about the depth of the source; None where there are none.
+    """
+    survey = simulator.survey
+    columns = np.array([column for _, column in survey.sources])
+    order = np.argsort(columns)
+    profile = np.interp(np.arange(survey.shape[1]), columns[order], velocities[order])
+    v = torch.as_tensor(np.broadcast_to(profile, survey.shape).copy())[None]
+    expected = simulator.forward(v)[0].double().cpu().numpy()
+    found = np.asarray(record[:, : survey.n_steps], dtype=np.float64)
+    ratios, delays = [], []
+    for shot, (row, column) in enumerate(survey.sources):
+        for k, receiver in enumerate(survey.receivers):
+            if abs(receiver[0] - row) <= 1 and NEAR[0] <= abs(receiver[1] - column) <= NEAR[1]:
+                a, b = expected[shot, :, k], found[shot, :, k]
+                first, second = (int(np.argmax(np.abs(trace))) for trace in (a, b))
+                ratios.append(b[second] / a[first])
+                delays.append((second - first) * survey.dt)
+    return FirstArrivals(float(np.median(ratios)), float(np.median(delays))) if ratios else None
+
+
+def check_physics(record, simulator) -> list[Check]:
+    """Does this record come from the survey that is simulated? Raises SampleError if unusable.
+
+    Sources that stand at no receiver tell less: without them nothing is known of velocities and
+    amplitudes, and without two of them nothing of reciprocity.
+    """
+    survey = simulator.survey
+    record = check_record(record, survey=survey)
+    velocities = source_velocities(record, survey)
+    low, high = survey.velocity_bounds
+    at_receivers = np.array([source in survey.receivers for source in survey.sources])
+    told = velocities[at_receivers]
+    plausible = bool(((told >= low) & (told <= high)).all())
+    errors = list(reciprocity_errors(record, survey).values())
+    rms = float(np.sqrt(np.mean(np.square(record[:, : survey.n_steps], dtype=np.float64))))
+    checks = [Check("record rms", rms)]
+    if told.size:
+        checks.append(
+            Check(
+                "velocity at the sources, m/s",
+                told.round(3).tolist(),
+                f"{low:g} to {high:g} (sign and scale of the first row)",
+                plausible,
+            )
+        )
+    if errors:
+        checks.append(
+            Check(
+                "reciprocity error, rms",
+                [min(errors), max(errors)],
+                "<= 1e-5 of the record's rms",
+                max(errors) <= 1e-5 * rms,
+            )
+        )
+    known = plausible and told.size == velocities.size
+    arrivals = first_arrivals(
+        record, velocities if known else np.full_like(velocities, FALLBACK), simulator
+    )
+    if arrivals is None:
+        return checks
+    sign = "as simulated" if arrivals.amplitude > 0 else "reversed"
+    checks.append(Check("first arrivals, sign", sign, "as simulated", arrivals.amplitude > 0))
+    if told.size < velocities.size:  # a guess stands for what is not known, in the delay as well
+        return checks
+    scale, delay = abs(arrivals.amplitude), arrivals.delay
+    return [
+        *checks,
+        Check("first arrivals, amplitude", scale, "0.8 to 1.25", 0.8 <= scale <= 1.25),
+        Check("first arrivals, delay, s", delay, "-0.003 to 0.003", abs(delay) <= 0.003),
+    ]

@@ -1,0 +1,134 @@
+"""Tables of how far maps are from the truth: by sample, by family and by depth."""
+
+import logging
+import math
+from collections import defaultdict
+
+import torch
+
+from fwi_refine import io
+from fwi_refine.analysis import metrics
+from fwi_refine.errors import SampleError
+from fwi_refine.io.inputs import indices_in
+from fwi_refine.survey.validate import check_record
+from fwi_refine.wave import Simulator
+
+OVERALL = "all"
+
+log = logging.getLogger(__name__)
+
+
+def _measure(v, truth, misfit):
+    measured = {
+        "mae": metrics.mean_absolute_error(v, truth),
+        "mse": metrics.root_mean_square_error(v, truth) ** 2,
+        "score": metrics.leaderboard_error(v, truth),
+        "ssim": metrics.structural_similarity(v, truth),
+    }
+    return measured | ({"mean_square_misfit": misfit(v)} if misfit else {})
+
+
+def _rooted(measured) -> dict:
+    """The measures as they are reported: squared ones are averaged before their root."""
+    names = {"mse": "rmse", "mean_square_misfit": "misfit_rms"}
+    return {names.get(k, k): math.sqrt(v) if k in names else v for k, v in measured.items()}
+
+
+class BySample:
+    """One row for each sample, in the order of the maps."""
+
+    def __init__(self, survey):
+        self._rows = []
+
+    def add(self, name, family, v, truth, misfit):
+        which = {"id": name} | ({} if family is None else {"family": family})
+        self._rows.append(which | _rooted(_measure(v, truth, misfit)))
+
+    def rows(self):
+        return self._rows
+
+
+class ByFamily:
+    """Means over the samples of each family, and over all."""
+
+    def __init__(self, survey):
+        self._survey = survey
+        self._groups = defaultdict(lambda: defaultdict(float))
+        self._counts = defaultdict(int)
+
+    def add(self, name, family, v, truth, misfit):
+        measured = self._measure(v, truth, misfit)
+        for group in (OVERALL, *(() if family is None else (family,))):
+            self._counts[group] += 1
+            for key, value in measured.items():
+                self._groups[group][key] += value
+
+    _measure = staticmethod(_measure)
+
+    def _means(self):
+        """(family, number of samples, means) of each group, all samples last."""
+        for group in sorted(self._groups, key=lambda name: (name == OVERALL, name)):
+            count = self._counts[group]
+            yield group, count, {k: v / count for k, v in self._groups[group].items()}
+
+    def rows(self):
+        return [{"family": g, "samples": n, **_rooted(means)} for g, n, means in self._means()]
+
+
+class ByDepth(ByFamily):
+    """One row for each row of the maps, for each family and for all."""
+
+    @staticmethod
+    def _measure(v, truth, misfit):
+        return metrics.error_by_depth(v, truth)
+
+    def rows(self):
+        rows = []
+        for group, count, means in self._means():
+            for k in range(self._survey.shape[0]):
+                depth = k * self._survey.spacing
+                which = {"family": group, "row": k, "depth": depth, "samples": count}
+                rows.append(which | _rooted({key: float(value[k]) for key, value in means.items()}))
+        return rows
+
+
+TABLES = {"family": ByFamily, "depth": ByDepth, "sample": BySample}
+
+
+def match(maps, true_maps, listed):
+    """(ids or None, index in `true_maps` of each map): by id where both have ids.
+
+    Raises InputError if the counts or the ids do not match.
+    """
+    names = io.resolve_ids(maps.ids, listed, maps.count, maps.path)
+    return names or true_maps.ids, indices_in(true_maps, maps, names)
+
+
+class MapRecords:
+    """The record of each map, and the mean square misfit to it."""
+
+    def __init__(self, path, names, count, survey):
+        self.survey = survey
+        self._records = io.open_records(path)
+        self._pairs = io.pair(names, count, self._records)
+        self._simulator = Simulator(survey)
+        self._last = None, None
+        log.info("kernel: %s", self._simulator.kernel)
+
+    def read(self, k):
+        """(shots, rows, receivers), checked. Raises SampleError."""
+        if self._last[0] != k:
+            pair = self._pairs[k]
+            if pair.problem is not None:
+                raise SampleError(pair.problem)
+            where = self._records.where(pair.record)
+            record = self._records.read(pair.record)
+            self._last = k, check_record(record, survey=self.survey, where=where)
+        return self._last[1]
+
+    def misfit(self, k, v) -> float:
+        d = torch.as_tensor(self.read(k)[:, : self.survey.n_steps], dtype=torch.float64)
+        try:
+            return self._simulator.misfit(torch.as_tensor(v)[None], d[None]).item()
+        except ValueError as error:
+            raise SampleError(f"{self._pairs[k].id}: {error}") from error

@@ -1,0 +1,133 @@
+"""The page of a run: one HTML file that holds its pictures and asks the network for nothing.
+
+Everything that comes from files is escaped, and a content security policy forbids scripts and
+whatever is not in the file, so that a page made from somebody else's report is as harmless as text.
+"""
+
+import base64
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+import jinja2
+import tomli_w
+
+from fwi_refine.analysis import plots
+from fwi_refine.analysis.run_view import OpenedRun
+from fwi_refine.version import __version__
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+ALL = "all"
+LISTED = 200  # failed samples and kinds of remarks that are listed
+RESOLUTION = 130  # of pictures of maps, dots per inch; curves are SVG
+
+# Columns of the table: title, column of the report, how its values are combined.
+NUMBERS = (
+    ("misfit before, rms", "misfit_before", median),
+    ("misfit after, rms", "misfit_after", median),
+    ("MAE before, m/s", "mae_before", fmean),
+    ("MAE after, m/s", "mae_after", fmean),
+    ("expected error, m/s", "expected_error", fmean),
+    ("evaluations", "evaluations", fmean),
+    ("seconds", "seconds", fmean),
+)
+STATUSES = ("refined", "unchanged", "failed")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples of one family: how many have each status, and the numbers of `NUMBERS`."""
+
+    family: str
+    samples: int
+    status: dict[str, int]
+    numbers: list[float | None]
+
+
+def summarise(rows) -> list[Group]:
+    """A Group for each family, by name, and one of all samples.
+
+    Misfits are medians over the samples for which they are known, the other numbers means.
+    """
+    families = sorted({row.family for row in rows})
+    groups = [(name, [row for row in rows if row.family == name]) for name in families]
+    return [_group(name or "not classified", members) for name, members in [*groups, (ALL, rows)]]
+
+
+def _group(name, rows) -> Group:
+    numbers = []
+    for _, column, combine in NUMBERS:
+        values = [getattr(row, column) for row in rows if getattr(row, column) is not None]
+        numbers.append(combine(values) if values else None)
+    return Group(name, len(rows), Counter(row.status for row in rows), numbers)
+
+
+def render(run: OpenedRun, sort: str, worst: int = 12, history: dict | None = None) -> str:
+    """The page as text. sort: a key of run_view.SORTED_BY, for the `worst` samples, which have
+    pictures; history: as history.read_history gives it."""
+    groups = summarise(run.rows)
+    shown = [k for k in range(len(NUMBERS)) if groups[-1].numbers[k] is not None]
+    failed = [row for row in run.rows if row.status == "failed"]
+    flags = Counter(flag for row in run.rows for flag in row.flags.split("; ") if flag)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["digits"] = digits
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        run=run,
+        name=run.path.absolute().name,
+        version=__version__,
+        groups=groups,
+        columns=[NUMBERS[k][0] for k in shown],
+        shown=shown,
+        statuses=STATUSES,
+        histogram=_histogram(run.rows),
+        convergence=history and _svg(plots.convergence(history)),
+        sort=sort,
+        worst=[_pictured(run, k) for k in run.order(sort)[:worst]],
+        failed=failed[:LISTED],
+        failed_count=len(failed),
+        flags=flags.most_common(LISTED),
+        settings=_settings(run),
+        table=tomli_w.dumps(run.config) if run.config else None,
+    )
+
+
+def digits(value) -> str:
+    """A number as a table shows it: three digits; a dash where it is not known."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3g}" if not math.isfinite(value) or abs(value) < 1000 else f"{value:.0f}"
+
+
+def _histogram(rows):
+    before, after = [row.misfit_before for row in rows], [row.misfit_after for row in rows]
+    return _svg(plots.misfit_histogram(before, after)) if any(after) else None
+
+
+def _pictured(run, k):
+    """A row and its picture."""
+    figure = plots.samples([run.view(k, with_record=False)])
+    return run.rows[k], _data_uri(plots.to_bytes(figure, "png", RESOLUTION), "image/png")
+
+
+def _svg(figure) -> str:
+    return _data_uri(plots.to_bytes(figure, "svg"), "image/svg+xml")
+
+
+def _data_uri(data, kind) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _settings(run) -> list[tuple[str, str]]:
+    """What is known of how the run was done: (name, value)."""
+    found = []
+    for table in ("program", "settings"):
+        items = run.config.get(table, {}).items()
+        found += [(name.replace("_", " "), value) for name, value in items]
+    found += [(name, path) for name, path in vars(run.files).items() if path is not None]
+    return [(name, str(value)) for name, value in found]

@@ -1,0 +1,155 @@
+"""Share and score of a subset of the test set, solved from the scores of three submissions.
+
+A leaderboard gives one number for all families. To learn how well one group of samples is doing
+there, and how many of the scored samples are in it, submit the maps as they are, and twice with
+the values of that group alone shifted by a known amount, up or down at random.
+
+Let q be the share of the subset in the scored values, m its mean absolute error, m_rest that of all
+others, e = prediction - truth, and s = +1 or -1 a random sign for each value. The scores are
+
+    S0   = q m + (1 - q) m_rest
+    S(a) = q mean|e + s a| + (1 - q) m_rest
+
+Where a is at least as large as every |e| of the subset, the sign of e + s a is that of s, and
+|e + s a| = a + s e exactly. With two such shifts a1 < a2, and eps the subset's mean of s e,
+
+    S(a2) - S(a1) = q (a2 - a1)                 gives the share
+    S(a1) - S0    = q (a1 + eps - m)            gives m - eps = a1 - (S(a1) - S0) / q
+    S(a1)         = q (a1 + eps) + (1 - q) m_rest    gives m_rest
+
+What this rests on:
+
+1. |e| <= a1 in the subset. It holds if the true velocities are within known bounds and a1 is the
+   largest distance of a predicted value from the farther bound (`least_shift`). For an error
+   beyond a1, the mean over the signs of |e + s a1| is |e| instead of a1. With the excess
+   x = mean(max(|e| - a1, 0)), q comes out too small by the fraction x / (a2 - a1), and m by x and a
+   fraction of a1 that is as small.
+2. eps = 0. Three scores cannot tell four unknowns (q, m, m_rest, eps) apart. With random signs,
+   drawn without looking at the errors, eps has mean 0 and a standard deviation of rms(e) / sqrt(n)
+   for n scored values, which is at most sqrt(m a1 / n), since e^2 <= |e| a1. If all values were
+   shifted to one side instead, eps would be the mean error, the bias, of the subset, and no
+   larger number of samples would make it smaller.
+3. The scores are rounded: each is known to half of its last decimal. `solve` gives the interval of
+   each result for all scores that round to the published ones; for m it is near to +- 2 half
+   decimals divided by q.
+
+What is measured belongs to the samples that were shifted. If a classifier picked them, those that
+it put in wrongly count, and those that it left out do not.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from fwi_refine.errors import InputError
+
+ROUNDOFF = 1e-9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, and the smallest and largest that agree with the rounded scores."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SubsetEstimates:
+    """What three scores say.
+
+    share: of the subset in the scored values; error: the subset's mean absolute error, m/s; rest:
+    that of all other samples, None if there may be none; contribution: share times error, the part
+    of the unchanged score that is the subset's; sign_error: largest standard deviation of `error`
+    from the random signs; all in m/s.
+    """
+
+    share: Estimate
+    error: Estimate
+    contribution: Estimate
+    rest: Estimate | None
+    sign_error: float
+
+
+def solve(scores, amounts, *, rounding=0.0, values=None) -> SubsetEstimates:
+    """Share and errors from the scores (unchanged, shifted by amounts[0], by amounts[1]).
+
+    amounts: 0 < a1 < a2, m/s. rounding: half of the last decimal of the scores, m/s. values: how
+    many values are scored in all; None leaves sign_error nan. Raises InputError for scores that
+    no subset can give.
+    """
+    near, far = amounts
+    if not 0 < near < far:
+        raise InputError(f"shifts {near} and {far}: expected 0 < first < second")
+    if not np.isfinite(scores).all() or min(scores) < 0:
+        raise InputError(f"scores {scores}: expected three numbers, none negative")
+    if scores[2] - scores[1] <= 2 * rounding:
+        raise InputError(
+            f"scores {scores}: the second shift raises the score by {scores[2] - scores[1]:.6g} "
+            "over the first, no more than rounding may: the subset is not among the scored "
+            "samples, or the scores are not in the order unchanged, first, second shift"
+        )
+    corners = [
+        _solve([s + side * rounding for s, side in zip(scores, sides, strict=True)], amounts)
+        for sides in product((-1, 1), repeat=3)
+    ]
+    share, error, contribution, rest = (
+        Estimate(value, *(pick(c[i] for c in corners) for pick in (min, max)))
+        for i, value in enumerate(_solve(scores, amounts))
+    )
+    rest = rest if share.high < 1 - ROUNDOFF else None
+    count = share.value * values if values else math.inf
+    sign_error = math.sqrt(max(error.value, 0.0) * near / count)
+    # How far below zero the signs may push the results, at three standard deviations: for the
+    # subset that is the minimum of m - 3 sqrt(m a1 / n) over m.
+    below = 9 / 4 * near / count + ROUNDOFF
+    rest_below = 3 * sign_error * share.value / max(1 - share.value, ROUNDOFF) + ROUNDOFF
+    if share.low > 1 + ROUNDOFF or error.high < -below or (rest and rest.high < -rest_below):
+        raise InputError(
+            f"scores {scores} with shifts {near} and {far} would mean a share of "
+            f"{share.value:.6g}, an error of {error.value:.6g} m/s in the subset and of "
+            f"{rest.value if rest else math.nan:.6g} m/s outside: expected the scores in the order "
+            "unchanged, first, second shift"
+        )
+    return SubsetEstimates(share, error, contribution, rest, sign_error if values else math.nan)
+
+
+def _solve(scores, amounts):
+    """(share, error, contribution, error of the rest) where the scores are exact."""
+    unchanged, first, second = scores
+    near, far = amounts
+    share = (second - first) / (far - near)
+    contribution = share * near - (first - unchanged)
+    rest = (first - share * near) / (1 - share) if share < 1 else float("nan")
+    return share, contribution / share, contribution, rest
+
+
+def least_shift(low, high, bounds) -> float:
+    """What no error exceeds, m/s: predictions lie in low..high, the truth in `bounds`."""
+    return max(high - bounds[0], bounds[1] - low)
+
+
+class Shifted:
+    """Predictions of which some maps are shifted by +- amount, each value at random.
+
+    The signs depend on the seed and the map's place alone, so that a map reads the same again,
+    and both shifted submissions have the same. Has what submission.write_submission asks for.
+    """
+
+    def __init__(self, predictions, chosen, amount, seed):
+        self._predictions, self._chosen = predictions, frozenset(chosen)
+        self._amount, self._seed = amount, seed
+        self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
+
+    def where(self, k) -> str:
+        return self._predictions.where(k)
+
+    def read(self, k) -> np.ndarray:
+        v = self._predictions.read(k)
+        if k not in self._chosen:
+            return v
+        signs = np.random.default_rng([self._seed, k]).integers(0, 2, v.shape) * 2 - 1
+        return v.astype(np.float64) + signs * self._amount

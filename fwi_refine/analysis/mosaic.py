@@ -1,0 +1,117 @@
+"""A mosaic of parts of several maps, where the misfit of the record says so.
+
+From the map that fits best, square areas are replaced by those of the other maps, larger areas
+first. Which replacements are worth a simulation is told by the gradient of the misfit: to first
+order, replacing an area changes the misfit by the sum of gradient times difference over it. One
+is kept only if the simulated record then fits better; so the misfit never rises.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fwi_refine.analysis.blend import misfits
+
+AREAS = (35, 14, 7)  # cells on a side of the areas, in turn
+TRIES = 4  # simulations for each gradient
+GRADIENT_COST = 3  # a gradient costs as much as so many simulations
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A mosaic. Misfits are mean squares, in the record's units squared.
+
+    origin: (nz, nx), which of the given maps each cell is from. simulations: what it cost.
+    """
+
+    velocity: np.ndarray  # (nz, nx) float32, m/s
+    start: int  # which map fits best as it is
+    misfit_start: float
+    misfit: float
+    origin: np.ndarray
+    simulations: int
+
+
+def make_mosaic(maps, record, simulator, *, max_simulations=100, areas=AREAS) -> Mosaic:
+    """A mosaic of what fits the record best from `maps`, (nz, nx) m/s each.
+
+    record: (shots, rows, receivers), rows from the survey's n_steps on are not used. Maps are
+    rounded to float32, and to the survey's velocity bounds, first: what is measured is what will
+    be stored.
+    """
+    bounds = simulator.survey.velocity_bounds
+    maps = [np.asarray(v, np.float64).clip(*bounds).astype(np.float32) for v in maps]
+    state = _State(maps, record, simulator, max_simulations)
+    for size in areas:
+        labels = tiles(simulator.survey.shape, size)
+        while state.improve(labels):
+            pass
+    return state.result()
+
+
+def tiles(shape, size) -> np.ndarray:
+    """Labels 0, 1, ... (nz, nx) of squares of `size` cells; those at the end may be smaller."""
+    row, column = (np.arange(n) // size for n in shape)
+    return row[:, None] * (column[-1] + 1) + column
+
+
+class _State:
+    """The map as it is so far."""
+
+    def __init__(self, maps, record, simulator, max_simulations):
+        self._maps, self._simulator = maps, simulator
+        self._record = np.asarray(record[:, : simulator.survey.n_steps], np.float64)
+        values = misfits(simulator, maps, self._record)
+        self._max, self._spent = max_simulations, len(maps)
+        self._start = int(np.argmin(values))
+        self._misfit_start = self._misfit = float(values[self._start])
+        self._v = maps[self._start].copy()
+        self._origin = np.full(self._v.shape, self._start)
+        self._known_gradient = None
+
+    def improve(self, labels) -> bool:
+        """Tries the most promising replacements of areas, and keeps the best if it is better."""
+        if self._spent + GRADIENT_COST >= self._max:
+            return False
+        found = self._promising(labels)
+        tried = found[: min(TRIES, self._max - self._spent)]
+        if not tried:
+            return False
+        self._spent += len(tried)
+        trials = [np.where(mask, self._maps[member], self._v) for member, mask in tried]
+        values = misfits(self._simulator, trials, self._record)
+        best = int(np.argmin(values))
+        if not values[best] < self._misfit:
+            return False
+        member, mask = tried[best]
+        self._v, self._misfit, self._known_gradient = trials[best], float(values[best]), None
+        self._origin[mask] = member
+        return True
+
+    def _promising(self, labels):
+        """(member, mask) that should lower the misfit, the most promising first."""
+        gradient, found = self._gradient(), []
+        for member, other in enumerate(self._maps):
+            gain = -gradient * (other.astype(np.float64) - self._v)
+            gains = np.bincount(labels.ravel(), gain.ravel())
+            better = np.flatnonzero(gains > 0)
+            found += [(gains[k], member, labels == k) for k in better]
+            if better.size > 1:  # all of them at once
+                found.append((gains[better].sum(), member, np.isin(labels, better)))
+        found.sort(key=lambda item: -item[0])
+        return [(member, mask) for _, member, mask in found]
+
+    def _gradient(self):
+        if self._known_gradient is None:
+            self._spent += GRADIENT_COST
+            v = torch.as_tensor(self._v.astype(np.float64))[None]
+            d = torch.as_tensor(self._record)[None]
+            self._known_gradient = self._simulator.misfit_and_gradient(v, d)[1][0].numpy()
+        return self._known_gradient
+
+    def result(self) -> Mosaic:
+        return Mosaic(
+            self._v, self._start, self._misfit_start, self._misfit, self._origin,
+            self._spent,
+        )  # fmt: skip

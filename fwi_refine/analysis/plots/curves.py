@@ -1,0 +1,97 @@
+"""Curves and histograms of a run: how the misfit fell, and what it was before and after."""
+
+import numpy as np
+from matplotlib.ticker import LogLocator
+
+from fwi_refine.analysis.plots import style
+
+NAMED = len(style.COLOURS)  # so many samples have a colour and a name each
+
+
+def convergence(history):
+    """A Figure of the misfit against the evaluations. history: steps by id, as io/history.py has
+    them.
+
+    A few samples have a colour and a name each; many are thin lines, with their median.
+    """
+    with style.styled():
+        figure = style.new_figure(style.WIDTH / 2, 3.2)
+        ax = figure.subplots()
+        few = len(history) <= NAMED
+        for k, (name, steps) in enumerate(history.items()):
+            x, y = _steps(steps)
+            if few:
+                _line(ax, x, y, steps, style.COLOURS[k], style.plain(name, 24))
+            else:
+                ax.step(x, y, where="post", color="0.6", linewidth=0.5, alpha=0.6)
+        if not few:
+            ax.step(*_median(history), where="post", color=style.COLOURS[0], linewidth=1.5,
+                    label=f"median of {len(history)} samples")  # fmt: skip
+        else:
+            ax.plot([], [], "o", color="0.3", markersize=2.5, label="end of a stage")
+        ax.set(xlabel="misfit evaluations", ylabel="misfit, rms", yscale="log", xlim=(0, None))
+        _decades(ax.yaxis)
+        legend = ax.legend(
+            frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderpad=0
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return figure
+
+
+def _line(ax, x, y, steps, colour, name):
+    """One sample, with a dot where each stage of its recipe ended."""
+    ax.step(x, y, where="post", color=colour, linewidth=1.0, label=name)
+    ends = [k for k in range(len(steps)) if k + 1 == len(steps) or
+            steps[k + 1].stage != steps[k].stage]  # fmt: skip
+    ax.plot(x[ends], y[ends], "o", color=colour, markersize=2.5)
+
+
+def _steps(steps):
+    pairs = np.array([(step.evaluations, step.misfit) for step in steps])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _median(history):
+    """(evaluations, median over the samples of the misfit by then)."""
+    curves = [_steps(steps) for steps in history.values()]
+    grid = np.unique(np.concatenate([x for x, _ in curves]))
+    levels = []
+    for x, y in curves:
+        levels.append(y[np.maximum(np.searchsorted(x, grid, side="right") - 1, 0)])
+    return grid, np.median(levels, axis=0)
+
+
+def misfit_histogram(before, after):
+    """A Figure of the misfits (rms) of the samples of a run, before and after, in equal bins."""
+    before, after = (_positive(misfits) for misfits in (before, after))
+    both = np.log10(np.concatenate([before, after]))
+    low, high = (np.floor(both.min() * 4) / 4, np.ceil(both.max() * 4) / 4) if both.size else (0, 1)
+    bins = 10 ** np.arange(low, max(high, low + 0.25) + 0.05, 0.125)
+    with style.styled():
+        figure = style.new_figure(style.WIDTH, 2.4)
+        ax = figure.subplots()
+        for values, colour, name in (
+            (before, style.COLOURS[1], "before"),
+            (after, style.COLOURS[0], "after"),
+        ):
+            ax.hist(values, bins, color=colour, alpha=0.75, label=name)
+        ax.set(xscale="log", xlabel="misfit, rms", ylabel="samples")
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.legend(
+            frameon=False, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, borderpad=0
+        )
+    return figure
+
+
+def _positive(misfits):
+    """Those that a logarithmic axis can show."""
+    values = np.array([m for m in misfits if m is not None], float)
+    return values[np.isfinite(values) & (values > 0)]
+
+
+def _decades(axis):
+    """Some numbers between the powers of ten where there are few of these."""
+    low, high = np.log10(axis.get_view_interval())
+    if high - low < 2:
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))

@@ -1,0 +1,147 @@
+"""All that is known of one sample, on one page: maps, differences, expected errors, records."""
+
+import textwrap
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+import numpy as np
+
+from fwi_refine.analysis.plots import style
+from fwi_refine.analysis.plots.style import Scale
+
+# Inches: room for the labels at the left, between panels, for a title, for the labels below.
+LEFT, GAP, ABOVE, BELOW = 0.55, 0.13, 0.22, 0.42
+LINE, LETTERS = 0.15, 13  # of the heading: its height, letters to the inch
+SIZE = (style.WIDTH - LEFT - 2 * GAP - sum(style.Page.BAR)) / 3  # width of a panel
+RECORD = 1.1  # height of a record, in widths; of many, half of that
+
+
+@dataclass(frozen=True)
+class _Panels:
+    """One row of a page: images with one colour scale. images: (title, values)."""
+
+    images: list[tuple[str, np.ndarray]]
+    scale: Scale
+    record: bool = False
+
+
+def panels(view, shots=()):
+    """A Figure of one sample, a run_view.RunView: a row for each quantity, with one colour scale.
+
+    Start, refined map and truth; their differences; real and expected error; and for each of
+    `shots` (counted from 0) the measured record, the simulated one, and the residual, which is
+    simulated - measured.
+    """
+    rows = [_velocities(view), _differences(view), _errors(view)]
+    if view.measured is not None:
+        rows += [_record(view, shot) for shot in shots]
+    rows = [row for row in rows if row is not None]
+    columns = max(len(row.images) for row in rows)
+    nz, nx = view.survey.shape
+    record = RECORD if len(shots) <= 2 else RECORD / 2
+    heights = [SIZE * (record if row.record else nz / nx) for row in rows]
+    letters = iter(ascii_lowercase)
+    width = LEFT + SIZE * columns + GAP * (columns - 1) + sum(style.Page.BAR)
+    heading = textwrap.wrap(_heading(view.row), int(LETTERS * (width - LEFT)))
+    top = LINE * (len(heading) + 0.5)
+    with style.styled():
+        page = style.Page(width, top + sum(heights) + (ABOVE + BELOW) * len(rows))
+        page.figure.text(
+            LEFT / page.width, 1 - 0.06 / page.height, "\n".join(heading), va="top",
+            parse_math=False,
+        )  # fmt: skip
+        for row, height in zip(rows, heights, strict=True):
+            top += ABOVE
+            for column, (title, values) in enumerate(row.images):
+                left = LEFT + (SIZE + GAP) * column
+                ax = page.axes(left, top, SIZE, height)
+                image = _draw(ax, values, row, view.survey)
+                ax.set_title(f"({next(letters, '…')}) {title}")
+                ax.tick_params(labelleft=column == 0)
+                ax.set_ylabel(ax.get_ylabel() if column == 0 else "")
+            page.bar(image, row.scale, left + SIZE, top, height)
+            top += height + BELOW
+    return page.figure
+
+
+def _heading(row) -> str:
+    parts = [style.plain(row.id), style.plain(row.family or "")]
+    if row.misfit_after is not None:
+        before, after = style.number(row.misfit_before), style.number(row.misfit_after)
+        parts.append(f"misfit {before} → {after} rms")
+    if row.expected_error is not None:
+        parts.append(f"expected error {style.number(row.expected_error)} m/s")
+    return "   ".join(filter(None, parts))
+
+
+def _draw(ax, values, row, survey):
+    if not row.record:
+        ax.set_xlabel("position, m")
+        ax.set_ylabel("depth, m")
+        return row.scale.draw(ax, values, style.map_extent(survey))
+    label, left, right = _receiver_axis(survey)
+    ax.set_xlabel(label)
+    ax.set_ylabel("time, s")
+    extent = (left, right, survey.dt * len(values), 0.0)
+    return row.scale.draw(ax, values, extent, aspect="auto")
+
+
+def _receiver_axis(survey) -> tuple[str, float, float]:
+    """Label and ends of the axis of receivers: metres where they are a row with even steps."""
+    rows, columns = np.array(survey.receivers).T
+    steps = np.unique(np.diff(columns)) if len(columns) > 1 else np.array([1])
+    if len({*rows}) == 1 and len(steps) == 1 and steps[0] > 0:
+        ends = columns[0], columns[-1] + steps[0]
+        return "receiver position, m", *(float(survey.spacing * end) for end in ends)
+    return "receiver", 0.5, len(columns) + 0.5
+
+
+def _velocities(view) -> _Panels:
+    images = [("start", view.start), ("refined", view.refined), ("truth", view.truth)]
+    images = [(title, v) for title, v in images if v is not None]
+    return _Panels(images, style.velocity_scale(*(v for _, v in images)))
+
+
+def _differences(view) -> _Panels | None:
+    images = []
+    for title, v in (("start", view.start), ("refined", view.refined)):
+        if v is not None and view.truth is not None:
+            images.append((f"{title} − truth", v - view.truth))
+    if view.start is not None:
+        images.append(("refined − start", view.refined - view.start))
+    return (images and _Panels(images, style.difference_scale(*(v for _, v in images)))) or None
+
+
+def _errors(view) -> _Panels | None:
+    images = []
+    if view.truth is not None:
+        error = np.abs(view.refined - view.truth)
+        images.append((f"error, rms {style.number(_rms(error))} m/s", error))
+    if view.deviation is not None and np.isfinite(view.deviation).any():
+        title = f"expected, rms {style.number(_rms(view.deviation))} m/s"
+        images.append((title, view.deviation))
+    return (images and _Panels(images, style.error_scale(*(v for _, v in images)))) or None
+
+
+def _record(view, shot) -> _Panels:
+    measured = view.measured[shot]
+    images = [(f"measured, shot {shot + 1}", measured)]
+    scale = style.record_scale(measured)
+    if view.simulated is not None:
+        residual = view.simulated[shot] - measured
+        times = _magnification(residual, scale)
+        title = "residual" + (f" × {times:g}" if times > 1 else "")
+        images += [("simulated", view.simulated[shot]), (title, times * residual)]
+    return _Panels(images, scale, record=True)
+
+
+def _magnification(residual, scale) -> float:
+    """The power of ten that makes a residual as visible as the record it is left of."""
+    size = float(np.quantile(np.abs(residual), style.CLIPPED_RECORD))
+    if not 0 < size < scale.high:
+        return 1.0
+    return 10.0 ** np.floor(np.log10(scale.high / size))
+
+
+def _rms(values) -> float:
+    return float(np.sqrt(np.nanmean(np.square(values))))

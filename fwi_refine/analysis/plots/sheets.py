@@ -1,0 +1,134 @@
+"""Many samples in one figure: a row for each, or a sheet of small maps."""
+
+import math
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from fwi_refine.analysis.metrics import mean_absolute_error
+from fwi_refine.analysis.plots import style
+
+TALLEST = 1.35  # a contact sheet has so many more rows than columns, as a page has
+MIN_COLUMNS = 4
+# Inches: room for the labels at the left, between maps, for titles, for the labels below.
+LEFT, GAP, ABOVE, BELOW = 0.62, 0.06, 0.34, 0.38
+BAR = sum(style.Page.BAR)
+SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
+
+
+def samples(views):
+    """A Figure with a row for each sample: start, refined map, truth, difference, expected error.
+
+    The maps of a row share one colour scale. What no sample has is left out. views: of
+    run_view.RunView.
+    """
+    known = [
+        name
+        for name in ("start", "refined", "truth", "deviation")
+        if any(getattr(view, name) is not None for view in views)
+    ]
+    kinds = [name for name in known if name != "deviation"]
+    singles = ("truth" in known) + ("deviation" in known)
+    nz, nx = views[0].survey.shape
+    height = SIZE * nz / nx
+    with style.styled():
+        page = style.Page(
+            LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
+            (ABOVE + height) * len(views) + BELOW,
+        )
+        for k, view in enumerate(views):
+            row = _Row(page, view, ABOVE + (ABOVE + height) * k, height, last=k + 1 == len(views))
+            row.velocities(kinds)
+            if "truth" in known:
+                row.single("refined\n− truth", _difference(view), style.difference_scale)
+            if "deviation" in known:
+                row.single("expected\nerror", view.deviation, style.error_scale)
+    return page.figure
+
+
+class _Row:
+    """The maps of one sample, placed from left to right."""
+
+    def __init__(self, page, view, top, height, last):
+        self.page, self.view, self.top, self.height, self.last = page, view, top, height, last
+        self.left, self.named = LEFT, False
+
+    def velocities(self, kinds):
+        view = self.view
+        maps = [(kind, getattr(view, kind)) for kind in kinds]
+        scale = style.velocity_scale(*(v for _, v in maps))
+        for k, (kind, v) in enumerate(maps):
+            if v is not None:
+                title = kind
+                if kind != "truth" and view.truth is not None:
+                    error = mean_absolute_error(v, view.truth)
+                    title += f"\nMAE {style.number(error)} m/s"
+                image = self._draw(v, scale, title)
+            self.left += SIZE + (GAP if k + 1 < len(maps) else 0)
+        self._bar(image, scale)
+
+    def single(self, title, values, make_scale):
+        """A map with a colour scale of its own; nothing where it is not known."""
+        if values is None or not np.isfinite(values).any():
+            self.left += SIZE + BAR
+            return
+        scale = make_scale(values)
+        image = self._draw(values, scale, title)
+        self.left += SIZE
+        self._bar(image, scale)
+
+    def _draw(self, values, scale, title):
+        ax = self.page.axes(self.left, self.top, SIZE, self.height)
+        image = scale.draw(ax, values, style.map_extent(self.view.survey))
+        ax.set_title(title, size=7, pad=3)
+        first, self.named = not self.named, True
+        ax.tick_params(labelleft=first, labelbottom=self.last, length=2)
+        ax.xaxis.set_major_locator(MaxNLocator(2))
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        if first:
+            name = style.plain(self.view.row.family or self.view.row.id, 16).replace("_", " ")
+            ax.set_ylabel(f"{name}\ndepth, m", size=7, parse_math=False)
+        if self.last:
+            ax.set_xlabel("position, m", size=7)
+        return image
+
+    def _bar(self, image, scale):
+        self.page.bar(image, scale, self.left, self.top, self.height, label="m/s")
+        self.left += BAR
+
+
+def _difference(view):
+    return None if view.truth is None else view.refined - view.truth
+
+
+def contact_sheet(maps, captions, survey, difference=False):
+    """A Figure of many maps (nz, nx), small, in reading order, with a line of text below each.
+
+    All have one colour scale. difference: they have a sign, and no velocity.
+    """
+    captions = [style.plain(caption) for caption in captions]
+    columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(maps) / TALLEST)))
+    rows = math.ceil(len(maps) / columns)
+    nz, nx = survey.shape
+    size = (style.WIDTH - 0.2) / (columns * 1.06)
+    height = size * nz / nx
+    letters = min(7.0, 72 * size / (0.6 * max(map(len, captions))))  # points
+    scale = (style.difference_scale if difference else style.velocity_scale)(*maps)
+    below = letters / 72 + 0.09
+    with style.styled():
+        page = style.Page(style.WIDTH, 0.3 + (height + below) * rows + 0.5)
+        for k, (v, caption) in enumerate(zip(maps, captions, strict=True)):
+            left = 0.1 + size * 1.06 * (k % columns)
+            ax = page.axes(left, 0.3 + (height + below) * (k // columns), size, height)
+            image = scale.draw(ax, v, style.map_extent(survey))
+            ax.set(xticks=[], yticks=[])
+            ax.set_xlabel(caption, size=letters, labelpad=2, parse_math=False)
+        width, depth = survey.spacing * nx, survey.spacing * nz
+        text = f"{len(maps)} maps, each {width:g} m wide and {depth:g} m deep"
+        page.figure.text(0.1 / page.width, 1 - 0.08 / page.height, text, va="top", size=9)
+        ax = page.axes(style.WIDTH / 4, page.height - 0.45, style.WIDTH / 2, 0.09)
+        bar = page.figure.colorbar(
+            image, cax=ax, label=scale.label, extend=scale.extend, orientation="horizontal"
+        )
+        bar.outline.set_linewidth(0.6)
+    return page.figure

@@ -1,0 +1,185 @@
+"""What all figures share: fonts, colour scales, axes of maps, and how a figure is written."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+from fwi_refine.io.outputs import atomic_path
+
+SUFFIXES = (".png", ".pdf", ".svg")
+WIDTH = 7.2  # inches, both columns of a journal's page
+
+# Text is 7 to 9 points at that width; text in a PDF or SVG can be searched and edited.
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "figure.titlesize": 9,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "image.interpolation": "nearest",
+    "image.resample": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "fwi-refine",
+}
+# Okabe and Ito (2008), told apart with any colour vision; black and yellow left out.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+CLIPPED = 0.995  # fraction of the values that a scale shows where single ones lie far out
+CLIPPED_RECORD = 0.97
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values are coloured, and what the colour bar says."""
+
+    label: str
+    colours: str
+    low: float
+    high: float
+    extend: str = "neither"
+
+    def draw(self, ax, values, extent, aspect="equal"):
+        """values as an image; cells without a value are grey. Returns the image."""
+        colours = matplotlib.colormaps[self.colours].with_extremes(bad="0.7")
+        limits = {"vmin": self.low, "vmax": self.high}
+        return ax.imshow(values, colours, extent=extent, aspect=aspect, **limits)
+
+
+class Page:
+    """A figure on which axes are placed in inches from its upper left corner.
+
+    Maps are square or not, rows have one map or five: so the maps of all rows stand in columns,
+    and the bars beside them are as high as they are.
+    """
+
+    BAR = (0.07, 0.08, 0.57)  # before a colour bar, its width, its labels
+
+    def __init__(self, width, height):
+        self.figure, self.width, self.height = Figure(figsize=(width, height)), width, height
+
+    def axes(self, left, top, width, height):
+        """Axes whose frame is this rectangle."""
+        w, h = self.width, self.height
+        return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
+
+    def bar(self, image, scale, left, top, height, label=None):
+        """The colour bar of an image that ends at `left`."""
+        gap, width, _ = self.BAR
+        ax = self.axes(left + gap, top, width, height)
+        bar = self.figure.colorbar(
+            image, cax=ax, label=label or scale.label, extend=scale.extend, extendfrac=0.04
+        )
+        bar.outline.set_linewidth(0.6)
+        bar.ax.tick_params(length=2)
+
+
+def velocity_scale(*maps) -> Scale:
+    """From the slowest to the fastest cell of some maps."""
+    values = _finite(maps)
+    low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+    if low == high:
+        low, high = low - 1, high + 1
+    return Scale("velocity, m/s", "viridis", low, high)
+
+
+def difference_scale(*maps, label="difference, m/s", colours="RdBu_r", clipped=CLIPPED) -> Scale:
+    """Centred on zero; the few values that lie far out have the colour of its ends."""
+    high, extend = _limit(maps, clipped)
+    return Scale(label, colours, -high, high, "both" if extend else "neither")
+
+
+def error_scale(*maps) -> Scale:
+    """From zero upwards."""
+    high, extend = _limit(maps)
+    return Scale("error, m/s", "magma_r", 0.0, high, "max" if extend else "neither")
+
+
+def record_scale(*records) -> Scale:
+    """Centred on zero; the direct wave, which is strong, is left to the ends of the scale."""
+    label = "amplitude"
+    return difference_scale(*records, label=label, colours="gray", clipped=CLIPPED_RECORD)
+
+
+def _limit(maps, clipped=CLIPPED) -> tuple[float, bool]:
+    """The largest size that a scale shows, and whether anything is larger."""
+    sizes = np.abs(_finite(maps))
+    if not sizes.size or not sizes.any():
+        return 1.0, False
+    high = float(np.quantile(sizes, clipped)) or float(sizes.max())
+    return high, bool(sizes.max() > 1.001 * high)
+
+
+def _finite(maps):
+    values = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps if m is not None])
+    return values[np.isfinite(values)]
+
+
+@contextlib.contextmanager
+def styled():
+    """Within it, what is drawn has the style of this module."""
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def new_figure(width, height) -> Figure:
+    """A figure of so many inches that lays out its axes itself."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    return figure
+
+
+def map_extent(survey) -> tuple[float, float, float, float]:
+    """Edges of a map in metres, as imshow takes them; depth grows downwards."""
+    nz, nx = survey.shape
+    return 0.0, survey.spacing * nx, survey.spacing * nz, 0.0
+
+
+def plain(text, length=48) -> str:
+    """Text from a file as a figure can show it: printable, and not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in str(text))
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def number(value, unit="") -> str:
+    """Three digits, a dash where the value is not known."""
+    return "–" if value is None else f"{value:.3g}{unit}"
+
+
+def to_bytes(figure, kind="png", dpi=150) -> bytes:
+    """A figure as a file of that kind; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_no_date(kind))
+    return buffer.getvalue()
+
+
+def save(figures, path, dpi=300):
+    """Writes figures under a name that ends in one of `SUFFIXES`: whole, or not at all.
+
+    Several figures are pages, which only PDF has. Raises ValueError for another suffix.
+    """
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES or (len(figures) > 1 and kind != ".pdf"):
+        raise ValueError(f"{path}: {len(figures)} figures cannot be written as {kind!r}")
+    with atomic_path(path) as temporary, styled():
+        if kind == ".pdf":
+            with PdfPages(temporary, metadata=_no_date("pdf")) as pages:
+                for figure in figures:
+                    pages.savefig(figure, dpi=dpi)
+        else:
+            temporary.write_bytes(to_bytes(figures[0], kind[1:], dpi))
+
+
+def _no_date(kind):
+    return {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]

@@ -1,0 +1,277 @@
+"""The Python interface: arrays in, arrays out. What `fwi-refine` does with files, without files.
+
+The functions here are those of the package itself, `from fwi_refine import refine`. A map is
+(nz, nx) in m/s and a record (shots, rows, receivers); (70, 70) and (5, 1000, 70) for OpenFWI. One
+map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch tensors or lists.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from joblib import cpu_count
+
+from fwi_refine import routing
+from fwi_refine.api.arrays import chunks, match
+from fwi_refine.errors import InputError, SampleError
+from fwi_refine.inversion.recipes import METHODS
+from fwi_refine.io.report import Row
+from fwi_refine.io.samples import Sample
+from fwi_refine.priors import Priors
+from fwi_refine.priors import load as load_priors
+from fwi_refine.routing import Classification, Family
+from fwi_refine.runs import batch, executors
+from fwi_refine.runs.batch import Outcome, Settings
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey.validate import check_velocity, to_maps, to_numpy
+from fwi_refine.wave import Simulator, devices, gpu_problem
+
+BATCH = 8  # maps simulated at a time, so that shots keep every core busy
+GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What `refine` returns.
+
+    velocity: the maps, in m/s, of the shape that the predictions had; a sample that failed has its
+        prediction there, as it was given
+    deviation: expected rms error of each cell in m/s, of the same shape, NaN where it is not known
+    reports: what happened to each sample, see `Row`: status, family and why, misfit before and
+        after, evaluations, seconds, expected error, and the reason of a failure
+    """
+
+    velocity: np.ndarray  # float64 if the predictions were, else float32
+    deviation: np.ndarray  # float32
+    reports: tuple[Row, ...]
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Number and reason of each sample that failed."""
+        return {k: row.reason for k, row in enumerate(self.reports) if row.status == "failed"}
+
+    def column(self, name) -> list:
+        """One field of all reports, such as "misfit_after"; None where a sample has none."""
+        return [getattr(row, name) for row in self.reports]
+
+
+def refine(
+    predictions,
+    records,
+    *,
+    survey: Survey = OPENFWI,
+    family="auto",
+    method: str = "auto",
+    priors: Priors | None = None,
+    max_evaluations: int | None = None,
+    time_budget: float | None = None,
+    jobs: int = 1,
+    threads: int | None = None,
+    device="auto",
+    callback: Callable[[Outcome], None] | None = None,
+) -> Refinement:
+    """Refines predicted maps until their simulated records match the measured ones.
+
+    predictions: m/s, one map or many, see above. records: of one map its record; of N maps
+    anything that has a length N and gives record k as `records[k]`: an array (N, shots, rows,
+    receivers), a tensor, a memory map, an HDF5 dataset, a list. A record is read when its turn
+    comes, so they need not fit into memory. Rows from `survey.n_steps` on are not used.
+
+    family: "auto" classifies each sample, which is possible for the survey of OpenFWI alone; else a
+        `Family`, or a list of one for each sample, of which some may be "auto"
+    method: "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
+        "auto" takes where a Jacobian would need too much memory or time
+    priors: of `load_priors`; default those for OpenFWI
+    max_evaluations, time_budget: most misfit evaluations, and seconds, for each sample; a time
+        budget is looked at between two steps
+    jobs: 1 works in this process; more are processes of their own, of up to 6 GB each, and a
+        sample whose process dies fails alone
+    threads: of each job; default the cores divided by the jobs
+    device: "auto" takes the GPUs, and the CPU where there is none; "cpu", "cuda", "cuda:1"
+    callback: called with the `batch.Outcome` of each sample as it is finished, in any order:
+        `outcome.index`, `outcome.row`, `outcome.velocity` (None where it failed)
+
+    A sample that cannot be used fails alone: its prediction is passed through, and its report says
+    why. Without a time budget the others have the same bits as without it, for any number of jobs.
+    Raises InputError, a ValueError, for arrays that do not match and for options that
+    are not possible, WorkerError if processes die whatever the sample is. An exception of the
+    callback ends the run. Only the command line, with --run-dir, keeps what is finished on disk.
+
+    >>> import numpy as np
+    >>> from fwi_refine import refine, simulate
+    >>> truth = np.full((2, 70, 70), 2000.0)
+    >>> truth[:, 30:] = 2600.0
+    >>> start = truth + 20.0
+    >>> start[1, 5, 7] = np.nan
+    >>> result = refine(start, simulate(truth), method="lbfgs", max_evaluations=6)
+    >>> result.velocity.shape
+    (2, 70, 70)
+    >>> result.column("status")
+    ['refined', 'failed']
+    >>> result.reports[0].misfit_after < 0.5 * result.reports[0].misfit_before
+    True
+    >>> result.failed[1]  # doctest: +ELLIPSIS
+    'prediction of sample 1: found 1 of 4900 values not finite, the first nan at row 5, column 7...'
+    """
+    maps, shape = to_maps(predictions, survey, "predictions")
+    records = match(records, shape)
+    families = _families(family, len(maps), survey)
+    if method not in METHODS:
+        raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
+        if value is not None and not value >= 1:
+            raise InputError(f"{name} {value}: expected at least 1")
+    if time_budget is not None and not time_budget > 0:
+        raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
+    gpus = _gpus(device)
+    jobs = max(1, min(jobs, len(maps)))
+    threads = threads or max(1, cpu_count() // jobs)
+    settings = Settings(
+        priors=priors or load_priors(),
+        family=families if isinstance(families, str) else "auto",
+        method=method,
+        max_evaluations=max_evaluations,
+        time_budget=time_budget,
+        threads=threads,
+        device=_torch_device(device, gpus) if jobs == 1 else ("cuda" if gpus else "cpu"),
+        keep_deviation=True,
+        survey=survey,
+    )
+    batch.check_memory(settings)
+    executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
+    kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
+    velocity = maps.astype(kept)
+    deviation = np.full(maps.shape, np.nan, np.float32)
+    rows = [Row(str(k), status="unfinished") for k in range(len(maps))]
+    work = None if isinstance(families, str) else partial(_refine_as, families=families)
+    for _, outcomes in batch.run(chunks(maps, records, survey), settings, executor, work):
+        for outcome in outcomes:
+            k = outcome.index
+            rows[k] = outcome.row
+            if outcome.velocity is not None:
+                velocity[k] = outcome.velocity
+            if outcome.deviation is not None:
+                deviation[k] = outcome.deviation
+            if callback is not None:
+                callback(outcome)
+    return Refinement(velocity.reshape(shape), deviation.reshape(shape), tuple(rows))
+
+
+def simulate(
+    velocity,
+    *,
+    survey: Survey = OPENFWI,
+    dtype="float32",
+    device="auto",
+    threads: int | None = None,
+) -> np.ndarray:
+    """Records of velocity maps, in the conventions of the released data.
+
+    velocity: m/s, one map or many, see above; floats or integers. Returns (shots, rows, receivers)
+    for one map, else (N, shots, rows, receivers), with all `survey.file_rows` rows of a record
+    file. dtype: float64, or float32, in which the records of OpenFWI's survey are the released
+    data's, bit for bit. device: "auto", "cpu", "cuda" or "cuda:1"; threads: default all cores.
+
+    `WaveSimulator` is differentiable. Raises SampleError, a ValueError, for a map that is not
+    finite or not within the survey's velocity bounds, InputError for arrays that are no maps.
+
+    >>> import numpy as np
+    >>> from fwi_refine import simulate
+    >>> simulate(np.full((70, 70), 2000.0)).shape
+    (5, 1000, 70)
+    """
+    maps, shape = to_maps(velocity, survey, "velocity", kinds="fiu")
+    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype)
+    if str(name) not in ("float32", "float64"):
+        raise InputError(f"dtype {name}: expected float32 or float64")
+    checked = np.empty(maps.shape)
+    for k, v in enumerate(maps.astype(np.float64)):
+        checked[k] = check_velocity(v, survey=survey, where=f"map {k}")
+    simulator = Simulator(
+        replace(survey, n_steps=survey.file_rows),
+        dtype=getattr(torch, str(name)),
+        threads=threads or cpu_count(),
+        device=_torch_device(device, _gpus(device)),
+    )
+    size = BATCH if simulator.device.type == "cpu" else GPU_BATCH
+    records = np.empty((len(maps), *survey.file_shape), str(name))
+    for k in range(0, len(maps), size):
+        found = simulator.recorded(torch.from_numpy(checked[k : k + size]))
+        records[k : k + size] = found.cpu().numpy()
+    return records[0] if len(shape) == 2 else records
+
+
+def classify(
+    predictions, records, *, survey: Survey = OPENFWI, priors: Priors | None = None
+) -> Classification | list[Classification]:
+    """Family of each sample, and what speaks for it.
+
+    predictions and records as for `refine`. Returns a `Classification`, with `family`,
+    `confidence`, `evidence` and `reason`, for one map, else a list of them. Raises SampleError, a
+    ValueError, for the first sample that cannot be used, and InputError for arrays that do not
+    match and for surveys with another grid, sources or receivers than OpenFWI's.
+
+    >>> import numpy as np
+    >>> from fwi_refine import classify, simulate
+    >>> flat = np.full((70, 70), 2000.0)
+    >>> flat[30:] = 2600.0
+    >>> found = classify(flat, simulate(flat))
+    >>> str(found.family), found.evidence["symmetry_rms"] < 1e-4
+    ('flat-vel', True)
+    """
+    maps, shape = to_maps(predictions, survey, "predictions")
+    records = match(records, shape)
+    priors = priors or load_priors()
+    found = []
+    for k, v in enumerate(maps):
+        try:
+            found.append(routing.classify(v, to_numpy(records[k]), priors, survey))
+        except SampleError as error:
+            raise SampleError(f"sample {k}: {error}") from error
+    return found[0] if len(shape) == 2 else found
+
+
+def _refine_as(sample: Sample, settings: Settings, families) -> Outcome:
+    """Refines one sample as its own family."""
+    return batch.refine_one(sample, replace(settings, family=families[sample.index]))
+
+
+def _families(family, count, survey):
+    """A name for all samples, or one for each. Raises InputError for others."""
+    known = ("auto", *Family)
+    names = [family] if isinstance(family, str) else [*family]
+    if "auto" in names and not routing.can_classify(survey):
+        raise InputError(f"family 'auto': {routing.NO_FAMILY}")
+    for name in names:
+        if name not in known:
+            raise InputError(f"family {name!r}: expected one of {', '.join(known)}")
+    if isinstance(family, str):
+        return str(family)
+    if len(names) != count:
+        raise InputError(f"found {count} predictions and {len(names)} families")
+    return tuple(str(name) for name in names)
+
+
+def _gpus(device) -> list[str]:
+    """The GPUs that are meant, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
+    device = str(device)
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", device):
+        raise InputError(f"device {device!r}: expected auto, cpu, cuda or cuda:<number>")
+    if device == "cpu":
+        return []
+    found, number = devices(), device.partition(":")[2]
+    if not found and device != "auto":
+        raise InputError(f"device {device!r}: {gpu_problem()}")
+    if number and int(number) >= len(found):
+        raise InputError(f"device {device!r}: there are {len(found)} GPUs, numbered from 0")
+    return [found[int(number)]] if number else found
+
+
+def _torch_device(device, gpus) -> str:
+    """What torch calls the device; of several GPUs the first."""
+    if str(device) == "auto":
+        return "cuda" if gpus else "cpu"
+    return str(device)

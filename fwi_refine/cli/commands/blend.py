@@ -1,0 +1,266 @@
+"""`fwi-refine blend`: several predictions made into one."""
+
+import contextlib
+import json
+import logging
+
+import click
+
+from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.errors import InputError, SampleError
+from fwi_refine.io.inputs import AUTO
+
+log = logging.getLogger(__name__)
+
+
+@options.command("blend")
+@click.argument("preds", metavar="A B ...", nargs=-1, required=True, type=options.PATH)
+@click.option(
+    "--out",
+    type=options.PATH,
+    required=True,
+    help="Where to write the maps: .npy, float32. Beside it come .csv, a row for each sample, "
+    "and .json, the weights.",
+)
+@click.option("--records", type=options.PATH, help="Find the weights by the misfit to these.")
+@click.option("--truth", type=options.PATH, help="Find the weights by the error from these maps.")
+@click.option("--weights", type=options.PATH, help="Take the weights from a .json of blend.")
+@click.option("--median", is_flag=True, help="No weights: the median of each cell.")
+@click.option(
+    "--mix",
+    is_flag=True,
+    help="With --records, then make a mosaic of the result and A, B, ..., area by area, where the "
+    "misfit falls.",
+)
+@options.families
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Find the weights of a family with N of its samples, drawn at random.  [default: "
+    "1000 with --truth, else 16]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Steps of hill climbing; weights are fractions with denominators up to this.",
+)
+@click.option(
+    "--max-simulations",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Simulations that --mix may spend on each sample.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the random draw of samples.",
+)
+@options.survey
+@options.ids
+@options.priors
+@options.overwrite
+@options.config
+@options.logging_options
+def command(
+    preds, out, records, truth, weights, median, mix, families, samples, rounds,
+    max_simulations, seed, survey_file, ids_file, priors_file, overwrite, config,
+):  # fmt: skip
+    """Blend several predictions A B ... of the same samples.
+
+    \b
+    Examples:
+      fwi-refine blend a.npy b.npy --median --out blended.npy
+      fwi-refine blend a.npy b.npy --records seismic/ --families auto --mix --out blended.npy
+
+    Each family gets its own weights, found by hill climbing: against the truth, where there are
+    labels, else against the records. The blend is never worse than the best of A, B, ... by that
+    measure, on the samples that it was found with. Found on a labelled set, weights serve
+    another set with --weights.
+
+    A, B, ... have any form that predictions have, and the order of the first is that of the
+    output. Without --families all samples are one family.
+    """
+    _check_usage(preds, records, truth, weights, median, mix, families)
+    from fwi_refine import io
+    from fwi_refine.analysis.ensemble import Ensemble, family_of_each
+    from fwi_refine.cli.options.files import load_priors, load_survey
+
+    outputs = {"--out": out, "the report": out.with_suffix(".csv")}
+    if not median:
+        outputs["the table of weights"] = out.with_suffix(".json")
+    for what, path in outputs.items():
+        io.claim_output(path, overwrite, what, (*preds, truth, weights, families))
+    ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file))
+    priors = load_priors(priors_file) if str(families) == AUTO else None
+    family_of, problems = family_of_each(ensemble, families, priors)
+
+    if median:
+        table = None
+    elif weights:
+        table = _read_table(weights, len(preds), family_of)
+    else:
+        samples = samples or (1000 if truth else 16)
+        table = _find_weights(ensemble, family_of, samples, rounds, seed)
+    make = _mosaic_maker(ensemble, max_simulations) if mix else None
+    failed = _write(ensemble, family_of, problems, table, make, out, out.with_suffix(".csv"))
+    if table is not None:
+        with io.atomic_path(out.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    log.info("%d maps in %s, a row for each in %s",
+             ensemble.count - failed, out, out.with_suffix(".csv"))  # fmt: skip
+    return SAMPLES_FAILED if failed else OK
+
+
+def _check_usage(preds, records, truth, weights, median, mix, families):
+    def refuse(text):
+        raise click.UsageError(text)
+
+    if len(preds) < 2:
+        refuse("Found one prediction, expected two or more to blend.")
+    if sum((bool(truth), bool(weights), median)) > 1:
+        refuse("--truth, --weights and --median exclude one another.")
+    if not (truth or weights or median or records):
+        refuse("Give --truth or --records to find weights with, or --weights, or --median.")
+    if mix and not records:
+        refuse("--mix needs --records.")
+    if families and str(families) == "auto" and not records:
+        refuse("--families auto needs --records: the family is told from both.")
+
+
+def _find_weights(ensemble, family_of, samples, rounds, seed) -> dict:
+    """The table of weights, as it is written."""
+    import numpy as np
+    from tqdm import tqdm
+
+    measure = "mean absolute error, m/s" if ensemble.has_truth else "mean rms misfit"
+    table = {"members": ensemble.names, "measure": measure, "families": {}}
+    rng = np.random.default_rng(seed)
+    for family in tqdm(sorted({*family_of} - {None}), unit="family", disable=None):
+        of_family = [k for k, other in enumerate(family_of) if other == family]
+        drawn = sorted(rng.permutation(of_family)[:samples].tolist())
+        row = _climb(ensemble, drawn, rounds)
+        table["families"][family] = row | {"samples": len(of_family)}
+        if row["fitted_on"]:
+            weights = ", ".join(f"{w:.2f}" for w in row["weights"])
+            log.info("%s: weights %s; %s %.6g, best alone %.6g (%d samples)", family, weights,
+                     measure, row["score"], min(row["score_alone"]), row["fitted_on"])  # fmt: skip
+        else:
+            log.warning("%s: none of the %d samples drawn can be used; all weights are equal",
+                        family or "without family", len(drawn))  # fmt: skip
+    if not any(row["fitted_on"] for row in table["families"].values()):
+        raise InputError("no weights can be found: none of the samples can be used")
+    return table
+
+
+def _climb(ensemble, drawn, rounds) -> dict:
+    """Weights found with the samples `drawn`; equal ones where none of them can be used."""
+    from fwi_refine.analysis.blend import climb
+
+    score, count = ensemble.score(drawn)
+    if not count:
+        size = len(ensemble.names)
+        return {"weights": [1 / size] * size, "score": None, "score_alone": None, "fitted_on": 0}
+    found = climb(score, len(ensemble.names), rounds)
+    return {
+        "weights": found.weights,
+        "score": found.score,
+        "score_alone": found.alone,
+        "fitted_on": count,
+    }
+
+
+def _read_table(path, size, family_of) -> dict:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        found = {
+            name: [float(w) for w in row["weights"]] for name, row in table["families"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"--weights {path}: no table of weights ({error!r})") from error
+    for family, weights in found.items():
+        if len(weights) != size or not min(weights) >= 0 or not 0 < sum(weights) < float("inf"):
+            raise InputError(
+                f"--weights {path}: found {weights} for {family}, expected {size} weights, none "
+                "negative, one for each prediction"
+            )
+    absent = sorted({*family_of} - {None} - {*found})
+    if absent:
+        raise InputError(f"--weights {path}: has none for {absent[0]!r}, only for {sorted(found)}")
+    return table
+
+
+def _mosaic_maker(ensemble, max_simulations):
+    """A function of (index, maps) that makes a mosaic of maps."""
+    from fwi_refine.analysis.mosaic import make_mosaic
+
+    def make(k, maps):
+        return make_mosaic(
+            maps, ensemble.record(k), ensemble.simulator, max_simulations=max_simulations
+        )
+
+    return make
+
+
+COLUMNS = ("id", "family", "status", "start", "misfit_start", "misfit", "cells_replaced", "reason")
+
+
+def _write(ensemble, family_of, problems, table, make, out, report) -> int:
+    """Writes the maps and the report; returns how many samples failed."""
+    import csv
+
+    from tqdm import tqdm
+
+    from fwi_refine import io
+
+    failed = 0
+    writer = io.MapWriter(out, ensemble.shape, ensemble.survey.shape)
+    with contextlib.ExitStack() as stack:
+        stack.callback(writer.discard)
+        temporary = stack.enter_context(io.atomic_path(report))
+        file = stack.enter_context(open(temporary, "w", newline="", encoding="utf-8"))
+        rows = csv.DictWriter(file, COLUMNS, restval="")
+        rows.writeheader()
+        for k in tqdm(range(ensemble.count), unit="map", disable=None):
+            row = {"id": ensemble.ids[k] if ensemble.ids else "", "family": family_of[k]}
+            try:
+                if problems.get(k):
+                    raise SampleError(problems[k])
+                v, more = _blend_one(ensemble, k, table and table["families"][family_of[k]], make)
+                row |= {"status": "blended", **more}
+            except SampleError as error:
+                failed += 1
+                log.error("%s failed: %s", ensemble.describe(k), error)
+                v = ensemble.first(k)
+                row |= {"status": "failed", "reason": str(error)}
+            rows.writerow(row)
+            writer.write(k, v)
+        file.close()
+        writer.publish(out)
+    return failed
+
+
+def _blend_one(ensemble, k, entry, make):
+    """(map, what to report of it)."""
+    from fwi_refine.analysis.blend import combine
+
+    maps = ensemble.maps(k)
+    v = combine(maps, entry and entry["weights"])
+    if make is None:
+        return v, {}
+    usable = [(name, m) for name, m in zip(ensemble.names, maps, strict=True) if m is not None]
+    mosaic = make(k, [v, *(m for _, m in usable)])
+    return mosaic.velocity, {
+        "start": ["blend", *(name for name, _ in usable)][mosaic.start],
+        "misfit_start": f"{mosaic.misfit_start**0.5:.6g}",
+        "misfit": f"{mosaic.misfit**0.5:.6g}",
+        "cells_replaced": int((mosaic.origin != mosaic.start).sum()),
+    }

@@ -1,0 +1,78 @@
+"""`fwi-refine doctor`: is the installation sound, does the physics match a record?"""
+
+import json
+import math
+
+import click
+
+from fwi_refine.cli import FAILURE, OK, options
+from fwi_refine.cli.options.files import load_survey
+
+
+@options.command("doctor")
+@click.argument("record", type=options.PATH, required=False)
+@options.survey
+@options.device
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@options.logging_options
+def command(record, survey_file, device, as_json):
+    """Check the installation, and whether RECORD fits its physics.
+
+    \b
+    Examples:
+      fwi-refine doctor
+      fwi-refine doctor seismic/3d2953a3fb.npy
+
+    Prints versions, devices, which kernels compute, whether the adjoint is exact, and the speed.
+
+    With a RECORD (.npy of (5,1000,70), or as --survey has them): do its sign, amplitude, first
+    arrivals, reciprocity and the velocities at its sources match the survey that is simulated?
+    Exit code 1 if a check fails.
+    """
+    from fwi_refine import io
+    from fwi_refine.analysis import diagnose
+    from fwi_refine.wave import Simulator
+
+    device, survey = options.torch_device(device), load_survey(survey_file)
+    simulator = Simulator(survey, device=device)
+    physics = []
+    if record:
+        physics = diagnose.check_physics(io.open_records(record).read(0), simulator)
+    checks = [
+        *diagnose.installation(simulator),
+        diagnose.adjoint_test(survey, device=device),
+        *diagnose.speed(simulator),
+        *physics,
+    ]
+    if as_json:
+        click.echo(json.dumps([_plain(check) for check in checks], indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            click.echo(_line(check, width))
+    return FAILURE if any(check.passed is False for check in checks) else OK
+
+
+def _line(check, width) -> str:
+    verdict = {True: "ok", False: "FAILED", None: ""}[check.passed]
+    expected = f"  (expected {check.expected})" if check.expected else ""
+    return f"{check.name:{width}}  {verdict:6}  {_text(check.value)}{expected}"
+
+
+def _text(value) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _plain(check) -> dict:
+    """As JSON has it: no NaN."""
+    values = check.value if isinstance(check.value, list) else [check.value]
+    values = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+    value = values if isinstance(check.value, list) else values[0]
+    return {
+        "name": check.name,
+        "value": value,
+        "expected": check.expected,
+        "passed": check.passed,
+    }

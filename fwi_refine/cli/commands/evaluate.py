@@ -1,0 +1,112 @@
+"""`fwi-refine evaluate`: how far maps are from the truth."""
+
+import csv
+import json
+import logging
+import sys
+
+import click
+
+from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.options.files import load_priors, load_survey
+from fwi_refine.errors import InputError, SampleError
+from fwi_refine.io.inputs import AUTO, known_families
+
+log = logging.getLogger(__name__)
+
+
+@options.command("evaluate")
+@click.argument("pred", type=options.PATH)
+@click.argument("truth", type=options.PATH)
+@options.families
+@click.option(
+    "--records", type=options.PATH, help="Measure the misfit of PRED against these records too."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["family", "depth", "sample"]),
+    default="family",
+    show_default=True,
+    help="What a row of the table is: a family, a row of the maps of a family, or a sample.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of CSV.")
+@options.survey
+@options.ids
+@options.priors
+@options.config
+@options.logging_options
+def command(
+    pred, truth, families, records, by, as_json, survey_file, ids_file, priors_file, config
+):
+    """Measure the error of the maps PRED against the maps TRUTH.
+
+    \b
+    Examples:
+      fwi-refine evaluate refined.npy truth.npy
+      fwi-refine evaluate refined.npy truth.npy --families families.csv --by depth
+
+    Prints a table, CSV, on stdout. Both are in m/s, in any form that the predictions of `refine`
+    have.
+
+    \b
+    Over all samples and by family:
+      mae, rmse    over all cells, m/s; OpenFWI's papers have them divided by 1500
+      score        mae over the odd columns, m/s: what a leaderboard measures of a submission
+      ssim         as OpenFWI has it
+      misfit_rms   with --records: simulated minus given records, in their units
+    --by depth: mae, rmse and bias (positive where PRED is too fast) of each row, m/s.
+    """
+    from fwi_refine import io
+    from fwi_refine.analysis.evaluation import TABLES, MapRecords, match
+
+    survey = load_survey(survey_file)
+    maps, true_maps = io.open_predictions(pred, survey), io.open_predictions(truth, survey)
+    names, indices = match(maps, true_maps, ids_file and io.read_ids(ids_file))
+    seen = MapRecords(records, names, maps.count, survey) if records else None
+    family_of = _families(families, names, maps, seen, priors_file)
+
+    table, failed = TABLES[by](survey), 0
+    for k, index in enumerate(indices):
+        name = names[k] if names else f"number {k + 1}"
+        try:
+            v, true = _read(maps, k, survey), _read(true_maps, index, survey)
+            table.add(name, family_of(k, v), v, true, seen and (lambda v, k=k: seen.misfit(k, v)))
+        except SampleError as error:
+            failed += 1
+            log.error("%s failed: %s", name, error)
+    _print(table.rows(), as_json)
+    return SAMPLES_FAILED if failed else OK
+
+
+def _print(rows, as_json):
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif rows:
+        writer = csv.DictWriter(sys.stdout, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
+
+
+def _families(path, names, maps, seen, priors_file):
+    """A function of (index, map) that gives the family, None where it is not asked for."""
+    if path is None:
+        return lambda k, v: None
+    if str(path) != AUTO:
+        known = known_families(path, names, maps.count)
+        return lambda k, v: known[k]
+    if seen is None:
+        raise InputError(f"--families {AUTO}: needs --records, the family is told from both")
+    from fwi_refine.routing import NO_FAMILY, can_classify, classify
+
+    if not can_classify(seen.survey):
+        raise InputError(f"--families {AUTO}: {NO_FAMILY}")
+    priors = load_priors(priors_file)
+    return lambda k, v: str(classify(v, seen.read(k), priors, seen.survey).family)
+
+
+def _read(maps, k, survey):
+    from fwi_refine.survey.validate import check_prediction
+
+    return check_prediction(maps.read(k), survey=survey, where=maps.where(k))

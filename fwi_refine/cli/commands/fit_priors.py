@@ -1,0 +1,78 @@
+"""`fwi-refine fit-priors`: hyper-parameters and routing thresholds from labelled maps."""
+
+from pathlib import Path
+
+import click
+
+from fwi_refine.cli import options
+
+
+@options.command("fit-priors")
+@click.argument("train", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML file to write; refining reads it with --priors.",
+)
+@click.option(
+    "--predictions",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Predicted maps in the same layout as TRAIN: fit the routing thresholds to them.",
+)
+@click.option(
+    "--priors",
+    "base",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where numbers come from that are not fitted; default: the program's own.",
+)
+@click.option(
+    "--limit",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Maps to use of each family, taken evenly over its files.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
+def command(train, out, predictions, base, limit, overwrite):
+    """Fit priors and routing thresholds to labelled maps.
+
+    \b
+    Examples:
+      fwi-refine fit-priors train --out priors.toml
+      fwi-refine refine predictions.npy seismic/ --out refined.npy --priors priors.toml
+
+    For data other than that of OpenFWI, whose numbers are built in.
+
+    TRAIN is laid out as the released training data: a folder for each family (Style_A, Style_B,
+    FlatVel_A, CurveFault_B, ...) with model*.npy or vel*.npy of shape (n, 70, 70) or
+    (n, 1, 70, 70) in m/s, in the folder itself or below it. A file TRAIN/Style_A.npy does as well.
+
+    The Gaussian processes of Style A and Style B are fitted by maximum likelihood to the maps of
+    these two folders. The routing thresholds belong to predictions, not to true maps: they
+    are fitted only with --predictions, each half way between the families that it separates, and
+    kept as they are where one side is missing. What is not fitted is taken from --priors.
+    """
+    import tomli_w
+
+    from fwi_refine.errors import InputError
+    from fwi_refine.io import atomic_path, claim_output
+    from fwi_refine.priors import load, to_table
+    from fwi_refine.routing.fit import fit_priors
+    from fwi_refine.version import __version__
+
+    claim_output(out, overwrite)
+    try:
+        priors = load(base)
+    except ValueError as error:
+        raise InputError(f"priors {error}") from error
+    priors, notes = fit_priors(train, priors, predictions, limit)
+    notes = [f"Written by fwi-refine {__version__} fit-priors from {train}.", *notes]
+
+    text = "".join(f"# {note}\n" for note in notes) + "\n" + tomli_w.dumps(to_table(priors))
+    with atomic_path(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    for note in notes:
+        click.echo(note, err=True)
+    click.echo(f"wrote {out}", err=True)

@@ -1,0 +1,226 @@
+"""`fwi-refine plot`: pictures of samples, and of a run."""
+
+import logging
+
+import click
+
+from fwi_refine.cli import OK, options
+from fwi_refine.cli.options import opened
+from fwi_refine.errors import InputError
+
+log = logging.getLogger(__name__)
+
+sample_option = click.option(
+    "--sample", "ids", multiple=True, metavar="ID", help="Only this sample. Repeatable."
+)
+
+
+def count_option(default):
+    return click.option(
+        "--count", type=click.IntRange(min=1), default=default, show_default=True, metavar="N",
+        help="How many samples, the worst first.",
+    )  # fmt: skip
+
+
+def figure_options(command):
+    """--out and what belongs to it, and the options that every command has."""
+    for option in (
+        options.logging_options,
+        options.config,
+        options.overwrite,
+        click.option(
+            "--dpi", type=click.IntRange(50, 1200), default=300, show_default=True, metavar="N",
+            help="Dots per inch of a PNG.",
+        ),
+        click.option(
+            "--out", type=options.PATH, required=True, help="Picture to write: .png, .pdf or .svg."
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group("plot", cls=options.CommandGroup)
+def command():
+    """Draw samples of a run, or the run as a whole.
+
+    Needs the extra [plot]: pip install "fwi-refine[plot]".
+
+    \b
+    Examples:
+        fwi-refine plot panels refined.npy --start predictions.npy --records seismic \\
+            --sample 3d2953a3fb --out sample.pdf
+        fwi-refine plot contact run --out run.png
+
+    RUN is a run directory, or the maps that refine wrote with their report beside them; maps
+    alone, of a network for instance, can be drawn too. What is not given is left out.
+    """
+
+
+@command.command("panels")
+@opened.run_options
+@sample_option
+@opened.sort_option
+@count_option(1)
+@click.option(
+    "--shot", "shots", default="middle", show_default=True, metavar="N|middle|all|none",
+    help="Which shots of the record to show, counted from 1.",
+)  # fmt: skip
+@figure_options
+def panels(given, ids, sort, count, shots, out, dpi, overwrite, config):
+    """Draw all that is known of a sample on one page.
+
+    \b
+    Example:
+      fwi-refine plot panels run --sample 3d2953a3fb --out sample.pdf
+
+    Start, refined map and truth; their differences; real and expected error; the record as
+    measured, as simulated, and the residual. Several samples are the pages of a PDF, or files
+    <name>-<id>.png.
+    """
+    plots = load_plots(out)
+    run = opened.open_run(given)
+    chosen = choose(run, ids, sort, count)
+    pages = len(chosen) == 1 or out.suffix.lower() == ".pdf"
+    names = [out] if pages else [beside(out, run.rows[k].id) for k in chosen]
+    claim(names, overwrite)
+    shown = read_shots(shots, len(run.survey.sources))
+    figures = [plots.panels(run.view(k, with_record=bool(shown)), shown) for k in chosen]
+    for k, name in enumerate(names):
+        plots.save(figures if pages else [figures[k]], name, dpi)
+        log.info("%s", name)
+    return OK
+
+
+@command.command("samples")
+@opened.run_options
+@sample_option
+@opened.sort_option
+@count_option(5)
+@figure_options
+def samples(given, ids, sort, count, out, dpi, overwrite, config):
+    """Draw several samples, a row each.
+
+    \b
+    Example:
+      fwi-refine plot samples run --sort misfit --count 5 --out samples.png
+
+    A row shows start, refined map, truth, their difference and the expected error, as far as they
+    are known.
+    """
+    plots = load_plots(out)
+    claim([out], overwrite)
+    run = opened.open_run(given)
+    chosen = choose(run, ids, sort, count)
+    plots.save([plots.samples([run.view(k, with_record=False) for k in chosen])], out, dpi)
+    log.info("%d samples in %s", len(chosen), out)
+    return OK
+
+
+@command.command("contact")
+@opened.run_options
+@sample_option
+@opened.sort_option
+@count_option(100)
+@click.option(
+    "--show", type=click.Choice(["refined", "start", "truth", "difference"]), default="refined",
+    show_default=True, help="Which map; difference: refined - truth.",
+)  # fmt: skip
+@figure_options
+def contact(given, ids, sort, count, show, out, dpi, overwrite, config):
+    """Draw many maps on one sheet, the worst first.
+
+    \b
+    Example:
+      fwi-refine plot contact run --sort misfit --out run.png
+    """
+    plots = load_plots(out)
+    claim([out], overwrite)
+    run = opened.open_run(given)
+    chosen = choose(run, ids, sort, count)
+    maps, captions = [], []
+    for k in chosen:
+        v = difference(run, k) if show == "difference" else run.map(show, k)
+        if v is None:
+            raise InputError(f"--show {show}: not known of the sample {run.rows[k].id!r}")
+        maps.append(v)
+        captions.append(caption(run.rows[k], opened.sort_of(run, sort)))
+    sheet = plots.contact_sheet(maps, captions, run.survey, difference=show == "difference")
+    plots.save([sheet], out, dpi)
+    log.info("%d samples in %s", len(chosen), out)
+    return OK
+
+
+@command.command("convergence")
+@click.argument("history", type=options.PATH)
+@sample_option
+@figure_options
+def convergence(history, ids, out, dpi, overwrite, config):
+    """Draw how the misfit fell with the evaluations.
+
+    \b
+    Example:
+      fwi-refine plot convergence history.csv --out convergence.svg
+
+    HISTORY is the file that `refine --history` writes.
+    """
+    plots = load_plots(out)
+    claim([out], overwrite)
+    from fwi_refine.io.history import read_history
+
+    steps = read_history(history)
+    absent = [name for name in ids if name not in steps]
+    if absent or not steps:
+        raise InputError(f"{history}: found no sample {', '.join(map(repr, absent))}")
+    plots.save([plots.convergence({name: steps[name] for name in ids or steps})], out, dpi)
+    log.info("%d samples in %s", len(ids or steps), out)
+    return OK
+
+
+def load_plots(out):
+    """The module of the figures, if `out` is a name that it can write."""
+    plots = opened.load("plots")
+    if out.suffix.lower() not in plots.SUFFIXES:
+        raise InputError(f"--out {out}: expected a name that ends in {', '.join(plots.SUFFIXES)}")
+    return plots
+
+
+def beside(out, name):
+    """The file of one sample of several."""
+    return out.with_name(f"{out.stem}-{name}{out.suffix}")
+
+
+def claim(names, overwrite):
+    from fwi_refine import io
+
+    for name in names:
+        io.claim_output(name, overwrite, "--out")
+
+
+def choose(run, ids, sort, count) -> list[int]:
+    """The numbers of the samples to draw."""
+    if ids:
+        return [run.find(name) for name in dict.fromkeys(ids)]
+    return run.order(opened.sort_of(run, sort))[:count]
+
+
+def difference(run, k):
+    v, truth = run.map("refined", k), run.map("truth", k)
+    return None if truth is None else v - truth
+
+
+def caption(row, sort) -> str:
+    if sort == "misfit":
+        return row.id if row.misfit_after is None else f"{row.id}: {row.misfit_after:.2g}"
+    value = row.mae_after if sort == "error" else row.expected_error
+    return row.id if value is None else f"{row.id}: {value:.3g} m/s"
+
+
+def read_shots(text, count) -> list[int]:
+    """Shots counted from 0. Raises InputError."""
+    known = {"all": range(count), "none": (), "middle": (count // 2,)}
+    if text in known:
+        return [*known[text]]
+    if text.isdecimal() and 1 <= int(text) <= count:
+        return [int(text) - 1]
+    raise InputError(f"--shot {text}: expected 1 to {count}, middle, all or none")

@@ -1,0 +1,123 @@
+"""`fwi-refine simulate`: velocity maps to records."""
+
+import logging
+from dataclasses import replace
+
+import click
+
+from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.errors import InputError, OutputExistsError, SampleError
+
+BATCH = 8  # maps simulated at a time, so that shots keep every core busy
+GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
+
+log = logging.getLogger(__name__)
+
+
+@options.command("simulate")
+@click.argument("velocity", type=options.PATH)
+@click.option(
+    "--out", type=options.PATH, required=True, help="Directory to write <id>.npy to; made if new."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Precision; float32 records of OpenFWI's survey are the released data's, bit for bit.",
+)
+@options.survey
+@options.ids
+@options.limit
+@options.shard
+@options.device
+@options.overwrite
+@options.config
+@options.logging_options
+def command(
+    velocity, out, precision, survey_file, ids_file, limit, shard, device, overwrite, config
+):
+    """Simulate the records of the velocity maps VELOCITY.
+
+    \b
+    Example:
+      fwi-refine simulate maps.npy --out seismic
+
+    The records have the conventions of the released data: to train or test a network with.
+    VELOCITY is in m/s and has any form that the predictions of `refine` have. Each record is a
+    file <id>.npy, float32, (5, 1000, 70) or as --survey has them. Maps without ids get their
+    number, 000000 onwards.
+    """
+    from fwi_refine import io
+    from fwi_refine.cli.options.files import load_survey
+    from fwi_refine.io.inputs import select
+
+    survey = load_survey(survey_file)
+    survey = replace(survey, n_steps=survey.file_rows)
+    source = io.open_predictions(velocity, survey)
+    ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, velocity)
+    names = ids or [f"{k:06d}" for k in range(source.count)]
+    if len(set(names)) != len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"duplicate id {double!r}: its records would overwrite one another")
+    samples = select([*enumerate(names)], limit, shard)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file, expected a directory")
+    standing = [name for _, name in samples if (out / f"{name}.npy").exists()]
+    if standing and not overwrite:
+        raise OutputExistsError(
+            f"--out {out} holds {len(standing)} of these records already, the first is "
+            f"{standing[0]}.npy: choose another directory, or pass --overwrite"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+
+    failed = _simulate(source, samples, out, survey, precision, options.torch_device(device))
+    log.info("%d records in %s", len(samples) - failed, out)
+    return SAMPLES_FAILED if failed else OK
+
+
+def _simulate(source, samples, out, survey, precision, device) -> int:
+    """Writes the records; returns how many maps could not be used."""
+    import torch
+    from tqdm import tqdm
+
+    from fwi_refine.wave import Simulator
+
+    simulator = Simulator(survey, dtype=getattr(torch, precision), device=device)
+    log.info("kernel: %s", simulator.kernel)
+    batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
+    failed, waiting = 0, []
+    with tqdm(total=len(samples), unit="record", disable=None) as bar:
+        for k, name in samples:
+            try:
+                waiting.append((name, _read(source, k, survey)))
+            except SampleError as error:
+                failed += 1
+                log.error("%s failed: %s", name, error)
+                bar.update()
+            if len(waiting) == batch:
+                _write(simulator, waiting, out, bar)
+                waiting = []
+        _write(simulator, waiting, out, bar)
+    return failed
+
+
+def _read(source, k, survey):
+    from fwi_refine.survey.validate import check_velocity
+
+    return check_velocity(source.read(k), survey=survey, where=f"map {source.where(k)}")
+
+
+def _write(simulator, waiting, out, bar):
+    if not waiting:
+        return
+    import numpy as np
+    import torch
+
+    from fwi_refine.io import atomic_path
+
+    records = simulator.recorded(torch.as_tensor(np.stack([v for _, v in waiting])))
+    for (name, _), record in zip(waiting, records, strict=True):
+        with atomic_path(out / f"{name}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, record.cpu().numpy().astype(np.float32))
+        bar.update()

@@ -1,0 +1,92 @@
+"""`fwi-refine start`: maps to start from where there is no network."""
+
+import contextlib
+import functools
+import logging
+
+import click
+
+from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.options import refine as refine_options
+from fwi_refine.cli.options.files import load_priors, load_survey, need_some
+from fwi_refine.io.inputs import select
+
+log = logging.getLogger(__name__)
+
+
+@options.command("start")
+@options.records
+@click.option(
+    "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32, m/s."
+)
+@options.survey
+@options.limit
+@options.shard
+@options.priors
+@refine_options.place
+@options.overwrite
+@options.config
+@options.logging_options
+def command(records, out, survey_file, limit, shard, priors_file, place, overwrite, config):
+    """Make smooth maps to start from, from RECORDS alone.
+
+    \b
+    Examples:
+      fwi-refine start seismic/ --out starts.npy
+      fwi-refine starts.npy seismic/ --out refined.npy
+
+    For records without a network's predictions. The maps explain the low frequencies of the
+    records; they come in the sorted order of these, to be used as predictions or as a
+    --candidate of `refine`. Layers are blurred in them, so `refine` finds the family by trying
+    one after the other, unless it is told with --family. A record that cannot be used leaves
+    zeros.
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    from fwi_refine import io
+    from fwi_refine.runs import starts
+
+    survey = load_survey(survey_file)
+    io.claim_output(out, overwrite)
+    source = io.open_records(records.absolute() if place.dask else records)
+    numbers = select(range(len(source.ids)), limit, shard)
+    need_some(numbers, shard, "records")
+    place = place.for_samples(len(numbers))
+    size = place.chunk_size(len(numbers))
+    tasks = (
+        [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
+        for i in range(0, len(numbers), size)
+    )
+    how = {
+        "survey": survey,
+        "priors": load_priors(priors_file),
+        "threads": place.threads,
+        "device": place.kind,
+    }
+    make = functools.partial(starts.make_starts, per_job=place.per_job, **how)
+    made = failed = 0
+    writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
+    with contextlib.ExitStack() as stack:
+        stack.callback(writer.discard)
+        executor = stack.enter_context(place.executor())
+        bar = stack.enter_context(tqdm(total=len(numbers), unit="record", disable=None))
+        try:
+            for (n, record), v in starts.each_made(executor, make, tasks):
+                if isinstance(v, Exception):
+                    failed += 1
+                    log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
+                    v = np.zeros(survey.shape)
+                else:
+                    made += 1
+                writer.write(n, v)
+                bar.update()
+        except BaseException:
+            if made:
+                partial = io.marked(out, io.partial_mark([out]))
+                writer.publish(partial)
+                log.error("finished maps are kept in %s, the others are zeros there", partial)
+            raise
+        writer.publish(out)
+    log.info("%d maps in %s", made, out)
+    return SAMPLES_FAILED if failed else OK

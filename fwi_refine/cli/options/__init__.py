@@ -1,0 +1,247 @@
+"""Arguments and options that several commands share, each in one place."""
+
+import functools
+import logging
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from fwi_refine.cli import logs
+from fwi_refine.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# The names of routing.Family, listed here because importing that module takes seconds.
+FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
+
+PATH = click.Path(path_type=Path)
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def _read_config(ctx, parameter, path):
+    """Option defaults from a TOML file. An unknown key is an error, not a silent no-op."""
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--config {path}: cannot be read ({error})") from error
+    named = {
+        option.lstrip("-"): p
+        for p in ctx.command.params
+        if isinstance(p, click.Option) and p.name not in ("config", "help")
+        for option in p.opts
+        if option.startswith("--")
+    }
+    defaults = {}
+    for key, value in values.items():
+        parameter = named.get(key.replace("_", "-"))
+        if parameter is None:
+            known = ", ".join(sorted(named))
+            raise InputError(f"--config {path}: unknown key {key!r}, expected one of: {known}")
+        text, fits = _as_typed(value, parameter)
+        if not fits:
+            raise InputError(f"--config {path}: {key} is {value!r}, which this option cannot be")
+        defaults[parameter.name] = text
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return path
+
+
+def _as_typed(value, option):
+    """(what would stand on the command line, whether that is possible): click expects text."""
+    if isinstance(value, bool):
+        return value, option.is_flag or option.count
+    values = value if option.multiple and isinstance(value, list) else [value]
+    fits = all(type(v) in (int, float, str) and "\0" not in str(v) for v in values)
+    return [*map(str, values)] if option.multiple else str(value), fits
+
+
+def _shard(ctx, parameter, text):
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if found and 1 <= int(found[1]) <= int(found[2]):
+        return int(found[1]), int(found[2])
+    raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N, for instance 3/8")
+
+
+def _device(ctx, parameter, text):
+    if text in DEVICES[:2] or ctx.resilient_parsing:  # a tab key must not wait for torch
+        return text
+    if not re.fullmatch("cuda(:[0-9]{1,4})?", text):
+        raise click.BadParameter(f"{text!r}: expected auto, cpu, cuda or cuda:<number>")
+    from fwi_refine.wave import devices, gpu_problem
+
+    found, number = devices(), text.partition(":")[2]
+    if not found:
+        raise click.BadParameter(f"{text}: {gpu_problem()}; use cpu or auto")
+    if number and int(number) >= len(found):
+        raise click.BadParameter(f"{text}: there are {len(found)} GPUs, numbered from 0")
+    return text
+
+
+@functools.cache
+def gpus(device: str) -> list[str]:
+    """The GPUs that --device stands for, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
+    if device == "cpu":
+        return []
+    from fwi_refine.wave import devices, gpu_problem
+
+    found, number = devices(), device.partition(":")[2]
+    if not found and gpu_is_there():
+        log.warning("computing on the CPU, although there is a GPU: %s", gpu_problem())
+    return [found[int(number)]] if number else found
+
+
+def gpu_is_there() -> bool:
+    """Whether torch finds a GPU, usable or not."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def torch_device(device: str) -> str:
+    """What torch calls the device of --device; with several GPUs, the first of them."""
+    if device == "auto":
+        return "cuda" if gpus(device) else "cpu"
+    return device
+
+
+GENERAL = "General options"
+
+
+class Command(click.Command):
+    """A command whose help lists its options under headings, see `under`."""
+
+    def format_options(self, ctx, formatter):
+        headings = {}
+        for option in self.params:
+            record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
+            if record is not None:
+                headings.setdefault(getattr(option, "heading", "Options"), []).append(record)
+        general = headings.pop(GENERAL, [])  # last, wherever they were declared
+        headings[GENERAL] = [*general, self.get_help_option(ctx).get_help_record(ctx)]
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class CommandGroup(click.Group):
+    """Commands of a command, listed in the order in which they stand in the source."""
+
+    command_class = Command
+
+    def list_commands(self, ctx):
+        return [*self.commands]
+
+
+command = functools.partial(click.command, cls=Command)
+
+
+def under(heading, option):
+    """An option, with the heading that it stands under in the help."""
+
+    def decorate(command):
+        command = option(command)
+        command.__click_params__[-1].heading = heading
+        return command
+
+    return decorate
+
+
+def grouped(kind, name, heading, *options):
+    """Options that belong to one group: a command gets them as one argument, `name`.
+
+    kind: the dataclass that it is, with a field for the value of each option. heading: what they
+    stand under in the help.
+    """
+
+    def decorate(command):
+        @functools.wraps(command)
+        def wrap(*args, **kwargs):
+            values = {field.name: kwargs.pop(field.name) for field in fields(kind)}
+            return command(*args, **{name: kind(**values)}, **kwargs)
+
+        for option in reversed(options):
+            wrap = under(heading, option)(wrap)
+        return wrap
+
+    return decorate
+
+
+def logging_options(command):
+    """-v, -q and --log-file, which take effect before the command runs."""
+
+    @functools.wraps(command)
+    def wrap(*args, verbose, quiet, log_file, **kwargs):
+        logs.set_up(verbose, quiet, log_file)
+        return command(*args, **kwargs)
+
+    for option in (
+        click.option("--log-file", type=PATH, help="Write the log to this file as well."),
+        click.option("-q", "--quiet", count=True, help="Say errors only."),
+        click.option("-v", "--verbose", count=True, help="Say more."),
+    ):
+        wrap = under(GENERAL, option)(wrap)
+    return wrap
+
+
+predictions = click.argument("predictions", type=PATH)
+records = click.argument("records", type=PATH)
+ids = click.option(
+    "--ids",
+    "ids_file",
+    type=PATH,
+    help="Ids of the samples, in the order of the predictions: a line each, or a CSV with a "
+    "column 'id'.",
+)
+families = click.option(
+    "--families",
+    type=PATH,
+    metavar="FILE|auto",
+    help="CSV with the columns id and family, such as classify prints; auto: tell them from the "
+    "maps and the records.",
+)
+survey = click.option(
+    "--survey",
+    "survey_file",
+    type=PATH,
+    metavar="FILE",
+    help="TOML file of the survey: grid, steps, wavelet, sources, receivers. Default: OpenFWI's.",
+)
+priors = click.option(
+    "--priors", "priors_file", type=PATH, help="TOML file of fit-priors, instead of the built-in."
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+limit = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N samples."
+)
+shard = click.option(
+    "--shard",
+    callback=_shard,
+    metavar="I/N",
+    help="Only part I of N, counted from 1; the parts' outputs, one after another, are the whole.",
+)
+run_argument = click.argument("run_dir", metavar="RUN", type=PATH)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_device,
+    shell_complete=lambda ctx, parameter, text: [d for d in DEVICES if d.startswith(text)],
+    metavar="auto|cpu|cuda[:N]",
+    help="Where to compute; auto: on all GPUs, on the CPU where there is none.",
+)
+config = under(
+    GENERAL,
+    click.option(
+        "--config",
+        type=PATH,
+        is_eager=True,
+        callback=_read_config,
+        help="TOML file of defaults for these options, such as: jobs = 4. Unknown keys are errors.",
+    ),
+)

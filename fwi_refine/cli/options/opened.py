@@ -1,0 +1,97 @@
+"""Options of the commands that look at a run, and how they open it."""
+
+import functools
+
+import click
+
+from fwi_refine.cli import options
+from fwi_refine.cli.options.files import load_survey
+from fwi_refine.errors import InputError
+
+SORTS = ("error", "misfit", "expected-error")  # keys of run_view.SORTED_BY, which imports torch
+EXTRAS = ("matplotlib", "jinja2")
+
+sort_option = click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    help="By what the worst samples are found. Default: the error, or without truth the misfit.",
+)
+
+
+def run_options(command):
+    """RUN and what belongs to it; the command gets `given`, for `open_run`."""
+
+    @functools.wraps(command)
+    def wrap(*args, run, report, start, records, truth, deviation, ids_file, survey_file, **kwargs):
+        given = {
+            "report": report, "start": start, "records": records, "truth": truth,
+            "deviation": deviation, "ids": ids_file,
+        }  # fmt: skip
+        return command(*args, given=(run, given, survey_file), **kwargs)
+
+    for option in (
+        options.survey,
+        options.ids,
+        click.option(
+            "--deviation", type=options.PATH, help="Expected errors, as refine --deviation writes."
+        ),
+        click.option(
+            "--truth",
+            type=options.PATH,
+            help="True maps. Default: those beside the records, as training sets have them.",
+        ),
+        click.option("--records", type=options.PATH, help="Default: those of the run directory."),
+        click.option(
+            "--start",
+            type=options.PATH,
+            help="Maps that were refined. Default: the predictions of the run directory.",
+        ),
+        click.option(
+            "--report", type=options.PATH, help="Default: RUN with .csv as suffix, if it is there."
+        ),
+        click.argument("run", type=options.PATH),
+    ):
+        wrap = option(wrap)
+    return wrap
+
+
+def open_run(given):
+    """The run_view.OpenedRun that a command was given. Raises InputError."""
+    from fwi_refine.analysis.run_view import Files, OpenedRun
+
+    path, files, survey_file = given
+    if files["report"] is None and path.is_file():
+        beside = path.with_suffix(".csv")
+        if beside != path and beside.is_file() and is_report(beside):
+            files = files | {"report": beside}
+    if survey_file is not None and OpenedRun.is_run_directory(path):
+        raise InputError(f"--survey {survey_file}: {path} is a run directory and has its own")
+    return OpenedRun(path, Files(**files), load_survey(survey_file))
+
+
+def is_report(path) -> bool:
+    """Whether a CSV is a report, and not a submission for instance."""
+    with open(path, "rb") as file:
+        return file.readline(100).startswith(b"id,family,")
+
+
+def sort_of(run, asked) -> str:
+    """What the samples are sorted by: as asked, else the error where it is known."""
+    if asked:
+        return asked
+    return "error" if any(row.mae_after is not None for row in run.rows) else "misfit"
+
+
+def load(name):
+    """The module `plots` or `page`. Raises InputError where its packages are not installed."""
+    try:
+        if name == "plots":
+            from fwi_refine.analysis import plots as module
+        else:
+            from fwi_refine.analysis import html_report as module
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise InputError(f'pictures need {missing}: pip install "fwi-refine[plot]"') from error
+    return module

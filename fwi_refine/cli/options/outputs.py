@@ -1,0 +1,70 @@
+"""The files that `refine` and `merge` write, with the options that name them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from fwi_refine.cli import options
+from fwi_refine.errors import InputError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the results go; None for what is not wanted.
+
+    The report stands beside the maps unless it was named. Raises InputError for names that do
+    not fit.
+    """
+
+    out: Path | None
+    report: Path | None
+    deviation: Path | None
+    overwrite: bool
+
+    def __post_init__(self):
+        for name, path in (("out", self.out), ("deviation", self.deviation)):
+            if path is not None and path.suffix != ".npy":
+                raise InputError(f"--{name} {path}: expected a name that ends in .npy")
+        for name, path in (("report", self.report), ("deviation", self.deviation)):
+            if path is not None and self.out is None:
+                raise InputError(f"--{name} {path}: needs --out; see also the merge command")
+        if self.report is None and self.out is not None:
+            object.__setattr__(self, "report", self.out.with_suffix(".csv"))
+
+    def claim(self, inputs=(), history=None):
+        """Raises OutputExistsError or InputError if one of them, or a history, may not be written;
+        inputs: files that must stay as they are."""
+        from fwi_refine import io
+
+        for path in filter(None, (self.out, self.report, self.deviation, history)):
+            io.claim_output(path, self.overwrite, inputs=inputs)
+
+
+def output_options(required):
+    """The options, given to a command as `outputs`. required: whether --out is."""
+    without = "" if required else " Needed without --run-dir and --dry-run."
+    return options.grouped(
+        Outputs,
+        "outputs",
+        "Results",
+        click.option(
+            "--out",
+            type=options.PATH,
+            required=required,
+            help="Where to write the refined maps: .npy, float32, m/s, shape and order of the "
+            f"predictions.{without}",
+        ),
+        click.option(
+            "--report",
+            type=options.PATH,
+            help="Report to write: CSV, a row for each sample. Default: --out with .csv as suffix.",
+        ),
+        click.option(
+            "--deviation",
+            type=options.PATH,
+            help="Also write the expected rms error of each cell, in m/s: .npy like --out, NaN "
+            "where it is not known.",
+        ),
+        options.overwrite,
+    )

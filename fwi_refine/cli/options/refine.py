@@ -1,0 +1,271 @@
+"""The options of `refine`, in groups: which samples, what is done, where, and what is kept."""
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from fwi_refine.cli import options
+from fwi_refine.cli.options.files import load_priors, load_survey
+from fwi_refine.errors import InputError
+from fwi_refine.io.inputs import open_inputs
+from fwi_refine.survey import OPENFWI
+
+# bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
+MEMORY = 7 * 10**9
+# The five shots of a sample are 40 thread blocks in float64, one to a multiprocessor: three samples
+# fill 132 of them, and the fourth is for the times when one waits for the CPU (README.md).
+PER_GPU = 4
+CHUNK = 4  # samples of a task for each one at a time, so that the last ones rarely wait for one
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples are refined, and what they may start from besides the predictions."""
+
+    candidates: tuple[Path, ...]
+    ids_file: Path | None
+    limit: int | None
+    shard: tuple[int, int] | None  # (i, n), i from 1
+
+    def open(self, predictions, records, survey, absolute, shard):
+        """The inputs, see io/inputs.py. absolute: other processes, and later ones, have to find
+        them from another folder; shard: the part of the samples that is opened."""
+        candidates = self.candidates
+        if absolute:
+            predictions, records = predictions.absolute(), records.absolute()
+            candidates = [path.absolute() for path in candidates]
+        return open_inputs(
+            predictions, records, self.ids_file, candidates, self.limit, shard, survey
+        )
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """What is done to each sample."""
+
+    method: str
+    family: str
+    max_evaluations: int | None
+    time_budget: float | None  # s
+    priors_file: Path | None
+    survey_file: Path | None = None
+
+    def survey(self):
+        """The survey of every sample. Raises InputError, also where --family auto has to be told
+        which."""
+        survey = load_survey(self.survey_file)
+        if self.survey_file is not None and self.family == "auto":
+            from fwi_refine.routing import NO_FAMILY, can_classify
+
+            if not can_classify(survey):
+                raise InputError(f"--family auto: {NO_FAMILY}")
+        return survey
+
+    def settings(self, place, keep_deviation, survey=OPENFWI):
+        from fwi_refine.runs.batch import Settings
+
+        return Settings(
+            priors=load_priors(self.priors_file),
+            family=self.family,
+            method=self.method,
+            max_evaluations=self.max_evaluations,
+            time_budget=self.time_budget,
+            threads=place.threads,
+            device=place.kind,
+            per_job=place.per_job,
+            keep_deviation=keep_deviation,
+            survey=survey,
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the samples are refined."""
+
+    jobs: int | None  # None: one, or one for each GPU; 0: one for each core
+    per_job: int | None  # None: one, on a GPU as many as memory allows
+    threads: int | None  # None: as there are cores for each job
+    dask: str | None
+    device: str
+
+    @property
+    def gpus(self) -> list[str]:
+        """As CUDA_VISIBLE_DEVICES names them. A job sees one; more jobs than GPUs share them."""
+        return options.gpus(self.device)
+
+    @property
+    def kind(self) -> str:
+        """What torch calls the device of a job."""
+        return "cuda" if self.gpus else "cpu"
+
+    def for_samples(self, count):
+        """This place, with the numbers of jobs, samples and threads that `count` samples get."""
+        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or _cores())
+        jobs = max(1, min(jobs, count))
+        threads = self.threads or (1 if self.dask else max(1, _cores() // jobs))
+        per_job = min(self.per_job or self._fitting(jobs), -(-count // jobs))
+        return replace(self, jobs=jobs, threads=threads, per_job=per_job)
+
+    def _fitting(self, jobs):
+        if not self.gpus:
+            return 1
+        from fwi_refine.wave import gpu_memory
+
+        sharing = -(-jobs // len(self.gpus))
+        return max(1, min(PER_GPU, gpu_memory() // MEMORY) // sharing)
+
+    def chunk_size(self, count) -> int:
+        """Samples of a task, out of `count`; one, where a job works on one at a time."""
+        return 1 if self.per_job == 1 else min(CHUNK * self.per_job, -(-count // self.jobs))
+
+    @contextlib.contextmanager
+    def executor(self):
+        """What the samples are given to; see runs/executors.py.
+
+        Also one job is a process of its own: the run survives a sample that ends its process.
+        """
+        from fwi_refine.runs import executors
+
+        if self.dask:
+            with contextlib.closing(executors.Dask(self.dask)) as executor:
+                yield executor
+        else:
+            yield executors.Processes(self.jobs, self.threads, self.gpus)
+
+    def __str__(self):
+        where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
+        if self.gpus:
+            where += f" on {len(self.gpus)} GPUs"
+        if self.per_job > 1:
+            where += f", {self.per_job} samples at a time each"
+        return f"{where}, {self.threads} threads each"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The run directory that finished parts are kept in, None without one."""
+
+    run_dir: Path | None
+    chunk_size: int
+    keep_deviation: bool
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every platform
+        return os.cpu_count() or 1
+
+
+choice = options.grouped(
+    Choice,
+    "choice",
+    "Which samples",
+    click.option(
+        "--candidate",
+        "candidates",
+        type=options.PATH,
+        multiple=True,
+        help="Other predictions of the same samples; each starts from the one whose simulated "
+        "record fits best. Repeatable.",
+    ),
+    options.ids,
+    options.limit,
+    options.shard,
+)
+
+recipe = options.grouped(
+    RecipeOptions,
+    "recipe",
+    "What is done to each",
+    click.option(
+        "--method",
+        type=click.Choice(["auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs"]),
+        default="auto",
+        show_default=True,
+        help="auto: gauss-newton, or lbfgs where there is no compiled kernel; preconditioned-"
+        "lbfgs: its stages by L-BFGS with the Gauss-Newton matrix; lbfgs: the published recipe of "
+        "the benchmark's 2nd place.",
+    ),
+    click.option(
+        "--family",
+        type=click.Choice(["auto", *options.FAMILIES]),
+        default="auto",
+        show_default=True,
+        help="Take every sample to be of this family instead of classifying it.",
+    ),
+    click.option(
+        "--max-evaluations",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Misfit evaluations allowed for each sample. Default: as many as it takes.",
+    ),
+    click.option(
+        "--time-budget",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
+        "takes.",
+    ),
+    options.priors,
+    options.survey,
+)
+
+place = options.grouped(
+    Place,
+    "place",
+    "Where, and how many at a time",
+    options.device,
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Processes, of up to 6 GB; 0: one for each core. Default: 1, or one for each GPU.",
+    ),
+    click.option(
+        "--per-job",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
+        "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
+    ),
+    click.option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Use the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786.",
+    ),
+)
+
+kept = options.grouped(
+    Kept,
+    "kept",
+    "Runs that can be stopped and continued",
+    click.option(
+        "--run-dir",
+        type=options.PATH,
+        help="Keep finished parts in this directory. The same command continues a run that was "
+        "stopped; with --shard, several machines share one.",
+    ),
+    click.option(
+        "--chunk-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=8,
+        show_default=True,
+        help="So many samples make one file of --run-dir; --per-job cannot be more.",
+    ),
+    click.option(
+        "--keep-deviation",
+        is_flag=True,
+        help="Keep in --run-dir what merge --deviation writes; refine --deviation does so too.",
+    ),
+)

@@ -1,0 +1,118 @@
+"""A start without a network: from the record alone.
+
+Flat layers, which a record tells, are found from the top down (layer_stripping.py). All else comes
+from low frequencies first: at 3 Hz a linear increase with depth is close enough to start from.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from fwi_refine.inversion.layer_stripping import flat_layers
+from fwi_refine.objective.base import PriorTerm, SumOfSquares
+from fwi_refine.objective.flat_misfit import has_flat_misfit
+from fwi_refine.objective.misfit import BandMisfit, VminTie
+from fwi_refine.objective.parameterisation import Modes
+from fwi_refine.objective.source_cells import source_velocities
+from fwi_refine.optimise import levenberg_marquardt, weight_by_share
+from fwi_refine.priors import Priors
+from fwi_refine.priors import load as load_priors
+from fwi_refine.routing import are_flat
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey.frequency import lower_frequency
+from fwi_refine.survey.validate import check_record
+from fwi_refine.wave import Simulator
+
+# One after the other, in fifteenths of the survey's frequency: Hz for the survey of OpenFWI
+FREQUENCIES = (3.0, 4.0, 6.0)
+TREND_FREQUENCY = 2.0  # at which the slope is chosen: at 4 Hz it may come out 20 m/s too small
+SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
+VELOCITIES = 6  # tried at the surface where no source tells
+ITERATIONS = 3  # Jacobians at each frequency
+MAX_DAMPING_INCREASES = 6  # trends may be far off
+SHARE = 0.05  # of the misfit, that the prior counts
+# Share of the survey's velocities that trends keep away from its bounds: as modes they overshoot,
+# and beyond the bounds nothing is simulated.
+INSIDE = 0.01
+
+
+def start_from_record(
+    record: np.ndarray,  # (shots, >= n_steps, receivers)
+    *,
+    survey: Survey = OPENFWI,
+    priors: Priors | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> np.ndarray:
+    """A map (nz, nx) float64 m/s that explains a record, or the low frequencies of one.
+
+    The velocity at the depth of the sources is that of their cells, which the record tells exactly
+    where they stand at receivers; without such sources, the one of some that fits best. The map is
+    a draw of the Gaussian process of the Style A family, in which layers come out blurred; flat
+    layers of the survey of OpenFWI come out sharp. Costs some ten Jacobians. threads, device: as
+    for `wave.Simulator`. Raises SampleError for a record that cannot be used.
+    """
+    record = check_record(record, survey=survey)
+    how = {"threads": threads, "device": device}
+    velocities, depth = _velocity_at_depth(record, survey)
+    priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
+    constant = torch.full(survey.shape[:1], velocities[0], dtype=torch.float64)
+    flat = are_flat(record, priors, survey) and has_flat_misfit(constant, survey)
+    if len(velocities) == 1 and flat:
+        v = flat_layers(record, velocities[0], survey, **how)
+    else:
+        v = _low_frequencies_first(record, velocities, depth, survey, priors, how)
+    return v.clamp(*survey.velocity_bounds).cpu().numpy()
+
+
+def _low_frequencies_first(record, velocities, depth, survey, priors, how):
+    unit = survey.frequency / 15.0
+    lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
+    v = _best_trend(velocities, depth, *lower, how)
+    parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
+    x = parameters.from_velocity(v, v.min())
+    for frequency in FREQUENCIES:
+        lower, filtered = lower_frequency(record, frequency * unit, survey)
+        misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
+        x = levenberg_marquardt(
+            misfit,
+            PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
+            x,
+            weight=partial(weight_by_share, SHARE),
+            max_iterations=ITERATIONS,
+            max_damping_increases=MAX_DAMPING_INCREASES,
+            retract=parameters.retract,
+        ).x
+    return parameters.velocity(x)
+
+
+def _velocity_at_depth(record, survey):
+    """(velocities that a trend may have at some depth, that depth in cells).
+
+    Sources one cell deep, as those of OpenFWI, count as standing at the surface.
+    """
+    known = source_velocities(record, survey).clip(*survey.velocity_bounds)
+    found = np.isfinite(known)
+    if found.any():
+        rows = np.array([row for row, _ in survey.sources])[found]
+        return [float(known[found].mean())], max(float(rows.mean()) - 1.0, 0.0)
+    slowest, fastest = survey.velocity_bounds
+    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES), 0.0
+
+
+def _best_trend(velocities, depth, survey, record, how):
+    """The linear increase with depth whose record fits best, (nz, nx), on the device.
+
+    velocities: m/s, those to try at `depth`, in cells
+    """
+    nz, nx = survey.shape
+    below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
+    slopes = SLOPES * survey.spacing / 10.0
+    trends = [velocity + slope * below for velocity in velocities for slope in slopes]
+    simulator = Simulator(survey, **how)
+    slowest, fastest = survey.velocity_bounds
+    margin = INSIDE * (fastest - slowest)
+    trends = torch.stack(trends).clamp(slowest + margin, fastest - margin).to(simulator.device)
+    record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
+    return trends[int(simulator.misfit(trends, record).argmin())]

@@ -1,0 +1,65 @@
+"""The history of a refinement: how the misfit fell with the number of evaluations, as CSV.
+
+A line for the start of each sample (stage 0; where another route is tried, one more), one for each
+iteration that a stage of its recipe was told of, one for the map that was handed back (the last
+stage). The misfit is the rms of simulated minus measured record; within a Gauss-Newton stage only
+what lies in the wavelet's band counts, while a map is sharpened, the record without its rounding,
+in a first stage at a lower frequency, the record as with that, and for flat layers the first shot
+alone, at first until a wave comes round the grid. A stage whose result was dropped stands there
+too, so the misfit may rise.
+"""
+
+import csv
+import io
+from collections import defaultdict
+from dataclasses import dataclass
+
+from fwi_refine.io.ids import check_id
+from fwi_refine.io.outputs import atomic_path
+from fwi_refine.io.report import Spool, read_table
+
+COLUMNS = ("id", "stage", "evaluations", "misfit")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a history: evaluations so far, and the misfit rms that they led to."""
+
+    stage: int
+    evaluations: int
+    misfit: float
+
+
+class HistoryWriter:
+    """Collects histories in any order; `publish` writes them in sample order."""
+
+    def __init__(self, count):
+        self._spool = Spool(count)
+
+    def add(self, k, name, history):
+        """history: (stage, evaluations, misfit) of sample k, as `inversion.Refined` has it."""
+        lines = io.StringIO(newline="")
+        csv.writer(lines).writerows([name, *step[:2], f"{step[2]:.6g}"] for step in history)
+        self._spool.add(k, lines.getvalue())
+
+    def publish(self, path):
+        """Writes the histories under their final name, whole or not at all."""
+        with (
+            atomic_path(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            csv.writer(file).writerow(COLUMNS)
+            file.writelines(text for text in self._spool if text is not None)
+
+
+def read_history(path) -> dict[str, list[Step]]:
+    """The steps of each sample by its id. Raises InputError with the line that is none."""
+    found = defaultdict(list)
+    for name, step in read_table(path, _parse, COLUMNS, "a history of refine"):
+        found[name].append(step)
+    return dict(found)
+
+
+def _parse(cells) -> tuple[str, Step]:
+    texts = [cells[name] or "" for name in COLUMNS]
+    return check_id(texts[0]), Step(int(texts[1]), int(texts[2]), float(texts[3]))

@@ -1,0 +1,188 @@
+"""The report: one row for each sample, as CSV.
+
+Rows are spooled as samples finish, in any order, and written out in sample order at the end:
+memory does not grow with the number of samples.
+"""
+
+import csv
+import io
+import tempfile
+import typing
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from fwi_refine.errors import InputError
+from fwi_refine.io.ids import check_id
+from fwi_refine.io.outputs import atomic_path
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is reported of one sample. Velocities in m/s, misfits rms in the record's units.
+
+    status: "refined", "unchanged" (nothing better than the start was found), "failed" (see
+    reason; the start was passed through) or "unfinished" (the run was stopped before it).
+    expected_error: mean absolute error to be expected, in m/s (see inversion/uncertainty.py).
+    start: which prediction it started from. mae_*: mean absolute error in m/s, where the true map
+    stands beside the records.
+    """
+
+    id: str
+    family: str = ""
+    evidence: str = ""
+    status: str = "failed"
+    misfit_before: float | None = None
+    misfit_after: float | None = None
+    evaluations: int | None = None
+    iterations: int | None = None
+    seconds: float | None = None
+    vmin: float | None = None
+    expected_error: float | None = None
+    start: str = ""
+    reason: str = ""
+    flags: str = ""
+    mae_before: float | None = None
+    mae_after: float | None = None
+
+
+def mean_absolute_error(v, truth) -> float:
+    """Mean of |v - truth|, m/s: what the columns mae_before and mae_after hold."""
+    return float(np.abs(np.asarray(v, np.float64) - np.asarray(truth, np.float64)).mean())
+
+
+STATUSES = ("refined", "unchanged", "failed", "unfinished")
+COLUMNS = tuple(field.name for field in fields(Row))
+_KINDS = typing.get_type_hints(Row)
+_DIGITS = {
+    "seconds": "{:.2f}",
+    "vmin": "{:.3f}",
+    "expected_error": "{:.4f}",
+    "mae_before": "{:.4f}",
+    "mae_after": "{:.4f}",
+}
+
+
+def format_row(row) -> list[str]:
+    """The cells of one line: short numbers, empty where nothing is known."""
+    cells = []
+    for name, value in asdict(row).items():
+        if value is None:
+            cells.append("")
+        elif isinstance(value, float):
+            cells.append(_DIGITS.get(name, "{:.6g}").format(value))
+        else:
+            cells.append(" ".join(str(value).split()))
+    return cells
+
+
+def describe_evidence(reason, evidence) -> str:
+    """What decided on the family, and the numbers that were measured for it, in one line."""
+    measured = {k: v for k, v in evidence.items() if not k.endswith("_threshold")}
+    numbers = ", ".join(f"{name}={value:.6g}" for name, value in measured.items())
+    return "; ".join(text for text in (reason, numbers) if text)
+
+
+def read_report(path) -> list[Row]:
+    """The rows of a report. Raises InputError with the line that is none."""
+    rows = read_table(path, _parse_row, ("id", "status"), "a report of refine")
+    if not rows:
+        raise InputError(f"{path}: holds no samples")
+    return rows
+
+
+def read_table(path, parse, needed, what) -> list:
+    """What `parse` makes of each line of a CSV, given as a dict of its cells.
+
+    needed: columns that there must be. Raises InputError if the file is not `what`; the message
+    names the line, and gives the ValueError that `parse` raised.
+    """
+    path, line = Path(path), 1
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns, found = reader.fieldnames or [], []
+            if not set(needed) <= set(columns):
+                raise ValueError(f"found columns {columns}, expected {', '.join(needed)}")
+            for cells in reader:
+                line = reader.line_num
+                found.append(parse(cells))
+            return found
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}, line {line}: not {what} ({error})") from error
+
+
+def _parse_row(cells) -> Row:
+    """A row from its cells as text. Raises ValueError."""
+    values = {}
+    for name in COLUMNS:
+        text, kind = cells.get(name) or "", _KINDS[name]
+        if kind is str:
+            values[name] = text
+        elif text:
+            values[name] = (int if int in typing.get_args(kind) else float)(text)
+    check_id(values["id"])
+    if values["status"] not in STATUSES:
+        raise ValueError(f"found status {values['status']!r}, expected {', '.join(STATUSES)}")
+    return Row(**values)
+
+
+class Spool:
+    """Text of each of `count` samples, kept on disk: added in any order, read in sample order."""
+
+    def __init__(self, count):
+        self._places = np.full((count, 2), -1, np.int64)  # where it begins, and how long it is
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the spool)
+
+    def add(self, k, text):
+        data = text.encode()
+        self._places[k] = self._file.seek(0, io.SEEK_END), len(data)
+        self._file.write(data)
+
+    @property
+    def filled(self) -> int:
+        return int((self._places[:, 0] >= 0).sum())
+
+    def __iter__(self):
+        """The text of each sample, None where there is none."""
+        for place, size in self._places.tolist():
+            if place < 0:
+                yield None
+            else:
+                self._file.seek(place)
+                yield self._file.read(size).decode()
+
+
+class ReportWriter:
+    """Collects rows in any order; `publish` writes them in sample order.
+
+    ids: of all samples, in order. A sample without a row is reported as unfinished.
+    """
+
+    def __init__(self, ids):
+        self._ids = ids
+        self._spool = Spool(len(ids))
+
+    def add(self, k, row):
+        line = io.StringIO(newline="")
+        csv.writer(line).writerow(format_row(row))
+        self._spool.add(k, line.getvalue())
+
+    @property
+    def finished(self) -> int:
+        return self._spool.filled
+
+    def publish(self, path):
+        """Writes the report under its final name, whole or not at all."""
+        with (
+            atomic_path(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for name, line in zip(self._ids, self._spool, strict=True):
+                if line is None:
+                    writer.writerow(format_row(Row(id=name, status="unfinished")))
+                else:
+                    file.write(line)

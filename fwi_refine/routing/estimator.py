@@ -1,0 +1,150 @@
+"""The routing as a scikit-learn classifier, which learns its thresholds from labelled samples."""
+
+from dataclasses import replace
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from fwi_refine.errors import SampleError
+from fwi_refine.priors import GaussianProcess, Priors
+from fwi_refine.priors import load as load_priors
+from fwi_refine.routing.classify import NUMBERS, Classification, decide, measure_map, measure_sample
+from fwi_refine.routing.families import Family
+from fwi_refine.routing.thresholds import fit_thresholds
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey.validate import check_prediction, to_numpy
+
+
+class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
+    """Tells families apart, as `classify` does, by thresholds fitted to samples of your own.
+
+    X is a list of pairs (map, record): a map (nz, nx) in m/s and its record (shots, rows,
+    receivers), as `list(zip(maps, records))` makes of two arrays without copying them. y holds the
+    family of each, a `Family` or its name; `OPENFWI_FAMILIES` has that of each of OpenFWI's ten.
+    Lists can be indexed and split, so that cross-validation, pipelines and grid searches work.
+
+    The numbers that decide are four, and `transform` gives them as a table: another classifier of
+    scikit-learn may stand behind this one in a pipeline. There is no `predict_proba`, as
+    a distance from a threshold is no probability; `explain` has the distances.
+
+    Parameters
+    ----------
+    priors: what is kept where y lacks a family; default those for OpenFWI. The symmetry of the
+        record of a flat map is a matter of its rounding, and its threshold is always kept.
+    survey: what the maps and records are of, with the grid, sources and receivers of OpenFWI;
+        default that itself.
+    fit_processes: also fit the Gaussian processes of Style A and B to the maps of these families,
+        of each at least two. Not for maps that a network predicted, if `priors_` is to be used in
+        refining: its process is that of the true maps.
+
+    Attributes
+    ----------
+    priors_: a `Priors` with what was learnt, for `refine(..., priors=classifier.priors_)`.
+    wrong_: of each threshold that was fitted, how many samples lie on its wrong side.
+    classes_: the names of all five families, in alphabetical order, whatever y held.
+
+    >>> import numpy as np
+    >>> from fwi_refine import FamilyClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> def two_layers(depth):
+    ...     return np.repeat([2000.0, 2600.0], [depth, 70 - depth])[:, None] * np.ones(70)
+    >>> def many_layers(depth):
+    ...     return two_layers(depth) + 100.0 * (np.arange(70)[:, None] // 7)
+    >>> record = rng.standard_normal((5, 1000, 70))  # only its symmetry matters here
+    >>> X = [(make(d), record) for make in (two_layers, many_layers) for d in range(20, 50, 3)]
+    >>> y = ["two-velocity"] * 10 + ["layered"] * 10
+    >>> classifier = FamilyClassifier().fit(X, y)
+    >>> classifier.predict(X[8:12]).tolist()
+    ['two-velocity', 'two-velocity', 'layered', 'layered']
+    >>> classifier.score(X, y)
+    1.0
+    >>> classifier.wrong_
+    {'two_velocity_cells': 0}
+    """
+
+    def __init__(
+        self,
+        priors: Priors | None = None,
+        survey: Survey | None = None,
+        fit_processes: bool = False,
+    ):
+        self.priors = priors
+        self.survey = survey
+        self.fit_processes = fit_processes
+
+    def fit(self, X, y):
+        """Learns from the maps; the records are not looked at, and may be None.
+
+        Raises SampleError, a ValueError, for the first map that cannot be used, and ValueError
+        for a family that there is not.
+        """
+        check_consistent_length(X, y)
+        groups: dict[Family, list[np.ndarray]] = {}
+        for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
+            checked = check_prediction(
+                to_numpy(v), survey=self._survey, where=f"prediction of sample {k}"
+            )
+            groups.setdefault(_family(name), []).append(checked)
+        priors = self.priors or load_priors()
+        if self.fit_processes:
+            for key, family in (("style_a", Family.STYLE_A), ("style_b", Family.STYLE_B)):
+                if family in groups:
+                    mean = getattr(priors, key).mean
+                    fitted = GaussianProcess.fit(np.stack(groups[family]), mean=mean)
+                    priors = replace(priors, **{key: fitted})
+        measured = {name: [measure_map(v, priors) for v in maps] for name, maps in groups.items()}
+        routing, self.wrong_ = fit_thresholds(measured, priors.routing)
+        self.priors_ = replace(priors, routing=routing)
+        self.classes_ = np.array(sorted(Family), dtype=str)
+        return self
+
+    def transform(self, X) -> np.ndarray:
+        """The numbers that decide, (N, 4); `get_feature_names_out` names them.
+
+        Raises SampleError, a ValueError, for the first sample that cannot be used.
+        """
+        check_is_fitted(self)
+        rows = np.empty((len(X), len(NUMBERS)))
+        for k, (v, record) in enumerate(X):
+            try:
+                found = measure_sample(to_numpy(v), to_numpy(record), self.priors_, self._survey)
+            except SampleError as error:
+                raise SampleError(f"sample {k}: {error}") from error
+            rows[k] = [found[name] for name in NUMBERS]
+        return rows
+
+    def explain(self, X) -> list[Classification]:
+        """Family of each sample with confidence, evidence and reason, as `classify` gives them."""
+        cells = self._survey.shape[0] * self._survey.shape[1]
+        return [
+            decide(dict(zip(NUMBERS, row, strict=True)), self.priors_.routing, cells)
+            for row in self.transform(X).tolist()
+        ]
+
+    def predict(self, X) -> np.ndarray:
+        """Name of the family of each sample, (N,) str."""
+        return np.array([str(found.family) for found in self.explain(X)], self.classes_.dtype)
+
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+        """Names of the columns of `transform`."""
+        return np.array(NUMBERS, dtype=object)
+
+    @property
+    def _survey(self) -> Survey:
+        return self.survey or OPENFWI
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False  # a list of pairs
+        return tags
+
+
+def _family(name) -> Family:
+    try:
+        return Family(name)
+    except ValueError as error:
+        raise ValueError(
+            f"y: found {name!r}, expected one of {', '.join(Family)}; OPENFWI_FAMILIES has that of "
+            "each of OpenFWI's ten families"
+        ) from error

@@ -1,0 +1,27 @@
+"""The groups of families that are refined in different ways, and OpenFWI's names of them."""
+
+from enum import StrEnum
+
+
+class Family(StrEnum):
+    """The five groups of families that are refined in different ways."""
+
+    FLAT_VEL = "flat-vel"
+    STYLE_A = "style-a"
+    STYLE_B = "style-b"
+    TWO_VELOCITY = "two-velocity"
+    LAYERED = "layered"
+
+
+OPENFWI_FAMILIES = {
+    "FlatVel_A": Family.FLAT_VEL,
+    "FlatVel_B": Family.FLAT_VEL,
+    "CurveVel_A": Family.LAYERED,
+    "CurveVel_B": Family.LAYERED,
+    "FlatFault_A": Family.TWO_VELOCITY,
+    "FlatFault_B": Family.LAYERED,
+    "CurveFault_A": Family.TWO_VELOCITY,
+    "CurveFault_B": Family.LAYERED,
+    "Style_A": Family.STYLE_A,
+    "Style_B": Family.STYLE_B,
+}

@@ -1,0 +1,232 @@
+"""Many samples, in chunks, on any executor. Each sample is refined on its own.
+
+What happens to a sample depends on that sample and the settings alone, so the result has the
+same bits for any order, any executor, and whatever its neighbours are.
+"""
+
+import functools
+import logging
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fwi_refine.errors import SampleError, WorkerError
+from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
+from fwi_refine.io.samples import Chunk, Sample, load_record
+from fwi_refine.priors import Priors
+from fwi_refine.routing import Family
+from fwi_refine.runs import gpu_streams
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.version import __version__
+from fwi_refine.wave import Simulator
+
+# So many samples, one after another, whose processes died: then it is not the samples.
+DEATHS = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done to every sample. threads: of the wave kernel, in each process; device: "cpu", or
+    "cuda" for the GPU that a process sees; per_job: samples of a chunk that a process works on at
+    a time; keep_deviation: whether outcomes have the expected error of each cell."""
+
+    priors: Priors
+    family: str = "auto"
+    method: str = "auto"
+    max_evaluations: int | None = None
+    time_budget: float | None = None  # s
+    threads: int = 1
+    device: str = "cpu"
+    per_job: int = 1
+    keep_deviation: bool = False
+    survey: Survey = OPENFWI
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one sample. velocity is None where the start is to be passed through."""
+
+    index: int
+    row: Row
+    velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
+    deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error, if known
+    history: tuple[tuple[int, int, float], ...] = ()  # see io/history.py
+    traceback: str = ""  # of an unexpected error
+
+
+def run(
+    chunks: Iterable[Chunk],
+    settings: Settings,
+    executor,  # see executors.py
+    refine: Callable[[Sample, Settings], Outcome] | None = None,
+) -> Iterator[tuple[Chunk, list[Outcome]]]:
+    """Chunks with the outcomes of their samples as they finish; in any order.
+
+    refine: what is done to one sample; `refine_one` by default. A sample whose process dies fails
+    alone. Raises WorkerError if the processes die whatever the sample is, or if a worker would
+    compute something else than this process.
+    """
+    function = functools.partial(
+        refine_chunk, settings=settings, refine=refine or refine_one, expected=identity(settings)
+    )
+    deaths = 0
+    for chunk, outcomes in executor.map(function, chunks):
+        if isinstance(outcomes, WorkerError):
+            singles = [Chunk(chunk.number, (sample,)) for sample in chunk.samples]
+            tried = executor.map(function, singles) if len(singles) > 1 else [(chunk, outcomes)]
+            outcomes = []
+            for single, found in tried:
+                died = isinstance(found, WorkerError)
+                deaths = deaths + 1 if died else 0
+                if deaths >= DEATHS:
+                    raise WorkerError(
+                        f"{deaths} samples in a row: {found}; use fewer --jobs, or more memory"
+                    )
+                outcomes += [_died(*single.samples, found)] if died else found
+            outcomes.sort(key=lambda outcome: outcome.index)
+        else:
+            deaths = 0
+        for outcome in outcomes:
+            if outcome.traceback:  # logged here, as a worker's log may be on another machine
+                log.error("sample %s: unexpected error\n%s", outcome.row.id, outcome.traceback)
+        yield chunk, outcomes
+
+
+def refine_chunk(chunk, settings, refine, expected) -> list[Outcome]:
+    """Outcomes of the samples of a chunk, in their order.
+
+    expected: `identity` of the process that asks. Raises WorkerError if this one's differs, and
+    its kind DeviceError if the GPU fails, whatever the samples are.
+    """
+    found = identity(settings)
+    if found != expected:
+        raise WorkerError(
+            f"the worker on {socket.gethostname()} has fwi-refine {' with the kernel '.join(found)}"
+            f", expected {' with the kernel '.join(expected)}"
+        )
+    return gpu_streams.each(
+        lambda sample: refine(sample, settings), chunk.samples, settings.per_job, settings.device
+    )
+
+
+def identity(settings: Settings) -> tuple[str, str]:
+    """(version, kind of kernel): with another of them a sample gets another result."""
+    return __version__, kernel_name(settings).split()[0]
+
+
+def refine_one(sample: Sample, settings: Settings) -> Outcome:
+    """Refines one sample. Whatever goes wrong in it is reported as its failure.
+
+    Raises what `gpu_streams.trouble` makes of an error of the device, which says nothing of a
+    sample.
+    """
+    started = time.monotonic()
+    try:
+        sample = load_record(sample, settings.survey)
+        if sample.problem is not None:
+            return _failure(sample, sample.problem)
+        with gpu_streams.one_thread():
+            name, start = _best_start(sample, settings)
+            refined = refine_sample(
+                start,
+                sample.record,
+                survey=settings.survey,
+                priors=settings.priors,
+                family=settings.family,
+                method=settings.method,
+                max_evaluations=settings.max_evaluations,
+                should_stop=_deadline(started, settings.time_budget),
+                simulator=_simulator(settings.survey, settings.threads, settings.device),
+            )
+    except SampleError as error:
+        return _failure(sample, f"sample {sample.id}: {error}")
+    except Exception as error:
+        if trouble := gpu_streams.trouble(error):
+            raise trouble from None
+        # A defect that one sample brings to light must not cost the others their results.
+        outcome = _failure(sample, f"sample {sample.id}: {type(error).__name__}: {error}")
+        return replace(outcome, traceback=traceback.format_exc())
+    # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
+    velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
+    row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
+    if refined.status == "failed":
+        velocity = None
+    deviation = refined.deviation if settings.keep_deviation else None
+    return Outcome(sample.index, row, velocity, deviation, refined.history)
+
+
+def _deadline(started, budget):
+    """A function that says whether the time of a sample is used up."""
+    return None if budget is None else lambda: time.monotonic() - started >= budget
+
+
+@functools.lru_cache(maxsize=2)
+def _simulator(survey, threads, device) -> Simulator:
+    return Simulator(survey, threads=threads, device=device)
+
+
+def kernel_name(settings: Settings) -> str:
+    """Which wave kernel the samples are refined with."""
+    return _simulator(settings.survey, settings.threads, settings.device).kernel
+
+
+def check_memory(settings: Settings):
+    """Logs what a large survey means for the method: L-BFGS, or a process of so many GB."""
+    family = Family.LAYERED if settings.family == "auto" else Family(settings.family)
+    _, why = choose_method(settings.method, family, settings.survey, kernel_name(settings))
+    needed = gauss_newton_bytes(settings.survey, family)
+    if why:
+        log.info("method: lbfgs; %s", why)
+    elif settings.method not in ("auto", "lbfgs") and needed > MOST_MEMORY:
+        log.warning("each job will take about %.0f GB of memory", needed / 1e9)
+
+
+def _best_start(sample, settings):
+    """(name, map) of the candidate whose simulated record fits best; the first among equals."""
+    if len(sample.starts) == 1:
+        return sample.starts[0]
+    survey = settings.survey
+    maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
+    record = torch.as_tensor(sample.record[:, : survey.n_steps], dtype=torch.float64)
+    simulator = _simulator(survey, settings.threads, settings.device)
+    misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
+    return sample.starts[int(np.nanargmin(misfits))]
+
+
+def _died(sample, error) -> Outcome:
+    return _failure(sample, f"sample {sample.id}: {error}")
+
+
+def _failure(sample, reason) -> Outcome:
+    return Outcome(sample.index, Row(id=sample.id, status="failed", reason=reason))
+
+
+def _row(sample, name, start, refined, velocity, seconds) -> Row:
+    truth = sample.truth
+    return Row(
+        id=sample.id,
+        family=str(refined.family),
+        evidence=describe_evidence(refined.family_reason, refined.evidence),
+        status=refined.status,
+        misfit_before=refined.misfit_before,
+        misfit_after=refined.misfit_after,
+        evaluations=refined.evaluations,
+        iterations=refined.iterations,
+        seconds=seconds,
+        vmin=refined.vmin,
+        expected_error=refined.expected_error,
+        start=name,
+        reason=refined.reason,
+        flags="; ".join((*refined.flags, *sample.notes)),
+        mae_before=None if truth is None else mean_absolute_error(start, truth),
+        mae_after=None if truth is None else mean_absolute_error(velocity, truth),
+    )

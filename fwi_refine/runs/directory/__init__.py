@@ -1,0 +1,34 @@
+"""Runs that can be stopped, killed and continued, and shared between machines.
+
+A run directory holds
+
+    run.toml                              what the run is: samples, settings, inputs; never changed
+    parts/part-000012-0123456789abcdef.h5 results of chunk 12 and the digest of that file
+    shards/3-of-8.lock, .jsonl, .log      of each shard: who works on it, what happened, messages
+
+A part is written under another name, fsynced and renamed, and never changed after that. So done
+means that a part stands under its final name and has the digest that its name gives; nothing
+else is believed, and nothing finished can be lost with the process that made it.
+"""
+
+from fwi_refine.runs.directory.check import RunState, check_parts, look
+from fwi_refine.runs.directory.config import describe
+from fwi_refine.runs.directory.contents import Contents
+from fwi_refine.runs.directory.merge import merge
+from fwi_refine.runs.directory.run_directory import RunDirectory
+from fwi_refine.runs.directory.shards import log_file, shard_chunks
+from fwi_refine.runs.directory.work import Work, carry_out
+
+__all__ = [
+    "Contents",
+    "RunDirectory",
+    "RunState",
+    "Work",
+    "carry_out",
+    "check_parts",
+    "describe",
+    "log_file",
+    "look",
+    "merge",
+    "shard_chunks",
+]

@@ -1,0 +1,118 @@
+"""What a run is: its samples, settings and inputs, in a table that can be stored and compared.
+
+Two runs whose tables agree give the same results, so a run is continued only with the table that
+it was begun with. Where the input files stand may change, what they are may not.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, fields
+
+from fwi_refine.priors import to_table
+from fwi_refine.runs.batch import Settings, identity
+
+FORMAT = 1
+FILE = "run.toml"
+
+_NOT_COMPARED = "path"  # of an input: it may stand elsewhere on another machine
+# settings that no result depends on; whether it is a GPU the kind of kernel says
+_NO_RESULT = ("threads", "device", "per_job")
+_TABLES = ("priors", "survey")  # settings that are tables of their own
+_POSITIONS = ("survey.sources", "survey.receivers")
+
+
+def describe(inputs, settings: Settings, chunk_size: int) -> dict:
+    """The table of a run. inputs: opened predictions, records, pairs and candidates.
+
+    Raises OSError if an input file cannot be looked at.
+    """
+    version, kernel = identity(settings)
+    chosen = {
+        field.name: getattr(settings, field.name)
+        for field in fields(Settings)
+        if field.name not in (*_TABLES, *_NO_RESULT)
+    }
+    known = [pair.record for pair in inputs.pairs if pair.record is not None]
+    names = [
+        f"{pair.id}\t{'' if pair.record is None else inputs.records.ids[pair.record]}"
+        for pair in inputs.pairs
+    ]
+    others = [source for _, source, _ in inputs.candidates[1:]]
+    table = {
+        "format": FORMAT,
+        "program": {"version": version, "kernel": kernel},
+        "samples": {
+            "count": len(inputs.pairs),
+            "shape": inputs.predictions.shape[1:],
+            "chunk_size": chunk_size,
+            "ids": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        },
+        "settings": {name: value for name, value in chosen.items() if value is not None},
+        "priors": to_table(settings.priors),
+        "survey": asdict(settings.survey),
+        "inputs": {
+            "predictions": _files(inputs.predictions.path, inputs.predictions.files()),
+            "records": _files(inputs.records.path, inputs.records.files(known)),
+            "candidates": [_files(source.path, source.files()) for source in others],
+        },
+    }
+    return json.loads(json.dumps(table))  # as TOML gives it back: lists, no tuples
+
+
+def _files(path, files) -> dict:
+    """Which files an input consists of. Reading them all would take hours: as `make` does, a
+    file counts as changed when its size or time of modification has."""
+    lines, size = [], 0
+    for file in files:
+        state = os.stat(file)
+        size += state.st_size
+        lines.append(f"{file.name}\t{state.st_size}\t{state.st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return {"path": str(path.absolute()), "files": len(lines), "bytes": size, "digest": digest}
+
+
+def config_hash(config) -> str:
+    """SHA-256 of what is compared of a table."""
+    return hashlib.sha256(json.dumps(_flat(config), sort_keys=True).encode()).hexdigest()
+
+
+def differences(stored, given) -> list[str]:
+    """What distinguishes two tables, a line each; empty where they are those of the same run."""
+    old, new = _flat(stored), _flat(given)
+    lines = []
+    for name in _POSITIONS:
+        found = [[flat[k] for k in flat if k.startswith(f"{name}.")] for flat in (old, new)]
+        if found[0] != found[1]:
+            before, after = (len(numbers) // 2 for numbers in found)
+            lines.append(f"{name}: other positions, {before} in the run, {after} now")
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) == new.get(key) or key.startswith(_POSITIONS):
+            continue
+        if key.endswith(".digest"):
+            what = key.removesuffix(".digest")
+            lines.append(f"{what}: names, sizes or modification times of its files have changed")
+        elif key == "samples.ids":
+            lines.append("samples.ids: other ids, or the same in another order")
+        else:
+            lines.append(f"{key}: {_shown(old, key)} in the run, {_shown(new, key)} now")
+    return lines
+
+
+def _shown(flat, key):
+    return repr(flat[key]) if key in flat else "not set"
+
+
+def _flat(value, name="") -> dict:
+    """{"a.b": value} of nested tables and lists, without what is not compared."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {name: value}
+    found = {}
+    for key, item in items:
+        if key != _NOT_COMPARED:
+            found |= _flat(item, f"{name}.{key}" if name else str(key))
+    return found

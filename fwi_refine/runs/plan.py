@@ -1,0 +1,84 @@
+"""What a run would do, and how long it would take: an estimate, without refining anything."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fwi_refine.errors import SampleError
+from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.recipes import METHODS
+from fwi_refine.routing import Family, classify
+from fwi_refine.runs.batch import kernel_name
+from fwi_refine.wave import Simulator, measure_speed
+
+log = logging.getLogger(__name__)
+
+# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of; by many
+# unknowns, and by the few of flat layers.
+STEP_COUNT, STEP_TIME = 17, 45
+FLAT_COUNT, FLAT_TIME = 7, 10
+
+
+@dataclass(frozen=True)
+class FamilyPlan:
+    """The samples of one family. stages: of its recipe; evaluations: of each sample, at most;
+    seconds: of all its samples, one after another."""
+
+    family: Family
+    samples: int
+    stages: int
+    evaluations: int
+    seconds: float
+
+
+def count_families(samples, settings) -> tuple[Counter, int]:
+    """(samples of each family, samples that would fail); classifies where `settings` asks for it.
+
+    samples: as `read_samples` gives them
+    """
+    counts, failed = Counter(), 0
+    for sample in samples:
+        try:
+            if sample.problem is not None:
+                raise SampleError(sample.problem)
+            family = Family(settings.family) if settings.family != "auto" else None
+            if family is None:
+                v = sample.starts[0][1]
+                family = classify(v, sample.record, settings.priors, settings.survey).family
+            counts[family] += 1
+        except SampleError as error:
+            failed += 1
+            log.warning("%s would fail: %s", sample.id, error)
+    return counts, failed
+
+
+def plan_families(counts, settings, seconds) -> Iterator[FamilyPlan]:
+    """The plan of each family: every stage with all its iterations.
+
+    seconds: of one evaluation, of which the time of all else is a multiple
+    """
+    kernel = kernel_name(settings)
+    for family in sorted(counts):
+        method, _ = choose_method(settings.method, family, settings.survey, kernel)
+        stages = METHODS[method][family].stages
+        shots = len(settings.survey.sources)
+        steps = [
+            (s.method, s.max_iterations * len(s.part_of(settings.survey).sources) / shots)
+            for s in stages
+        ]
+        newton = sum(n for how, n in steps if how == "levenberg-marquardt")
+        other = sum(n for _, n in steps) - newton
+        flat = family == Family.FLAT_VEL
+        count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)
+        evaluations = round(other + count * newton)
+        allowed = min(evaluations, settings.max_evaluations or evaluations)
+        each = (other + time * newton) * allowed / evaluations * seconds
+        each = min(each, settings.time_budget or each)
+        yield FamilyPlan(family, counts[family], len(stages), allowed, counts[family] * each)
+
+
+def seconds_per_evaluation(settings) -> float:
+    """How long the misfit of one sample with its gradient takes here."""
+    simulator = Simulator(settings.survey, threads=settings.threads, device=settings.device)
+    return measure_speed(simulator)[1]

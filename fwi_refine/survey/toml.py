@@ -1,0 +1,254 @@
+"""Surveys in files: TOML, one section for each part of a survey.
+
+    [grid]
+    rows = 60               # depth
+    columns = 120
+    spacing = 12.5          # m, the same in depth and position
+
+    [time]
+    dt = 0.001              # s
+    steps = 1500            # simulated, and used for the misfit
+    file_rows = 1501        # time rows of a record file; may be left out: as many as steps
+
+    [wavelet]
+    kind = "ricker"         # the only one; may be left out
+    frequency = 10.0        # Hz, of its peak
+
+    [[sources]]             # rows and columns of the map, counted from 0, row = depth
+    row = 1
+    first = 4               # columns 4, 20, ... 116
+    last = 116
+    step = 16               # may be left out: 1
+
+    [[sources]]             # a well
+    column = 60
+    rows = [20, 30, 40]
+
+    [receivers]             # of one line alone, single brackets
+    positions = [[1, 0], [1, 5], [2, 9]]
+
+    [absorbing]
+    cells = 60              # width of the absorbing band on each side
+
+    [velocity]
+    slowest = 1400.0        # m/s: what counts as physical
+    fastest = 5000.0
+
+Positions may lie in the absorbing band: rows and columns from -cells on. A wavelet begins 1.1
+periods of its peak frequency before its peak, as in the data of OpenFWI; records whose wavelet
+has another delay have to be shifted by their owner.
+"""
+
+import logging
+import math
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from fwi_refine.errors import InputError
+from fwi_refine.survey.geometry import Survey
+from fwi_refine.survey.stability import DISPERSION_WARNING, fastest_stable
+
+SECTIONS = {
+    "grid": ("rows", "columns", "spacing"),
+    "time": ("dt", "steps", "file_rows"),
+    "wavelet": ("kind", "frequency"),
+    "absorbing": ("cells",),
+    "velocity": ("slowest", "fastest"),
+}
+MAY_BE_ABSENT = ("time.file_rows", "wavelet.kind")
+POINTS = ("sources", "receivers")
+LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
+LEAST_CELLS = 4  # of a map, in depth and position
+LARGEST = 1_000_000  # of any whole number in a file: more is a mistake, or takes all memory
+
+log = logging.getLogger(__name__)
+
+
+def read_survey(path) -> Survey:
+    """The survey of a TOML file, whose form stands above.
+
+    Raises InputError, naming file, key, what was found and what was expected, for a file that
+    cannot be read, unknown or missing keys, values of another type or that are not possible, and
+    for a survey that is unstable or too coarse. Logs a warning where the waves travel more than
+    2 % too slowly on its grid.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"survey {path}: cannot be read ({error})") from error
+    try:
+        survey = _survey(table)
+    except ValueError as error:
+        raise InputError(f"survey {path}: {error}") from error
+    if survey.dispersion > DISPERSION_WARNING:
+        log.warning("survey %s: %s", path, survey.dispersion_words())
+    return survey
+
+
+def survey_table(survey: Survey) -> dict:
+    """What `read_survey` reads, as a table for a TOML writer."""
+    (rows, columns), (slowest, fastest) = survey.shape, survey.velocity_bounds
+    return {
+        "grid": {"rows": rows, "columns": columns, "spacing": survey.spacing},
+        "time": {"dt": survey.dt, "steps": survey.n_steps, "file_rows": survey.file_rows},
+        "wavelet": {"kind": "ricker", "frequency": survey.frequency},
+        "sources": _as_line(survey.sources),
+        "receivers": _as_line(survey.receivers),
+        "absorbing": {"cells": survey.absorbing_cells},
+        "velocity": {"slowest": slowest, "fastest": fastest},
+    }
+
+
+def write_survey(survey: Survey, path):
+    """Writes a file that `read_survey` reads as an equal survey. Raises OSError."""
+    Path(path).write_text(tomli_w.dumps(survey_table(survey)), encoding="utf-8")
+
+
+def _survey(table) -> Survey:
+    """Raises ValueError, without the name of the file."""
+    unknown = [name for name in table if name not in SECTIONS and name not in POINTS]
+    if unknown:
+        known = ", ".join([*SECTIONS, *POINTS])
+        raise ValueError(f"found {unknown[0]!r}, expected only the sections {known}")
+    for name, keys in SECTIONS.items():
+        _check_keys(table.get(name), name, keys, f"a section [{name}]")
+    kind = table["wavelet"].get("kind", "ricker")
+    if kind != "ricker":
+        raise ValueError(f"wavelet.kind is {kind!r}, expected 'ricker'")
+    time, velocity = table["time"], table["velocity"]
+    cells = _whole(table["absorbing"]["cells"], "absorbing.cells", 0)
+    steps = _whole(time["steps"], "time.steps", 1)
+    survey = Survey(
+        shape=tuple(
+            _whole(table["grid"][key], f"grid.{key}", LEAST_CELLS) for key in ("rows", "columns")
+        ),
+        spacing=_positive(table["grid"]["spacing"], "grid.spacing"),
+        dt=_positive(time["dt"], "time.dt"),
+        n_steps=steps,
+        file_rows=_whole(time.get("file_rows", steps), "time.file_rows", steps),
+        frequency=_positive(table["wavelet"]["frequency"], "wavelet.frequency"),
+        absorbing_cells=cells,
+        velocity_bounds=tuple(
+            _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
+        ),
+        **{name: _positions(table.get(name), name, -cells) for name in POINTS},
+    )
+    _check_band(survey)
+    return survey
+
+
+def _check_band(survey):
+    """Raises ValueError where the damping of a narrow band makes the scheme unstable.
+
+    It grows with the slowest velocity of a map: half of the fastest is taken for that, as no map
+    of any use is fast everywhere.
+    """
+    slowest, fastest = survey.velocity_bounds
+    strongest = max(slowest, fastest / 2) * max(d.max() for d in survey.damping)
+    stable = fastest_stable(survey.spacing, survey.dt, strongest)
+    if fastest > stable:
+        raise ValueError(
+            f"absorbing.cells is {survey.absorbing_cells}: the damping of so narrow a band makes "
+            f"the scheme unstable above {stable:.0f} m/s, expected up to velocity.fastest, "
+            f"{fastest:g} m/s: take more cells, or a smaller time.dt"
+        )
+
+
+def _positions(value, name, least) -> tuple[tuple[int, int], ...]:
+    """The positions of one line, or of several, one after the other."""
+    lines = value if isinstance(value, list) else [value]
+    found = []
+    for i, line in enumerate(lines):
+        where = f"{name}[{i}]" if isinstance(value, list) else name
+        _check_keys(line, where, LINE, f"a section [{name}]", needed=False)
+        found += _of_line(line, where, least)
+    if not found:
+        raise ValueError(f"{name}: found no positions, expected at least one")
+    return tuple(found)
+
+
+def _of_line(line, where, least):
+    if "positions" in line:
+        if len(line) > 1:
+            raise ValueError(f"{where}: found positions and {_other(line)}, expected one of them")
+        pairs = line["positions"]
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 for pair in pairs
+        ):
+            raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
+        return [
+            tuple(_whole(number, f"{where}.positions[{i}]", least) for number in pair)
+            for i, pair in enumerate(pairs)
+        ]
+    fixed = [key for key in ("row", "column") if key in line]
+    if len(fixed) != 1:
+        raise ValueError(
+            f"{where}: found the keys {', '.join(line) or 'none'}, expected positions; or a row, "
+            "and columns or first, last and step; or a column, and rows or first, last and step"
+        )
+    along = "columns" if fixed == ["row"] else "rows"
+    allowed = {*fixed, along} if along in line else {*fixed, "first", "last", "step"}
+    wrong = [key for key in line if key not in allowed]
+    missing = [] if along in line else [key for key in ("first", "last") if key not in line]
+    if wrong or missing:
+        found = f"found {wrong[0]!r}" if wrong else f"{missing[0]!r} is missing"
+        raise ValueError(
+            f"{where}: {found}; with {fixed[0]}, expected {along}, or first, last and step"
+        )
+    place = _whole(line[fixed[0]], f"{where}.{fixed[0]}", least)
+    numbers = _numbers(line, where, along, least)
+    return [(place, n) if fixed == ["row"] else (n, place) for n in numbers]
+
+
+def _numbers(line, where, along, least):
+    if along in line:
+        if not isinstance(line[along], list):
+            raise ValueError(f"{where}.{along} is {line[along]!r}, expected a list of numbers")
+        return [_whole(n, f"{where}.{along}[{i}]", least) for i, n in enumerate(line[along])]
+    first = _whole(line["first"], f"{where}.first", least)
+    last = _whole(line["last"], f"{where}.last", first)
+    return range(first, last + 1, _whole(line.get("step", 1), f"{where}.step", 1))
+
+
+def _as_line(points):
+    """The shortest description of some positions."""
+    (row, column), last = points[0], points[-1]
+    step = points[1][1] - column if len(points) > 1 else 1
+    if step > 0 and points == tuple((row, c) for c in range(column, last[1] + 1, step)):
+        return {"row": row, "first": column, "last": last[1], "step": step}
+    return {"positions": [[*point] for point in points]}
+
+
+def _check_keys(section, name, keys, expected, needed=True):
+    if not isinstance(section, dict):
+        found = "is missing" if section is None else f"is {section!r}"
+        raise ValueError(f"{name} {found}, expected {expected}")
+    for key in section:
+        if key not in keys:
+            raise ValueError(f"{name}: found key {key!r}, expected only {', '.join(keys)}")
+    for key in keys if needed else ():
+        if key not in section and f"{name}.{key}" not in MAY_BE_ABSENT:
+            raise ValueError(f"{name}.{key} is missing")
+
+
+def _whole(value, name, least) -> int:
+    if type(value) is not int or not least <= value <= LARGEST:
+        raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+    return value
+
+
+def _positive(value, name) -> float:
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {value!r}, expected a number above 0")
+    return number
+
+
+def _other(line):
+    return next(key for key in line if key != "positions")

@@ -1,0 +1,88 @@
+"""J^T J in float64, and what of J it may leave out.
+
+Most of what neighbouring receivers see differently comes from close by: short waves along the
+surface do not reach deep cells. So the receivers are combined, for each mode of the records, into
+some that see deep cells and others that see the upper ones alone, by an orthogonal matrix, which
+leaves J^T J as it is but for the rounding of J's own precision. Modes come in the order of time,
+and the early ones see little but upper cells as they are. What is next to nothing of a row, from
+some depth on, is taken for zero. The rest is a J of its own, so that its J^T J is positive
+semidefinite as well.
+"""
+
+from functools import partial
+
+import torch
+
+ROWS = 4096  # rows of J in one product
+COLUMNS = 500  # columns of J^T J in one product
+MODES = 24  # of the records, whose rows are sorted by depth as one
+GROUPS = 16  # of such rows, each down to one depth
+PIECE = 64  # of a group's rows, copied at a time
+DEEP = 0.3  # of the map's depth, from which on cells are deep where receivers are combined
+
+
+def sum_of_products(parts, pool):
+    """The sum of part^T part over parts (m, n) of J, float64; only its upper triangle is filled.
+
+    pool: see `workers`.
+    """
+    parts = iter(parts)
+    wide = next(parts).double()
+    normal = wide.new_zeros(wide.shape[1], wide.shape[1])
+    while True:
+        _add(normal, wide, wide.shape[1], pool)
+        part = next(parts, None)
+        if part is None:
+            return normal
+        wide = wide[: len(part)].copy_(part)  # fresh memory would cost as much as the product
+
+
+def sum_without_hidden(matrix, shape, hidden, pool):
+    """The same for J itself, less what is hidden.
+
+    matrix: (shots, receivers, modes, nz * nx + 1), by each cell, row by row, and by vmin; shape:
+    (nz, nx); hidden: the norm that a row's part by all cells from some depth on must exceed
+    """
+    shots, receivers, modes, n = matrix.shape
+    normal = torch.zeros(n, n, dtype=torch.float64, device=matrix.device)
+    rows = matrix.new_empty(min(MODES, modes), shots, receivers, n)
+    wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
+    combine = partial(_combine, shape=shape, hidden=hidden)
+    for some in matrix.split(MODES, dim=2):
+        combined = rows[: some.shape[2]]
+        depths = torch.cat(list(pool.map(combine, some.unbind(2), combined)))
+        copy = partial(_copy_rows, combined.flatten(0, 2))
+        for group in depths.argsort(descending=True, stable=True).split(len(wide)):
+            part = wide[: len(group)]
+            list(pool.map(copy, group.split(PIECE), part.split(PIECE)))
+            _add(normal, part, int(depths[group[0]]) * shape[1], pool)
+    return normal
+
+
+def _combine(traces, out, *, shape, hidden):
+    """Fills out with the combined rows of one mode (shots, receivers, n); the depth down to which
+    each counts, (shots * receivers,)."""
+    deep = traces[..., int(DEEP * shape[0]) * shape[1] : -1]
+    _, combine = torch.linalg.eigh((deep @ deep.mT).sum(0).double())
+    torch.matmul(combine.T.to(traces), traces, out=out)
+    energies = (out.flatten(0, 1)[:, :-1] / hidden).unflatten(1, shape).square().sum(2)
+    return (energies.flip(1).cumsum(1) > 1).sum(1)
+
+
+def _copy_rows(rows, which, out):
+    out.copy_(rows[which])
+
+
+def _add(normal, part, count, pool):
+    """Adds part^T part to the upper triangle, of which columns from `count` on, but for the last,
+    are taken for zero."""
+
+    def add(i):
+        own = part[:, i : min(i + COLUMNS, count)].T
+        normal[i : i + len(own), i:count].addmm_(own, part[:, i:count])
+        if count < len(normal):
+            normal[i : i + len(own), -1].addmv_(own, part[:, -1])
+
+    list(pool.map(add, range(0, count, COLUMNS)))
+    if count < len(normal):
+        normal[-1, -1] += pool.submit(lambda: part[:, -1].square().sum()).result()

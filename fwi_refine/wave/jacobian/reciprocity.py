@@ -1,0 +1,281 @@
+"""The Jacobian from wavefields of the sources and receivers alone, by reciprocity.
+
+Let g_y(x) be the field at x after a unit injection into p at y, * a convolution in time, and
+T = z - (2 - kappa) + (1 - kappa) / z the time part of the scheme (z advances by one step), so that
+T g_y = alpha L g_y away from y. To first order a change of alpha at x adds to the record of source
+s at receiver r
+
+    d record / d alpha(x) = g_r<-x * (L p_s)(x) + at the source its own part
+                          = dx^2 alpha_s alpha_r / alpha_x^2  w * T (g_s * g_r)(x)
+
+by reciprocity, g_r<-x = g_x<-r alpha_r / alpha_x, which the discrete scheme has exactly. T g_s
+is alpha L g_s plus the injection at s; what the injection adds is the source's part: the formula
+holds at sources and receivers as well. With d alpha / dv = 2 alpha / v, the change of kappa by
+vmin, and the padded band folded onto the edge cells,
+
+    A(x) = sum of g_s g_r, B(x) = sum of kappa g_s g_r      over x and the band that repeats it
+    by v(x): 2 dx^2 alpha_s alpha_r / (v_x alpha_x)  w T0 (A + B / (z - 1)),  T0 = z - 2 + 1 / z
+    by vmin: - dx^2 alpha_s alpha_r / vmin           w T0 sum over x of B / ((z - 1) alpha_x)
+
+in the frequency domain. Instead of g the fields P = h * g of a smooth pulse h with h * h close to
+-w are simulated, so that every k-th step of them is enough; the factor w / h^2 takes out delay and
+sign of h and what the two differ by, as far as h has a spectrum. High frequencies where it has none
+carry nothing but the step at the wavelet's cut ends (see `Survey.whole_wavelet`) and fade out.
+
+Frequencies are complex, z = exp(sigma + i omega): all fields decay by exp(-sigma n), and what of a
+product lies beyond the period comes round weaker by exp(-sigma period) (R. A. Phinney, J. Geophys.
+Res. 70, 1965). So the period need not be twice as long as the fields: for OpenFWI there are 74
+frequencies instead of 113.
+
+The rows are coefficients of a basis of records, see `Plan.basis` and full.py.
+"""
+
+import dataclasses
+import functools
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fwi_refine.survey import Survey
+from fwi_refine.wave.deterministic import add_at
+from fwi_refine.wave.threads import one_thread_each
+
+LINES = 62  # lines of the band transformed at a time; the fields of 7 points take 28 MB in float32
+PULSE_DELAY = 2.8  # of the pulse, in 1 / (pi f): it begins at 1e-6 of its peak
+TAIL = 2.0  # simulated beyond the last sample to fade the fields out, in 1 / (pi f)
+# Height of the pulse. The kernel drops what is below 1e-38: with the pulse this small and the
+# spectra scaled back, products of what it keeps are no subnormal numbers, which cost as much time
+# as all others.
+PULSE_HEIGHT = 2.0**-70
+LEAST_PULSE = 2e-4  # records have no frequencies with less of |h|^2 than this fraction of its peak
+PERIOD = 1.2  # of the transforms, in lengths of the fields
+# sigma times the period. More lets less come round, but as what has decayed is restored, rounding
+# and the ringing of the cut at the highest frequencies grow.
+DECAY = 9.0
+TAPER = 0.25  # of the survey's frequency, before and after that cut: there frequencies fade out
+LEAST_MODE = 3e-3  # records with less than this fraction of the largest singular value are left out
+
+
+@dataclass(frozen=True)
+class _PulseSurvey(Survey):
+    """The same survey with the smooth pulse h instead of the wavelet w, h * h close to -w."""
+
+    @functools.cached_property
+    def wavelet(self):
+        """First derivative of a Gaussian that has half the variance of the Ricker's, delayed."""
+        a = np.pi * self.frequency * self.dt
+        x = a * np.arange(self.n_steps) - PULSE_DELAY
+        return -x * np.exp(-2 * x**2) * PULSE_HEIGHT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What depends on the survey alone. F frequencies, K modes; real parts before imaginary."""
+
+    survey: _PulseSurvey
+    analysis: torch.Tensor  # (2 F, frames): fields to their spectra
+    synthesis: torch.Tensor  # (K, 2 F): spectra of g_s * g_r to rows of the Jacobian
+    damped: torch.Tensor  # (F,) complex: 1 / (z - 1)
+    basis: torch.Tensor  # (n_steps, K)
+
+
+@functools.lru_cache(maxsize=4)
+def make_plan(survey: Survey, every: int) -> Plan:
+    """The plan for one survey with every k-th wavefield kept."""
+    steps_per_unit = 1 / (np.pi * survey.frequency * survey.dt)
+    # g * g * h * h begins this much later than the record, whose wavelet has its own delay
+    lag = 2 * PULSE_DELAY * steps_per_unit - survey.wavelet_centre
+    needed = survey.n_steps + lag
+    frames = int(np.ceil((needed + TAIL * steps_per_unit) / every))
+    own = {field.name: getattr(survey, field.name) for field in dataclasses.fields(survey)}
+    pulse = _PulseSurvey(**{**own, "n_steps": frames * every + 1, "receivers": ()})
+    h, w = pulse.wavelet / PULSE_HEIGHT, survey.whole_wavelet
+    band = _band_of(h, frames * every)
+    with one_thread_each(1) as pool:  # so that its bits do not depend on how many torch has
+        basis = pool.submit(_record_basis, survey.n_steps, band, w).result().numpy()
+
+    period = int(np.ceil(PERIOD * frames)) * every
+    half = TAPER * 2 * np.pi * survey.frequency * survey.dt
+    omega = 2 * np.pi / period * np.arange(int((band[-1] + half) * period / (2 * np.pi)) + 1)
+    taper = np.cos(np.pi / 4 * np.clip((omega - band[-1]) / half + 1, 0, 2)) ** 2
+    log_z = DECAY / period + 1j * omega
+    z = np.exp(log_z)
+
+    times = every * np.arange(1, frames + 1)
+    fade = np.cos(np.pi / 2 * np.clip((times - needed) / (times[-1] + every - needed), 0, 1)) ** 2
+    analysis = np.exp(-np.outer(log_z, times)) * fade / PULSE_HEIGHT
+    # `every` for each of two sums over every k-th step; all but omega = 0 stand for -omega as well
+    inverse = np.where(omega > 0, 2, 1) * every**2 / period
+    spectrum = (z - 2 + 1 / z) * _transform(w, log_z) / _transform(h, log_z) ** 2
+    # row k of a record is the field after step k + 1
+    synthesis = np.exp(np.outer(np.arange(1, survey.n_steps + 1), log_z))
+    synthesis = basis.T @ (synthesis * spectrum * taper * inverse)
+    return Plan(
+        pulse,
+        torch.from_numpy(np.vstack([analysis.real, analysis.imag])),
+        torch.from_numpy(np.hstack([synthesis.real, -synthesis.imag])),
+        torch.from_numpy(1 / (z - 1)),
+        torch.from_numpy(basis),
+    )
+
+
+def _transform(signal, log_z):
+    return np.exp(-np.outer(log_z, np.arange(len(signal)))) @ signal
+
+
+def _band_of(h, length):
+    """Frequencies up to which h has a spectrum, as they are told apart in two lengths, rad."""
+    omega = np.pi * np.arange(1, length // 2 + 1) / length
+    power = np.abs(_transform(h, 1j * omega)) ** 2
+    return omega[power >= LEAST_PULSE * power.max()]
+
+
+def _record_basis(n_steps, omega, w):
+    """An orthonormal basis of the records that these frequencies make, (n_steps, K).
+
+    Each mode is concentrated about one time, for OpenFWI within 25 steps (rms) and 10 after the one
+    before: they are the eigenvectors of Q^T t Q for any basis Q of that space. An early mode hardly
+    knows of deep cells, which normal_matrix.py makes use of.
+    """
+    steps = np.arange(1, n_steps + 1)
+    waves = np.exp(1j * np.outer(steps, omega))
+    # how a column's spectrum falls towards high frequencies; at low ones it may be of any shape
+    weight = np.abs(_transform(w, 1j * omega) * omega**2)
+    weight = np.maximum.accumulate(weight[::-1])[::-1]
+    records = torch.from_numpy(np.hstack([waves.real * weight, waves.imag * weight]))
+    left, singular, _ = torch.linalg.svd(records, full_matrices=False)
+    basis = left[:, singular >= LEAST_MODE * singular[0]]
+    return basis @ torch.linalg.eigh(basis.T @ (torch.from_numpy(steps)[:, None] * basis))[1]
+
+
+def row_of(survey):
+    """The row of the map that each row of the padded grid repeats."""
+    nz, band = survey.shape[0], survey.absorbing_cells
+    return torch.arange(-band, nz + band).clamp(0, nz - 1)
+
+
+class Assembly:
+    """Assembles the Jacobian from the wavefields of one batch of points after the other, on
+    the device of the map.
+
+    The band is taken in lines that run outwards from the map, `width` cells each; the corners
+    belong to the bands at the sides. Every line repeats the velocity of one edge cell.
+    """
+
+    def __init__(self, survey, plan, v, vmin, dtype):
+        nz, nx = survey.shape
+        b = self._width = survey.absorbing_cells
+        self.plan, self._survey, self._vmin = plan, survey, vmin
+        self.sources = list(dict.fromkeys(survey.sources))
+        device = v.device
+        self._analysis, self._synthesis = (
+            matrix.to(device, dtype) for matrix in (plan.analysis, plan.synthesis)
+        )
+        complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
+        self._damped = plan.damped.to(device, complex_dtype)
+        v = v.double().flatten()
+        # 2 dx^2 alpha_s alpha_r / (v_x alpha_x): the simulator injects dx^2 alpha h
+        self._scale = (2 / (v**3 * survey.dt**2)).to(dtype)
+        self._half_v = (v / 2).to(dtype)
+        row = row_of(survey).to(device)
+        column = torch.arange(nx, device=device)
+        by_row, by_column = (vmin * torch.from_numpy(d).to(device, dtype) for d in survey.damping)
+        # edge cell of each line, and kappa along a line: left, right, top, bottom
+        self._lines = [
+            (row * nx, by_column[:b]),
+            (row * nx + nx - 1, by_column[b + nx :]),
+            (column, by_row[:b]),
+            (column + (nz - 1) * nx, by_row[b + nz :]),
+        ]
+        self._edge = torch.cat([cells for cells, _ in self._lines]).unique()
+        shots, _, receivers = survey.record_shape
+        shape = (shots, receivers, len(plan.synthesis), nz * nx + 1)
+        self.result = torch.empty(shape, dtype=dtype, device=device)
+        self._memory = threading.local()
+
+    def take_sources(self, fields, pool):
+        """Keeps the spectra of the sources, scaled; fields (sources, frames, rows, cols)."""
+        of_map = pool.submit(lambda: self._spectra(self._map(fields)).flatten(2) * self._scale)
+        lines = pool.map(self._lines_of_sources, self._chunks(fields))
+        self._source_map, self._source_lines = of_map.result(), list(lines)
+
+    def _lines_of_sources(self, chunk):
+        """One chunk's spectra for the sums A and B: (F * lines, 4 sources, width)."""
+        x, cells, kappa = chunk
+        a = self._spectra(x) * self._scale[cells, None]
+        both = torch.stack([a, a * kappa])  # of A and B: (2, sources, 2 F, lines, width)
+        lines = both.unflatten(2, (2, -1)).permute(3, 4, 0, 1, 2, 5)
+        return lines.reshape(-1, 4 * len(self.sources), self._width)
+
+    def add_receivers(self, points, fields):
+        """Fills the rows of the receivers at these points from their fields."""
+        band = self._band(fields)
+        spectra = self._spectra(self._map(fields)).flatten(2)
+        source_re, source_im = self._source_map.chunk(2, dim=1)
+        n_map, n_all = self._scale.numel(), self._scale.numel() + band.shape[-1]
+        product = self._take("product", *self._source_map.shape[:2], n_all)
+        re, im = product[..., :n_map].chunk(2, dim=1)
+        shots = torch.tensor([self.sources.index(source) for source in self._survey.sources])
+        shots = shots.to(fields.device)
+        for point, own, extra in zip(points, spectra, band, strict=True):
+            own_re, own_im = own.chunk(2)
+            torch.mul(source_re, own_re, out=re).addcmul_(source_im, own_im, value=-1)
+            torch.mul(source_re, own_im, out=im).addcmul_(source_im, own_re)
+            product[..., n_map:] = extra
+            rows = self._take("rows", len(product), len(self._synthesis), n_all)
+            torch.matmul(self._synthesis, product, out=rows)
+            rows[..., self._edge] += rows[..., n_map:-1]
+            for i, receiver in enumerate(self._survey.receivers):
+                if receiver == point:
+                    self.result[:, i, :, :-1] = rows[shots, :, :n_map]
+                    self.result[:, i, :, -1] = rows[shots, :, -1]
+
+    def _band(self, fields):
+        """Share of the band in the spectra: (points, sources, 2 F, edge cells and vmin)."""
+        n_freq, points, sources = len(self._damped), len(fields), len(self.sources)
+        shape = (n_freq, len(self._edge), 2, sources, points)
+        sums = self._damped.new_zeros(shape)
+        chunks = zip(self._source_lines, self._chunks(fields), strict=True)
+        for source, (x, cells, _) in chunks:
+            own = self._spectra(x).view(2 * points, -1, self._width)
+            products = torch.bmm(source, own.permute(1, 2, 0))
+            products = products.view(n_freq, len(cells), 2, sources, 2, points, 2)
+            re = products[..., 0, :, 0] - products[..., 1, :, 1]
+            im = products[..., 0, :, 1] + products[..., 1, :, 0]
+            add_at(sums, 1, torch.searchsorted(self._edge, cells), torch.complex(re, im))
+        by_v, by_kappa = sums.unbind(2)  # (F, edge cells, sources, points)
+        by_kappa = by_kappa * self._damped[:, None, None, None]
+        by_vmin = (by_kappa * self._half_v[self._edge, None, None]).sum(1, keepdim=True)
+        both = torch.cat([by_v + by_kappa, by_vmin / -self._vmin], dim=1).permute(3, 2, 0, 1)
+        return torch.cat([both.real, both.imag], dim=2)
+
+    def _spectra(self, x):
+        """(points, frames, ...) -> (points, 2 F, ...), overwritten by the next call."""
+        fields = self._take("fields", *x.shape).copy_(x).flatten(2)
+        spectra = self._take("spectra", len(x), len(self._analysis), *x.shape[2:])
+        torch.matmul(self._analysis, fields, out=spectra.flatten(2))
+        return spectra
+
+    def _take(self, name, *shape):
+        """Memory that is kept from call to call: fresh pages would double the time of a product."""
+        size = int(np.prod(shape))
+        memory = self._memory.__dict__  # each thread has its own
+        if name not in memory or len(memory[name]) < size:
+            memory[name] = self.result.new_empty(size)
+        return memory[name][:size].view(shape)
+
+    def _map(self, fields):
+        nz, nx = self._survey.shape
+        b = self._width
+        return fields[:, :, b : b + nz, b : b + nx]
+
+    def _chunks(self, fields):
+        """The band's lines, some at a time: (points, frames, lines, width), edge cells, kappa."""
+        b, (nz, nx) = self._width, self._survey.shape
+        columns = fields[..., b : b + nx].transpose(2, 3)
+        bands = (fields[..., :b], fields[..., b + nx :], columns[..., :b], columns[..., b + nz :])
+        for band, (cells, kappa) in zip(bands, self._lines, strict=True):
+            for i in range(0, len(cells) if b else 0, LINES):
+                yield band[:, :, i : i + LINES], cells[i : i + LINES], kappa

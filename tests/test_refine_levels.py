@@ -1,0 +1,292 @@
+"""Levels assigned: every cell of a layered map, only where that explains the record."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_refine.inversion.levels.refine import LevelRefiner, _Candidate
+from fwi_refine.inversion.recipes import GAUSS_NEWTON
+from fwi_refine.inversion.sample import _Run
+from fwi_refine.objective.parameterisation import Full
+from fwi_refine.priors import load
+from fwi_refine.routing import Family
+from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import Simulator, released_record
+from fwi_refine.wave.cpu import load as load_native
+
+pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
+
+SURVEY = replace(
+    OPENFWI,
+    shape=(16, 20),
+    n_steps=300,
+    absorbing_cells=20,
+    sources=((1, 0), (1, 10), (1, 19)),
+    receivers=tuple((1, column) for column in range(20)),
+)
+RECIPE = GAUSS_NEWTON[Family.LAYERED]
+ONE_LOOK = 3  # evaluations: the misfit of the map, and its integers with and without rounding
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Three tilted layers of integer velocity."""
+    row, column = np.mgrid[:16, :20]
+    v = np.select([row + column // 5 < 6, row + column // 7 < 11], [1700, 2301], 2903)
+    return torch.from_numpy(v).double()
+
+
+@pytest.fixture(scope="module")
+def simulator():
+    return Simulator(SURVEY)
+
+
+@pytest.fixture(scope="module")
+def exact(truth, simulator):
+    return simulator.forward(truth[None])[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def released(truth):
+    return released_record(truth, survey=SURVEY).numpy()
+
+
+def assign(
+    simulator, record, v, max_evaluations=None, should_stop=None, assignment=RECIPE.assignment
+):
+    """The map, vmin and the run, for a start v of which nothing may be changed in place."""
+    run = _Run(simulator, load(), record, v, max_evaluations, should_stop)
+    v_before, record_before = v.clone(), record.copy()
+    found, vmin = run.assign_levels(v, v.min() + 0.25, assignment)
+    assert run.record is record
+    assert np.array_equal(record, record_before, equal_nan=True)
+    assert torch.equal(v, v_before)
+    return found, vmin, run
+
+
+def slightly_off(truth):
+    """A map that rounds to the truth."""
+    generator = torch.Generator().manual_seed(0)
+    return truth + 0.6 * torch.rand(truth.shape, generator=generator, dtype=torch.float64) - 0.3
+
+
+def with_wrong_cells(truth):
+    """Cells along both edges that have the other level, or one between, and layers a little off."""
+    v = truth.clone()
+    upper = (truth[1:] != truth[:-1]).nonzero()[::7]
+    v[upper[:, 0], upper[:, 1]] = truth[upper[:, 0] + 1, upper[:, 1]]
+    between = (truth[1:] != truth[:-1]).nonzero()[3::9]
+    v[between[:, 0], between[:, 1]] += 200.0
+    assert ((v - truth).abs() > 1).sum() >= 6
+    return v + 0.2
+
+
+def noisy(record, rms):
+    return record + rms * np.random.default_rng(0).standard_normal(record.shape)
+
+
+def test_integers_that_explain_the_record_need_no_round(truth, released, simulator):
+    found, vmin, run = assign(simulator, released, slightly_off(truth))
+    assert torch.equal(found, truth)
+    assert vmin == 1700
+    assert run.evaluations == ONE_LOOK
+    assert run.iterations == 0
+    assert not run.flags
+
+
+@pytest.mark.parametrize("what", ["released", "exact", "noisy"])
+def test_wrong_cells_are_put_right(what, truth, exact, released, simulator):
+    """Also in the records of other software, which rounds otherwise, and with a little noise."""
+    record = {
+        "released": released,
+        "exact": exact,
+        "noisy": noisy(released, 2e-5),
+    }[what]
+    found, vmin, run = assign(simulator, record, with_wrong_cells(truth))
+    assert torch.equal(found, truth)
+    assert vmin == 1700
+    assert 0 < run.iterations <= 2 * RECIPE.assignment.rounds
+    assert run.deviation(found) is not None
+
+
+def test_levels_at_the_bounds_stay_within(truth, released):
+    """Where a level is not known exactly it may come out beyond, where nothing is simulated."""
+    bounds = (1700.0, 2903.0)
+    narrow = Simulator(replace(SURVEY, velocity_bounds=bounds))
+    found, vmin, _ = assign(narrow, released, with_wrong_cells(truth).clamp(*bounds))
+    assert torch.equal(found, truth)
+    assert vmin == 1700
+
+
+def test_cells_between_two_levels_are_left_between(truth, simulator):
+    v = truth.clone()
+    v[5, 3:8] = torch.tensor([1800.0, 2000.0, 1950.0, 2100.0, 1900.0])
+    record = released_record(v, survey=SURVEY).numpy()
+    start = v.clone()
+    start[5, 3:8] += torch.tensor([60.0, -50.0, 40.0, 30.0, -60.0])
+    found, _, _ = assign(simulator, record, start)
+    assert float((found - v).abs().max()) <= 1.0
+
+
+@pytest.mark.parametrize("rms", [1e-3, 1e-2])
+def test_a_map_that_fits_to_the_noise_is_left(rms, truth, exact, simulator):
+    v = slightly_off(truth)
+    found, vmin, _ = assign(simulator, noisy(exact, rms), v)
+    assert torch.equal(found, v)
+    assert vmin == v.min() + 0.25
+
+
+def test_rows_beyond_the_steps_are_not_used(truth, released, simulator):
+    longer = np.concatenate([released, np.full((3, 2, 20), np.nan)], axis=1)
+    found, _, run = assign(simulator, longer, with_wrong_cells(truth))
+    assert torch.equal(found, truth)
+    assert run.iterations > 0
+
+
+@pytest.mark.parametrize("budget", [1, 10])
+def test_a_spent_budget_leaves_the_map(budget, truth, released, simulator):
+    v = with_wrong_cells(truth)
+    found, _, run = assign(simulator, released, v, max_evaluations=budget)
+    assert torch.equal(found, v)
+    assert run.evaluations == ONE_LOOK
+    assert run.flags == ["stopped early"]
+
+
+def test_no_round_follows_when_it_is_asked_to_stop(truth, released, simulator):
+    v = with_wrong_cells(truth)
+    found, _, run = assign(simulator, released, v, should_stop=lambda: True)
+    assert run.iterations == 0
+    assert torch.equal(found, v)
+    assert run.flags == ["stopped early"]
+
+
+def test_a_stop_within_the_last_round_is_said(truth, released, simulator):
+    once = replace(RECIPE.assignment, rounds=1)
+    asked = iter([False])
+    _, _, run = assign(
+        simulator,
+        released,
+        with_wrong_cells(truth),
+        should_stop=lambda: next(asked, True),
+        assignment=once,
+    )
+    assert run.iterations > 0
+    assert run.flags == ["stopped early"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_less_noise_that_changes_no_integer_leaves_no_doubt(
+    same, truth, released, simulator, monkeypatch
+):
+    """One that fits but is not nearby is believed if the second, with less noise, is the same."""
+    monkeypatch.setattr("fwi_refine.inversion.levels.refine.SURE", 0.0)
+    run = _Run(simulator, load(), released, truth, None, None)
+    v = slightly_off(truth)
+    assign_cells, noises = run.assign_cells, []
+
+    def assigned(linear, noise):
+        found, *rest = assign_cells(linear, noise)
+        noises.append(noise)
+        return (found if same or len(noises) == 1 else found + 1.0, *rest)
+
+    run.assign_cells = assigned
+    made, beyond_doubt = run.assign_twice(
+        v, v.min(), released, 3e-5, RECIPE.assignment, floor=1e-11
+    )
+    least, _ = RECIPE.assignment.noise
+    assert noises == [3e-5, least]
+    assert torch.equal(made[0].integers[0], truth)
+    assert made[0].misfit < 1e-11
+    assert beyond_doubt == same
+
+
+@pytest.mark.parametrize(
+    ("belief", "misfit", "limit", "better"),
+    [
+        ("of an assignment", 1e-12, 1.0, True),
+        (None, 1e-12, 1.0, False),  # read off the map before any assignment
+        ("of an assignment", 0.5, 1.0, False),  # the fit's own integers are better
+        ("of an assignment", 1e-12, 1e-3, False),  # the fit would not be rounded
+        ("of an assignment", 1e-4, 1e-3, False),  # neither explains the record
+    ],
+)
+def test_assigned_integers_or_those_of_the_fit(
+    belief, misfit, limit, better, truth, released, simulator, monkeypatch
+):
+    monkeypatch.setattr("fwi_refine.inversion.levels.refine.MAX_RMS_FOR_ROUNDING", limit)
+    run = _Run(simulator, load(), released, truth, None, None)
+    assigned = _Candidate(truth, truth.min(), misfit, belief)
+    fit = _Candidate(with_wrong_cells(truth), truth.min(), 1e-12)
+    assert run.are_better_integers(assigned, fit) == better
+
+
+def test_what_rounding_adds(truth, exact, released, simulator):
+    run = _Run(simulator, load(), released, truth, None, None)
+    shift, plain, fits = run.rounding_of_coefficients(truth, truth.min())
+    np.testing.assert_allclose(shift, released - exact, rtol=0, atol=1e-13)
+    assert plain == pytest.approx(np.square(released - exact).mean())
+    assert fits < 1e-12 * plain
+
+
+def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
+    truth, simulator, monkeypatch
+):
+    """Where the record is of no map of integers: all that a round can do is to fit better."""
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
+    start = truth + 0.45 * noise
+    record = simulator.forward(start[None])[0].numpy()
+    start[8, 10] += 30.0  # integers explain it no better
+    assign_cells, before = LevelRefiner.assign_cells, []
+
+    def instead(self, linear, noise):
+        v, vmin = linear.parameters.velocity(linear.x), linear.parameters.vmin(linear.x)
+        before.append((self.misfit(v, vmin), v))
+        v, *rest = assign_cells(self, linear, noise)
+        return (v, *rest) if len(before) == 1 else (v * (1 + 0.2 * (noise - 0.5)), *rest)
+
+    monkeypatch.setattr(LevelRefiner, "assign_cells", instead)
+    # nothing in between that would find back
+    assignment = replace(
+        RECIPE.assignment,
+        between=lambda *how: replace(RECIPE.assignment.between(*how), max_iterations=0),
+    )
+    found, _, _ = assign(simulator, record, start, assignment=assignment)
+    assert len(before) == 2, "the first round, and the one that loses its way"
+    assert before[1][0] < 0.5 * before[0][0]
+    assert torch.equal(found, before[1][1])
+
+
+@pytest.mark.parametrize(
+    ("off", "chosen", "tried"),
+    [
+        ((400.0, 150.0, 60.0), 2, 3),
+        ((400.0, 300.0, 100.0), 2, 3),  # not half, then less than half
+        ((400.0, 390.0, 380.0), 0, 3),
+        ((400.0, 0.0, 0.0), 1, 2),  # fits: no more is tried
+        ((0.0, 0.0, 0.0), 0, 1),
+    ],
+)
+def test_more_noise_is_taken_where_a_decision_fits_far_better(
+    off, chosen, tried, truth, released, simulator
+):
+    """off: m/s by which a cell of the map that is assigned with each noise is wrong."""
+    run = _Run(simulator, load(), released, truth, None, None)
+    parameters, asked = Full(truth.shape), []
+    x = parameters.from_velocity(truth, truth.min())
+
+    class Cells:
+        def assign(self, normal, gradient, variance, should_stop):
+            step = torch.zeros(x.numel(), dtype=torch.float64)
+            step[5] = off[len(asked)]
+            asked.append(variance)
+            return SimpleNamespace(step=step, number=len(asked) - 1)
+
+    assigned, found = run.best_assignment(Cells(), None, None, 3e-5, parameters, x)
+    assert assigned.number == chosen
+    assert torch.equal(found, parameters.retract(x, assigned.step))
+    assert np.sqrt(np.array(asked) / asked[0]).tolist() == pytest.approx([1.0, 4.0, 16.0][:tried])
+    assert run.evaluations == tried
