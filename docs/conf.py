@@ -15,10 +15,11 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_click",
     "formulas",  # the last two are in _extensions
-    "plain_texts",
+    "command_examples",
 ]
 exclude_patterns = ["_templates"]
 templates_path = ["_templates"]
@@ -27,6 +28,10 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 smartquotes = False  # they would make a dash of --out
 default_role = "code"  # single backticks, as in the docstrings and the help texts
+highlight_language = "text"  # blocks of Python and shell say so
+
+napoleon_google_docstring = False  # docstrings are in the form of numpydoc
+napoleon_use_rtype = False
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

@@ -1,0 +1,324 @@
+"""Write BENCHMARKS.md and the results in README.md from the result files in benchmarks/.
+
+    python scripts/render_benchmarks.py [--check]
+
+The text of BENCHMARKS.md is benchmarks/template.md. Two kinds of places in it are filled in:
+
+    {{ file.key.key }}             a value of benchmarks/file.json; numbers in a key count rows
+    {{ file.key.key:.2f }}         the same with a format
+    {{ table name }}               a table, from `TABLES` below
+
+The table in README.md stands between two comments. A result file is a JSON object: date, commit,
+machine, command, for made records their arithmetic ("records"), and the rows. With --check, nothing
+is written, and the exit code is 1 where a text differs from what would be written.
+"""
+
+import argparse
+import difflib
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from statistics import mean
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+PLACE = re.compile(
+    r"\{\{ *(?:table (?P<table>\w+)|(?P<path>[\w.]+?)(?::(?P<format>[^} ]+))?) *\}\}"
+)
+NEEDED = {"date", "commit", "machine", "command"}
+EXACT = 5e-4  # m/s: 0.000 in three decimals
+
+
+class ResultError(ValueError):
+    """A result file is missing or has another form than expected."""
+
+
+@cache
+def result(name: str) -> dict:
+    """The content of one result file.
+
+    Raises
+    ------
+    ResultError
+        If the file cannot be read, is no JSON object, or lacks a part of its provenance.
+    """
+    path = RESULTS / f"{name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ResultError(f"{path}: found a list, expected an object with rows and provenance")
+    if missing := NEEDED - content.keys():
+        raise ResultError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return content
+
+
+def value(path: str):
+    """The value at a path such as speed.rows.0.seconds."""
+    name, *keys = path.split(".")
+    found = result(name)
+    for key in keys:
+        try:
+            found = found[int(key)] if isinstance(found, list) else found[key]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ResultError(f"benchmarks/{name}.json: has no {'.'.join(keys)}") from error
+    return "not recorded" if found is None else found
+
+
+def number(x: float | int | None, spec: str) -> str:
+    """A number in a format, nothing for None."""
+    return "" if x is None else format(x, spec)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table without a line end."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def by_family(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows of each family, in the order of the file."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["family"], []).append(row)
+    return found
+
+
+def spread(values: list[float]) -> str:
+    """The mean, with the range where there are several different values."""
+    text = short(mean(values))
+    if min(values) < max(values):
+        text += f" ({short(min(values))} to {short(max(values))})"
+    return text
+
+
+def short(x: float) -> str:
+    """Two decimals at most: 30.1, 1.25, 0.0."""
+    return str(round(float(x), 2))
+
+
+def second_place(family: str, row: dict) -> str:
+    left = family in result("real_maps").get("second_place_unrefined", ())
+    return f"{row['second_place']:g}" + (" (not refined)" if left else "")
+
+
+def real_maps_by_family() -> str:
+    """README: one line for each family."""
+    rows = [
+        [
+            f"{family} ({len(group)})",
+            spread([row["start"] for row in group]),
+            spread([row["refined"] for row in group]),
+            second_place(family, group[0]),
+        ]
+        for family, group in by_family(result("real_maps")["rows"]).items()
+    ]
+    return table(["family (maps)", "start", "refined", "2nd place"], rows)
+
+
+def real_maps() -> str:
+    """One line for each map; columns without any value are left out."""
+    optional = {
+        "misfit, rms": ("misfit_rms", ".1e"),
+        "evaluations": ("evaluations", "d"),
+        "seconds": ("seconds", ".0f"),
+    }
+    rows = result("real_maps")["rows"]
+    measured = {
+        title: how
+        for title, how in optional.items()
+        if any(row[how[0]] is not None for row in rows)
+    }
+    lines = []
+    for row in rows:
+        refined = "exact" if row["exact"] is True else short(row["refined"])
+        more = [number(row[key], spec) for key, spec in measured.values()]
+        place = second_place(row["family"], row)
+        lines.append([row["family"], row["case"], short(row["start"]), refined, *more, place])
+    return table(["family", "map", "start", "refined", *measured, "2nd place"], lines)
+
+
+def made_maps() -> str:
+    """Means of each family: the first run of each map, and the latest one."""
+    rows = result("made_maps")["rows"]
+    first = {key(row): row for row in rows if row["blind"] and row["seed"] != 9701}
+    latest = {key(row): row for row in rows if key(row) in first}  # later rows come later
+    lines = []
+    for family, group in by_family([*first.values()]).items():
+        last = [latest[key(row)] for row in group]
+        exact = sum(row["refined"] < EXACT for row in last)
+        lines.append(
+            [
+                family,
+                f"{len(group)}",
+                f"{mean(row['start'] for row in group):.2f}",
+                f"{mean(row['refined'] for row in group):.3f}",
+                f"{mean(row['refined'] for row in last):.3f}",
+                f"{exact}",
+                f"{min(row['evaluations'] for row in last)} to "
+                f"{max(row['evaluations'] for row in last)}",
+            ]
+        )
+    head = ["family", "maps", "start", "refined, first run", "latest run", "exact", "evaluations"]
+    return table(head, lines)
+
+
+def key(row: dict) -> tuple:
+    return row["family"], row["seed"], row["index"]
+
+
+def published_recipe() -> str:
+    lines = [
+        [
+            row["family"],
+            f"{row['refined']:.3f}",
+            f"{row['published_refined']:.3f}",
+            f"{row['evaluations_to_equal_misfit']}",
+            f"{row['evaluations']}",
+            f"{row['published_evaluations']}"
+            + (", cut off" if row["published_end"] == "cut off" else ""),
+        ]
+        for row in result("published_recipe")["rows"]
+    ]
+    head = ["family", "refined", "published", "evaluations to its misfit", "in all", "published"]
+    return table(head, lines)
+
+
+def ablations() -> str:
+    lines = [
+        [row["family"], row["what"], f"{row['refined']:.3f}", f"{row['evaluations']}"]
+        for row in result("ablations")["rows"]
+        if row["what"] != "start"
+    ]
+    return table(["family", "variant", "refined", "evaluations"], lines)
+
+
+def speed() -> str:
+    lines = []
+    for row in result("speed")["rows"]:
+        own = row["fwi_refine"]
+        own = f"{own:.3f}" if own < 0.1 else f"{own:.2f}"
+        lines.append([row["what"], own, row["other"], str(row["seconds"]), str(row["ratio"])])
+    return table(["run", "fwi-refine, s", "other", "s", "ratio"], lines)
+
+
+def expected_errors() -> str:
+    lines = [
+        [name, *(f"{row[k]:.2f}" for k in ("expected", "error")), f"{row['samples']}"]
+        for name, row in result("expected_errors")["means"].items()
+    ]
+    return table(["maps", "expected", "real", "number"], lines)
+
+
+def behind() -> str:
+    """The real maps that end above the 2nd place's mean, in a sentence."""
+    found = [
+        f"{row['family']} {row['case']} ({short(row['refined'])}, {row['second_place']:g} m/s)"
+        for row in result("real_maps")["rows"]
+        if row["refined"] > row["second_place"]
+    ]
+    return ", ".join(found) or "none"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (
+        real_maps,
+        behind,
+        made_maps,
+        published_recipe,
+        ablations,
+        speed,
+        expected_errors,
+    )
+}
+
+
+def fill(place: re.Match) -> str:
+    """The text for one place of the template."""
+    if name := place["table"]:
+        if name not in TABLES:
+            raise ResultError(f"benchmarks/template.md: no table {name!r}")
+        return TABLES[name]()
+    found = value(place["path"])
+    return format(found, place["format"]) if place["format"] else str(found)
+
+
+def benchmarks() -> str:
+    """The whole of BENCHMARKS.md."""
+    text = PLACE.sub(fill, (RESULTS / "template.md").read_text(encoding="utf-8"))
+    return "\n\n".join(map(wrapped, text.strip().split("\n\n"))) + "\n"
+
+
+def wrapped(block: str) -> str:
+    """A paragraph or a list in lines of 100 signs at most; all else as it is."""
+    if block.startswith(("|", "#", "<", "    ")):
+        return block
+    items = re.split(r"^(?=- )", block, flags=re.MULTILINE)
+    return "\n".join(
+        textwrap.fill(
+            " ".join(item.split()),
+            width=100,
+            subsequent_indent="  " if item.startswith("- ") else "",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        for item in items
+        if item.strip()
+    )
+
+
+def readme(text: str) -> str:
+    """The README with its table of results renewed."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ResultError(f"README.md: lacks {BEGIN} or {END}")
+    commit = value("real_maps.commit")
+    note = f"Mean absolute error in m/s; measured at {commit}."
+    return f"{before}{BEGIN}\n{real_maps_by_family()}\n\n{note}\n{END}{after}"
+
+
+def rendered() -> dict[Path, str]:
+    """What each of the two files should hold."""
+    path = ROOT / "README.md"
+    return {
+        ROOT / "BENCHMARKS.md": benchmarks(),
+        path: readme(path.read_text(encoding="utf-8")),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a text differs")
+    options = parser.parse_args(arguments)
+    try:
+        texts = rendered()
+    except ResultError as error:
+        print(error, file=sys.stderr)
+        return 2
+    different = 0
+    for path, text in texts.items():
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if old == text:
+            continue
+        different = 1
+        if options.check:
+            names = f"{path.name}, as it is", f"{path.name}, as rendered"
+            lines = difflib.unified_diff(old.splitlines(), text.splitlines(), *names, lineterm="")
+            print("\n".join(lines))
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.name}")
+    return different if options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
