@@ -99,21 +99,22 @@ class Survey:
                         f"{name} at row {row}, column {column} lies outside the padded grid "
                         f"(rows {-margin}..{nz + margin - 1}, columns {-margin}..{nx + margin - 1})"
                     )
-        stable = fastest_stable(self.spacing, self.dt)
-        if fastest > stable:
-            raise ValueError(
-                f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m and dt "
-                f"{self.dt} s the scheme is stable up to {stable:.0f} m/s. Expected dt of at most "
-                f"{0.999 * CFL_LIMIT * self.spacing / fastest:.3g} s, or a spacing of at least "
-                f"{1.001 * fastest * self.dt / CFL_LIMIT:.3g} m"
-            )
         # no map of any use is fast everywhere: half of the fastest velocity is taken for vmin
-        stable = self.stable_velocities(max(slowest, fastest / 2))[1]
+        vmin = max(slowest, fastest / 2)
+        undamped, stable = self.stable_velocities(vmin)
         if fastest > stable:
+            # kappa = damping vmin, damping in proportion to dt / dx: in r = fastest dt / dx the
+            # limit r^2 = CFL_LIMIT^2 (1 - kappa / 2) is a quadratic
+            b = CFL_LIMIT**2 * self._strongest_damping * vmin / 2
+            b /= fastest * self.dt / self.spacing
+            courant = (math.sqrt(b**2 + 4 * CFL_LIMIT**2) - b) / 2
             raise ValueError(
-                f"absorbing_cells is {margin}: the damping of so narrow a band makes the scheme "
-                f"unstable above {stable:.0f} m/s, expected up to the velocity bound, {fastest:g} "
-                "m/s: take more cells, or a smaller dt"
+                f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m, dt "
+                f"{self.dt} s and {margin} absorbing cells the scheme is stable up to {stable:.0f} "
+                f"m/s. Expected dt of at most {0.999 * courant * self.spacing / fastest:.3g} s, or "
+                f"a spacing of at least {1.001 * fastest * self.dt / courant:.3g} m, "
+                + ("more absorbing cells, " if fastest <= undamped else "")
+                + "or a lower bound"
             )
         least, most = 0.01 / (self.n_steps * self.dt), 0.5 / self.dt
         if not least <= self.frequency <= most:
@@ -139,7 +140,9 @@ class Survey:
         whole["absorbing_cells"] = (self.absorbing_cells, 0)
         for name, (value, least) in whole.items():
             if not (_is_whole(value) and value >= least):
-                raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
+                raise ValueError(
+                    f"{name} is {value!r}, expected a whole number of at least {least}"
+                )
         if any(n < least for n, least in zip(self.padded_shape, LEAST_PADDED, strict=True)):
             raise ValueError(
                 f"the padded grid has {self.padded_shape} rows and columns, expected at least "
@@ -160,12 +163,15 @@ class Survey:
             That of cells inside the map and that of its edge cells, which the absorbing band
             repeats and damps, m/s.
         """
-        profile = self._absorbing_profile()
-        damping = vmin * float(profile[-1]) if profile.size else 0.0
         return (
             fastest_stable(self.spacing, self.dt),
-            fastest_stable(self.spacing, self.dt, damping),
+            fastest_stable(self.spacing, self.dt, vmin * self._strongest_damping),
         )
+
+    @property
+    def _strongest_damping(self) -> float:
+        """Of the band's outermost cells, per step and per unit of vmin."""
+        return float(self._absorbing_profile().max(initial=0.0))
 
     @property
     def dispersion(self) -> float:

@@ -165,7 +165,9 @@ def _survey(table: dict[str, Any]) -> Survey:
     rows, columns = (
         _whole(table["grid"][key], f"grid.{key}", LEAST_CELLS) for key in ("rows", "columns")
     )
-    slowest, fastest = (_positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest"))
+    slowest, fastest = (
+        _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
+    )
     return Survey(
         shape=(rows, columns),
         spacing=_positive(table["grid"]["spacing"], "grid.spacing"),

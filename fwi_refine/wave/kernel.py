@@ -216,11 +216,11 @@ def _problems(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> list[s
     problems = []
     for number, (damped, *alphas) in enumerate(numbers):
         where = f"map {number}: " if len(alpha) > 1 else ""
-        if not 0 < damped < math.inf:
-            problems.append(f"{where}vmin of {damped:.6g} m/s: expected a finite, positive number")
-            continue
         if not all(0 < a < math.inf for a in alphas):  # also false for NaN
             problems.append(f"{where}velocity is not finite and positive")
+            continue
+        if not 0 < damped < math.inf:
+            problems.append(f"{where}vmin of {damped:.6g} m/s: expected a finite, positive number")
             continue
         _, fastest, at_edge = (math.sqrt(a) * unit for a in alphas)
         limits = survey.stable_velocities(damped)

@@ -135,9 +135,7 @@ class ReferenceKernel:
         self, alpha: torch.Tensor, vmin: torch.Tensor, data: torch.Tensor, gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """sum((record - data)^2), (B,) float64, and its gradients where gradient is true."""
-        check_call(
-            self._survey, alpha, vmin, data=data, every=self._every if gradient else None
-        )
+        check_call(self._survey, alpha, vmin, data=data, every=self._every if gradient else None)
         record, frames = self._propagate(alpha, vmin, store=gradient)
         residual = record - data.to(record)
         value = residual.double().square().sum(dim=(1, 2, 3))

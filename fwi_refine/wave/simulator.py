@@ -375,9 +375,7 @@ class Simulator:
     def _alpha(self, v: torch.Tensor) -> torch.Tensor:
         return pad(v.to(self.dtype), self.survey).square() * self._scale
 
-    def _of_each(
-        self, v: torch.Tensor, numbers: torch.Tensor | None, name: str
-    ) -> torch.Tensor:
+    def _of_each(self, v: torch.Tensor, numbers: torch.Tensor | None, name: str) -> torch.Tensor:
         """One number for each map, by default its minimum; a single one is that of all."""
         if numbers is None:
             return v.amin(dim=(1, 2)).double()
@@ -605,7 +603,5 @@ def _one(
     return v.detach()[None], None if given is None else given.reshape(1)
 
 
-def _simulator(
-    survey: Survey, threads: int | None, kernel: str, device: torch.device
-) -> Simulator:
+def _simulator(survey: Survey, threads: int | None, kernel: str, device: torch.device) -> Simulator:
     return Simulator(survey, torch.float32, kernel, threads, device=device)

@@ -103,7 +103,9 @@ class BlockKernel:
         self._device = program.device
         self._survey, self._every = survey, every
         self._most = MOST_TASKS  # tasks that have fitted so far
-        self._prepared: dict[str, tuple[Layout, Tensors]] = {}  # kernel -> its layout and what depends on it
+        self._prepared: dict[
+            str, tuple[Layout, Tensors]
+        ] = {}  # kernel -> its layout and what depends on it
 
     def forward(self, alpha: torch.Tensor, vmin: torch.Tensor) -> torch.Tensor:
         """Records, (B, shots, n_steps, receivers)."""
@@ -181,9 +183,7 @@ class BlockKernel:
         self, alpha: torch.Tensor, vmin: torch.Tensor, data: torch.Tensor, gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """sum((record - data)^2), (B,) float64, and its gradients where gradient is true."""
-        check_call(
-            self._survey, alpha, vmin, data=data, every=self._every if gradient else None
-        )
+        check_call(self._survey, alpha, vmin, data=data, every=self._every if gradient else None)
         medium, tasks = self._medium(alpha, vmin)
         data, squares = self._traces(data), self._sums(tasks, "forward")
         image = self._image(tasks) if gradient else None
@@ -225,9 +225,7 @@ class BlockKernel:
             self._most = min(self._most, len(part) // 2)
             self._program.release()
 
-    def _launch(
-        self, kernel: str, medium: Tensors, part: range, **by_task: torch.Tensor
-    ) -> None:
+    def _launch(self, kernel: str, medium: Tensors, part: range, **by_task: torch.Tensor) -> None:
         """Launches for a range of tasks. Arrays of its length belong to it, longer ones to all."""
         layout, tensors = self._prepare(kernel)
         rows, cols = self._survey.padded_shape
@@ -333,9 +331,7 @@ class BlockKernel:
         blocks = self._prepare(kernel)[0].blocks
         return torch.empty(tasks, blocks, dtype=torch.float64, device=self._device)
 
-    def _gradients(
-        self, image: Tensors, vmin: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradients(self, image: Tensors, vmin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         vmin = vmin.detach().to(self._device, torch.float64)
         damped = in_order(self._by_sample(image["sums"]).flatten(1))
         return in_order(self._by_sample(image["gradient"])), damped / vmin
