@@ -22,8 +22,8 @@ class DataMisfit(Objective):
     """mean((s(v, vmin) - d)^2) over shots, steps and receivers, as a function of the unknowns.
 
     record: (shots, >= n_steps, receivers), the measured record; rows from n_steps on are not used.
-    Outside the survey's velocity bounds, where the scheme may be unstable, the value is infinite:
-    a line search turns back there.
+    Outside the survey's velocity bounds, and where the damping of vmin makes the scheme unstable, the
+    value is infinite: a line search turns back there.
     """
 
     def __init__(self, simulator: Simulator, parameters: Parameters, record):
@@ -62,7 +62,9 @@ class DataMisfit(Objective):
         v, vmin = self.parameters.velocity(x), self.parameters.vmin(x)
         slowest, fastest = self.simulator.survey.velocity_bounds
         inside = bool(((v >= slowest) & (v <= fastest)).all()) and 0 < float(vmin) <= fastest
-        return (v[None], vmin[None]) if inside else None
+        if not (inside and self.simulator.is_stable(v[None], vmin[None])):
+            return None
+        return v[None], vmin[None]
 
 
 class BandMisfit(DataMisfit, SumOfSquaredResiduals):

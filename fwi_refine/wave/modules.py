@@ -174,7 +174,7 @@ class RecordMisfit(WaveSimulator):
             )
         if found[2] < steps:
             raise ValueError(f"record of shape {found}: expected at least {steps} rows")
-        misfit: torch.Tensor = _Misfit.apply(
+        misfit: torch.Tensor = _Misfit.apply(  # type: ignore[no-untyped-call]
             v, vmin_of_each(v, vmin), record[:, :, :steps], self._simulator(v)
         )
         return misfit
@@ -194,7 +194,7 @@ class _Misfit(torch.autograd.Function):
         return value.to(v)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         by_v, by_vmin = ctx.saved_tensors
         return u[:, None, None] * by_v, u.to(by_vmin) * by_vmin, None, None

@@ -435,7 +435,7 @@ class _Simulate(torch.autograd.Function):
         return simulator.forward(v, vmin)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         v, vmin = ctx.saved_tensors
         by_v, by_vmin = ctx.simulator.adjoint(v, u, vmin)
@@ -509,7 +509,9 @@ def simulate(
     """
     batched = v if v.ndim == 3 else v[None]
     simulator = simulator or _default_simulator(v.dtype, v.device)
-    record: torch.Tensor = _Simulate.apply(batched, vmin_of_each(batched, vmin), simulator)
+    record: torch.Tensor = _Simulate.apply(  # type: ignore[no-untyped-call]
+        batched, vmin_of_each(batched, vmin), simulator
+    )
     return record if v.ndim == 3 else record[0]
 
 
