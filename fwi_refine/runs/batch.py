@@ -198,7 +198,11 @@ def _best_start(sample, settings):
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
     record = torch.as_tensor(sample.record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(survey, settings.threads, settings.device)
-    misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
+    candidates = torch.as_tensor(maps).split(1)
+    misfits = [
+        simulator.misfit(v, record[None]).item() if simulator.is_stable(v) else np.inf
+        for v in candidates
+    ]
     return sample.starts[int(np.nanargmin(misfits))]
 
 
