@@ -22,8 +22,8 @@ class DataMisfit(Objective):
     """mean((s(v, vmin) - d)^2) over shots, steps and receivers, as a function of the unknowns.
 
     record: (shots, >= n_steps, receivers), the measured record; rows from n_steps on are not used.
-    Outside the survey's velocity bounds, and where the damping of vmin makes the scheme unstable, the
-    value is infinite: a line search turns back there.
+    Outside the survey's velocity bounds, and where the damping of vmin makes the scheme unstable,
+    the value is infinite: a line search turns back there.
     """
 
     def __init__(self, simulator: Simulator, parameters: Parameters, record):
