@@ -12,11 +12,11 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.families import METHODS, find_family
 from fwi_refine.inversion.levels.levels import to_integers
 from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
-from fwi_refine.inversion.recipes import METHODS, OTHER_ROUTES
 from fwi_refine.inversion.stages import Curvature, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.priors import Priors
@@ -50,7 +50,7 @@ class Refined:
         The map, m/s.
     vmin : float
         The velocity that scales the damping, m/s.
-    family : Family
+    family : str
         The route that led to the map.
     evidence : dict
         The numbers that the family is told by, see `routing.Classification`.
@@ -81,7 +81,7 @@ class Refined:
 
     velocity: np.ndarray
     vmin: float
-    family: Family
+    family: str
     evidence: dict[str, float]
     family_reason: str
     status: str
@@ -122,7 +122,7 @@ class RecipeResult:
         One for the start, and one for each stage.
     """
 
-    family: Family
+    family: str
     status: str
     model: Model
     before: tuple[float, float]
@@ -165,9 +165,9 @@ def refine_sample(
         Lengths in cells of 10 m, whatever the survey; default those for OpenFWI.
     family
         "auto" classifies, which is possible for the survey of OpenFWI alone, and tries another
-        route where that one does not lead to a fit; otherwise one of `routing.Family`.
+        route where that one does not lead to a fit; otherwise one of `families.names()`.
     method
-        A key of `recipes.METHODS`.
+        One of `families.METHODS`.
     max_evaluations
         Never exceeded; see `Budget`.
     should_stop
@@ -201,13 +201,14 @@ def refine_sample(
         classification = classify(prediction, record, priors, survey)
         evidence = classification.evidence
         words = classification.reason if family == "auto" else words
-    chosen = classification.family if family == "auto" else Family(family)
+    chosen = str(classification.family) if family == "auto" else find_family(family).name
     method, why = choose_method(method, chosen, survey, simulator.kernel)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     clamped = not torch.equal(start, torch.from_numpy(prediction))
     start = start.to(simulator.device)
-    others = OTHER_ROUTES.get(chosen, ()) if family == "auto" and method != "lbfgs" else ()
-    recipes = {route: METHODS[method][route].in_unit(survey.unit) for route in (chosen, *others)}
+    several = family == "auto" and method != "lbfgs"
+    routes = (chosen, *(find_family(chosen).others if several else ()))
+    recipes = {route: find_family(route).recipe(method).in_unit(survey.unit) for route in routes}
     data, budget = Data.of_sample(record, start, simulator), Budget(max_evaluations, should_stop)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:
@@ -249,7 +250,7 @@ def _flags(best: RecipeResult, survey: Survey, clamped: bool, why: str) -> tuple
 
 
 def refine_by_routes(
-    recipes: dict[Family, Recipe],
+    recipes: dict[str, Recipe],
     data: Data,
     start: torch.Tensor,
     priors: Priors,
@@ -328,7 +329,7 @@ def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:
 
 
 def run_recipe(
-    family: Family,
+    family: str,
     recipe: Recipe,
     data: Data,
     start: torch.Tensor,

@@ -10,7 +10,16 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.recipe import COST_SCALE, GOOD_FIT, Stage
+from fwi_refine.inversion.recipe import (
+    COST_SCALE,
+    GOOD_FIT,
+    LBFGS,
+    WHOLE,
+    GaussNewtonStep,
+    LevenbergMarquardt,
+    PreconditionedLBFGS,
+    Stage,
+)
 from fwi_refine.inversion.uncertainty import standard_deviation
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
@@ -119,7 +128,7 @@ class StageResult:
 
 def penalty(stage: Stage, model: Model, priors: Priors) -> float:
     """Weighted prior of a model, as a stage has it."""
-    parameters = stage.parameters(model.v, priors)
+    parameters = stage.unknowns(model.v, priors)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     return stage.weight * float(prior(parameters.from_velocity(model.v, model.vmin)))
 
@@ -149,16 +158,18 @@ def run_stages(
         Of all stages, or of those that the budget allows.
     """
     good_fit = GOOD_FIT * data.survey.unit**2
-    reference = exact = None  # misfits by all shots, where they are known
-    curvature, traces = Curvature(), ()
+    # misfits by all shots, where they are known
+    reference: float | None = None
+    exact: float | None = None
+    curvature = Curvature()
+    traces: tuple[Trace, ...] = ()
     moved, asked, skipped = 0.0, None, False
     for stage in stages:
-        target = stage.misfit_target if stage.unless_it_fits else None
-        if target not in (None, asked):  # asked once for all stages in a row with one target
+        if stage.skip_if not in (None, asked):  # asked once for all in a row with one number
             # of all shots where it is known: a stage may have looked at some only
-            skipped = (misfit if exact is None else exact) < target and moved < AT_REST
-        asked = target
-        if target is not None and skipped:
+            skipped = (misfit if exact is None else exact) < stage.skip_if and moved < AT_REST
+        asked = stage.skip_if
+        if asked is not None and skipped:
             continue
         if stage.must_fit and exact is None:
             if not budget.affords(data.cost):
@@ -171,7 +182,7 @@ def run_stages(
         if stage.must_fit and found.traces:
             exact = data.misfit(found.model, budget)
             # what fits better than the data's own rounding has fitted some of it
-            if exact > max(4 * reference, good_fit):
+            if exact > max(4 * (reference or 0.0), good_fit):
                 found, exact = replace(found, model=model, curvature=None), before
         traces += found.traces
         misfit = next((trace[-1][1] ** 2 for trace in reversed(traces) if trace), misfit)
@@ -209,18 +220,17 @@ def run_stage(
     """
     if not budget.affords(1):
         return StageResult(model, None, (), True)
-    if stage.frequency is not None:
-        found = run_stage(
-            replace(stage, frequency=None), data.low_passed(stage.frequency), model, priors, budget
-        )
+    if stage.data.frequency is not None:
+        lower = data.low_passed(stage.data.frequency)
+        found = run_stage(replace(stage, data=WHOLE), lower, model, priors, budget)
         # the curvature of another record says nothing of the error
         known = found.curvature and replace(found.curvature, uncertainty=None)
         return replace(found, curvature=known or Curvature())
-    part = stage.part_of(data.survey)
+    part = stage.data.survey(data.survey)
     if part is not data.survey:
-        whole = replace(stage, shots=None, receivers=1)
-        return run_stage(whole, data.subset(part, stage.receivers), model, priors, budget)
-    parameters = stage.parameters(model.v, priors)
+        subset = data.subset(part, stage.data.receivers)
+        return run_stage(replace(stage, data=WHOLE), subset, model, priors, budget)
+    parameters = stage.unknowns(model.v, priors)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     x = parameters.from_velocity(model.v, model.vmin)
     trace: list[tuple[int, float]] = []
@@ -229,8 +239,13 @@ def run_stage(
         so_far = math.ceil(budget.evaluations + data.cost * evaluations)
         trace.append((so_far, math.sqrt(misfit)))
 
-    minimise = _by_jacobian if stage.method in BY_JACOBIAN else _published
-    result, curvature = minimise(stage, data, model, parameters, prior, x, budget, note)
+    if isinstance(stage.optimiser, LevenbergMarquardt | PreconditionedLBFGS):
+        result, curvature = _by_jacobian(
+            stage, stage.optimiser, data, model, parameters, prior, x, budget, note
+        )
+    else:
+        result = _published(stage, stage.optimiser, data, parameters, prior, x, budget, note)
+        curvature = None
     budget.iterations += result.iterations
     stopped = result.status == Status.MAX_EVALUATIONS
     if result.iterations:
@@ -238,15 +253,12 @@ def run_stage(
     return StageResult(model, curvature, (tuple(trace),), stopped)
 
 
-BY_JACOBIAN = {
-    "levenberg-marquardt": levenberg_marquardt,
-    "preconditioned-lbfgs": preconditioned_lbfgs,
-}
 Note = Callable[[float, int], None]
 
 
 def _by_jacobian(
     stage: Stage,
+    how: LevenbergMarquardt | PreconditionedLBFGS,
     data: Data,
     model: Model,
     parameters: Parameters,
@@ -256,7 +268,7 @@ def _by_jacobian(
     note: Note,
 ) -> tuple[Result, Curvature | None]:
     """A stage of the main method, with what ties vmin and the cells of the sources."""
-    misfit = _misfit_of(stage, data, parameters, x)
+    misfit = _misfit_of(how, data, parameters, x)
     priors: Any = prior + VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
         priors = priors + SourceCells(data.source_cells, parameters)
@@ -265,19 +277,19 @@ def _by_jacobian(
         note(result.misfit or 0.0, result.evaluations)
         return budget.should_stop()
 
-    optimise: Callable[..., Result] = BY_JACOBIAN[stage.method]
-    if stage.method == "levenberg-marquardt":
-        optimise = partial(optimise, max_damping_increases=stage.max_damping_increases)
+    optimise: Callable[..., Result] = preconditioned_lbfgs
+    if isinstance(how, LevenbergMarquardt):
+        optimise = partial(levenberg_marquardt, max_damping_increases=how.max_damping_increases)
     result = optimise(
         misfit,
         priors,
         x,
         weight=stage.weight_at,
-        max_iterations=stage.max_iterations,
-        corrections=stage.corrections,
+        max_iterations=how.iterations,
+        corrections=how.corrections,
         max_evaluations=budget.limit_in(data.cost),
         hessian_cost=misfit.hessian_cost(),
-        target=stage.misfit_target or 0.0,
+        target=how.target or 0.0,
         retract=parameters.retract,
         callback=watch,
     )
@@ -285,10 +297,15 @@ def _by_jacobian(
     return result, _curvature(data, misfit, prior, result, budget)
 
 
-def _misfit_of(stage: Stage, data: Data, parameters: Parameters, x: torch.Tensor) -> BandMisfit:
+def _misfit_of(
+    how: LevenbergMarquardt | PreconditionedLBFGS,
+    data: Data,
+    parameters: Parameters,
+    x: torch.Tensor,
+) -> BandMisfit:
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     simulator = data.simulator
-    if stage.method == "preconditioned-lbfgs":  # needs gradients to which every step adds
+    if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
     if isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
         window = window_before_return(x[:-1], data.survey)
@@ -317,14 +334,14 @@ def _curvature(
 
 def _published(
     stage: Stage,
+    how: LBFGS | GaussNewtonStep,
     data: Data,
-    model: Model,
     parameters: Parameters,
     prior: PriorTerm,
     x: torch.Tensor,
     budget: Budget,
     note: Note,
-) -> tuple[Result, None]:
+) -> Result:
     """A stage of the published method: the plain misfit and a fixed weight."""
     objective = DataMisfit(data.simulator, parameters, data.record) + stage.weight * prior
     limit = budget.limit_in(data.cost)
@@ -335,10 +352,10 @@ def _published(
         return misfit
 
     def callback(result: Result) -> bool:
-        misfit, target = noted(result), stage.misfit_target
-        return (target is not None and misfit < target) or budget.should_stop()
+        misfit = noted(result)
+        return (how.target is not None and misfit < how.target) or budget.should_stop()
 
-    if stage.method == "gauss-newton-step":
+    if isinstance(how, GaussNewtonStep):
         result = gauss_newton_step(
             objective, x, max_evaluations=limit, should_stop=budget.should_stop
         )
@@ -347,12 +364,12 @@ def _published(
         result = lbfgs(
             objective,
             x,
-            max_iterations=stage.max_iterations,
+            max_iterations=how.iterations,
             max_evaluations=limit,
-            gradient_tolerance=stage.gradient_tolerance,
+            gradient_tolerance=how.gradient_tolerance,
             scale=COST_SCALE,
-            initial_step=stage.initial_step,
+            initial_step=how.initial_step,
             callback=callback,
         )
     budget.charge(data.cost * result.evaluations)
-    return result, None
+    return result
