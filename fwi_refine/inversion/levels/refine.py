@@ -307,6 +307,8 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
     if not cells.found or linear.normal is None or linear.pull_back is None:
         return unassigned
     residual = BandMisfit(data.simulator, parameters, data.record).residual(x)
+    if residual is None:  # the map is outside the velocity bounds
+        return unassigned
     budget.charge(2 * data.cost)
     half = residual.numel() / 2
     gradient = linear.pull_back(residual).cpu() * half
