@@ -17,14 +17,14 @@ WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
-def standard_deviation(
+def precision(
     hessian: torch.Tensor,
     parameters: Parameters,
     misfit: float,
     survey: Survey,
     prior_hessian: torch.Tensor | None = None,
-) -> torch.Tensor | None:
-    """Expected rms error of each cell, from the curvature at the solution.
+) -> torch.Tensor:
+    """Posterior precision of the unknowns at the solution.
 
     Parameters
     ----------
@@ -41,8 +41,40 @@ def standard_deviation(
 
     Returns
     -------
+    Tensor, shape (n, n)
+        J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is `WIDE`^-2 on the diagonal
+        without a Gaussian prior, and for vmin, which priors leave alone.
+    """
+    shots, steps, receivers = survey.record_shape
+    samples = shots * steps * receivers
+    variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
+    found = hessian * (samples / (2 * variance))
+    if prior_hessian is None:
+        found.diagonal().add_(WIDE**-2)
+    else:
+        found = found.add_(prior_hessian, alpha=0.5)
+        found[-1, -1] += WIDE**-2  # vmin
+    return found
+
+
+def standard_deviation(
+    hessian: torch.Tensor,
+    parameters: Parameters,
+    misfit: float,
+    survey: Survey,
+    prior_hessian: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Expected rms error of each cell, from the curvature at the solution.
+
+    Parameters
+    ----------
+    hessian, parameters, misfit, survey, prior_hessian
+        As for `precision`.
+
+    Returns
+    -------
     Tensor, shape (nz, nx), or None
-        In m/s, float64; None if rounding has made the matrix indefinite.
+        In m/s, float64; None if rounding has made the precision indefinite.
 
     Notes
     -----
@@ -52,25 +84,17 @@ def standard_deviation(
         C = (J^T J / s^2 + K^-1)^-1
 
     and the rms error of cell i is sqrt((B C B^T)_ii), B the columns of the parameterisation. Total
-    variation is no Gaussian prior: for tied regions K^-1 is `WIDE` alone, and C is the error of
-    their velocities if their outlines are right.
+    variation is no Gaussian prior: for tied regions C is the error of their velocities if their
+    outlines are right.
 
     References
     ----------
     .. [1] A. Tarantola, "Inverse Problem Theory and Methods for Model Parameter Estimation", SIAM,
        2005, section 3.2.
     """
-    shots, steps, receivers = survey.record_shape
-    samples = shots * steps * receivers
-    variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
-    precision = hessian * (samples / (2 * variance))
-    if prior_hessian is None:
-        precision.diagonal().add_(WIDE**-2)
-    else:
-        precision = precision.add_(prior_hessian, alpha=0.5)
-        precision[-1, -1] += WIDE**-2  # vmin, which priors leave alone
-    scale = precision.diagonal().sqrt()
-    factor, info = torch.linalg.cholesky_ex(precision.div_(scale).div_(scale[:, None]))
+    matrix = precision(hessian, parameters, misfit, survey, prior_hessian)
+    scale = matrix.diagonal().sqrt()
+    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
     if int(info) != 0:  # rounding: some unknown is hardly seen at all
         return None
     columns = parameters.matrix(hessian.device)[:-1] / scale
