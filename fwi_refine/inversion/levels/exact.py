@@ -35,11 +35,12 @@ ULPS = 8  # float32 neighbours among which the velocity of a source cell is look
 ROUNDING, MODEL, NEARBY = 5e-7, 0.05, 15
 SIGNAL = 6.0  # times the rounding, from which on a difference is taken for a signal
 BEFORE, WIDTH = 20, 100  # steps: of a window before the first signal, and in all
-EARLIEST = 110  # steps by which a signal may come before the path from cell to cell
+LATEST = 150  # steps after the path from cell to cell, by which a change has shown
 EVERY = 3  # of the receivers, of which the window is explained; exact trials are of all
 LEVEL_REACH = 3  # m/s that a level may be off
 REACH = 2  # cells from which a cell may take its level
 PENALTY = 0.003  # of a change, as a fraction of what there is to explain
+SINGLES = 12  # changes that are tried one by one, likeliest first, besides what was chosen
 SURE = 0.95  # probability of a change that is tried without those that are less likely
 # A trial counts as better where its first differences come later by LEAST_GAIN steps in the mean,
 # and LATER times as many traces differ later as differ more than JITTER steps earlier: about a
@@ -242,20 +243,33 @@ def _with(simulator, **changes):
 
 def _best_trial(v, data, changes, certificate, simulator, ledger):
     """(map, certificate) of the changes that move first differences latest; None: none does."""
-    best = None
-    for some in _subsets(changes):
-        if not ledger.affords(1):
-            break
-        tried = apply_changes(v, some)
-        first = ledger.first_differences(tried, data, simulator)
-        later = np.count_nonzero(first > certificate.first)
-        earlier = np.count_nonzero(first < certificate.first - JITTER)
-        gain = (first - certificate.first).mean()
-        if gain >= LEAST_GAIN and later >= LATER * earlier and (best is None or gain > best[0]):
-            best = gain, tried, _certificate(first, simulator)
-            if best[2].exact:
-                break
-    return None if best is None else best[1:]
+    n_steps = simulator.survey.n_steps
+    latest = min(n_steps, int(certificate.first.max()) + 2 * WIDTH)
+    short = _with(simulator, n_steps=latest)
+    before, rows = certificate.first.clip(max=latest), data[:, :, :latest]
+
+    def gain(some):
+        """Steps that first differences come later in the mean, -inf where it may be chance."""
+        if not ledger.affords(latest / n_steps):
+            return -math.inf
+        ledger.charge(latest / n_steps)
+        first = _first_differences(apply_changes(v, some), rows, short)
+        later, earlier = (np.count_nonzero(x) for x in (first > before, first < before - JITTER))
+        found = float((first - before).mean())
+        return found if found >= LEAST_GAIN and later >= LATER * earlier else -math.inf
+
+    gains = [(gain(some), some) for some in _subsets(changes)]
+    best, chosen = max(gains, key=lambda pair: pair[0], default=(-math.inf, []))
+    for change in sorted(changes, key=lambda change: -change.probability)[:SINGLES]:
+        if change not in chosen:
+            more = [*chosen, change]
+            improved = gain(more)
+            if improved > best:
+                best, chosen = improved, more
+    if best == -math.inf or not ledger.affords(1):
+        return None
+    v = apply_changes(v, chosen)
+    return v, _certificate(ledger.first_differences(v, data, simulator), simulator)
 
 
 def _subsets(changes: list[Change]) -> Iterator[list[Change]]:
@@ -362,7 +376,8 @@ def _horizon(start, arrival, n_steps, most, width):
     def seen(horizon):
         counts = (start < horizon - BEFORE)[..., None]
         last = np.minimum(start + width - BEFORE, horizon)[..., None]
-        right = (arrival < start[..., None] - EARLIEST).any((0, 1))  # it would have shown before
+        late = (start < n_steps) & (start - LATEST > 0)
+        right = ((arrival < start[..., None] - LATEST) & late[..., None]).any((0, 1))
         return ((arrival < last) & counts).any((0, 1)) & ~right
 
     begun = start[start < n_steps]
