@@ -87,6 +87,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
     """Values (n, K), the first of each 0, and their probabilities."""
     values, log_prior = _peaks(problem)
     scale = np.abs(values).max(1)
+    scale[scale == 0] = 1.0  # no choice
     peak = (WIDTH * scale)[:, None] ** 2
     least = LEAST_PRECISION / scale**2
     precision, shift = 1 / (SPREAD * scale) ** 2, np.zeros(len(scale))

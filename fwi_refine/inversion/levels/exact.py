@@ -10,8 +10,8 @@ near edges, which may have the level of a neighbour, and the levels, which may b
 `scattering` says what each cell would add to the window, differences of two records what each
 level would; `integer_least_squares` picks the few that explain it. Samples count by their own
 size, since the linear record is off by a few per cent, down to the rounding. What was picked is
-tried exactly: changes that are right move the first differences later, on all traces that they
-touch, and the next window tells of deeper errors.
+tried exactly, all, or some: what leaves least in the window is kept. Once that is right the first
+differences come later, and the next window tells of deeper errors.
 """
 
 import dataclasses
@@ -40,12 +40,11 @@ EVERY = 3  # of the receivers, of which the window is explained; exact trials ar
 LEVEL_REACH = 3  # m/s that a level may be off
 REACH = 2  # cells from which a cell may take its level
 PENALTY = 0.003  # of a change, as a fraction of what there is to explain
-SINGLES = 12  # changes that are tried one by one, likeliest first, besides what was chosen
+SINGLES = 12  # changes that are tried one by one, likeliest first, with what was chosen or without
 SURE = 0.95  # probability of a change that is tried without those that are less likely
-# A trial counts as better where its first differences come later by LEAST_GAIN steps in the mean,
-# and LATER times as many traces differ later as differ more than JITTER steps earlier: about a
-# first difference it is chance in which sample rounding shows.
-LEAST_GAIN, LATER, JITTER = 0.3, 3, 5
+# Of the weighted sum of squares in the window: the fraction below which what is left is better, and
+# that below which no more changes are tried.
+BETTER, DONE = 0.9, 0.02
 # Most cells that are weighed at once, by how many cells the neighbourhood of edges is widened, and
 # the width of the window: what is tried in turn where nothing better is found.
 ATTEMPTS = ((1000, 1, WIDTH), (400, 1, WIDTH), (1000, 1, 60), (1600, 2, WIDTH))
@@ -189,17 +188,22 @@ def search(
     if not torch.equal(v, v.round()):
         return start, certificate, ledger.used
     v, attempt = v.double().cpu(), 0
+    best = certificate, v
     levels = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
-    while not certificate.exact and attempt < len(ATTEMPTS):
-        changes = _propose(v, data, levels, simulator, ledger, *ATTEMPTS[attempt])
-        if changes is None:  # out of budget
+    while not best[0].exact and attempt < len(ATTEMPTS):
+        proposed = _propose(v, data, levels, simulator, ledger, *ATTEMPTS[attempt])
+        if proposed is None:  # out of budget
             break
-        better = _best_trial(v, data, changes, certificate, simulator, ledger)
+        better = _best_trial(v, *proposed, simulator, ledger) if proposed[0] else None
         if better is None:
             attempt += 1
-        else:
-            (v, certificate), attempt = better, 0
-    return v.to(start.device), certificate, ledger.used
+            continue
+        if not ledger.affords(1):
+            break
+        v, attempt = better, 0
+        certificate = _certificate(ledger.first_differences(v, data, simulator), simulator)
+        best = max(best, (certificate, v), key=lambda pair: pair[0].equal_fraction)
+    return best[1].to(start.device), best[0], ledger.used
 
 
 class _Ledger:
@@ -241,35 +245,48 @@ def _with(simulator, **changes):
     return Simulator(survey, torch.float64, **simulator.how)
 
 
-def _best_trial(v, data, changes, certificate, simulator, ledger):
-    """(map, certificate) of the changes that move first differences latest; None: none does."""
-    n_steps = simulator.survey.n_steps
-    latest = min(n_steps, int(certificate.first.max()) + 2 * WIDTH)
-    short = _with(simulator, n_steps=latest)
-    before, rows = certificate.first.clip(max=latest), data[:, :, :latest]
+def _best_trial(v, changes, window, simulator, ledger):
+    """The map with the changes that leave least in the window; None where they leave too much."""
+    part = _with(simulator, n_steps=window.horizon)
+    cost = window.horizon / simulator.survey.n_steps
 
-    def gain(some):
-        """Steps that first differences come later in the mean, -inf where it may be chance."""
-        if not ledger.affords(latest / n_steps):
-            return -math.inf
-        ledger.charge(latest / n_steps)
-        first = _first_differences(apply_changes(v, some), rows, short)
-        later, earlier = (np.count_nonzero(x) for x in (first > before, first < before - JITTER))
-        found = float((first - before).mean())
-        return found if found >= LEAST_GAIN and later >= LATER * earlier else -math.inf
+    def left(some):
+        if not ledger.affords(cost):
+            return math.inf
+        ledger.charge(cost)
+        return window.energy(part.released(apply_changes(v, some)[None])[0].cpu())
 
-    gains = [(gain(some), some) for some in _subsets(changes)]
-    best, chosen = max(gains, key=lambda pair: pair[0], default=(-math.inf, []))
+    best, chosen = min(
+        ((left(some), some) for some in _subsets(changes)),
+        key=lambda pair: pair[0],
+        default=(math.inf, []),
+    )
     for change in sorted(changes, key=lambda change: -change.probability)[:SINGLES]:
-        if change not in chosen:
-            more = [*chosen, change]
-            improved = gain(more)
-            if improved > best:
-                best, chosen = improved, more
-    if best == -math.inf or not ledger.affords(1):
-        return None
-    v = apply_changes(v, chosen)
-    return v, _certificate(ledger.first_differences(v, data, simulator), simulator)
+        other = [c for c in chosen if c is not change]
+        other = other if change in chosen else [*chosen, change]
+        if other and best > DONE * window.before:
+            improved = left(other)
+            if improved < best:
+                best, chosen = improved, other
+    return apply_changes(v, chosen) if best < BETTER * window.before else None
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What counts of each trace of some receivers: data and weight, (shots, receivers, width), at
+    steps before the horizon; before: the energy of the residual that the weights are from."""
+
+    receivers: slice
+    steps: torch.Tensor
+    data: torch.Tensor
+    weight: torch.Tensor
+    horizon: int
+    before: float
+
+    def energy(self, record):
+        """Weighted sum of squares of what a record (shots, horizon, all receivers) leaves."""
+        taken = record.movedim(1, 2)[:, self.receivers].gather(2, self.steps)
+        return float(((self.data - taken).double() * self.weight).square().sum())
 
 
 def _subsets(changes: list[Change]) -> Iterator[list[Change]]:
@@ -333,7 +350,7 @@ def _propose(v, data, levels, simulator, ledger, most, widened, width):
     steps = steps.clip(0, horizon - 1)
     cost = (len(known) + 1 + scattering_cost(part.survey)) * horizon / n_steps
     if not len(cells) or not ledger.affords(cost):
-        return None if len(cells) else []
+        return None if len(cells) else ([], None)
     ledger.charge(cost)
     places = np.column_stack(np.unravel_index(cells, values.shape))
     take = torch.from_numpy(steps)
@@ -364,7 +381,9 @@ def _propose(v, data, levels, simulator, ledger, most, widened, width):
             level = float(known[i - len(places)])
             onset = lag[values.ravel() == level].min()
             changes.append(Change(onset, probability[i], to, level=level))
-    return sorted(changes, key=lambda change: change.onset)
+    measured = data[0].movedim(1, 2)[thin].gather(2, take)
+    seen = _Window(thin[1], take, measured, weight, horizon, problem.energy)
+    return sorted(changes, key=lambda change: change.onset), seen
 
 
 def _horizon(start, arrival, n_steps, most, width):
