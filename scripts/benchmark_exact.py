@@ -3,8 +3,8 @@
     python scripts/benchmark_exact.py --families CurveVel_B,FlatFault_B --count 3 --cells 30
     python scripts/benchmark_exact.py --maps maps.npz --name curvevel_a --count 3
 
-Flips cells along edges of each map to the level of a neighbour and shifts some levels by 1 or 2
-m/s, then searches for the map by its record. Maps are made ones, or those of an array (N, 70, 70)
+Flips cells along edges of each map to the level of a neighbour, shifts some levels by 1 or 2 m/s,
+moves segments of interfaces down by a row, then searches for the map by its record. Maps are made ones, or those of an array (N, 70, 70)
 of a file. With --pair, a file with `record`, `truth` and `start` (or `v`), the start is repaired
 as it is, rounded. Prints a Markdown table; seconds are of the processor.
 """
@@ -21,6 +21,7 @@ from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import make_map, make_record
 from fwi_refine.wave import Simulator
 
+SEGMENT = 8  # columns
 HEADER = (
     "map",
     "cells wrong before",
@@ -40,8 +41,10 @@ def main():
     parser.add_argument("--name", help="the array in it")
     parser.add_argument("--pair", nargs="*", default=[], help=".npz files with a start each")
     parser.add_argument("--count", type=int, default=1, help="maps of each family or array")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--cells", type=int, default=20, help="that are flipped")
     parser.add_argument("--levels", type=int, default=1, help="that are shifted")
+    parser.add_argument("--segments", type=int, default=0, help="of interfaces, a row too deep")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--budget", type=float, default=300.0, help="records per search")
     parser.add_argument("--seconds", type=float, default=np.inf, help="per search, of processor")
@@ -61,7 +64,7 @@ def cases(options):
             yield path, pair["truth"], start, pair["record"]
     if options.pair:
         return
-    for number in range(options.count):
+    for number in range(options.first, options.first + options.count):
         for name in [options.name] if options.maps else options.families.split(","):
             rng = np.random.default_rng([options.seed, number])
             if options.maps:
@@ -69,15 +72,20 @@ def cases(options):
                     truth = arrays[name][number].astype(np.float64)
             else:
                 truth = make_map(name, rng)
-            start = damaged(truth, options.cells, options.levels, rng)
+            start = damaged(truth, options.cells, options.levels, options.segments, rng)
             yield f"{name} {number}", truth, start, make_record(truth)
 
 
-def damaged(truth, cells, levels, rng):
-    """A map with so many cells flipped and levels shifted; cells of sources stay."""
+def damaged(truth, cells, levels, segments, rng):
+    """A map with so many cells flipped, levels shifted and segments moved; cells of sources stay."""
     v = truth.copy()
+    below = np.argwhere(truth[1:] != truth[:-1]) + (1, 0)  # first cells under an interface
+    for row, column in below[rng.permutation(len(below))[:segments]]:
+        for r, c in below:
+            if abs(c - column) <= SEGMENT // 2 and abs(r - row) <= 1:
+                v[r, c] = truth[r - 1, c]
     for level in rng.permutation(np.unique(truth))[:levels]:
-        v[truth == level] += rng.choice([-2, -1, 1, 2])
+        v[v == level] += rng.choice([-2, -1, 1, 2])
     edges = [
         tuple(at) for at in np.argwhere(along_edges(truth)) if tuple(at) not in OPENFWI.sources
     ]
