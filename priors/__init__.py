@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
+from .base import Prior
 from .gaussian_process import GaussianProcess
 from .shared_levels import SharedLevels
 from .total_variation import TotalVariation1D, TotalVariation2D
 
 __all__ = [
     "GaussianProcess",
+    "Prior",
     "Priors",
     "Routing",
     "SharedLevels",
