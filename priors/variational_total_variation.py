@@ -19,8 +19,6 @@ from torch import Tensor
 # neighbours compare themselves with it.
 STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
-Differences = tuple[Tensor, Tensor, Tensor, Tensor]
-
 
 def _ends(cells: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Views of the first and the second cells of all pairs that are one step apart."""
@@ -76,8 +74,8 @@ class VariationalTotalVariation:
 
         J^T J / noise variance + hessian / 2.
 
-    Five of them suffice. `value` is minus twice a logarithm of a density, as is the energy of
-    `GaussianProcess`, and takes the same weight in an objective.
+    The variances settle within a few iterations. `value` is minus twice a logarithm of a density,
+    as is the energy of `GaussianProcess`, and takes the same weight in an objective.
 
     References
     ----------
@@ -90,7 +88,7 @@ class VariationalTotalVariation:
        Journal on Scientific Computing 17, 227-238, 1996.
     """
 
-    variances: Differences | None = None
+    variances: tuple[Tensor, ...] | None = None
     slope: float | None = None
     scale: float = 150.0
     diagonal_scale: float = 210.0
