@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
-from .base import Prior
 from .gaussian_process import GaussianProcess
 from .shared_levels import SharedLevels
 from .total_variation import TotalVariation1D, TotalVariation2D
@@ -21,7 +20,6 @@ from .variational_total_variation import VariationalTotalVariation
 
 __all__ = [
     "GaussianProcess",
-    "Prior",
     "Priors",
     "Routing",
     "SharedLevels",

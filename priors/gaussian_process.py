@@ -235,8 +235,8 @@ class GaussianProcess:
         """Hyper-parameters of greatest likelihood for labelled maps.
 
         L-BFGS-B over the logarithms of the five, none below 0.01, with the analytic gradient
-        ([1]_, equation 5.9). A map is one sample of `constant` and of `slope`, which are therefore
-        found to a relative precision of 1 / sqrt(2 n).
+        (Rasmussen and Williams, equation 5.9). A map is one sample of `constant` and of `slope`,
+        which are therefore found to a relative precision of 1 / sqrt(2 n).
 
         Parameters
         ----------
@@ -253,11 +253,6 @@ class GaussianProcess:
         ------
         ValueError
             For fewer than two maps, constant maps and values that are not finite.
-
-        References
-        ----------
-        .. [1] C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning",
-           MIT Press, 2006.
         """
         from scipy.optimize import minimize  # takes a tenth of a second to load
 

@@ -3,10 +3,21 @@
 Maps of the Style families are photographs in grey on a trend with depth: objects with sharp edges,
 smooth shading and fine texture. A Gaussian process blurs the edges. Total variation keeps them,
 and its most probable map is flat between them, where the texture was. The posterior mean under
-total variation keeps both, and its variational approximation costs one inverse for each iteration.
+total variation keeps both, and its variational approximation [1]_ [2]_ costs one inverse for each
+iteration.
 
 `VariationalTotalVariation` is the prior; `VariationalTotalVariation.update` gives the prior of the
-next iteration from the posterior covariance of this one.
+next iteration from the posterior covariance of this one. With all posterior variances set to
+epsilon^2 the iteration is that of lagged diffusivity [3]_.
+
+References
+----------
+.. [1] M. Girolami, "A variational method for learning sparse and overcomplete representations",
+   Neural Computation 13, 2517-2532, 2001.
+.. [2] S. D. Babacan, R. Molina and A. K. Katsaggelos, "Variational Bayesian blind deconvolution
+   using a total variation prior", IEEE Transactions on Image Processing 18, 12-26, 2009.
+.. [3] C. R. Vogel and M. E. Oman, "Iterative methods for total variation denoising", SIAM Journal
+   on Scientific Computing 17, 227-238, 1996.
 """
 
 from dataclasses import dataclass, replace
@@ -56,10 +67,10 @@ class VariationalTotalVariation:
 
     Notes
     -----
-    Each difference d from the trend has the density exp(-|d| / b) / (2 b). Minus twice the
+    Each difference d from the trend has the density exp(-abs(d) / b) / (2 b). Minus twice the
     logarithm of its product is replaced by an upper bound in terms of d^2,
 
-        2 |d| / b <= d^2 / (b q) + q / b    for every q > 0,
+        2 abs(d) / b <= d^2 / (b q) + q / b    for every q > 0,
 
     which makes the posterior normal where the data are. Averaged over that posterior, with mean m
     and variance s^2 of d, the bound is lowest at q = sqrt(m^2 + s^2). The minimum over q leaves
@@ -76,16 +87,6 @@ class VariationalTotalVariation:
 
     The variances settle within a few iterations. `value` is minus twice a logarithm of a density,
     as is the energy of `GaussianProcess`, and takes the same weight in an objective.
-
-    References
-    ----------
-    .. [1] M. Girolami, "A variational method for learning sparse and overcomplete
-       representations", Neural Computation 13, 2517-2532, 2001.
-    .. [2] S. D. Babacan, R. Molina and A. K. Katsaggelos, "Variational Bayesian blind
-       deconvolution using a total variation prior", IEEE Transactions on Image Processing 18,
-       12-26, 2009.
-    .. [3] C. R. Vogel and M. E. Oman, "Iterative methods for total variation denoising", SIAM
-       Journal on Scientific Computing 17, 227-238, 1996.
     """
 
     variances: tuple[Tensor, ...] | None = None

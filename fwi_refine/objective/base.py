@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fwi_refine.objective.parameterisation import Full, Parameters
-from fwi_refine.priors import Prior
+from fwi_refine.priors.base import Prior
 
 
 class Objective(abc.ABC):

@@ -88,7 +88,7 @@ class Parameters(abc.ABC):
 
     @abc.abstractmethod
     def fit(self, v: Tensor) -> Tensor:
-        """Coefficients of the nearest map: the c that minimises |offset + B c - v|.
+        """Coefficients of the map that is nearest in least squares.
 
         Parameters
         ----------
