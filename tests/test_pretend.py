@@ -13,7 +13,7 @@ from test_jacobian import SMALL, relative, smooth_change, textured
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.sample import best_integers
+from fwi_refine.inversion.sample import best_of, integers
 from fwi_refine.inversion.uncertainty import standard_deviation
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
@@ -167,7 +167,7 @@ def test_lbfgs_and_stages(device):
     data, model = Data.of_sample(record, start, simulator), Model.of(start)
     assert data.with_source_velocities(start).device == device
     assert data.misfit(model, Budget()) > 0
-    assert best_integers(model, data, Budget())[0].v.device == device
+    assert best_of(integers(model), data, Budget())[0].v.device == device
 
 
 def test_precision_and_cells_are_those_of_the_survey(device):

@@ -4,7 +4,7 @@ Pure: no files, no clock, no globals. The same input gives the same bits.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,9 @@ from fwi_refine.inversion.families import METHODS, find_family
 from fwi_refine.inversion.levels.levels import to_integers
 from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.recipe import Recipe
-from fwi_refine.inversion.stages import Curvature, Trace, penalty, run_stages
+from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
@@ -135,8 +136,14 @@ class RecipeResult:
 
     @property
     def rms(self) -> float:
-        """Misfit of the model."""
+        """Misfit of the model, which is that of the map as it is written."""
         return math.sqrt(self.after[0])
+
+    @property
+    def fit(self) -> float:
+        """Rms misfit that the stages reached, whatever became of vmin."""
+        last = next((trace[-1][1] for trace in reversed(self.traces) if trace), math.inf)
+        return min(self.rms, last) if self.status == "refined" else self.rms
 
 
 def refine_sample(
@@ -205,7 +212,7 @@ def refine_sample(
     method, why = choose_method(method, chosen, survey, simulator.kernel)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     clamped = not torch.equal(start, torch.from_numpy(prediction))
-    start = start.to(simulator.device)
+    start = start.float().double().to(simulator.device)  # as a file has it
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
     recipes = {route: find_family(route).recipe(method).in_unit(survey.unit) for route in routes}
@@ -313,7 +320,7 @@ def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Seq
 
 
 def _fits(result: RecipeResult, data: Data) -> bool:
-    return result.rms <= FIT * data.survey.unit
+    return result.fit <= FIT * data.survey.unit
 
 
 def _stopped(result: RecipeResult, stopped: bool) -> RecipeResult:
@@ -367,52 +374,77 @@ def run_recipe(
         model = Model(data.with_source_velocities(start), given.vmin)
         found = run_stages(recipe.stages, data, model, priors, budget, misfit)
         if recipe.assignment and not found.stopped:
-            levels = assign_levels(
-                recipe.assignment, data, found.model, priors, budget, found.curvature
-            )
+            known = found.curvature or Curvature()
+            levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
             found = replace(levels, traces=found.traces + levels.traces)
     traces = (begin, *found.traces)
     if not budget.affords(1):
         reason = "no evaluation was left to try anything"
         return replace(unchanged, stopped=True, traces=traces, reason=reason)
-    misfit = data.misfit(found.model, budget)
-    after, model, rounded = (
-        (misfit, misfit + penalty(first, found.model, priors)),
-        found.model,
-        None,
-    )
-    if recipe.round:
-        integers, squares = best_integers(found.model, data, budget)
-        total = squares + penalty(first, integers, priors)
+    model, misfit = best_of(written(found.model, found.curvature), data, budget)
+    after = misfit, misfit + penalty(first, model, priors)
+    rounded = None
+    if recipe.round and budget.affords(data.cost):
+        whole, squares = best_of(integers(found.model), data, budget)
+        total = squares + penalty(first, whole, priors)
         limit = max((FIT * data.survey.unit) ** 2, 4 * misfit)
         rounded = squares <= limit and total < before[1]
         if rounded:
-            after, model = (squares, total), integers
+            after, model = (squares, total), whole
     result = replace(unchanged, stopped=found.stopped, rounded=rounded, traces=traces)
     if not after[1] < before[1]:
         return replace(result, reason="nothing better than the start found")
-    return replace(result, status="refined", model=model, after=after, curvature=found.curvature)
+    known = found.curvature or Curvature()
+    return replace(result, status="refined", model=model, after=after, curvature=known)
 
 
-def best_integers(model: Model, data: Data, budget: Budget) -> tuple[Model, float]:
-    """A model rounded to integers, and its mean square misfit.
+def written(model: Model, curvature: Curvature | None) -> list[Model]:
+    """The maps that may stand in a file in a model's place: float32, each with its own minimum.
 
-    vmin is the minimum of the true map, and one wrong cell may lie far below it: the best of the
-    map's minimum, what the data say and the lowest level is taken. Without the budget for all, of
-    those that it affords; infinite without any.
+    A file holds no vmin: who reads it takes the map's minimum. So where vmin is another, either
+    the cells below it are lifted to it, the others making up for it where the curvature is known,
+    or the lowest cell is set to it.
+    """
+    single, vmin = model.v.float().double(), model.vmin.float().double()
+    if torch.equal(single.min(), vmin):
+        return [Model.of(single)]
+    lowest = single.clone()
+    lowest.view(-1)[int(single.argmin())] = vmin
+    maps = [single, single.clamp_min(vmin), lowest]
+    if curvature is not None and isinstance(curvature.uncertainty, Solution):
+        lifted = with_minimum(model, curvature.uncertainty)
+        if lifted is not None:
+            maps.insert(0, lifted.v.clamp_min(lifted.vmin).float().double())
+    return _distinct(map(Model.of, maps))
+
+
+def integers(model: Model) -> list[Model]:
+    """The maps of integers that may stand in a model's place, each with its own minimum.
+
+    One wrong cell may lie far below the true minimum: the rounded map, the same above what the data
+    say of vmin, and above the lowest level.
     """
     rounded = model.v.round()
-    choices: list[Model] = []
-    for choice in (
-        Model.of(rounded),
-        Model(rounded, model.vmin.round()),
-        Model(*to_integers(model.v)),
-    ):
-        if not any(choice.same_as(other) for other in choices):
-            choices.append(choice)
-    best, least = choices[0], math.inf
-    for choice in choices:
-        misfit = data.misfit(choice, budget) if budget.affords(data.cost) else math.inf
+    maps = (rounded, rounded.clamp_min(model.vmin.round()), to_integers(model.v)[0])
+    return _distinct(map(Model.of, maps))
+
+
+def _distinct(models: Iterable[Model]) -> list[Model]:
+    found: list[Model] = []
+    for model in models:
+        if not any(model.same_as(other) for other in found):
+            found.append(model)
+    return found
+
+
+def best_of(models: Sequence[Model], data: Data, budget: Budget) -> tuple[Model, float]:
+    """The model that fits best and its mean square misfit, of those that the budget affords.
+
+    Infinite where it affords none.
+    """
+    best, least = models[0], math.inf
+    for model in models:
+        misfit = data.misfit(model, budget) if budget.affords(data.cost) else math.inf
         if misfit < least:
-            best, least = choice, misfit
+            best, least = model, misfit
     return best, least
