@@ -24,8 +24,8 @@ HIDDEN = 0.3 * LEAST_NOISE / 30
 class DataMisfit(Objective):
     """mean((s(v, vmin) - d)^2) over shots, steps and receivers, as a function of the unknowns.
 
-    Outside the survey's velocity bounds, where the scheme may be unstable, the value is infinite:
-    a line search turns back there.
+    Outside the survey's velocity bounds, and where the damping of vmin makes the scheme unstable,
+    the value is infinite: a line search turns back there.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class DataMisfit(Objective):
         v, vmin = self._medium(x)
         slowest, fastest = self.simulator.survey.velocity_bounds
         inside = bool(((v >= slowest) & (v <= fastest)).all()) and 0 < float(vmin) <= fastest
-        return (v, vmin) if inside else None
+        return (v, vmin) if inside and self.simulator.is_stable(v, vmin) else None
 
 
 class BandMisfit(DataMisfit, SumOfSquaredResiduals):
