@@ -4,6 +4,7 @@ What is named here is loaded when it is first used: a worker process begins with
 """
 
 import importlib
+from typing import Any
 
 # Where each name is.
 _MODULES = {
@@ -24,7 +25,7 @@ _MODULES = {
 __all__ = [*_MODULES]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
@@ -32,5 +33,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})
