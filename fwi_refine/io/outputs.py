@@ -9,10 +9,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatch
-from glob import escape
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +20,8 @@ from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError, OutputExistsError
 from fwi_refine.files import is_same_file
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
 def claim_output(
@@ -64,7 +65,7 @@ def claim_output(
         )
     if not path.parent.is_dir():
         raise InputError(f"{what} {path}: there is no directory {path.parent}")
-    sweep(path)
+    sweep(path.parent, {path.name})
     try:
         trial, file = open_temporary(path)  # the file itself may be open already
         file.close()
@@ -79,10 +80,20 @@ def refuse_input(path: Path, inputs: Iterable[Path | None], what: str = "output"
     for other in filter(None, inputs):
         if is_same_file(path, other):
             raise InputError(f"{what} {path}: is an input as well; choose another name")
-        if path.exists() and other.is_dir() and path.resolve().is_relative_to(other.resolve()):
+        if other.is_dir() and path.exists() and _is_read(path.resolve(), other.resolve()):
             raise InputError(
-                f"{what} {path}: stands in {other}, an input, already; choose another name"
+                f"{what} {path}: is one of the files in {other}, an input; choose another name"
             )
+
+
+def _is_read(path: Path, folder: Path) -> bool:
+    """Whether a file is one of those that an input folder is read for."""
+    if not path.is_relative_to(folder):
+        return False
+    inside = path.relative_to(folder).parts
+    if (folder / "run.toml").exists():
+        return inside[0] in ("run.toml", "parts", "shards")
+    return path.suffix == ".npy" and (len(inside) == 1 or inside[0] in ("data", "model"))
 
 
 def partial_mark(paths: Iterable[Path]) -> str:
@@ -124,14 +135,21 @@ def open_temporary(path: Path) -> tuple[Path, BinaryIO]:
 
 def is_temporary(name: str, of: str) -> bool:
     """Whether a file is named as one that is written, by any process, before it is called `of`."""
-    return fnmatch(name, f".{escape(of)}.*.tmp")
+    return _final_name(name) == of
 
 
-def sweep(path: Path) -> None:
-    """Removes what killed processes left of an output; what a living one writes stays."""
+def _final_name(name: str) -> str | None:
+    """What a temporary file will be called, None if it is none."""
+    found = _TEMPORARY.fullmatch(name)
+    return found and found[1]
+
+
+def sweep(folder: Path, names: Container[str]) -> None:
+    """Removes what killed processes left of some outputs; what a living one writes stays."""
     with contextlib.suppress(OSError):
-        for entry in path.parent.iterdir():
-            if is_temporary(entry.name, path.name):
+        for entry in folder.iterdir():
+            final = _final_name(entry.name)
+            if final is not None and final in names:
                 _remove_if_left(entry)
 
 

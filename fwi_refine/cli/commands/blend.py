@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 @click.argument("preds", metavar="A B ...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--out",
-    type=options.PATH,
+    type=options.OUTPUT,
     required=True,
     help="Where to write the maps: .npy, float32. Beside it come .csv, a row for each sample, "
     "and .json, the weights.",
@@ -98,7 +98,7 @@ def command(
     if not median:
         outputs["the table of weights"] = out.with_suffix(".json")
     for what, path in outputs.items():
-        io.claim_output(path, overwrite, what, (*preds, truth, weights, families))
+        options.claim(path, overwrite, what)
     ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file))
     priors = load_priors(priors_file) if str(families) == AUTO else None
     family_of, problems = family_of_each(ensemble, families, priors)
