@@ -7,6 +7,7 @@ so it must not become the result of a sample.
 
 import errno
 import io
+import json
 import os
 import re
 import socket
@@ -137,13 +138,26 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     # a pipe without a writer would block the opening itself
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     try:
-        mode = os.fstat(number).st_mode
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path}: is {_kind(mode)}, expected a regular file")
+        _refuse_irregular(path, os.fstat(number).st_mode)
         return open(number, "rb")
     except BaseException:
         os.close(number)
         raise
+
+
+def check_regular(path: Path) -> None:
+    """Raises InputError for what stands there and is neither a regular file nor a directory."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # it is opened later, and says then what is wrong
+        return
+    if not stat.S_ISDIR(mode):
+        _refuse_irregular(path, mode)
+
+
+def _refuse_irregular(path: str | os.PathLike[str], mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is {_kind(mode)}, expected a regular file")
 
 
 def _kind(mode: int) -> str:
@@ -204,6 +218,16 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError("too deeply nested") from error
     check_values(table)
     return table
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds, within the limits of `read_toml`. Raises as that does."""
+    try:
+        value = json.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+    check_values(value)
+    return value
 
 
 def check_values(value: object) -> None:

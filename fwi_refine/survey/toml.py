@@ -41,12 +41,12 @@ has another delay have to be shifted by their owner.
 
 import logging
 import math
-import tomllib
 from pathlib import Path
 
 import tomli_w
 
 from fwi_refine.errors import InputError
+from fwi_refine.files import read_toml
 from fwi_refine.survey.geometry import Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING, fastest_stable
 
@@ -76,8 +76,8 @@ def read_survey(path) -> Survey:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        table = read_toml(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"survey {path}: cannot be read ({error})") from error
     try:
         survey = _survey(table)

@@ -8,6 +8,7 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.files import read_json
 from fwi_refine.io.inputs import AUTO
 
 log = logging.getLogger(__name__)
@@ -180,11 +181,18 @@ def _climb(ensemble, drawn, rounds) -> dict:
 
 def _read_table(path, size, family_of) -> dict:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         found = {
             name: [float(w) for w in row["weights"]] for name, row in table["families"].items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise InputError(f"--weights {path}: no table of weights ({error!r})") from error
     for family, weights in found.items():
         if len(weights) != size or not min(weights) >= 0 or not 0 < sum(weights) < float("inf"):

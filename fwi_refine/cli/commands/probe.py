@@ -12,6 +12,7 @@ import click
 
 from fwi_refine.cli import OK, options
 from fwi_refine.errors import InputError
+from fwi_refine.files import read_json
 
 PLAN = "probe.json"
 ODD_COLUMNS = slice(1, None, 2)  # all that a submission holds
@@ -218,7 +219,7 @@ def solve(folder, scores, rounding, scored, as_json, config):
 def _read_plan(folder):
     path = Path(folder) / PLAN if Path(folder).is_dir() else Path(folder)
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_json(path)
         near, far = (float(shift) for shift in plan["shifts"])
         return {
             "family": str(plan["family"]),
@@ -226,7 +227,7 @@ def _read_plan(folder):
             "samples": int(plan["samples"]),
             "share_of_maps": float(plan["share_of_maps"]),
         }
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: no plan of probe write ({error!r})") from error
 
 

@@ -11,7 +11,7 @@ import click
 
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
-from fwi_refine.files import is_same_file, read_toml
+from fwi_refine.files import check_regular, is_same_file, read_toml
 
 log = logging.getLogger(__name__)
 
@@ -164,10 +164,13 @@ class Number(click.FloatRange):
 class Command(click.Command):
     """A command whose help lists its options under headings, see `under`.
 
-    What it writes is none of what it reads: that is checked before it begins.
+    What it reads are files or folders, and what it writes is none of them: that is checked before
+    it begins.
     """
 
     def invoke(self, ctx):
+        for path in inputs(ctx):
+            check_regular(path)
         outputs = [*_paths(ctx, True)]
         for k, path in enumerate(outputs):
             refuse_input(path, inputs(ctx))
