@@ -114,6 +114,7 @@ def test_a_worker_that_lacks_the_program_is_named(tmp_path):
             [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard",
              "--nthreads", "1", "--no-nanny"],
             env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,  # which Python looks into first
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
