@@ -75,7 +75,8 @@ def machine_error(error: BaseException, what: str) -> MachineError:
     if isinstance(error, OSError):
         number = error_number(error)
         reason = os.strerror(number) if number else str(error)
-        place = f" {os.fspath(error.filename)!s}:" if error.filename else ""
+        named = error.filename and str(error.filename) != what
+        place = f" {error.filename!s}:" if named else ""
         return MachineError(f"{what}:{place} {reason} (on {socket.gethostname()})")
     return MachineError(
         f"{what}: too little memory (on {socket.gethostname()}); use fewer --jobs, or a larger "
