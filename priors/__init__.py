@@ -6,6 +6,7 @@
 """
 
 import math
+import reprlib
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -215,7 +216,9 @@ def to_table(priors: Priors) -> dict[str, dict[str, float]]:
 def _read(path: Path) -> dict[str, dict[str, float]]:
     """The checked sections of one file, numbers as floats."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe may be waited for for ever
+            raise ValueError("expected a regular file")
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     checked = {}
@@ -249,7 +252,7 @@ def _number(path: Path, name: str, value: object) -> float:
     else:
         expected, fits = "a number above 0", 0 < number < math.inf
     if not fits:
-        raise ValueError(f"{path}: {name} is {value!r}, expected {expected}")
+        raise ValueError(f"{path}: {name} is {reprlib.repr(value)}, expected {expected}")
     return number
 
 

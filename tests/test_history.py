@@ -79,7 +79,7 @@ def test_refine_keeps_a_history_that_exists(made, tmp_path, capsys):
     assert f"{path} exists already" in capsys.readouterr().err
     assert path.read_text() == "mine"
     assert run([*arguments, "--run-dir", str(tmp_path / "run")]) == 2
-    assert "not with --run-dir" in capsys.readouterr().err
+    assert "needs --out" in capsys.readouterr().err
 
 
 def test_a_history_reads_back_in_sample_order(tmp_path):

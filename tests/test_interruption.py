@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -100,15 +101,17 @@ class Running:
         return read_until(self.terminal, "2/40", 120)
 
     def check_partial(self):
-        """Nothing is left but the partial files, and they tell what is finished."""
+        """Nothing is left but the partial files, which tell what is finished, and the finished
+        samples, from which the same command goes on."""
         assert wait_for(lambda: not processes_in(self.folder), 10), "worker processes are left"
-        files = {"p.npy", "seismic", "o.partial.npy", "o.partial.csv"}
+        files = {"p.npy", "seismic", "o.partial.npy", "o.partial.csv", ".o.npy.run"}
         assert set(os.listdir(self.folder)) == files
+        kept = look(RunDirectory(self.folder / ".o.npy.run"))
         with open(self.folder / "o.partial.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         counts = Counter(row["status"] for row in rows)
         assert set(counts) <= {"refined", "unchanged", "unfinished"}
-        assert 2 <= len(rows) - counts["unfinished"] < 40
+        assert 2 <= len(rows) - counts["unfinished"] == kept.done < 40
         maps = np.load(self.folder / "o.partial.npy")
         starts = np.load(self.folder / "p.npy")
         for row, v, start in zip(rows, maps, starts, strict=True):
@@ -116,7 +119,8 @@ class Running:
 
 
 @pytest.mark.parametrize(
-    ("signum", "code", "jobs"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)]
+    ("signum", "code", "jobs"),
+    [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2), (signal.SIGHUP, 129, 2)],
 )
 def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs):
     with Running(made, tmp_path, jobs) as running:
@@ -129,6 +133,8 @@ def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs)
         assert running.process.wait(10) == code
         assert time.monotonic() - told < 10
         assert "o.partial.npy" in text
+        assert re.search(r"\d+ of 40 samples are finished and kept in \.o\.npy\.run", text)
+        assert "fwi-refine p.npy seismic --out o.npy" in text.replace("\r\n", "")
         running.check_partial()
 
 

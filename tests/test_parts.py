@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwi_refine.errors import PartError
+from fwi_refine.errors import MachineError, PartError
 from fwi_refine.io.report import Row
 from fwi_refine.runs.directory.parts import Part, read_part, write_part
 
@@ -82,7 +82,7 @@ def test_a_part_of_another_run_or_chunk_is_noticed(stored, tmp_path):
         read_part(other, RUN)
     with pytest.raises(PartError, match="not the name of a part"):
         read_part(tmp_path / "part-7.h5", RUN)
-    with pytest.raises(PartError, match="No such file"):
+    with pytest.raises(MachineError, match="No such file"):
         read_part(tmp_path / path.name, RUN)
 
 

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import shlex
 import sys
 
 import click
@@ -38,7 +39,8 @@ COMMANDS = (
 
 EPILOG = """\b
 Exit codes: 0 all refined; 1 failure; 2 usage or input; 3 finished, but samples failed (they are
-in the report, their start is passed through); 130 or 143 stopped by SIGINT or SIGTERM.
+in the report, their start is passed through); 130, 143 or 129 stopped by SIGINT, SIGTERM or
+SIGHUP.
 """
 
 
@@ -102,9 +104,15 @@ def program():
 
 def run(args=None) -> int:
     """Runs the command line; returns the exit code."""
+    given = sys.argv[1:] if args is None else [*args]
+    with logs.forgiving_stderr():
+        return _run(given)
+
+
+def _run(args) -> int:
     SIGNALS.install()
     try:
-        return program.main(args, prog_name=PROGRAM, standalone_mode=False) or OK
+        return program.main(args, prog_name=PROGRAM, standalone_mode=False, obj=args) or OK
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -132,5 +140,13 @@ def _fail(error, code) -> int:
     return code
 
 
+def command_line() -> str:
+    """The present command as it would be typed."""
+    return shlex.join([PROGRAM, *(click.get_current_context().find_root().obj or ())])
+
+
 def main():
-    sys.exit(run())
+    logs.open_standard_streams()
+    code = run()
+    logs.close_standard_streams()
+    sys.exit(code)

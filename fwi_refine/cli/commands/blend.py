@@ -8,6 +8,7 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.files import read_json
 from fwi_refine.io.inputs import AUTO
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 @click.argument("preds", metavar="A B ...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--out",
-    type=options.PATH,
+    type=options.OUTPUT,
     required=True,
     help="Where to write the maps: .npy, float32. Beside it come .csv, a row for each sample, "
     "and .json, the weights.",
@@ -98,7 +99,7 @@ def command(
     if not median:
         outputs["the table of weights"] = out.with_suffix(".json")
     for what, path in outputs.items():
-        io.claim_output(path, overwrite, what, (*preds, truth, weights, families))
+        options.claim(path, overwrite, what)
     ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file))
     priors = load_priors(priors_file) if str(families) == AUTO else None
     family_of, problems = family_of_each(ensemble, families, priors)
@@ -180,11 +181,18 @@ def _climb(ensemble, drawn, rounds) -> dict:
 
 def _read_table(path, size, family_of) -> dict:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         found = {
             name: [float(w) for w in row["weights"]] for name, row in table["families"].items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise InputError(f"--weights {path}: no table of weights ({error!r})") from error
     for family, weights in found.items():
         if len(weights) != size or not min(weights) >= 0 or not 0 < sum(weights) < float("inf"):

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 @options.command("simulate")
 @click.argument("velocity", type=options.PATH)
 @click.option(
-    "--out", type=options.PATH, required=True, help="Directory to write <id>.npy to; made if new."
+    "--out", type=options.OUTPUT, required=True, help="Directory to write <id>.npy to; made if new."
 )
 @click.option(
     "--precision",
@@ -69,7 +69,10 @@ def command(
             f"--out {out} holds {len(standing)} of these records already, the first is "
             f"{standing[0]}.npy: choose another directory, or pass --overwrite"
         )
+    for name in standing:
+        options.refuse_input(out / f"{name}.npy", options.inputs(), "--out")
     out.mkdir(parents=True, exist_ok=True)
+    io.sweep(out, {f"{name}.npy" for _, name in samples})
 
     failed = _simulate(source, samples, out, survey, precision, options.torch_device(device))
     log.info("%d records in %s", len(samples) - failed, out)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 @options.command("start")
 @options.records
 @click.option(
-    "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32, m/s."
+    "--out", type=options.OUTPUT, required=True, help="Where to write the maps: .npy, float32, m/s."
 )
 @options.survey
 @options.limit
@@ -48,7 +48,7 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
     from fwi_refine.runs import starts
 
     survey = load_survey(survey_file)
-    io.claim_output(out, overwrite)
+    options.claim(out, overwrite)
     source = io.open_records(records.absolute() if place.dask else records)
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")

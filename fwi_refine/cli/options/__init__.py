@@ -2,8 +2,8 @@
 
 import functools
 import logging
+import math
 import re
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import click
 
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
+from fwi_refine.files import check_regular, is_same_file, read_toml
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,13 @@ log = logging.getLogger(__name__)
 FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 
 PATH = click.Path(path_type=Path)
+
+
+class Output(click.Path):
+    """The type of options that name what is written; every other path is an input."""
+
+
+OUTPUT = Output(path_type=Path)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -26,8 +34,8 @@ def _read_config(ctx, parameter, path):
     if path is None:
         return None
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_toml(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"--config {path}: cannot be read ({error})") from error
     named = {
         option.lstrip("-"): p
@@ -113,8 +121,62 @@ def torch_device(device: str) -> str:
 GENERAL = "General options"
 
 
+def _paths(ctx, written):
+    """The paths that a command was given, those that it writes or the others."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name)
+        if isinstance(parameter.type, Output) == written:
+            for item in value if isinstance(value, (tuple, list)) else [value]:
+                if isinstance(item, Path):
+                    yield item
+
+
+def inputs(ctx=None) -> list[Path]:
+    """The paths that the present command reads."""
+    return [*_paths(ctx or click.get_current_context(), False)]
+
+
+def claim(path, overwrite, what="output") -> Path:
+    """The path of an output, if it can be written and is no input; see io/outputs.py."""
+    from fwi_refine.io import claim_output
+
+    return claim_output(path, overwrite, what, inputs())
+
+
+def refuse_input(path, others, what="output"):
+    """Raises InputError where an output is one of the inputs; see io/outputs.py."""
+    if others:
+        from fwi_refine.io.outputs import refuse_input
+
+        refuse_input(path, others, what)
+
+
+class Number(click.FloatRange):
+    """A number in a range; not "not a number", which no comparison refuses."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 class Command(click.Command):
-    """A command whose help lists its options under headings, see `under`."""
+    """A command whose help lists its options under headings, see `under`.
+
+    What it reads are files or folders, and what it writes is none of them: that is checked before
+    it begins.
+    """
+
+    def invoke(self, ctx):
+        for path in inputs(ctx):
+            check_regular(path)
+        outputs = [*_paths(ctx, True)]
+        for k, path in enumerate(outputs):
+            refuse_input(path, inputs(ctx))
+            if any(is_same_file(path, other) for other in outputs[:k]):
+                raise InputError(f"{path}: two outputs with one name; give each its own")
+        return super().invoke(ctx)
 
     def format_options(self, ctx, formatter):
         headings = {}
@@ -181,7 +243,7 @@ def logging_options(command):
         return command(*args, **kwargs)
 
     for option in (
-        click.option("--log-file", type=PATH, help="Write the log to this file as well."),
+        click.option("--log-file", type=OUTPUT, help="Write the log to this file as well."),
         click.option("-q", "--quiet", count=True, help="Say errors only."),
         click.option("-v", "--verbose", count=True, help="Say more."),
     ):

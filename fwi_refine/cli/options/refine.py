@@ -205,7 +205,7 @@ recipe = options.grouped(
     ),
     click.option(
         "--time-budget",
-        type=click.FloatRange(min=0, min_open=True),
+        type=options.Number(min=0, min_open=True),
         metavar="S",
         help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
         "takes.",
@@ -251,9 +251,10 @@ kept = options.grouped(
     "Runs that can be stopped and continued",
     click.option(
         "--run-dir",
-        type=options.PATH,
-        help="Keep finished parts in this directory. The same command continues a run that was "
-        "stopped; with --shard, several machines share one.",
+        type=options.OUTPUT,
+        help="Keep finished samples in this directory. The same command continues a run that was "
+        "stopped; with --shard, several machines share one. Without it they are kept beside --out "
+        "until that is written.",
     ),
     click.option(
         "--chunk-size",
@@ -261,7 +262,8 @@ kept = options.grouped(
         metavar="N",
         default=8,
         show_default=True,
-        help="So many samples make one file of --run-dir; --per-job cannot be more.",
+        help="So many samples make one file of --run-dir. A sample that is finished is kept, "
+        "whatever the number.",
     ),
     click.option(
         "--keep-deviation",
