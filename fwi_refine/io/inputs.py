@@ -4,6 +4,12 @@ import logging
 from dataclasses import dataclass
 
 from fwi_refine.errors import InputError
+from fwi_refine.io.convert import (
+    AS_THEY_ARE,
+    Conversion,
+    ConvertedPredictions,
+    ConvertedRecords,
+)
 from fwi_refine.io.ids import pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.predictions import open_predictions
 from fwi_refine.io.records import open_records
@@ -24,6 +30,7 @@ class Inputs:
     pairs: list  # of io.Pair
     candidates: list  # (name, source, index in it of each prediction), the first is `predictions`
     survey: Survey = OPENFWI
+    conversion: Conversion = AS_THEY_ARE  # of predictions, candidates and records
 
     def samples(self):
         """Reads one sample after another: Iterator of io.Sample."""
@@ -38,23 +45,42 @@ class Inputs:
 
 
 def open_inputs(
-    predictions, records, ids_file=None, candidates=(), limit=None, shard=None, survey=OPENFWI
+    predictions,
+    records,
+    ids_file=None,
+    candidates=(),
+    limit=None,
+    shard=None,
+    survey=OPENFWI,
+    conversion=AS_THEY_ARE,
 ):
     """Raises InputError if any of it cannot be read, or does not match."""
-    source = open_predictions(predictions, survey)
+    source = open_converted_predictions(predictions, survey, conversion)
     ids = resolve_ids(source.ids, ids_file and read_ids(ids_file), source.count, predictions)
-    opened = open_records(records, survey)
+    opened = open_converted_records(records, survey, conversion)
     pairs = pair(ids, source.count, opened)
     starts = [(str(predictions), source, range(source.count))]
     for path in candidates:
-        other = open_predictions(path, survey)
+        other = open_converted_predictions(path, survey, conversion)
         starts.append((str(path), other, indices_in(other, source, ids)))
     log.info("%d predictions in %s, %d records in %s", source.count, predictions,
              len(opened.ids), records)  # fmt: skip
     unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
     if unread > 0:
         log.info("%d records have no prediction and are not read", unread)
-    return Inputs(source, opened, select(pairs, limit, shard), starts, survey)
+    return Inputs(source, opened, select(pairs, limit, shard), starts, survey, conversion)
+
+
+def open_converted_predictions(path, survey=OPENFWI, conversion=AS_THEY_ARE):
+    """The maps at `path`, in m/s. Raises InputError."""
+    source = open_predictions(path, conversion.stored_survey(survey))
+    return source if conversion == AS_THEY_ARE else ConvertedPredictions(source, conversion)
+
+
+def open_converted_records(path, survey=OPENFWI, conversion=AS_THEY_ARE):
+    """The records at `path`, in their own units. Raises InputError."""
+    source = open_records(path, survey)
+    return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion)
 
 
 def indices_in(other, maps, ids):

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fwi_refine.wave import Simulator
-
 NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
 FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
 

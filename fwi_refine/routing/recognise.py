@@ -10,46 +10,34 @@ a record whose own physics contradicts the survey, whatever the map is.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 import numpy as np
 import torch
 
-from fwi_refine.io.convert import AXES, UNITS, Conversion, forward_log
+from fwi_refine.io.convert import forward_log
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
+from fwi_refine.routing.recognise_form import (
+    Finding,
+    is_record,
+    recognise_axes,
+    recognise_maps,
+)
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 SHOTS = 2  # simulated of each sample
-OUTSIDE = 0.9  # fraction of a map's cells beyond the bounds, from which on the map is
-SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 FITS = 0.5  # residual of a regression, of the record's rms, of a map that is the record's own
-PARTNER = 0.25  # the same, of a record that belongs to another prediction
+STRANGE = 0.2  # the same, from which on a record may belong to another prediction
+PARTNER = 0.25  # the same, of the record that belongs to it
 BETTER = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
 LOG_BETTER = 0.7  # residual with the logarithm over that without it
 SCALE_OFF = 0.05  # relative deviation of a scale that is no start's error
-SPREAD = 0.1  # relative spread of the scales of records that have one scale
+SPREAD = 0.04  # relative spread of the scales of records that have one scale
 OFFSET = 0.02  # of the record's rms
 AMPLITUDE = (0.5, 2.0)  # of first arrivals over simulated ones
 DELAY = 0.003  # s
 TOLD = 10.0  # first row over noise, from which on the first row tells velocities
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that the inputs seem to be.
-
-    Parameters
-    ----------
-    text
-        What was found, with numbers.
-    option
-        Option of the command line that undoes it; empty where none does.
-    """
-
-    text: str
-    option: str = ""
 
 
 def recognise(
@@ -64,7 +52,7 @@ def recognise(
     Parameters
     ----------
     maps
-        Predictions (nz, nx), m/s if all is well, of a float type.
+        Predictions (nz, nx), m/s if all is well, of a float type; none for records alone.
     records
         The record of each, (shots, rows, receivers); none for maps alone.
     survey
@@ -91,64 +79,19 @@ def recognise(
     if finding is not None:
         findings.append(finding)
         records = [order.record(np.asarray(d)) for d in records]
+    if not maps:
+        cut = [_cut(d, survey) for d in records if is_record(np.shape(d), survey)]
+        cut = [d for d in cut if d.any()]
+        return findings + (_by_physics(cut, survey, _few(simulator, survey)) if cut else [])
     usable = [
         (_filled(v, survey), _cut(d, survey))
-        for v, d in zip(maps, records, strict=bool(records))
-        if v.shape == survey.shape and _is_record(np.shape(d), survey)
+        for v, d in zip(maps, records, strict=False)
+        if v.shape == survey.shape and is_record(np.shape(d), survey)
     ]
     usable = [(v, d) for v, d in usable if v is not None and d.any()]
     if usable:
         findings += _recognise_values(usable, survey, order, others, simulator)
     return findings
-
-
-def recognise_maps(
-    maps: Sequence[np.ndarray], survey: Survey, told: Sequence[np.ndarray] = ()
-) -> tuple[Finding | None, Conversion | None]:
-    """What maps are that lie outside the survey's bounds as a whole, and what makes them m/s.
-
-    Parameters
-    ----------
-    maps
-        (nz, nx) each; values that are not finite are not looked at.
-    survey
-        Its velocity bounds count, m/s.
-    told
-        Velocities at the sources of each map, m/s, NaN where they are not known.
-    """
-    low, high = survey.velocity_bounds
-    values = [v[np.isfinite(v)].astype(np.float64) for v in maps if v.dtype.kind == "f"]
-    values = [x for x in values if x.size]
-    if not values or any(np.mean((x < low) | (x > high)) < OUTSIDE for x in values):
-        return None, None
-    x = np.concatenate(values)
-    candidates = [name for name in UNITS if name != "m/s" and _may_be(name, x, survey)]
-    found = f"velocities are {x.min():.4g} to {x.max():.4g}, expected {low:g} to {high:g} m/s"
-    if not candidates:
-        return Finding(f"{found}; convert them to m/s"), None
-    name = min(candidates, key=lambda name: _distance(name, maps, told, survey))
-    if name == "km/s":
-        return Finding(f"{found}: they seem to be km/s", "--units km/s"), Conversion(units=name)
-    text = f"{found}: they seem to be scaled to {name}, as OpenFWI's loaders do"
-    return Finding(text, f"--units {name}"), Conversion(units=name)
-
-
-def recognise_axes(
-    shapes: Sequence[tuple[int, ...]], survey: Survey
-) -> tuple[Finding | None, Conversion]:
-    """The order of the axes of records that have the shape of none, but with other axes would."""
-    asked = Conversion()
-    if not shapes or any(len(s) != 3 or _is_record(s, survey) for s in shapes):
-        return None, asked
-    for axes in map("".join, permutations(AXES)):
-        places = [axes.index(axis) for axis in AXES]
-        if all(_is_record(tuple(s[p] for p in places), survey) for s in shapes):
-            text = f"records have the shape {tuple(shapes[0])}, expected {survey.file_shape}"
-            option = f"--record-axes {axes}"
-            return Finding(f"{text}: their axes seem exchanged", option), replace(
-                asked, record_axes=axes
-            )
-    return None, asked
 
 
 @dataclass(frozen=True)
@@ -173,15 +116,16 @@ def regress(s: np.ndarray, x: np.ndarray) -> Fit:
 
 def _recognise_values(usable, survey, order, others, simulator):
     """What the values of maps and records tell, for samples of the right shapes."""
-    few = _few_shots(survey)
-    simulator = simulator or Simulator(survey)
-    simulator = Simulator(few, dtype=torch.float32, **simulator.how)
+    simulator = _few(simulator, survey)
     maps = np.stack([v for v, _ in usable])
-    shots = [survey.sources.index(source) for source in few.sources]
+    shots = [survey.sources.index(source) for source in simulator.survey.sources]
     records = [d[shots] for _, d in usable]
     simulated = _simulate(maps, simulator)
     as_they_are = [_relative(s, x) for s, x in zip(simulated, records, strict=True)]
     fits = [regress(s, x) for s, x in zip(simulated, records, strict=True)]
+    strange = [(s, fit) for s, fit in zip(simulated, fits, strict=True) if fit.residual >= STRANGE]
+    if len(strange) >= 2 and (finding := _mixed_up(strange, survey, order, others, shots)):
+        return [finding]
     if all(fit.residual < FITS for fit in fits):
         return _scaled(fits, as_they_are, records)
     if survey.shape[0] == survey.shape[1]:
@@ -193,11 +137,6 @@ def _recognise_values(usable, survey, order, others, simulator):
                 "columns exchanged: they seem to be transposed"
             )
             return [Finding(text, "--transpose"), *_scaled(new, as_they_are, records)]
-    wrong = [k for k, fit in enumerate(fits) if fit.residual >= FITS]
-    if len(wrong) >= 2 and (
-        finding := _mixed_up([(simulated[k], fits[k]) for k in wrong], survey, order, others, shots)
-    ):
-        return [finding]
     return _by_physics([d for _, d in usable], survey, simulator)
 
 
@@ -214,28 +153,25 @@ def _scaled(fits, as_they_are, records):
     )
     if not (better and (all(logs) or shifted or scaled)):
         return []
-    one = np.ptp(scales) < SPREAD * np.abs(scales).mean()
-    log = " --record-log 1" if all(logs) else ""
-    kind = "logarithms, sign(d) ln(1 + |d|)" if all(logs) else "the records"
-    if not one:
-        text = f"records seem to be {kind}, each scaled by a factor of its own"
-        return [Finding(f"{text}, {_range(scales)}; give them as they were recorded")]
+    what = "logarithms, sign(d) ln(1 + |d|)" if all(logs) else ""
+    if np.ptp(scales) > SPREAD * np.abs(scales).mean():
+        factors = f"each scaled by a factor of its own, {_range(scales)}"
+        text = ", ".join(part for part in (what, factors) if part)
+        return [Finding(f"records seem to be {text}; give them as they were recorded")]
     a, c = float(scales.mean()), float(offsets.mean())
-    if shifted:
-        ends = [((end - c) / a) for end in (-1.0, 1.0)]
-        if all(logs):
+    log = " --record-log 1" if all(logs) else ""
+    if shifted or (log and scaled):
+        ends = [(end - c) / a for end in (-1.0, 1.0)]
+        if log:
             ends = [float(np.sign(e) * np.expm1(abs(e))) for e in ends]
-        text = (
-            f"records seem to be {kind}, times {a:.3g} and shifted by {c:.3g}: normalised to -1..1"
-        )
-        return [Finding(text, f"--record-range {ends[0]:.4g} {ends[1]:.4g}{log} (about)")]
-    if not scaled:
-        return [Finding("records seem to be logarithms, sign(d) ln(1 + |d|)", log.strip())]
-    if abs(a + 1) < SCALE_OFF and not log:
-        return [Finding("records seem to have the other sign", "--record-scale -1")]
-    text = f"records seem to be {kind}, times {a:.4g}"
+        text = ", ".join(part for part in (what, f"normalised, with 0 at {c:.3g}") if part)
+        option = f"--record-range {ends[0]:.4g} {ends[1]:.4g}{log}"
+        return [Finding(f"records seem to be {text}", f"{option} (about)")]
     if log:
-        return [Finding(f"{text}; give them as they were recorded")]
+        return [Finding(f"records seem to be {what}", log.strip())]
+    if abs(a + 1) < SCALE_OFF:
+        return [Finding("records seem to have the other sign", "--record-scale -1")]
+    text = f"records seem to be {a:.4g} times as large as expected"
     return [Finding(text, f"--record-scale {1 / a:.4g} (about; the exact factor matters)")]
 
 
@@ -246,7 +182,7 @@ def _mixed_up(wrong, survey, order, others, shots):
         if record.ndim != 3:
             continue
         record = order.record(record)
-        if not _is_record(record.shape, survey):
+        if not is_record(record.shape, survey):
             continue
         x = _cut(record, survey)[shots]
         best = [
@@ -339,31 +275,14 @@ def _told(records, survey):
     """The velocities at the sources of each record, for those that have its shape."""
     return [
         _told_velocities(cut, survey, _quiet(cut, survey))
-        for cut in (_cut(d, survey) for d in records if _is_record(np.shape(d), survey))
+        for cut in (_cut(d, survey) for d in records if is_record(np.shape(d), survey))
     ]
 
 
-def _may_be(name, x, survey):
-    """Whether values of these units would be within the bounds."""
-    factor, offset = UNITS[name]
-    low, high = survey.velocity_bounds
-    inside = np.mean((factor * x + offset >= low) & (factor * x + offset <= high)) >= OUTSIDE
-    if name == "km/s":
-        return inside
-    lowest = -SCALED if name == "-1..1" else 1 - SCALED
-    return inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED
-
-
-def _distance(name, maps, told, survey):
-    """How far the velocities at the sources are from those that the records tell, m/s."""
-    factor, offset = UNITS[name]
-    rows, columns = np.array(survey.sources).reshape(-1, 2).T.clip(0)
-    apart = [
-        np.abs(factor * v[rows, columns] + offset - velocities)
-        for v, velocities in zip(maps, told, strict=False)
-        if v.shape == survey.shape and np.isfinite(velocities).any()
-    ]
-    return float(np.nanmedian(apart)) if apart else 0.0
+def _few(simulator, survey):
+    """A simulator of the first shots alone, like the one that is given."""
+    how = simulator.how if simulator else {"device": "cpu"}
+    return Simulator(_few_shots(survey), dtype=torch.float32, **how)
 
 
 def _few_shots(survey):
@@ -389,13 +308,6 @@ def _cut(d, survey):
     return np.nan_to_num(np.asarray(d)[:, : survey.n_steps].astype(np.float64), posinf=0, neginf=0)
 
 
-def _is_record(shape, survey):
-    shots, n_steps, receivers = survey.record_shape
-    return (
-        len(shape) == 3 and (shape[0], shape[2]) == (shots, receivers) and shape[1] >= n_steps
-    )
-
-
 def _regress(s, x):
     s0, x0 = s - s.mean(), x - x.mean()
     power, own = float(np.vdot(s0, s0)), float(np.vdot(x0, x0))
@@ -411,9 +323,7 @@ def _relative(s, x):
 
 
 def _all_better(new, old, limit):
-    return all(
-        n.residual < min(limit, BETTER * o.residual) for n, o in zip(new, old, strict=True)
-    )
+    return all(n.residual < min(limit, BETTER * o.residual) for n, o in zip(new, old, strict=True))
 
 
 def _times(old, new):
@@ -424,3 +334,11 @@ def _times(old, new):
 def _range(values):
     low, high = f"{values.min():.3g}", f"{values.max():.3g}"
     return low if low == high else f"{low} to {high}"
+
+
+LOOKED_AT = 4  # samples
+
+
+def looked_at(count: int) -> list[int]:
+    """Positions of the samples that are looked at, of `count`: the first, the last, and between."""
+    return sorted({k * (count - 1) // (LOOKED_AT - 1) for k in range(LOOKED_AT)})

@@ -57,6 +57,8 @@ def describe(inputs, settings: Settings, chunk_size: int) -> dict:
             "candidates": [_files(source.path, source.files()) for source in others],
         },
     }
+    if changed := inputs.conversion.differences():  # runs of inputs as they are stay what they were
+        table["conversion"] = changed
     return json.loads(json.dumps(table))  # as TOML gives it back: lists, no tuples
 
 
