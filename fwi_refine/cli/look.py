@@ -1,4 +1,4 @@
-"""A look at a few samples before the work begins: are they in the units and order they should be?"""
+"""A look at a few samples before a run: are they in the units and the order that they should be?"""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
