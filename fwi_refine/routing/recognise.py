@@ -28,11 +28,12 @@ from fwi_refine.wave import Simulator
 
 SHOTS = 2  # simulated of each sample
 FITS = 0.5  # residual of a regression, of the record's rms, of a map that is the record's own
-STRANGE = 0.2  # the same, from which on a record may belong to another prediction
+STRANGE = 0.1  # the same, from which on a record may belong to another prediction
 PARTNER = 0.25  # the same, of the record that belongs to it
 BETTER = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
 LOG_BETTER = 0.7  # residual with the logarithm over that without it
 SCALE_OFF = 0.05  # relative deviation of a scale that is no start's error
+SIGN_OFF = 0.3  # deviation of a scale from -1 that a start's error explains
 SPREAD = 0.04  # relative spread of the scales of records that have one scale
 OFFSET = 0.02  # of the record's rms
 AMPLITUDE = (0.5, 2.0)  # of first arrivals over simulated ones
@@ -169,7 +170,7 @@ def _scaled(fits, as_they_are, records):
         return [Finding(f"records seem to be {text}", f"{option} (about)")]
     if log:
         return [Finding(f"records seem to be {what}", log.strip())]
-    if abs(a + 1) < SCALE_OFF:
+    if abs(a + 1) < SIGN_OFF:
         return [Finding("records seem to have the other sign", "--record-scale -1")]
     text = f"records seem to be {a:.4g} times as large as expected"
     return [Finding(text, f"--record-scale {1 / a:.4g} (about; the exact factor matters)")]

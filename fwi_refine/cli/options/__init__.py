@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, each in one place."""
 
+import difflib
 import functools
 import logging
 import math
@@ -9,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
@@ -109,6 +111,41 @@ def torch_device(device: str) -> str:
     if device == "auto":
         return "cuda" if gpus(device) else "cpu"
     return device
+
+
+class FamilyName(click.ParamType):
+    """A route, or one of OpenFWI's families, which stands for the route that it takes."""
+
+    name = "family"
+
+    def __init__(self, *others):
+        self.choices = (*others, *FAMILIES)
+
+    def convert(self, value, parameter, ctx):
+        if value in self.choices:
+            return value
+        from fwi_refine.routing.families import OPENFWI_FAMILIES
+
+        plain = {_plain(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
+        plain |= {_plain(name): name for name in self.choices}
+        if _plain(value) in plain:
+            return plain[_plain(value)]
+        known = (*self.choices, *OPENFWI_FAMILIES)
+        near = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
+        hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
+        self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
+
+    def get_metavar(self, parameter, ctx=None):
+        return f"[{'|'.join(self.choices)}|OpenFWI's name]"
+
+    def shell_complete(self, ctx, parameter, incomplete):
+        found = [name for name in self.choices if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in found]
+
+
+def _plain(name) -> str:
+    """A family's name without its case and signs: OpenFWI's own are written in several ways."""
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 GENERAL = "General options"

@@ -199,10 +199,11 @@ recipe = options.grouped(
     ),
     click.option(
         "--family",
-        type=click.Choice(["auto", *options.FAMILIES]),
+        type=options.FamilyName("auto"),
         default="auto",
         show_default=True,
-        help="Take every sample to be of this family instead of classifying it.",
+        help="Take every sample to be of this family instead of classifying it; OpenFWI's names, "
+        "such as Style_A, stand for the route that they take.",
     ),
     click.option(
         "--max-evaluations",
