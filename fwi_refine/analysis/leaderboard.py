@@ -31,7 +31,7 @@ What this rests on:
    larger number of samples would make it smaller.
 3. The scores are rounded: each is known to half of its last decimal. `solve` gives the interval of
    each result for all scores that round to the published ones; for m it is near to +- 2 half
-   decimals divided by q.
+   decimals divided by q. To it come three standard deviations of eps, at most, where n is known.
 
 What is measured belongs to the samples that were shifted. If a classifier picked them, those that
 it put in wrongly count, and those that it left out do not.
@@ -46,11 +46,13 @@ import numpy as np
 from fwi_refine.errors import InputError
 
 ROUNDOFF = 1e-9
+SIGN_DEVIATIONS = 3  # of the random signs, that a range holds
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and the smallest and largest that agree with the rounded scores."""
+    """A number, and the smallest and largest that agree with the rounded scores and, where the
+    number of values is known, with the random signs."""
 
     value: float
     low: float
@@ -114,7 +116,22 @@ def solve(scores, amounts, *, rounding=0.0, values=None) -> SubsetEstimates:
             f"{rest.value if rest else math.nan:.6g} m/s outside: expected the scores in the order "
             "unchanged, first, second shift"
         )
-    return SubsetEstimates(share, error, contribution, rest, sign_error if values else math.nan)
+    if not values:
+        return SubsetEstimates(share, error, contribution, rest, math.nan)
+    # eps moves `error` by itself, and what is left of the scores by its share of them
+    margin = SIGN_DEVIATIONS * math.sqrt(max(error.high, 0.0) * near / count)
+    moved = share.value * margin
+    return SubsetEstimates(
+        share,
+        _widened(error, margin),
+        _widened(contribution, moved),
+        rest and _widened(rest, moved / (1 - share.value)),
+        sign_error,
+    )
+
+
+def _widened(estimate, margin):
+    return Estimate(estimate.value, estimate.low - margin, estimate.high + margin)
 
 
 def _solve(scores, amounts):

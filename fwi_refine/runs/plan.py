@@ -37,7 +37,7 @@ def count_families(samples, settings) -> tuple[Counter, int]:
 
     samples: as `read_samples` gives them
     """
-    counts, failed = Counter(), 0
+    counts, problems = Counter(), {}  # the latter: (first sample, how many) of each message
     for sample in samples:
         try:
             if sample.problem is not None:
@@ -48,9 +48,15 @@ def count_families(samples, settings) -> tuple[Counter, int]:
                 family = classify(v, sample.record, settings.priors, settings.survey).family
             counts[family] += 1
         except SampleError as error:
-            failed += 1
-            log.warning("%s would fail: %s", sample.id, error)
-    return counts, failed
+            what = str(error).rpartition("): ")[2]  # without the sample and the place of it
+            first, number = problems.get(what, (sample.id, 0))
+            problems[what] = first, number + 1
+    for what, (first, number) in problems.items():
+        if number == 1:
+            log.warning("%s would fail: %s", first, what)
+        else:
+            log.warning("%d samples would fail, the first %s: %s", number, first, what)
+    return counts, sum(number for _, number in problems.values())
 
 
 def plan_families(counts, settings, seconds) -> Iterator[FamilyPlan]:

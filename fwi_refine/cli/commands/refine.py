@@ -84,7 +84,7 @@ def command(
     need_some(inputs.pairs, choice.shard, "samples")
     from fwi_refine.runs import batch
 
-    if not dry_run:
+    if outputs.out is not None or not dry_run:
         outputs.claim((predictions, records, *choice.candidates, choice.ids_file), history)
 
     look_at_inputs(inputs, survey, force)
