@@ -61,6 +61,11 @@ def test_a_mistyped_word_is_answered_with_the_right_one(line, hint, capsys):
     assert hint in found.partition("Did you mean")[2]
 
 
+def test_the_help_lists_the_families(capsys):
+    assert run(["refine", "--help"]) == 0
+    assert "auto|flat-vel|style-a" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("name", "route"),
     [

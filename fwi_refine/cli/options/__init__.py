@@ -135,9 +135,6 @@ class FamilyName(click.ParamType):
         hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
         self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
 
-    def get_metavar(self, parameter, ctx=None):
-        return f"[{'|'.join(self.choices)}|OpenFWI's name]"
-
     def shell_complete(self, ctx, parameter, incomplete):
         found = [name for name in self.choices if name.startswith(incomplete)]
         return [CompletionItem(name) for name in found]

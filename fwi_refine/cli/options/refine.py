@@ -200,6 +200,7 @@ recipe = options.grouped(
     click.option(
         "--family",
         type=options.FamilyName("auto"),
+        metavar="|".join(["auto", *options.FAMILIES]),
         default="auto",
         show_default=True,
         help="Take every sample to be of this family instead of classifying it; OpenFWI's names, "
