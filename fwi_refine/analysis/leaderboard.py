@@ -22,8 +22,8 @@ What this rests on:
 1. `|e| <= a1` in the subset. It holds if the true velocities are within known bounds and a1 is the
    largest distance of a predicted value from the farther bound (`least_shift`). For an error
    beyond a1, the mean over the signs of `|e + s a1|` is `|e|` instead of a1. With the excess
-   `x = mean(max(|e| - a1, 0))`, q comes out too small by the fraction x / (a2 - a1), and m by x and a
-   fraction of a1 that is as small.
+   `x = mean(max(|e| - a1, 0))`, q comes out too small by the fraction x / (a2 - a1), and m by x
+   and a fraction of a1 that is as small.
 2. eps = 0. Three scores cannot tell four unknowns (q, m, m_rest, eps) apart. With random signs,
    drawn without looking at the errors, eps has mean 0 and a standard deviation of rms(e) / sqrt(n)
    for n scored values, which is at most sqrt(m a1 / n), since `e^2 <= |e| a1`. If all values were

@@ -103,7 +103,8 @@ def forward_log(d: Any, k: float | None) -> Any:
 
 def conversion_of(table: dict[str, Any]) -> Conversion:
     """The conversion that `Conversion.differences` was written of."""
-    return Conversion(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return Conversion(**given)
 
 
 AS_THEY_ARE = Conversion()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fwi_refine.wave import Simulator
+
 NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
 FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
 
@@ -13,21 +15,40 @@ FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
 class FirstArrivals:
     """First arrivals of a record beside simulated ones, medians over the traces.
 
-    amplitude: the record's peak over the simulated one, negative where the sign is wrong;
-    delay: by how much it comes later, s.
+    Parameters
+    ----------
+    amplitude
+        The record's peak over the simulated one, negative where the sign is wrong.
+    delay
+        By how much it comes later, s.
     """
 
     amplitude: float
     delay: float
 
 
-def first_arrivals(record, velocities, simulator) -> FirstArrivals | None:
+def first_arrivals(
+    record: np.ndarray, velocities: np.ndarray, simulator: Simulator
+) -> FirstArrivals | None:
     """Compares the direct waves near the sources, where they are the largest in the trace.
 
-    velocities: (shots,) m/s at the sources. The map that is simulated has in each column what
-    lies between the neighbouring sources, the same at all depths: what a reflector or a layer
-    below adds comes later and is smaller. Compared are the receivers within `NEAR` cells, at
-    about the depth of the source; None where there are none.
+    The map that is simulated has in each column what lies between the neighbouring sources, the
+    same at all depths: what a reflector or a layer below adds comes later and is smaller. Compared
+    are the receivers within `NEAR` cells, at about the depth of the source.
+
+    Parameters
+    ----------
+    record
+        (shots, >= n_steps, receivers).
+    velocities
+        (shots,) m/s at the sources.
+    simulator
+        Of the survey of the record.
+
+    Returns
+    -------
+    FirstArrivals or None
+        None where no receiver is near a source.
     """
     survey = simulator.survey
     columns = np.array([column for _, column in survey.sources])

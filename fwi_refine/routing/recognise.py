@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fwi_refine.io.convert import forward_log
+from fwi_refine.io.convert import Conversion, forward_log
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
+from fwi_refine.routing.first_arrivals import FALLBACK, FirstArrivals, first_arrivals
 from fwi_refine.routing.recognise_form import (
     Finding,
     is_record,
@@ -40,12 +40,14 @@ AMPLITUDE = (0.5, 2.0)  # of first arrivals over simulated ones
 DELAY = 0.003  # s
 TOLD = 10.0  # first row over noise, from which on the first row tells velocities
 
+Others = Callable[[], Iterable[tuple[str, np.ndarray]]]  # gives (name, record)
+
 
 def recognise(
     maps: Sequence[np.ndarray],
     records: Sequence[np.ndarray],
     survey: Survey,
-    others: Callable[[], Iterable[tuple[str, np.ndarray]]] = lambda: (),
+    others: Others = lambda: (),
     simulator: Simulator | None = None,
 ) -> list[Finding]:
     """What a few samples seem to be; empty where nothing speaks against them.
@@ -89,9 +91,9 @@ def recognise(
         for v, d in zip(maps, records, strict=False)
         if v.shape == survey.shape and is_record(np.shape(d), survey)
     ]
-    usable = [(v, d) for v, d in usable if v is not None and d.any()]
-    if usable:
-        findings += _recognise_values(usable, survey, order, others, simulator)
+    both = [(v, d) for v, d in usable if v is not None and d.any()]
+    if both:
+        findings += _recognise_values(both, survey, order, others, simulator)
     return findings
 
 
@@ -115,7 +117,13 @@ def regress(s: np.ndarray, x: np.ndarray) -> Fit:
     return logged if logged.residual < LOG_BETTER * plain.residual else plain
 
 
-def _recognise_values(usable, survey, order, others, simulator):
+def _recognise_values(
+    usable: list[tuple[np.ndarray, np.ndarray]],
+    survey: Survey,
+    order: Conversion,
+    others: Others,
+    simulator: Simulator | None,
+) -> list[Finding]:
     """What the values of maps and records tell, for samples of the right shapes."""
     simulator = _few(simulator, survey)
     maps = np.stack([v for v, _ in usable])
@@ -141,7 +149,7 @@ def _recognise_values(usable, survey, order, others, simulator):
     return _by_physics([d for _, d in usable], survey, simulator)
 
 
-def _scaled(fits, as_they_are, records):
+def _scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]) -> list[Finding]:
     """What scales, offsets and logarithms tell, of fits that hold for every sample."""
     logs = [fit.log for fit in fits]
     scales = np.array([fit.scale for fit in fits])
@@ -176,7 +184,13 @@ def _scaled(fits, as_they_are, records):
     return [Finding(text, f"--record-scale {1 / a:.4g} (about; the exact factor matters)")]
 
 
-def _mixed_up(wrong, survey, order, others, shots):
+def _mixed_up(
+    wrong: list[tuple[np.ndarray, Fit]],
+    survey: Survey,
+    order: Conversion,
+    others: Others,
+    shots: list[int],
+) -> Finding | None:
     """The finding that predictions belong to other records than their own, or None."""
     best = [(np.inf, "")] * len(wrong)
     for name, record in others():
@@ -203,24 +217,31 @@ def _mixed_up(wrong, survey, order, others, shots):
     )
 
 
-def _by_physics(records, survey, simulator):
+def _by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) -> list[Finding]:
     """What contradicts the survey in each record, whatever the maps are."""
     quiet = [_quiet(d, survey) for d in records]
     rms = [float(np.sqrt(np.mean(np.square(d)))) for d in records]
-    found = []
-    if all(q and abs(q[0]) > max(OFFSET * r, 3 * q[1]) for q, r in zip(quiet, rms, strict=True)):
-        text = f"records are {quiet[0][0]:.3g} before the first arrival, expected 0: they seem "
+    found: list[Finding] = []
+    levels = [
+        q[0]
+        for q, r in zip(quiet, rms, strict=True)
+        if q is not None and abs(q[0]) > max(OFFSET * r, 3 * q[1])
+    ]
+    if len(levels) == len(records):
+        text = f"records are {levels[0]:.3g} before the first arrival, expected 0: they seem "
         return [Finding(f"{text}normalised", "--record-range LOW HIGH, --record-log 1 for logs")]
-    arrivals, exact = [], True
+    arrivals: list[FirstArrivals] = []
+    exact = True
     for d, q in zip(records, quiet, strict=True):
         velocities = _told_velocities(d, survey, q)
         known = bool(np.isfinite(velocities).all())
         exact &= known
         shots = [survey.sources.index(source) for source in simulator.survey.sources]
         velocities = velocities[shots] if known else np.full(len(shots), FALLBACK)
-        arrivals.append(first_arrivals(d[shots], velocities, simulator))
-    if any(arrival is None for arrival in arrivals):
-        return found
+        arrival = first_arrivals(d[shots], velocities, simulator)
+        if arrival is None:
+            return []
+        arrivals.append(arrival)
     amplitudes = np.array([arrival.amplitude for arrival in arrivals])
     low, high = AMPLITUDE
     if (amplitudes < 0).all():
@@ -248,7 +269,7 @@ def _by_physics(records, survey, simulator):
     return found
 
 
-def _quiet(d, survey):
+def _quiet(d: np.ndarray, survey: Survey) -> tuple[float, float] | None:
     """(median, robust standard deviation) of a record before any wave can arrive; None if that is
     nowhere."""
     rows = np.arange(1, survey.n_steps + 1) * survey.dt * survey.velocity_bounds[1]
@@ -261,7 +282,9 @@ def _quiet(d, survey):
     return median, 1.4826 * float(np.median(np.abs(values - median)))
 
 
-def _told_velocities(d, survey, quiet):
+def _told_velocities(
+    d: np.ndarray, survey: Survey, quiet: tuple[float, float] | None
+) -> np.ndarray:
     """(shots,) m/s at the sources; NaN where the first row does not stand out of the noise."""
     velocities = source_velocities(d, survey)
     low, high = survey.velocity_bounds
@@ -272,7 +295,7 @@ def _told_velocities(d, survey, quiet):
     return np.where(plausible, velocities, np.nan)
 
 
-def _told(records, survey):
+def _told(records: Sequence[np.ndarray], survey: Survey) -> list[np.ndarray]:
     """The velocities at the sources of each record, for those that have its shape."""
     return [
         _told_velocities(cut, survey, _quiet(cut, survey))
@@ -280,36 +303,36 @@ def _told(records, survey):
     ]
 
 
-def _few(simulator, survey):
+def _few(simulator: Simulator | None, survey: Survey) -> Simulator:
     """A simulator of the first shots alone, like the one that is given."""
     how = simulator.how if simulator else {"device": "cpu"}
     return Simulator(_few_shots(survey), dtype=torch.float32, **how)
 
 
-def _few_shots(survey):
+def _few_shots(survey: Survey) -> Survey:
     """The survey with its first and middle shot."""
     number = len(survey.sources)
     chosen = sorted({k * number // (2 * SHOTS - 2) for k in range(SHOTS)})
     return replace(survey, sources=tuple(survey.sources[k] for k in chosen if k < number))
 
 
-def _simulate(maps, simulator):
+def _simulate(maps: np.ndarray, simulator: Simulator) -> np.ndarray:
     return simulator.forward(torch.from_numpy(maps)).double().cpu().numpy()
 
 
-def _filled(v, survey):
+def _filled(v: np.ndarray, survey: Survey) -> np.ndarray | None:
     """The map within the bounds, float64; None where it is not finite."""
     if not np.isfinite(v).all():
         return None
     return np.array(v, np.float64).clip(*survey.velocity_bounds)
 
 
-def _cut(d, survey):
+def _cut(d: np.ndarray, survey: Survey) -> np.ndarray:
     """The rows of a record that are simulated, float64, zero where they are not finite."""
     return np.nan_to_num(np.asarray(d)[:, : survey.n_steps].astype(np.float64), posinf=0, neginf=0)
 
 
-def _regress(s, x):
+def _regress(s: np.ndarray, x: np.ndarray) -> Fit:
     s0, x0 = s - s.mean(), x - x.mean()
     power, own = float(np.vdot(s0, s0)), float(np.vdot(x0, x0))
     if not (power > 0 and own > 0):
@@ -319,20 +342,20 @@ def _regress(s, x):
     return Fit(scale, float(x.mean() - scale * s.mean()), residual)
 
 
-def _relative(s, x):
+def _relative(s: np.ndarray, x: np.ndarray) -> float:
     return float(np.linalg.norm(s - x) / np.linalg.norm(x))
 
 
-def _all_better(new, old, limit):
+def _all_better(new: list[Fit], old: list[Fit], limit: float) -> bool:
     return all(n.residual < min(limit, BETTER * o.residual) for n, o in zip(new, old, strict=True))
 
 
-def _times(old, new):
+def _times(old: list[Fit], new: list[Fit]) -> str:
     ratio = np.mean([fit.residual for fit in old]) / np.mean([fit.residual for fit in new])
     return f"{ratio:.1f}"
 
 
-def _range(values):
+def _range(values: np.ndarray) -> str:
     low, high = f"{values.min():.3g}", f"{values.max():.3g}"
     return low if low == high else f"{low} to {high}"
 

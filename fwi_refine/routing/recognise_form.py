@@ -90,18 +90,20 @@ def is_record(shape: tuple[int, ...], survey: Survey) -> bool:
     return len(shape) == 3 and (shape[0], shape[2]) == (shots, receivers) and shape[1] >= n_steps
 
 
-def _may_be(name, x, survey):
+def _may_be(name: str, x: np.ndarray, survey: Survey) -> bool:
     """Whether values of these units would be within the bounds."""
     factor, offset = UNITS[name]
     low, high = survey.velocity_bounds
     inside = np.mean((factor * x + offset >= low) & (factor * x + offset <= high)) >= OUTSIDE
     if name == "km/s":
-        return inside
+        return bool(inside)
     lowest = -SCALED if name == "-1..1" else 1 - SCALED
-    return inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED
+    return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED)
 
 
-def _distance(name, maps, told, survey):
+def _distance(
+    name: str, maps: Sequence[np.ndarray], told: Sequence[np.ndarray], survey: Survey
+) -> float:
     """How far the velocities at the sources are from those that the records tell, m/s."""
     factor, offset = UNITS[name]
     rows, columns = np.array(survey.sources).reshape(-1, 2).T.clip(0)
