@@ -123,7 +123,7 @@ def test_what_a_kernel_is_made_with(make):
         with pytest.raises(ValueError, match="imaging_step"):
             make(every=every)
     for dtype in (torch.float16, torch.int32, torch.complex64):
-        with pytest.raises(ValueError, match="expected torch.float32 or torch.float64"):
+        with pytest.raises(ValueError, match=r"expected torch\.float32 or torch\.float64"):
             make(dtype)
 
 
@@ -209,7 +209,7 @@ def test_a_number_of_threads_that_is_none(threads):
         lambda: one_thread_each(threads).__enter__(),
         lambda: workers(torch.device("cpu"), threads),
     ):
-        with pytest.raises(ValueError, match="threads .*: expected a whole number of at least 1"):
+        with pytest.raises(ValueError, match=r"threads .*: expected a whole number of at least 1"):
             call()
 
 

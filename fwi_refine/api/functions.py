@@ -7,6 +7,7 @@ map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,8 @@ from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification, Family
+from fwi_refine.routing.recognise import looked_at, recognise
+from fwi_refine.routing.recognise_form import describe
 from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
@@ -80,6 +83,7 @@ def refine(
     threads: int | None = None,
     device: str | torch.device = "auto",
     callback: Callable[[Outcome], None] | None = None,
+    force: bool = False,
 ) -> Refinement:
     """Refines predicted maps until their simulated records match the measured ones.
 
@@ -121,6 +125,8 @@ def refine(
         Called with the `batch.Outcome` of each sample as it is finished, in any order:
         `outcome.index`, `outcome.row`, `outcome.velocity` (None where it failed). Its exception
         ends the run.
+    force : bool
+        Goes on where the arrays look like other units, another scale or another order.
 
     Returns
     -------
@@ -179,6 +185,8 @@ def refine(
         survey=survey,
     )
     batch.check_memory(settings)
+    if not force:
+        _look(maps, records, survey)
     executor: executors.Executor
     executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
@@ -317,6 +325,21 @@ def classify(
         except SampleError as error:
             raise SampleError(f"sample {k}: {error}") from error
     return found[0] if len(shape) == 2 else found
+
+
+def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
+    """Raises InputError where a few samples seem to be in other units, or in another order."""
+    read = []
+    for k in looked_at(len(maps)):
+        with suppress(Exception):  # `records` may be anything, and a bad one fails alone
+            read.append((maps[k], to_numpy(records[k])))
+    few = [(str(k), d) for k, (_, d) in enumerate(read)]
+    findings = recognise([v for v, _ in read], [d for _, d in read], survey, lambda: few)
+    if findings:
+        raise InputError(
+            f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "
+            "pass force=True)"
+        )
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:

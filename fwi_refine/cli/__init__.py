@@ -1,5 +1,6 @@
 """The command line. Each command stands in a module of its own and is imported when needed."""
 
+import difflib
 import importlib
 import logging
 import os
@@ -68,6 +69,17 @@ class Commands(click.Group):
             others = [CompletionItem(incomplete, type="file")]
         found = [*super().shell_complete(ctx, incomplete), *others]
         return [*{(item.type, item.value): item for item in found}.values()]
+
+    def resolve_command(self, ctx, args):
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0].lower(), COMMANDS, cutoff=0.6)
+            if not near:
+                raise
+            raise click.UsageError(
+                f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?", ctx
+            ) from error
 
     def _is_ours(self, ctx, first):
         if first in COMMANDS or first in ("-h", "--help", "--version"):

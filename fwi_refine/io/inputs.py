@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from fwi_refine.errors import InputError
+from fwi_refine.io.convert import (
+    AS_THEY_ARE,
+    Conversion,
+    ConvertedPredictions,
+    ConvertedRecords,
+)
 from fwi_refine.io.ids import Pair, pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.order import check_listed
 from fwi_refine.io.predictions import Predictions, open_predictions
@@ -45,6 +51,7 @@ class Inputs:
     pairs: list[Pair]
     candidates: list[Candidate]
     survey: Survey = OPENFWI
+    conversion: Conversion = AS_THEY_ARE  # of predictions, candidates and records
 
     def samples(self) -> Iterator[Sample]:
         """Reads one sample after another."""
@@ -66,6 +73,7 @@ def open_inputs(
     limit: int | None = None,
     shard: tuple[int, int] | None = None,
     survey: Survey = OPENFWI,
+    conversion: Conversion = AS_THEY_ARE,
 ) -> Inputs:
     """Opens predictions and records and finds which belong together.
 
@@ -83,6 +91,8 @@ def open_inputs(
         Only part i of n, counted from 1.
     survey : Survey
         What maps and records have to fit.
+    conversion : Conversion
+        How predictions, candidates and records are stored.
 
     Raises
     ------
@@ -91,21 +101,37 @@ def open_inputs(
     MachineError
         If the machine cannot read it.
     """
-    source = open_predictions(predictions, survey)
+    source = open_converted_predictions(predictions, survey, conversion)
     listed = None if ids_file is None else read_ids(ids_file)
     ids = resolve_ids(source.ids, listed, source.count, predictions)
-    opened = open_records(records, survey)
+    opened = open_converted_records(records, survey, conversion)
     pairs = pair(ids, source.count, opened, getattr(source, "order", None))
     starts: list[Candidate] = [(str(predictions), source, range(source.count))]
     for path in candidates:
-        other = open_predictions(path, survey)
+        other = open_converted_predictions(path, survey, conversion)
         starts.append((str(path), other, indices_in(other, source, ids)))
     log.info("%d predictions in %s, %d records in %s", source.count, predictions,
              len(opened.ids), records)  # fmt: skip
     unread = len(opened.ids) - sum(pair.record is not None for pair in pairs)
     if unread > 0:
         log.info("%d records have no prediction and are not read", unread)
-    return Inputs(source, opened, [*select(pairs, limit, shard)], starts, survey)
+    return Inputs(source, opened, [*select(pairs, limit, shard)], starts, survey, conversion)
+
+
+def open_converted_predictions(
+    path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
+) -> Predictions:
+    """The maps at `path`, in m/s. Raises InputError."""
+    source = open_predictions(path, conversion.stored_survey(survey))
+    return source if conversion == AS_THEY_ARE else ConvertedPredictions(source, conversion)
+
+
+def open_converted_records(
+    path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
+) -> Records:
+    """The records at `path`, in their own units. Raises InputError."""
+    source = open_records(path, survey)
+    return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion)
 
 
 def indices_in(other: Predictions, maps: Predictions, ids: Sequence[str] | None) -> Sequence[int]:

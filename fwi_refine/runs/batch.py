@@ -263,6 +263,8 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
         return replace(outcome, traceback=traceback.format_exc())
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
+    if refined.status == "unchanged":  # what was not changed keeps its own numbers
+        velocity = start
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
     deviation = refined.deviation if settings.keep_deviation else None

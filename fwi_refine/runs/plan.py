@@ -63,7 +63,7 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
         Samples of each family, and samples that would fail.
     """
     counts: Counter[Family] = Counter()
-    failed = 0
+    problems: dict[str, tuple[str, int]] = {}  # (first sample, how many) of each message
     for sample in samples:
         try:
             if sample.problem is not None:
@@ -74,9 +74,15 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
                 family = classify(v, sample.record, settings.priors, settings.survey).family
             counts[family] += 1
         except SampleError as error:
-            failed += 1
-            log.warning("%s would fail: %s", sample.id, error)
-    return counts, failed
+            what = str(error).rpartition("): ")[2]  # without the sample and the place of it
+            first, number = problems.get(what, (sample.id, 0))
+            problems[what] = first, number + 1
+    for what, (first, number) in problems.items():
+        if number == 1:
+            log.warning("%s would fail: %s", first, what)
+        else:
+            log.warning("%d samples would fail, the first %s: %s", number, first, what)
+    return counts, sum(number for _, number in problems.values())
 
 
 def plan_families(

@@ -51,7 +51,7 @@ import tomli_w
 from fwi_refine.errors import InputError
 from fwi_refine.files import read_toml
 from fwi_refine.survey.geometry import Points, Survey
-from fwi_refine.survey.stability import DISPERSION_WARNING, fastest_stable
+from fwi_refine.survey.stability import DISPERSION_WARNING
 
 SECTIONS = {
     "grid": ("rows", "columns", "spacing"),

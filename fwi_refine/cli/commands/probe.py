@@ -188,7 +188,8 @@ def solve(folder, scores, rounding, scored, as_json, config):
     error         its mean absolute error, m/s
     contribution  share times error: its part of the unchanged score, m/s
     rest          mean absolute error of all other samples, m/s
-    low and high  what agrees with the rounded scores
+    low and high  what agrees with the rounded scores, and with three standard deviations of the
+                  random signs
     """
     from fwi_refine.analysis import leaderboard
     from fwi_refine.io.submission import VALUES_PER_MAP
@@ -209,8 +210,8 @@ def solve(folder, scores, rounding, scored, as_json, config):
     for name, estimate in estimates.items():
         numbers = [f"{estimate[key]:.6g}" for key in ("value", "low", "high")]
         writer.writerow([plan["family"], name, *numbers])
-    log.info("scores to within %.6g; besides, the random signs put a standard deviation of at most "
-             "%.2g m/s on error", rounding, found.sign_error)  # fmt: skip
+    log.info("scores to within %.6g; the random signs put a standard deviation of at most %.2g m/s "
+             "on error", rounding, found.sign_error)  # fmt: skip
     log.info("share of %s in the maps that were classified: %.6g",
              plan["family"], plan["share_of_maps"])  # fmt: skip
     return OK

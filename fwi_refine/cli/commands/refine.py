@@ -6,6 +6,7 @@ import logging
 import click
 
 from fwi_refine.cli import options
+from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import output_options
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 @options.records
 @output_options(required=False)
 @refine_options.choice
+@options.conversion()
 @refine_options.recipe
 @refine_options.place
 @refine_options.kept
@@ -42,7 +44,10 @@ log = logging.getLogger(__name__)
 )
 @options.config
 @options.logging_options
-def command(predictions, records, outputs, choice, recipe, place, kept, history, dry_run, config):
+def command(
+    predictions, records, outputs, choice, conversion, force, recipe, place, kept, history,
+    dry_run, config,
+):  # fmt: skip
     """Refine the velocity maps PREDICTIONS until they explain RECORDS.
 
     \b
@@ -74,13 +79,15 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
         survey,
         absolute=bool(kept.run_dir or place.dask),
         shard=None if kept.run_dir else choice.shard,
+        conversion=conversion,
     )
     need_some(inputs.pairs, choice.shard, "samples")
     from fwi_refine.runs import batch
 
-    if not dry_run:
+    if outputs.out is not None or not dry_run:
         outputs.claim(history)
 
+    look_at_inputs(inputs, survey, force)
     place = place.for_samples(len(inputs.pairs))
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)

@@ -7,9 +7,10 @@ import logging
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
-from fwi_refine.io.inputs import select
+from fwi_refine.io.inputs import open_converted_records, select
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,16 @@ log = logging.getLogger(__name__)
 @options.survey
 @options.limit
 @options.shard
+@options.conversion(maps=False)
 @options.priors
 @refine_options.place
 @options.overwrite
 @options.config
 @options.logging_options
-def command(records, out, survey_file, limit, shard, priors_file, place, overwrite, config):
+def command(
+    records, out, survey_file, limit, shard, conversion, force, priors_file, place, overwrite,
+    config,
+):  # fmt: skip
     """Make smooth maps to start from, from RECORDS alone.
 
     \b
@@ -49,7 +54,9 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
 
     survey = load_survey(survey_file)
     options.claim(out, overwrite)
-    source = io.open_records(records.absolute() if place.dask else records)
+    path = records.absolute() if place.dask else records
+    source = open_converted_records(path, survey, conversion)
+    look_at(source, survey, force, records=True)
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     place = place.for_samples(len(numbers))

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, each in one place."""
 
+import difflib
 import functools
 import logging
 import math
@@ -8,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
@@ -116,6 +118,38 @@ def torch_device(device: str) -> str:
     if device == "auto":
         return "cuda" if gpus(device) else "cpu"
     return device
+
+
+class FamilyName(click.ParamType):
+    """A route, or one of OpenFWI's families, which stands for the route that it takes."""
+
+    name = "family"
+
+    def __init__(self, *others):
+        self.choices = (*others, *FAMILIES)
+
+    def convert(self, value, parameter, ctx):
+        if value in self.choices:
+            return value
+        from fwi_refine.routing.families import OPENFWI_FAMILIES
+
+        plain = {_plain(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
+        plain |= {_plain(name): name for name in self.choices}
+        if _plain(value) in plain:
+            return plain[_plain(value)]
+        known = (*self.choices, *OPENFWI_FAMILIES)
+        near = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
+        hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
+        self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
+
+    def shell_complete(self, ctx, parameter, incomplete):
+        found = [name for name in self.choices if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in found]
+
+
+def _plain(name) -> str:
+    """A family's name without its case and signs: OpenFWI's own are written in several ways."""
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 GENERAL = "General options"
@@ -232,6 +266,96 @@ def grouped(kind, name, heading, *options):
         return wrap
 
     return decorate
+
+
+def conversion(maps=True, records=True):
+    """The options that say in which units, scale and order the inputs are stored; the command gets
+    them as `conversion`, and `force`."""
+    options = [*(_OF_MAPS if maps else ()), *(_OF_RECORDS if records else ()), _FORCE]
+
+    def decorate(command):
+        @functools.wraps(command)
+        def wrap(*args, force, **kwargs):
+            from fwi_refine.io.convert import Conversion
+
+            names = [field.name for field in fields(Conversion) if field.name in kwargs]
+            given = Conversion(**{name: kwargs.pop(name) for name in names})
+            return command(*args, conversion=given, force=force, **kwargs)
+
+        for option in reversed(options):
+            wrap = under("How the inputs are stored", option)(wrap)
+        return wrap
+
+    return decorate
+
+
+def _axes(ctx, parameter, text):
+    if sorted(text) != sorted("str"):
+        raise click.BadParameter(f"{text!r}: expected the letters s, t and r, such as srt")
+    return text
+
+
+def _factor(ctx, parameter, value):
+    if value is not None and not (value and math.isfinite(value)):
+        raise click.BadParameter(f"{value}: expected a number other than 0")
+    return value
+
+
+def _ends(ctx, parameter, value):
+    if value is not None and not -math.inf < value[0] < value[1] < math.inf:
+        raise click.BadParameter(f"{value[0]} {value[1]}: expected LOW < HIGH")
+    return value
+
+
+_OF_MAPS = (
+    click.option(
+        "--units",
+        type=click.Choice(["m/s", "km/s", "-1..1", "0..1"]),
+        default="m/s",
+        show_default=True,
+        help="Units of the given maps; -1..1 and 0..1 stand for 1500 to 4500 m/s, as in OpenFWI's "
+        "loaders. What is written is in m/s.",
+    ),
+    click.option("--transpose", is_flag=True, help="The given maps have depth along their rows."),
+)
+_OF_RECORDS = (
+    click.option(
+        "--record-axes",
+        default="str",
+        show_default=True,
+        callback=_axes,
+        metavar="ORDER",
+        help="Order of the axes of a record: s shots, t time rows, r receivers.",
+    ),
+    click.option(
+        "--record-range",
+        type=float,
+        nargs=2,
+        callback=_ends,
+        metavar="LOW HIGH",
+        help="Records were normalised so that LOW, in their own units, is -1 and HIGH is 1.",
+    ),
+    click.option(
+        "--record-log",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="K",
+        help="Records d are stored as sign(d) ln(1 + K |d|), before any normalisation.",
+    ),
+    click.option(
+        "--record-scale",
+        type=float,
+        default=1.0,
+        show_default=True,
+        callback=_factor,
+        metavar="X",
+        help="Factor that gives records their own units; -1 for the other sign.",
+    ),
+)
+_FORCE = click.option(
+    "--force",
+    is_flag=True,
+    help="Go on where the inputs look like other units, another scale or another order.",
+)
 
 
 def logging_options(command):

@@ -30,7 +30,7 @@ class Choice:
     limit: int | None
     shard: tuple[int, int] | None  # (i, n), i from 1
 
-    def open(self, predictions, records, survey, absolute, shard):
+    def open(self, predictions, records, survey, absolute, shard, conversion):
         """The inputs, see io/inputs.py. absolute: other processes, and later ones, have to find
         them from another folder; shard: the part of the samples that is opened."""
         candidates = self.candidates
@@ -38,7 +38,14 @@ class Choice:
             predictions, records = predictions.absolute(), records.absolute()
             candidates = [path.absolute() for path in candidates]
         return open_inputs(
-            predictions, records, self.ids_file, candidates, self.limit, shard, survey
+            predictions,
+            records,
+            self.ids_file,
+            candidates,
+            self.limit,
+            shard,
+            survey,
+            conversion,
         )
 
 
@@ -192,10 +199,12 @@ recipe = options.grouped(
     ),
     click.option(
         "--family",
-        type=click.Choice(["auto", *options.FAMILIES]),
+        type=options.FamilyName("auto"),
+        metavar="|".join(["auto", *options.FAMILIES]),
         default="auto",
         show_default=True,
-        help="Take every sample to be of this family instead of classifying it.",
+        help="Take every sample to be of this family instead of classifying it; OpenFWI's names, "
+        "such as Style_A, stand for the route that they take.",
     ),
     click.option(
         "--max-evaluations",

@@ -73,6 +73,8 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
             "candidates": [_files(source.path, source.files()) for source in others],
         },
     }
+    if changed := inputs.conversion.differences():  # runs of inputs as they are stay what they were
+        table["conversion"] = changed
     copied: dict[str, Any] = json.loads(json.dumps(table))  # as TOML gives it: lists, no tuples
     return copied
 
