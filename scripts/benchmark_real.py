@@ -22,6 +22,7 @@ import csv
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -226,22 +227,29 @@ def rounded(value):
 
 
 def provenance(method: str, max_evaluations: int | None, jobs: int) -> dict:
-    """Where the figures come from."""
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "fwi_refine", "priors"])
+    """What the result file says of its figures."""
     limit = "" if max_evaluations is None else f", at most {max_evaluations} evaluations"
-    return {
-        "date": date.today().isoformat(),
-        "commit": (commit.stdout.strip() or "unknown") + (" with changes" * changed.returncode),
-        "machine": f"{os.cpu_count()} cores, {processor()}, {jobs} maps at a time; "
-        f"Python {platform.python_version()}, torch {torch.__version__}",
-        "command": " ".join(["python", "scripts/benchmark_real.py", *sys.argv[1:]]),
+    return origin("benchmark_real.py") | {
         "records": "the released data's arithmetic, bit for bit",
         "settings": f"method {method}{limit}",
+        "jobs": jobs,
         "halves": "first half of each family's cases by id: tuning; the others: reporting",
         "second_place": "mean of the 2nd place's own validation set, by family",
         "second_place_unrefined": UNREFINED,
+    }
+
+
+def origin(script: str) -> dict:
+    """Date, commit, machine and command of a run of a script."""
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "fwi_refine", "priors"])
+    return {
+        "date": date.today().isoformat(),
+        "commit": (commit.stdout.strip() or "unknown") + " with changes" * changed.returncode,
+        "machine": f"{os.cpu_count()} cores, {processor()}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}",
+        "command": shlex.join(["python", f"scripts/{script}", *sys.argv[1:]]),
     }
 
 
@@ -255,11 +263,11 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def write(path: Path, content: dict) -> None:
+def write(path: Path, content: dict, lists: tuple[str, ...] = tuple(SETS.values())) -> None:
     """Write the result file, one row on a line; a reader never sees half of it."""
     lines = []
     for key, value in content.items():
-        if key in SETS.values():
+        if key in lists:
             rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
             lines.append(f'  "{key}": [\n{rows}\n  ]' if rows else f'  "{key}": []')
         else:

@@ -8,10 +8,10 @@ import torch
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic.layers import LAYERINGS, layered_map
 from fwi_refine.synthetic.starts import make_start
-from fwi_refine.synthetic.styles import TEXTURES, style_map
+from fwi_refine.synthetic.styles import PHOTOGRAPHS, style_map
 from fwi_refine.wave import Simulator, released_record
 
-FAMILIES = (*LAYERINGS, *TEXTURES)
+FAMILIES = (*LAYERINGS, *PHOTOGRAPHS)
 ALL_ROWS = replace(OPENFWI, n_steps=OPENFWI.file_rows)  # of a record file
 
 
@@ -29,14 +29,33 @@ class SyntheticSample:
 
 
 def make_map(family: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw a map of one of `FAMILIES`: (70, 70) float64 m/s, integers except in the Style ones.
+    """Draw a map of one of `FAMILIES`.
 
-    Raises ValueError for an unknown family.
+    Parameters
+    ----------
+    family : str
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    numpy.ndarray
+        (70, 70) float64, m/s; integers, except in the Style families and in the blended cells of
+        FlatFault_A and CurveFault_A.
+
+    Raises
+    ------
+    ValueError
+        For an unknown family.
     """
+    return draw_map(family, rng)[0]
+
+
+def draw_map(family: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a map as `make_map` does, with the fault block of each cell: (70, 70) int, else 0."""
     if family in LAYERINGS:
         return layered_map(family, rng)
-    if family in TEXTURES:
-        return style_map(family, rng)
+    if family in PHOTOGRAPHS:
+        return style_map(family, rng), np.zeros(OPENFWI.shape, int)
     raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
 
 

@@ -19,7 +19,7 @@ from scipy.special import ndtr
 
 from fwi_refine.objective import connected_areas
 from fwi_refine.survey import OPENFWI
-from fwi_refine.synthetic.styles import smooth_field
+from fwi_refine.synthetic.fields import smooth_field
 
 # m/s, mean absolute error by family of the network that the published method started from.
 NETWORK_MAE = {
