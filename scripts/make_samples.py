@@ -112,7 +112,7 @@ def calibration_table(rows: list, hardness: float) -> str:
         mae, misfit = mine.mean(axis=0)
         lines.append(
             f"| {family} | {len(mine)} | {mae:.1f} | {hardness * NETWORK_MAE[family]:.1f} "
-            f"| {misfit:.1e} | {misfit / mae:.1e} | {MISFIT_PER_MAE:.0e} |"
+            f"| {misfit:.1e} | {misfit / mae:.1e} | {MISFIT_PER_MAE[family]:.1e} |"
         )
     return "\n".join(lines)
 

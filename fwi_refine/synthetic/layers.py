@@ -25,6 +25,7 @@ VELOCITY_RANGE = (1500, 4500)  # m/s, both included; uniform draws have the rele
 # Thickness in cells of the inner layers of one map: 9 to 25, median 12, equal within a cell.
 THICKNESSES = (10, 10, 12, 12, 14, 17, 24)
 TOP_LAYER = (0.5, 1.5)  # of the others' thickness (quartiles 10 and 18 cells)
+BEND_PERIODS = {False: (0.25, 1.0), True: (0.15, 0.5)}  # of the map's width; True: steep bends
 LEAST_AREA = 25  # cells; the smallest level of the 15 CurveFault_B maps has 29
 
 
@@ -160,7 +161,7 @@ def draw_bend(layering: Layering, rng: np.random.Generator) -> np.ndarray:
     x = np.arange(nx)
     count = int(rng.integers(2, 4))
     steep = bool(layering.counts) and not layering.blended
-    periods = nx * rng.uniform(0.2, 0.8 if steep else 1.0, count)
+    periods = nx * rng.uniform(*BEND_PERIODS[steep], count)
     phases = 2 * np.pi * rng.random(count)
     bend = np.sin(2 * np.pi * x[:, None] / periods + phases) @ rng.uniform(0.3, 1.0, count)
     bend += rng.normal(0, 0.4) * x / nx

@@ -78,8 +78,9 @@ def make_sample(family: str, seed: int, index: int = 0, hardness: float = 1.0) -
         raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
     rng = np.random.default_rng([seed, FAMILIES.index(family), index])
     name = rng.bytes(5).hex()
-    truth = make_map(family, rng).astype(np.float32)
-    start = make_start(truth.astype(np.float64), family, rng, hardness).astype(np.float32)
+    truth, blocks = draw_map(family, rng)
+    truth = truth.astype(np.float32)
+    start = make_start(truth.astype(np.float64), family, rng, hardness, blocks).astype(np.float32)
     record = make_record(truth)
     simulated = Simulator().forward(torch.from_numpy(start.astype(np.float64))[None])[0].numpy()
     difference = simulated - record[:, : OPENFWI.n_steps]
