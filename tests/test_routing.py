@@ -149,7 +149,9 @@ def made_starts(count):
     starts = {}
     for number, family in enumerate(OPENFWI_FAMILIES):
         rngs = [np.random.default_rng([7, number, k]) for k in range(count)]
-        starts[family] = np.stack([make_start(make_map(family, rng), family, rng) for rng in rngs])
+        layers = 2 if OPENFWI_FAMILIES[family] is Family.TWO_VELOCITY else None
+        drawn = (make_start(make_map(family, rng, layers), family, rng) for rng in rngs)
+        starts[family] = np.stack([*drawn])
     return starts
 
 

@@ -5,7 +5,7 @@ What the families look like follows the description of the data sets in Deng et 
 of FlatFault_A and 15 of CurveFault_B. Only the statistics stand here; every map is drawn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,7 +69,9 @@ LAYERINGS = {
 }
 
 
-def layered_map(family: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def layered_map(
+    family: str, rng: np.random.Generator, layers: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw a map of one of the layered families.
 
     Parameters
@@ -77,6 +79,8 @@ def layered_map(family: str, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     family : str
         A key of `LAYERINGS`.
     rng : numpy.random.Generator
+    layers : int, optional
+        Number of layers in a section of a faulted family, in place of a number of the family's.
 
     Returns
     -------
@@ -92,6 +96,8 @@ def layered_map(family: str, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         For a family that has no layers.
     """
     layering = LAYERINGS[family]
+    if layers is not None:
+        layering = replace(layering, counts=(layers,))
     while True:
         section = draw_section(layering, rng)
         if not layering.faulted:

@@ -93,18 +93,18 @@ class StartError:
 
 
 ERRORS = {
-    "FlatVel_A": StartError(blur=0.07, bias=1.2, texture=0.2, moved=0.02),
-    "FlatVel_B": StartError(blur=0.1, bias=45, texture=0.5, growth=5),
-    "CurveVel_A": StartError(blur=0.15, bias=4, texture=0.5, flipped=1.6),
-    "CurveVel_B": StartError(blur=0.4, bias=20, texture=1.0, flipped=2.2),
-    "FlatFault_A": StartError(blur=0.13, bias=3, texture=0.2, moved=1, part=0.1),
-    "FlatFault_B": StartError(blur=0.15, bias=25, texture=1, moved=1, part=0.45, flipped=1.2),
-    "CurveFault_A": StartError(blur=0.15, bias=6, texture=0.3, moved=1, part=0.1),
+    "FlatVel_A": StartError(blur=0.06, bias=0.5, texture=0.2, moved=0.05, growth=1),
+    "FlatVel_B": StartError(blur=0.08, bias=45, texture=0.5, growth=6),
+    "CurveVel_A": StartError(blur=0.2, bias=5, texture=0.5, flipped=1.8),
+    "CurveVel_B": StartError(blur=0.65, bias=30, texture=1.0, flipped=2.7),
+    "FlatFault_A": StartError(blur=0.15, bias=4, texture=0.2, moved=1, part=0.08),
+    "FlatFault_B": StartError(blur=0.2, bias=35, texture=1, moved=1, part=0.45, flipped=1.2),
+    "CurveFault_A": StartError(blur=0.2, bias=8, texture=0.3, moved=1, part=0.08),
     "CurveFault_B": StartError(
-        blur=1.0, bias=60, texture=1.0, moved=1, part=0.7, flipped=1, missed=3
+        blur=1.9, bias=120, texture=1.0, moved=1, part=0.75, flipped=1, missed=3
     ),
-    "Style_A": StartError(blur=3.2, bias=110, texture=0.5, growth=2.5),
-    "Style_B": StartError(blur=1.7, bias=40, texture=14, growth=1.2),
+    "Style_A": StartError(blur=3.8, bias=130, texture=0.5, growth=2.5),
+    "Style_B": StartError(blur=1.9, bias=45, texture=15, growth=1.0),
 }
 UNEVENNESS = 0.3  # relative rms by which the blurred-away detail varies from place to place
 BIAS_DRIFT = 0.1  # relative rms by which a layer's bias varies along the layer
@@ -183,6 +183,7 @@ def _block_offsets(
     all blocks' area are off.
     """
     patches = smooth_field(PATCH_LENGTH, rng)
+    patches += 2 * np.linspace(0, 1, shape[0])[:, None]  # deep ones first
     if blocks is None:
         row, column = np.indices(shape)
         places = rng.uniform(0.15, 0.85, 2) * shape[1]
