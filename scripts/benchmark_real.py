@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 from fwi_refine.analysis.metrics import mean_absolute_error
-from fwi_refine.inversion.recipes import METHODS
+from fwi_refine.inversion.families import METHODS
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.synthetic import make_record, make_start
@@ -316,7 +316,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--family", help="OpenFWI families, as CurveVel_A,Style_B")
     parser.add_argument("--half", choices=("tuning", "reporting"))
     parser.add_argument("--per-family", type=int, default=2, help="exact maps of each family")
-    parser.add_argument("--method", choices=tuple(METHODS), default="auto")
+    parser.add_argument("--method", choices=METHODS, default="auto")
     parser.add_argument("--max-evaluations", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="maps at a time, one thread each")
     options = parser.parse_args(arguments)
