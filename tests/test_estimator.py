@@ -36,7 +36,8 @@ def samples():
     for number, (name, family) in enumerate(OPENFWI_FAMILIES.items()):
         for k in range(EACH):
             rng = np.random.default_rng([7, number, k])
-            v = make_start(make_map(name, rng), name, rng)
+            layers = 2 if family is Family.TWO_VELOCITY else None
+            v = make_start(make_map(name, rng, layers), name, rng)
             X.append((v, symmetric if family is Family.FLAT_VEL else other))
             y.append(family)
     return X, y
