@@ -1,5 +1,6 @@
 """Made samples for the tests of files and commands: layered maps, blurred starts, records."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -11,6 +12,12 @@ import pytest
 from fwi_refine.cli import run
 from fwi_refine.runs import executors
 from fwi_refine.synthetic import make_record
+
+
+def pytest_configure(config):
+    """Workers of pytest-xdist, which share the cores, and their processes have one thread each."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

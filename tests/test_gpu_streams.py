@@ -225,6 +225,7 @@ def fails_on_its_card(sample, settings):
     return trivial(sample, settings)
 
 
+@pytest.mark.process
 def test_a_card_that_fails_ends_its_process_and_costs_one_sample(tmp_path):
     names = ["a", "b", "deadly1", "c", "d", "e"]
     case = write_inputs(tmp_path, names)

@@ -116,7 +116,11 @@ class Running:
 
 
 @pytest.mark.parametrize(
-    ("signum", "code", "jobs"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)]
+    ("signum", "code", "jobs"),
+    [
+        (signal.SIGINT, 130, 1),
+        pytest.param(signal.SIGTERM, 143, 2, marks=pytest.mark.process),
+    ],
 )
 def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs):
     with Running(made, tmp_path, jobs) as running:
@@ -132,6 +136,7 @@ def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs)
         running.check_partial()
 
 
+@pytest.mark.process
 def test_interruption_of_a_run_directory_keeps_its_parts(made, tmp_path):
     with Running(made, tmp_path, 2, ["--run-dir", "run", "--chunk-size", "1"]) as running:
         running.wait_for_two()
@@ -151,6 +156,7 @@ def test_interruption_of_a_run_directory_keeps_its_parts(made, tmp_path):
     assert not state.shards[0]["running"]
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the workers in /proc")
 def test_a_worker_that_dies_does_not_end_the_run(made, tmp_path):
     with Running(made, tmp_path, 2) as running:
@@ -166,6 +172,7 @@ def test_a_worker_that_dies_does_not_end_the_run(made, tmp_path):
         running.check_partial()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds the workers in /proc")
 def test_workers_end_with_a_run_that_is_killed(made, tmp_path):
     with Running(made, tmp_path, 2) as running:
