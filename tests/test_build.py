@@ -4,24 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import ROOT, copy_sources
 from conftest import QUICK
 
 from fwi_refine.wave import cpu
 
-ROOT = Path(__file__).parents[1]
-SOURCES = (
-    "setup.py",
-    "setup.cfg",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "fwi_refine",
-    "priors",
-)
 # A compiler that takes its time to write a file, without optimising, which nobody looks at here.
 COMPILER = """#!/bin/sh
 cc "$@" -O0 || exit
@@ -39,18 +29,6 @@ for folder in {folders}; do
 done
 exec {python} -c "{program}" {arguments}
 """
-
-
-def copy_sources(folder):
-    """What a build needs, without what was built."""
-    folder.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", "_kernel*")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, folder)
-    return folder
 
 
 @pytest.mark.process

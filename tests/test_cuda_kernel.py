@@ -15,7 +15,7 @@ from emulation import KERNELS, NEEDS_COMPILER, SOURCE, build, emulate, open_libr
 from helpers import dot_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wave_cases import NATIVE, SMALL, random_like, random_maps
+from wave_cases import NATIVE, SMALL, calls, random_like, random_maps
 
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
@@ -39,25 +39,6 @@ LAYOUTS = [
 def emulated(survey=SMALL, dtype=torch.float64, imaging_step=3, layout=CLUSTER, **options):
     plain = Simulator(survey, dtype, "reference", imaging_step=imaging_step)
     return emulate(plain, layout, **options)
-
-
-def calls(survey, samples=2):
-    """Every entry of the interface, as functions of a simulator that return a tensor."""
-    v, dv = random_maps(survey, samples), random_like((samples, *survey.shape), 3)
-    vmin = v.amin(dim=(1, 2))
-    dvmin = torch.linspace(7.0, -3.0, samples, dtype=torch.float64)
-    u = random_like((samples, *survey.record_shape), 4)
-    return {
-        "forward": lambda s: s.forward(v),
-        "tangent": lambda s: s.tangent(v, dv, vmin, dvmin),
-        "adjoint": lambda s: s.adjoint(v, u)[0],
-        "adjoint by vmin": lambda s: s.adjoint(v, u)[1],
-        "misfit": lambda s: s.misfit(v, u),
-        "value": lambda s: s.misfit_and_gradient(v, u)[0],
-        "gradient": lambda s: s.misfit_and_gradient(v, u)[1],
-        "gradient by vmin": lambda s: s.misfit_and_gradient(v, u)[2],
-        "wavefields": lambda s: s.wavefields(v),
-    }
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])

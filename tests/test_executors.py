@@ -1,16 +1,14 @@
 """Executors: the same bytes from each, and what a dying worker costs."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from process_cases import Running, dask_cluster, read_until, wait_for
 from run_cases import (
     DEADLY,
     SETTINGS,
@@ -22,7 +20,6 @@ from run_cases import (
     trivial,
     write_inputs,
 )
-from test_interruption import Running, read_until, wait_for
 
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
@@ -33,43 +30,6 @@ from fwi_refine.runs.executors import Dask, Processes, Serial
 DASK = pytest.param("dask", marks=pytest.mark.process)  # a cluster takes seconds to start
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
-HERE = os.path.dirname(__file__)
-
-
-@contextmanager
-def dask_cluster(folder, workers=2, **settings):
-    """A scheduler and its workers as processes of their own on loopback; yields its address.
-
-    settings: of the scheduler, such as ALLOWED_FAILURES=3, the deaths that it forgives a task.
-    """
-    pytest.importorskip("distributed")
-    contact = folder / "scheduler.json"
-    common = ["--scheduler-file", str(contact), "--no-dashboard"]
-    roles = [["scheduler", "--host", "127.0.0.1", "--port", "0"]]
-    roles += [["worker", "--host", "127.0.0.1", "--nthreads", "1"]] * workers
-    environment = {f"DASK_DISTRIBUTED__SCHEDULER__{k}": str(v) for k, v in settings.items()}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", f"distributed.cli.dask_{role}", *more, *common],
-            env=os.environ | {"PYTHONPATH": HERE} | environment,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for role, *more in roles
-    ]
-    try:
-        assert wait_for(contact.exists, 60)
-        yield json.loads(contact.read_text())["address"]
-    finally:
-        for process in reversed(processes):
-            os.killpg(process.pid, signal.SIGTERM)
-        for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                # a nanny that is just starting a worker may miss the signal on a busy machine
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_jacobian import (
+from jacobian_cases import (
     KERNELS,
     SMOOTH,
     TRANSPOSE,

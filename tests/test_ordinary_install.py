@@ -8,9 +8,9 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+from checkout import sources
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_imports import sources
 
 ROOT = Path(__file__).parents[1]
 # They need matplotlib, of the extra [plot]; commands import them late and name the extra.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_refine_levels import SURVEY
+from wave_cases import THREE_SHOTS as SURVEY
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
 from fwi_refine.inversion.levels.rounding import rounding_of_coefficients
