@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 from jacobian_cases import (
-    KERNELS,
     SMOOTH,
     TRANSPOSE,
     VMIN,
@@ -16,6 +15,7 @@ from jacobian_cases import (
     textured,
     transpose_errors,
 )
+from wave_cases import KERNELS
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator, jacobian, jacobian_bytes

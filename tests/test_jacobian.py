@@ -18,14 +18,12 @@ from jacobian_cases import (
     textured,
     transpose_errors,
 )
+from wave_cases import KERNELS, NATIVE
 
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, jacobian
-from fwi_refine.wave.cpu import load
 from fwi_refine.wave.jacobian import normal_matrix
 
-NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
-KERNELS = [pytest.param("native", marks=NATIVE), "reference"]
 POINTS = ((1, 0), (1, 34), (1, 50), (1, 69))
 REAL = dataclasses.replace(OPENFWI, sources=POINTS[:2], receivers=POINTS)
 CELLS = {
