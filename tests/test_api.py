@@ -112,7 +112,7 @@ def test_one_map_in_one_map_out(case):
     assert (after < 0.7 * before).all()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.process)])
 def test_bad_samples_fail_alone(case, jobs):
     starts, records = case
     alone = quick(starts, records)

@@ -92,8 +92,12 @@ def test_what_the_driver_says():
 
 
 @NVCC
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("arch", CARDS)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
+)
+@pytest.mark.parametrize(
+    "arch", ["sm_90", *(pytest.param(a, marks=pytest.mark.slow) for a in CARDS if a != "sm_90")]
+)
 def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
     """Registers and shared memory suffice for as many blocks as the layout counts on."""
     for fields in (2, 4):

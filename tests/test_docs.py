@@ -48,11 +48,13 @@ def built(tmp_path_factory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_every_page_is_built(built):
     for page in PAGES:
         assert (built / f"{page.stem}.html").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_reference_shows_docstrings_as_they_are_meant(built):
     page = (built / "reference" / "fwi_refine.wave.reference.html").read_text()
     step = "p[n+1] = (2 - kappa + 2 c1 alpha) p[n] - (1 - kappa) p[n-1] + alpha (c2 N1 + c3 N2)\n"
@@ -63,6 +65,7 @@ def test_the_reference_shows_docstrings_as_they_are_meant(built):
     assert '<code class="docutils literal notranslate"><span class="pre">GOOD_FIT</span>' in page
 
 
+@pytest.mark.slow
 def test_every_command_and_option_is_listed(built):
     page = (built / "commands.html").read_text()
     for name in COMMANDS:
@@ -71,6 +74,7 @@ def test_every_command_and_option_is_listed(built):
     assert "fwi-refine submit refined.npy --ids refined.csv" in re.sub("<[^>]*>", "", page)
 
 
+@pytest.mark.slow
 def test_formulas_are_shown_without_a_script(built):
     page, source = ((f / n).read_text() for f, n in ((built, "method.html"), (DOCS, "method.md")))
     # without braces, docutils takes \frac12 to be twelve over whatever comes next
@@ -82,6 +86,7 @@ def test_formulas_are_shown_without_a_script(built):
     assert "$" not in re.sub(r"<[^>]*>|&#36;", "", page.partition("<article")[2])
 
 
+@pytest.mark.slow
 def test_no_page_asks_for_anything_from_elsewhere(built):
     loaded = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]*)")
     for path in built.rglob("*.html"):
@@ -199,6 +204,7 @@ def beside_the_samples(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(beside_the_samples, capsys):
     """Its commands in their order, those that take long with fewer evaluations."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")

@@ -31,6 +31,7 @@ def test_examples_of_the_readme(monkeypatch):
     assert [str(family) for family in names["families"]] == routes()
 
 
+@pytest.mark.slow
 def test_the_example_of_training_with_the_physics():
     few = {"labelled": 6, "unlabelled": 4, "unseen": 2, "steps": 2, "warm-up": 1}
     options = [text for name, value in few.items() for text in (f"--{name}", str(value))]

@@ -49,7 +49,14 @@ def refine(start, sample, simulator, priors, method="lbfgs", **options):
     )
 
 
-@pytest.mark.parametrize("family", ROUTES)
+@pytest.mark.parametrize(
+    "family",
+    # all on a small survey: tests/test_other_surveys.py
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name != "CurveVel_A" else name
+        for name in ROUTES
+    ],
+)
 def test_every_route_lowers_its_objective(family, simulator, priors):
     sample = make_sample(family, seed=11)
     refined = refine(sample.start, sample, simulator, priors, max_evaluations=12)
@@ -82,7 +89,7 @@ def test_a_perfect_start_is_not_made_worse(layered, simulator, priors):
     ("useless", "method"),
     [
         ("constant", "lbfgs"),
-        ("constant", "auto"),
+        pytest.param("constant", "auto", marks=pytest.mark.slow),
         ("out of range", "lbfgs"),
         ("another sample's", "lbfgs"),
         pytest.param("another sample's", "auto", marks=pytest.mark.slow),
@@ -262,8 +269,14 @@ def test_flat_layers_come_out_exactly(family, simulator, priors):
     assert np.abs(refined.velocity - sample.truth).max() == 0.0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["CurveVel_A", "FlatFault_A", "Style_A"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param("CurveVel_A", marks=pytest.mark.slow),
+        pytest.param("FlatFault_A", marks=pytest.mark.accuracy),
+        pytest.param("Style_A", marks=pytest.mark.accuracy),
+    ],
+)
 def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
     """Bounds well above what was measured (BENCHMARKS.md); starts are 3 to 35 m/s off."""
     sample = make_sample(family, seed=11)
@@ -274,7 +287,7 @@ def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
     assert refined.misfit_after < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
 def test_a_start_without_a_network_finds_its_route(layered, simulator, priors):
     """It is smooth, so that the route of Style A is tried first."""
     refined = refine(start_from_record(layered.record), layered, simulator, priors, method="auto")

@@ -85,6 +85,7 @@ def test_transpose_against_the_adjoint(real):
     assert by_vmin <= 1e-3
 
 
+@pytest.mark.slow
 @NATIVE
 def test_the_whole_survey():
     """All 5 shots and 70 receivers: 3 GB."""
