@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from fwi_refine.cli import run
 from fwi_refine.runs import executors
@@ -78,6 +79,13 @@ def made(tmp_path_factory) -> Made:
     for name, record in zip(ids, records, strict=True):
         np.save(folder / "seismic" / f"{name}.npy", record)
     return Made(ids, truth, starts, records, folder)
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory):
+    """Lets one test at a time take gigabytes, whichever worker runs it."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "memory.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -150,6 +150,7 @@ def test_a_start_whose_process_dies_costs_no_other():
 
 @pytest.mark.accuracy
 @pytest.mark.parametrize("family", ["CurveVel_A", "Style_A"])
+@pytest.mark.usefixtures("much_memory")
 def test_a_record_alone_gives_a_start_that_fits_as_a_networks_does(family):
     from fwi_refine.synthetic import make_sample
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers import others_slow
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.initial_model import start_from_record
@@ -15,11 +16,11 @@ from fwi_refine.synthetic import FAMILIES, make_map, make_sample
 from fwi_refine.wave import Simulator
 
 ROUTES = {
+    "CurveVel_A": Family.LAYERED,
     "FlatVel_A": Family.FLAT_VEL,
     "Style_A": Family.STYLE_A,
     "Style_B": Family.STYLE_B,
     "FlatFault_A": Family.TWO_VELOCITY,
-    "CurveVel_A": Family.LAYERED,
 }
 
 
@@ -49,14 +50,8 @@ def refine(start, sample, simulator, priors, method="lbfgs", **options):
     )
 
 
-@pytest.mark.parametrize(
-    "family",
-    # all on a small survey: tests/test_other_surveys.py
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name != "CurveVel_A" else name
-        for name in ROUTES
-    ],
-)
+# all on a small survey: tests/test_other_surveys.py
+@pytest.mark.parametrize("family", others_slow(ROUTES))
 def test_every_route_lowers_its_objective(family, simulator, priors):
     sample = make_sample(family, seed=11)
     refined = refine(sample.start, sample, simulator, priors, max_evaluations=12)
@@ -95,6 +90,7 @@ def test_a_perfect_start_is_not_made_worse(layered, simulator, priors):
         pytest.param("another sample's", "auto", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("much_memory")
 def test_a_useless_prediction_gives_a_finite_flagged_result(
     useless, method, layered, simulator, priors
 ):
@@ -253,6 +249,7 @@ def test_there_is_a_recipe_for_every_family(priors):
             assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.usefixtures("much_memory")
 def test_one_jacobian_does_what_hundreds_of_evaluations_do(layered, simulator, priors):
     refined = refine(
         layered.start, layered, simulator, priors, method="gauss-newton", max_evaluations=20
@@ -277,6 +274,7 @@ def test_flat_layers_come_out_exactly(family, simulator, priors):
         pytest.param("Style_A", marks=pytest.mark.accuracy),
     ],
 )
+@pytest.mark.usefixtures("much_memory")
 def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
     """Bounds well above what was measured (BENCHMARKS.md); starts are 3 to 35 m/s off."""
     sample = make_sample(family, seed=11)
@@ -288,6 +286,7 @@ def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
 
 
 @pytest.mark.accuracy
+@pytest.mark.usefixtures("much_memory")
 def test_a_start_without_a_network_finds_its_route(layered, simulator, priors):
     """It is smooth, so that the route of Style A is tried first."""
     refined = refine(start_from_record(layered.record), layered, simulator, priors, method="auto")

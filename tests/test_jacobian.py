@@ -87,6 +87,7 @@ def test_transpose_against_the_adjoint(real):
 
 @pytest.mark.slow
 @NATIVE
+@pytest.mark.usefixtures("much_memory")
 def test_the_whole_survey():
     """All 5 shots and 70 receivers: 3 GB."""
     v = textured(seed=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import dot_test, taylor_test
+from helpers import dot_test, others_slow, taylor_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wave_cases import KERNELS, NATIVE, SMALL, random_like, random_maps
@@ -67,12 +67,14 @@ def test_adjoint_on_the_real_survey():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
-    [
-        ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
-        ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
-        ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
-        ("step.h", "((old) - (centre))", "((old) + (centre))"),
-    ],
+    others_slow(
+        [
+            ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
+            ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
+            ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
+            ("step.h", "((old) - (centre))", "((old) + (centre))"),
+        ]
+    ),
 )
 def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp_path, monkeypatch):
     """What the dot test is for: the kernel is compiled with one sign turned, and must not pass."""
