@@ -1,9 +1,12 @@
 """One sample from prediction to refined map: every route, and a result never worse."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from helpers import others_slow
+from wave_cases import THREE_SHOTS
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.initial_model import start_from_record
@@ -39,6 +42,21 @@ def layered():
     return make_sample("CurveVel_A", seed=11)
 
 
+@pytest.fixture(scope="module", params=others_slow(["small", "full size"]))
+def case(request):
+    """A layered sample, and what `refine` needs besides: a small one by default."""
+    if request.param == "full size":
+        return make_sample("CurveVel_A", seed=11), {"simulator": Simulator()}
+    row, column = np.mgrid[:16, :20]
+    truth = np.select([row + column // 5 < 6, row + column // 7 < 11], [1700, 2301], 2903)
+    start = np.roll(truth, 1, axis=0)  # every interface a row too deep, ...
+    start[0] = truth[0]
+    start = np.where(start > 2200, 0.99 * start, start)  # ... and deep layers 1 % too slow
+    record = Simulator(THREE_SHOTS).forward(torch.from_numpy(truth)[None].double())[0].numpy()
+    options = {"simulator": Simulator(THREE_SHOTS), "family": "layered"}
+    return SimpleNamespace(truth=truth.astype(float), start=start, record=record), options
+
+
 @pytest.fixture(scope="module")
 def smooth():
     return make_sample("Style_A", seed=11)
@@ -46,7 +64,13 @@ def smooth():
 
 def refine(start, sample, simulator, priors, method="lbfgs", **options):
     return refine_sample(
-        start, sample.record, priors=priors, simulator=simulator, method=method, **options
+        start,
+        sample.record,
+        priors=priors,
+        survey=simulator.survey,
+        simulator=simulator,
+        method=method,
+        **options,
     )
 
 
@@ -66,27 +90,29 @@ def test_every_route_lowers_its_objective(family, simulator, priors):
     assert refined.velocity.dtype == np.float64
 
 
-def test_same_input_same_bits(layered, simulator, priors):
+def test_same_input_same_bits(case, priors):
+    sample, options = case
     first, second = (
-        refine(layered.start, layered, simulator, priors, max_evaluations=4) for _ in range(2)
+        refine(sample.start, sample, priors=priors, max_evaluations=4, **options) for _ in range(2)
     )
     assert np.array_equal(first.velocity, second.velocity)
 
 
-def test_a_perfect_start_is_not_made_worse(layered, simulator, priors):
-    refined = refine(layered.truth, layered, simulator, priors, max_evaluations=5)
+def test_a_perfect_start_is_not_made_worse(case, priors):
+    sample, options = case
+    refined = refine(sample.truth, sample, priors=priors, max_evaluations=5, **options)
     assert refined.objective_after <= refined.objective_before
-    assert np.abs(refined.velocity - layered.truth).max() <= 0.5
+    assert np.abs(refined.velocity - sample.truth).max() <= 0.5
     assert refined.misfit_after < 1e-4
 
 
 @pytest.mark.parametrize(
     ("useless", "method"),
     [
-        ("constant", "lbfgs"),
+        pytest.param("constant", "lbfgs", marks=pytest.mark.slow),
         pytest.param("constant", "auto", marks=pytest.mark.slow),
         ("out of range", "lbfgs"),
-        ("another sample's", "lbfgs"),
+        pytest.param("another sample's", "lbfgs", marks=pytest.mark.slow),
         pytest.param("another sample's", "auto", marks=pytest.mark.slow),
     ],
 )
@@ -124,14 +150,15 @@ def test_a_record_beyond_numbers_fails_with_a_reason(layered, simulator, priors)
     assert np.array_equal(refined.velocity, layered.start)
 
 
-def test_it_stops_when_asked_and_keeps_the_best(layered, simulator, priors):
+def test_it_stops_when_asked_and_keeps_the_best(case, priors):
+    sample, options = case
     asked = []
 
     def should_stop():
         asked.append(True)
         return len(asked) > 4
 
-    refined = refine(layered.start, layered, simulator, priors, should_stop=should_stop)
+    refined = refine(sample.start, sample, priors=priors, should_stop=should_stop, **options)
     assert refined.status == "refined"
     assert (
         refined.iterations == 5
