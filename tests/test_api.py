@@ -145,6 +145,7 @@ def test_a_record_that_cannot_be_read_fails_alone(case):
     assert found.failed[1] == "record of sample 1: OSError: the disk is gone"
 
 
+@pytest.mark.process
 def test_records_of_any_kind_give_the_same_bits(case, tmp_path):
     starts, records = case
     path = tmp_path / "records.npy"

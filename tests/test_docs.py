@@ -222,7 +222,13 @@ def test_the_tutorial_runs(beside_the_samples, capsys):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in PAGES if blocks(p, "python")], ids=lambda path: path.name
+    "path",
+    [
+        pytest.param(path, marks=[] if path.name == "recipes.md" else pytest.mark.slow)
+        for path in PAGES
+        if blocks(path, "python")
+    ],
+    ids=lambda path: path.name,
 )
 def test_the_python_of_a_page_runs(path, beside_the_samples):
     for text in blocks(path, "toml"):

@@ -12,7 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["api.functions", "routing.estimator", "wave.modules"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("api.functions", marks=pytest.mark.slow),
+        "routing.estimator",
+        "wave.modules",
+    ],
+)
 def test_examples_of_the_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"fwi_refine.{name}"))
     assert result.attempted > 5

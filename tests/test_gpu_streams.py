@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from emulation import NEEDS_COMPILER, Emulation
+from helpers import others_slow
 from pretend import pretended
 from run_cases import expected_maps, merged, prepare, refine_all, trivial, write_inputs
 from small_samples import SETTINGS, small_chunk
@@ -165,7 +166,7 @@ def assert_same(found, expected):
 
 
 @NATIVE
-@pytest.mark.parametrize("family", ["layered", "style-a", "style-b", "flat-vel"])
+@pytest.mark.parametrize("family", others_slow(["layered", "style-a", "style-b", "flat-vel"]))
 def test_samples_at_a_time_have_the_bits_of_one_after_the_other(family):
     chunk, settings = small_chunk(), replace(SETTINGS, family=family)
     alone = outcomes(chunk, settings)
