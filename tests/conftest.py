@@ -123,7 +123,7 @@ def refine():
     return call
 
 
-EVALUATIONS = 2
+EVALUATIONS = 5
 QUICK = ("--method", "lbfgs", "--max-evaluations", EVALUATIONS)
 
 

@@ -13,7 +13,7 @@ import pytest
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.cli import COMMANDS, options, run
 from fwi_refine.cli.plan import describe_duration
-from fwi_refine.inversion.sample import METHODS
+from fwi_refine.inversion.families import METHODS
 from fwi_refine.io import inputs
 from fwi_refine.io.report import COLUMNS
 from fwi_refine.routing import Family

@@ -17,7 +17,7 @@ from joblib import cpu_count
 from fwi_refine import routing
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.inversion.recipes import METHODS
+from fwi_refine.inversion.families import METHODS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors

@@ -22,8 +22,8 @@ WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
-def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
-    """Expected rms error of each cell, (nz, nx) float64 m/s; None if it cannot be computed.
+def precision(hessian, parameters, misfit, survey, prior_hessian=None):
+    """Posterior precision J^T J / s^2 + K^-1 of the unknowns, (n, n).
 
     hessian: 2 / N J^T J (n, n) at the solution; misfit: mean square residual there, within the
     wavelet's band; prior_hessian: 2 K^-1 (n, n), or None without a Gaussian prior.
@@ -31,14 +31,23 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
     shots, steps, receivers = survey.record_shape
     samples = shots * steps * receivers
     variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
-    precision = hessian * (samples / (2 * variance))
+    found = hessian * (samples / (2 * variance))
     if prior_hessian is None:
-        precision.diagonal().add_(WIDE**-2)
+        found.diagonal().add_(WIDE**-2)
     else:
-        precision = precision.add_(prior_hessian, alpha=0.5)
-        precision[-1, -1] += WIDE**-2  # vmin, which priors leave alone
-    scale = precision.diagonal().sqrt()
-    factor, info = torch.linalg.cholesky_ex(precision.div_(scale).div_(scale[:, None]))
+        found = found.add_(prior_hessian, alpha=0.5)
+        found[-1, -1] += WIDE**-2  # vmin, which priors leave alone
+    return found
+
+
+def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
+    """Expected rms error of each cell, (nz, nx) float64 m/s; None if it cannot be computed.
+
+    Arguments as of `precision`.
+    """
+    matrix = precision(hessian, parameters, misfit, survey, prior_hessian)
+    scale = matrix.diagonal().sqrt()
+    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
     if int(info) != 0:  # rounding: some unknown is hardly seen at all
         return None
     columns = parameters.matrix(hessian.device)[:-1] / scale

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fwi_refine.errors import SampleError
+from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.method import choose_method
-from fwi_refine.inversion.recipes import METHODS
+from fwi_refine.inversion.recipe import LevenbergMarquardt
 from fwi_refine.routing import Family, classify
 from fwi_refine.runs.batch import kernel_name
 from fwi_refine.wave import Simulator, measure_speed
@@ -61,14 +62,14 @@ def plan_families(counts, settings, seconds) -> Iterator[FamilyPlan]:
     kernel = kernel_name(settings)
     for family in sorted(counts):
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
-        stages = METHODS[method][family].stages
+        stages = find_family(family).recipe(method).stages
         shots = len(settings.survey.sources)
         steps = [
-            (s.method, s.max_iterations * len(s.part_of(settings.survey).sources) / shots)
+            (s.optimiser, s.optimiser.iterations * len(s.data.survey(settings.survey).sources))
             for s in stages
         ]
-        newton = sum(n for how, n in steps if how == "levenberg-marquardt")
-        other = sum(n for _, n in steps) - newton
+        newton = sum(n for how, n in steps if isinstance(how, LevenbergMarquardt)) / shots
+        other = sum(n for _, n in steps) / shots - newton
         flat = family == Family.FLAT_VEL
         count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)
         evaluations = round(other + count * newton)
