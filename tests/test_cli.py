@@ -119,6 +119,7 @@ def test_the_output_is_like_the_predictions(made, baseline):
         assert row["mae_before"] == ""
 
 
+@pytest.mark.process
 def test_processes_give_the_same_bits_and_the_truth_gives_errors(made, baseline, refine, tmp_path):
     (tmp_path / "shards").mkdir()
     for name, rows in (("1", slice(0, 1)), ("2", slice(1, 3))):
@@ -147,6 +148,7 @@ def test_the_report_does_not_replace_the_predictions(made, tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_each_sample_starts_from_the_candidate_that_fits_best(made, refine, tmp_path):
     other = made.starts.copy()
     other[0] = made.truth[0] + 1

@@ -49,11 +49,13 @@ def built(tmp_path_factory) -> Path:
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_every_page_is_built(built):
     for page in PAGES:
         assert (built / f"{page.stem}.html").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_reference_shows_docstrings_as_they_are_meant(built):
     page = (built / "reference" / "fwi_refine.wave.reference.html").read_text()
     step = "p[n+1] = (2 - kappa + 2 c1 alpha) p[n] - (1 - kappa) p[n-1] + alpha (c2 N1 + c3 N2)\n"
@@ -64,6 +66,7 @@ def test_the_reference_shows_docstrings_as_they_are_meant(built):
     assert '<span class="pre">least_shift</span>' in page
 
 
+@pytest.mark.slow
 def test_every_command_and_option_is_listed(built):
     page = (built / "commands.html").read_text()
     for name in COMMANDS:
@@ -72,6 +75,7 @@ def test_every_command_and_option_is_listed(built):
     assert "fwi-refine submit refined.npy --ids refined.csv" in re.sub("<[^>]*>", "", page)
 
 
+@pytest.mark.slow
 def test_formulas_are_shown_without_a_script(built):
     page, source = ((f / n).read_text() for f, n in ((built, "method.html"), (DOCS, "method.md")))
     # without braces, docutils takes \frac12 to be twelve over whatever comes next
@@ -83,6 +87,7 @@ def test_formulas_are_shown_without_a_script(built):
     assert "$" not in re.sub(r"<[^>]*>|&#36;", "", page.partition("<article")[2])
 
 
+@pytest.mark.slow
 def test_no_page_asks_for_anything_from_elsewhere(built):
     loaded = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=\"((?:https?:)?//[^\"]*)")
     for path in built.rglob("*.html"):
@@ -242,6 +247,7 @@ def beside_the_samples(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs(beside_the_samples, capsys):
     """Its commands in their order, those that take long with fewer evaluations."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
@@ -259,7 +265,13 @@ def test_the_tutorial_runs(beside_the_samples, capsys):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in PAGES if blocks(p, "python")], ids=lambda path: path.name
+    "path",
+    [
+        pytest.param(path, marks=[] if path.name == "recipes.md" else pytest.mark.slow)
+        for path in PAGES
+        if blocks(path, "python")
+    ],
+    ids=lambda path: path.name,
 )
 def test_the_python_of_a_page_runs(path, beside_the_samples):
     for text in blocks(path, "toml"):

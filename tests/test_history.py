@@ -23,6 +23,7 @@ from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 
 
+@pytest.mark.process
 def test_refine_writes_how_the_misfit_fell(made, refine, tmp_path):
     path = tmp_path / "h.csv"
     result = refine(

@@ -128,6 +128,7 @@ def test_a_stage_on_the_first_shot_looks_at_no_other_and_counts_as_a_fifth(shots
     assert budget.evaluations == spent * fraction + 1
 
 
+@pytest.mark.slow
 def test_a_stage_on_every_second_receiver_looks_at_no_other():
     survey, truth = two_flat_layers()
     record = Simulator(survey).forward(truth[None])[0].numpy()
