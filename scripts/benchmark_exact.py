@@ -4,9 +4,10 @@
     python scripts/benchmark_exact.py --maps maps.npz --name curvevel_a --count 3
 
 Flips cells along edges of each map to the level of a neighbour, shifts some levels by 1 or 2 m/s,
-moves segments of interfaces down by a row, then searches for the map by its record. Maps are made ones, or those of an array (N, 70, 70)
-of a file. With --pair, a file with `record`, `truth` and `start` (or `v`), the start is repaired
-as it is, rounded. Prints a Markdown table; seconds are of the processor.
+moves segments of interfaces down by a row, then searches for the map by its record. Maps are made
+ones, or those of an array (N, 70, 70) of a file. With --pair, a file with `record`, `truth` and
+`start` (or `v`), the start is repaired as it is, rounded. Prints a Markdown table; seconds are of
+the processor.
 """
 
 import argparse
@@ -77,9 +78,9 @@ def cases(options):
 
 
 def damaged(truth, cells, levels, segments, rng):
-    """A map with so many cells flipped, levels shifted and segments moved; cells of sources stay."""
+    """A map with so many cells flipped, levels shifted, segments moved; sources' cells stay."""
     v = truth.copy()
-    below = np.argwhere(truth[1:] != truth[:-1]) + (1, 0)  # first cells under an interface
+    below = np.argwhere(np.diff(truth, axis=0, prepend=truth[:1]))  # first under an interface
     for row, column in below[rng.permutation(len(below))[:segments]]:
         for r, c in below:
             if abs(c - column) <= SEGMENT // 2 and abs(r - row) <= 1:

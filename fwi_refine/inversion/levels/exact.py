@@ -45,6 +45,7 @@ SURE = 0.95  # probability of a change that is tried without those that are less
 # Of the weighted sum of squares in the window: the fraction below which what is left is better, and
 # that below which no more changes are tried.
 BETTER, DONE = 0.9, 0.02
+PRICE = 0.01  # of a change in a trial, as a fraction of that sum: what gains less may be chance
 # Most cells that are weighed at once, by how many cells the neighbourhood of edges is widened, and
 # the width of the window: what is tried in turn where nothing better is found.
 ATTEMPTS = ((1000, 1, WIDTH), (400, 1, WIDTH), (1000, 1, 60), (1600, 2, WIDTH))
@@ -254,7 +255,8 @@ def _best_trial(v, changes, window, simulator, ledger):
         if not ledger.affords(cost):
             return math.inf
         ledger.charge(cost)
-        return window.energy(part.released(apply_changes(v, some)[None])[0].cpu())
+        energy = window.energy(part.released(apply_changes(v, some)[None])[0].cpu())
+        return energy + PRICE * window.before * len(some)
 
     best, chosen = min(
         ((left(some), some) for some in _subsets(changes)),
@@ -264,7 +266,7 @@ def _best_trial(v, changes, window, simulator, ledger):
     for change in sorted(changes, key=lambda change: -change.probability)[:SINGLES]:
         other = [c for c in chosen if c is not change]
         other = other if change in chosen else [*chosen, change]
-        if other and best > DONE * window.before:
+        if other and best > (DONE + PRICE * len(chosen)) * window.before:
             improved = left(other)
             if improved < best:
                 best, chosen = improved, other
