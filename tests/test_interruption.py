@@ -1,6 +1,7 @@
 """SIGINT, SIGTERM, a dead worker: what is finished is kept, and no process is left."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path

@@ -147,6 +147,21 @@ def test_the_bits_depend_neither_on_precision_nor_batch_nor_threads(v, dtype):
         assert torch.equal(many[1], many[2])
 
 
+@NATIVE
+def test_subnormal_numbers_are_there_whatever_the_process_does_with_them(v):
+    """torch can be told to take them for zero; a record begins with some."""
+    record = released_record(v, survey=LONG)
+    least = torch.finfo(torch.float32).smallest_normal
+    assert bool(((record != 0) & (record.abs() < least)).any())
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot be told to")
+    try:
+        flushed = released_record(v, survey=LONG, threads=1)
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushed.numpy().tobytes() == record.numpy().tobytes()
+
+
 def test_vmin_is_the_minimum_unless_it_is_given(v):
     record = released_record(v, survey=LONG)
     assert torch.equal(record, released_record(v, v.float().min(), survey=LONG))

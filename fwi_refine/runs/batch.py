@@ -288,7 +288,7 @@ def kernel_name(settings: Settings) -> str:
 
 def check_memory(settings: Settings) -> None:
     """Logs what a large survey means for the method: L-BFGS, or a process of so many GB."""
-    family = Family.LAYERED if settings.family == "auto" else Family(settings.family)
+    family = str(Family.LAYERED) if settings.family == "auto" else settings.family
     _, why = choose_method(settings.method, family, settings.survey, kernel_name(settings))
     needed = gauss_newton_bytes(settings.survey, family)
     if why:
@@ -307,7 +307,10 @@ def _best_start(
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(survey, settings.threads, settings.device)
-    misfits = [simulator.misfit(torch.as_tensor(v)[None], measured[None]).item() for v in maps]
+    misfits = [
+        simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
+        for v in torch.as_tensor(maps).split(1)
+    ]
     return sample.starts[int(np.nanargmin(misfits))]
 
 

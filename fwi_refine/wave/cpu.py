@@ -101,10 +101,10 @@ def open_library(path: str | Path) -> ctypes.CDLL:
 
 
 class _Forks:
-    """Whether this process was forked from one that had this module, and the kernels in it.
+    """Whether this process was forked from one that had kernels, and the kernels in it.
 
-    A fork takes no threads along but its own. OpenMP would wait for ever for those of its pool,
-    and a kernel for another thread that had its lock.
+    A fork takes no threads along but its own. OpenMP, torch's as well, would wait for ever for those
+    of its pool, and a kernel for another thread that had its lock.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,10 @@ class _Forks:
 
     def note(self) -> None:
         """In the child: one thread from now on, and locks that nobody has."""
+        if not self.kernels:
+            return
         self.happened = True
+        torch.set_num_threads(1)
         for kernel in self.kernels:
             kernel._lock = threading.Lock()
 
