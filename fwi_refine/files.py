@@ -24,6 +24,7 @@ LONGEST_LINE = 2**20  # characters
 LARGEST_TOML = 2**22  # bytes
 DEEPEST = 20  # tables and lists within one another
 LARGEST_INTEGER = 2**63  # what TOML promises, and what the arrays can hold
+LARGEST_WRITTEN = 10**4000  # Python writes no longer ones, also in a message
 
 # Errors that may have passed by the next moment, and the waits before another try, in s.
 PASSING = {
@@ -193,18 +194,20 @@ def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
         return file.read(limit + 1)
 
 
-def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_toml(path: str | os.PathLike[str], largest: int = LARGEST_INTEGER) -> dict[str, Any]:
     """The table of a TOML file.
 
     Parameters
     ----------
     path : path-like
         A regular file of at most 4 MiB.
+    largest : int
+        What every integer is below.
 
     Returns
     -------
     dict
-        Its table; integers have 64 bits, tables and lists are at most 20 deep.
+        Its table; tables and lists are at most 20 deep.
 
     Raises
     ------
@@ -217,7 +220,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         table = tomllib.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))
     except RecursionError as error:
         raise ValueError("too deeply nested") from error
-    check_values(table)
+    check_values(table, largest)
     return table
 
 
@@ -231,8 +234,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return value
 
 
-def check_values(value: object) -> None:
-    """Raises ValueError for integers of more than 64 bits and for what is nested too deeply.
+def check_values(value: object, largest: int = LARGEST_INTEGER) -> None:
+    """Raises ValueError for integers that are too large and for what is nested too deeply.
 
     Such values have no use here, and the text of the one and a walk through the other fail.
     """
@@ -245,8 +248,8 @@ def check_values(value: object) -> None:
             waiting += [(inner, depth + 1) for inner in item.values()]
         elif isinstance(item, list):
             waiting += [(inner, depth + 1) for inner in item]
-        elif isinstance(item, int) and abs(item) >= LARGEST_INTEGER:
-            raise ValueError(f"holds an integer of {item.bit_length()} bits, expected at most 64")
+        elif isinstance(item, int) and abs(item) >= largest:
+            raise ValueError(f"holds an integer of {item.bit_length()} bits, which is too large")
 
 
 def is_same_file(one: Path, other: Path) -> bool:

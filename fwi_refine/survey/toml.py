@@ -49,7 +49,7 @@ from typing import Any
 import tomli_w
 
 from fwi_refine.errors import InputError
-from fwi_refine.files import read_toml
+from fwi_refine.files import LARGEST_WRITTEN, read_toml
 from fwi_refine.survey.geometry import Points, Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING
 
@@ -93,7 +93,7 @@ def read_survey(path: str | PathLike[str]) -> Survey:
     """
     path = Path(path)
     try:
-        table = read_toml(path)
+        table = read_toml(path, LARGEST_WRITTEN)  # a message names its key
     except (OSError, ValueError) as error:
         raise InputError(f"survey {path}: cannot be read ({error})") from error
     try:
