@@ -17,13 +17,15 @@ from unittest import mock
 import torch
 
 from fwi_refine.analysis.metrics import mean_absolute_error
-from fwi_refine.inversion.recipes import GAUSS_NEWTON, METHODS
+from fwi_refine.inversion.families import find_family, register
+from fwi_refine.inversion.recipe import LevenbergMarquardt
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.synthetic import make_sample
 from fwi_refine.wave import Simulator
 
+CHANGED = "changed"  # name of the family with a changed recipe
 MORE_EVALUATIONS = 10  # for the published recipe, times those of the main method
 
 
@@ -31,11 +33,20 @@ def stages_with(**changes):
     return lambda recipe: recipe.each_stage(partial(replace, **changes))
 
 
+def optimisers_with(**changes):
+    def changed(stage):
+        if not isinstance(stage.optimiser, LevenbergMarquardt):
+            return stage
+        return replace(stage, optimiser=replace(stage.optimiser, **changes))
+
+    return lambda recipe: recipe.each_stage(changed)
+
+
 # How the recipe of the family is changed.
 RECIPES = {
-    "one step for each Jacobian": stages_with(corrections=1),
-    "weight of the prior at its floor at once": stages_with(share=0.0),
-    "no decisions on cells": lambda recipe: replace(recipe, assignment=None),
+    "one step for each Jacobian": optimisers_with(corrections=1),
+    "weight of the prior at its floor at once": stages_with(prior_fraction=0.0),
+    "no level assignment": lambda recipe: replace(recipe, assignment=None),
 }
 VARIANTS = (
     "main",
@@ -82,6 +93,7 @@ def refine_variant(name, sample, threads, evaluations):
     """The sample refined with one thing changed; evaluations: of the main method."""
     dtype = torch.float32 if name == "float32" else torch.float64
     method, limit, patch = "auto", None, contextlib.nullcontext()
+    route = str(OPENFWI_FAMILIES[sample.family])
     if name == "preconditioned-lbfgs":
         method = name
     elif name == "published":
@@ -89,13 +101,14 @@ def refine_variant(name, sample, threads, evaluations):
     elif name == "straight in velocity":
         patch = mock.patch.object(Parameters, "retract", lambda self, x, dx: x + dx)
     elif name in RECIPES:
-        changed = {family: RECIPES[name](recipe) for family, recipe in GAUSS_NEWTON.items()}
-        patch = mock.patch.dict(METHODS, {"gauss-newton": changed})
+        family = find_family(route)
+        register(replace(family, name=CHANGED, gauss_newton=RECIPES[name](family.gauss_newton)))
+        route = CHANGED
     with patch:
         return refine_sample(
             sample.start,
             sample.record,
-            family=OPENFWI_FAMILIES[sample.family],
+            family=route,
             method=method,
             max_evaluations=limit,
             simulator=Simulator(dtype=dtype, threads=threads),

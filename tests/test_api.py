@@ -115,7 +115,7 @@ def test_one_map_in_one_map_out(case):
     assert (after < 0.7 * before).all()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.process)])
 def test_bad_samples_fail_alone(case, jobs):
     starts, records = case
     alone = quick(starts, records)
@@ -148,6 +148,7 @@ def test_a_record_that_cannot_be_read_fails_alone(case):
     assert found.failed[1] == "record of sample 1: OSError: the disk is gone"
 
 
+@pytest.mark.process
 def test_records_of_any_kind_give_the_same_bits(case, tmp_path):
     starts, records = case
     path = tmp_path / "records.npy"

@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_jacobian import (
-    KERNELS,
+from jacobian_cases import (
     SMOOTH,
     TRANSPOSE,
     VMIN,
@@ -16,6 +15,7 @@ from test_jacobian import (
     textured,
     transpose_errors,
 )
+from wave_cases import KERNELS
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator, jacobian, jacobian_bytes

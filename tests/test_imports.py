@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # import each other. A new folder needs a place here.
 LAYERS = (
     {"version", "errors"},
+    {"files"},
     {"survey"},
     {"priors", "optimise", "wave", "io"},
     {"objective"},
@@ -29,19 +31,6 @@ PURE = {
     "optimise": {"numpy", "torch", "fwi_refine.optimise"},
     "priors": {"numpy", "scipy", "torch", "sklearn", "fwi_refine.priors"},
 }
-
-
-def sources() -> dict[str, Path]:
-    """Every module of the project by its name. The folder priors/ is fwi_refine.priors."""
-    found = {}
-    for folder, package in (
-        (ROOT / "fwi_refine", "fwi_refine"),
-        (ROOT / "priors", "fwi_refine.priors"),
-    ):
-        for path in sorted(folder.rglob("*.py")):
-            parts = path.relative_to(folder).with_suffix("").parts
-            found[".".join((package, *parts))] = path
-    return found
 
 
 def imports(module: str, source: str) -> set[str]:
@@ -117,8 +106,8 @@ def test_the_package_itself_is_found():
         ("fwi_refine.wave.cpu", "def f():\n    from fwi_refine.inversion import refine_sample"),
         ("fwi_refine.wave.cpu", "from fwi_refine.io import Sample"),
         ("fwi_refine.objective.misfit", "from fwi_refine.wave.simulator import Simulator"),
-        ("fwi_refine.inversion.recipes", "from fwi_refine.cli.commands.refine import command"),
-        ("fwi_refine.inversion.recipes", "from fwi_refine import __version__"),
+        ("fwi_refine.inversion.recipe", "from fwi_refine.cli.commands.refine import command"),
+        ("fwi_refine.inversion.recipe", "from fwi_refine import __version__"),
         ("fwi_refine.runs.batch", "from fwi_refine.analysis import metrics"),
         ("fwi_refine.analysis.metrics", "from fwi_refine.api import refine"),
         ("fwi_refine.optimise.lbfgs", "from fwi_refine.survey import OPENFWI"),

@@ -16,8 +16,8 @@ from fwi_refine.analysis import diagnose
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
 from fwi_refine.inversion import initial_model, method
+from fwi_refine.inversion.families.layered import GAUSS_NEWTON
 from fwi_refine.inversion.method import choose_method, gauss_newton_bytes
-from fwi_refine.inversion.recipes import GAUSS_NEWTON
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.priors import load
@@ -175,6 +175,7 @@ def test_a_run_directory_keeps_its_survey(made, tmp_path, capfd):
     assert refused.count("survey.") == 2
 
 
+@pytest.mark.slow
 def test_a_run_directory_says_which_survey_it_has(made, tmp_path, capfd):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
@@ -387,7 +388,7 @@ def test_what_a_large_map_fell_back_to_is_reported(made, monkeypatch):
 
 
 def test_recipes_in_another_unit():
-    recipe = GAUSS_NEWTON[Family.LAYERED]
+    recipe = GAUSS_NEWTON
     assert recipe.in_unit(1.0) == recipe
     larger = recipe.in_unit(4.0)
     assert larger.assignment.noise == tuple(4 * noise for noise in recipe.assignment.noise)
@@ -396,7 +397,9 @@ def test_recipes_in_another_unit():
     pairs = (*zip(larger.stages, recipe.stages, strict=True), between)
     for stage, before in pairs:
         assert stage.weight == 16 * before.weight
-        assert stage.misfit_target == (before.misfit_target and 16 * before.misfit_target)
+        target = before.optimiser.target
+        assert stage.optimiser.target == (target and 16 * target)
+        assert stage.skip_if == (before.skip_if and 16 * before.skip_if)
 
 
 def test_blend(made, tmp_path, capfd):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from emulation import NEEDS_COMPILER, Emulation
+from jacobian_cases import SMALL, relative, smooth_change, textured
+from level_cases import blurred
 from pretend import pretended
-from test_expectation_propagation import blurred
-from test_jacobian import SMALL, relative, smooth_change, textured
 
-from fwi_refine.inversion.stages import StageRunner
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.sample import best_of, integers
 from fwi_refine.inversion.uncertainty import standard_deviation
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
@@ -162,10 +164,10 @@ def test_lbfgs_and_stages(device):
     )
     result = lbfgs(objective, parameters.from_velocity(start), max_iterations=2, scale=1e15)
     assert result.value < objective(parameters.from_velocity(start))
-    runner = StageRunner(simulator, None, record, start, None, None)
-    assert runner.with_source_velocities(start).device == device
-    assert runner.misfit(start, start.min()) > 0
-    assert runner.integers(start, start.min())[0].device == device
+    data, model = Data.of_sample(record, start, simulator), Model.of(start)
+    assert data.with_source_velocities(start).device == device
+    assert data.misfit(model, Budget()) > 0
+    assert best_of(integers(model), data, Budget())[0].v.device == device
 
 
 def test_precision_and_cells_are_those_of_the_survey(device):

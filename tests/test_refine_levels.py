@@ -6,29 +6,29 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from wave_cases import THREE_SHOTS as SURVEY
 
-from fwi_refine.inversion.levels.refine import LevelRefiner, _Candidate
-from fwi_refine.inversion.recipes import GAUSS_NEWTON
-from fwi_refine.inversion.sample import _Run
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.families.layered import GAUSS_NEWTON
+from fwi_refine.inversion.levels import refine
+from fwi_refine.inversion.levels.refine import (
+    _are_better_integers,
+    _assign_twice,
+    _best_assignment,
+    _Candidate,
+    assign_levels,
+)
+from fwi_refine.inversion.levels.rounding import rounding_of
+from fwi_refine.inversion.stages import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
-from fwi_refine.routing import Family
-from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
 from fwi_refine.wave.cpu import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
-SURVEY = replace(
-    OPENFWI,
-    shape=(16, 20),
-    n_steps=300,
-    absorbing_cells=20,
-    velocity_bounds=(1000.0, 5000.0),
-    sources=((1, 0), (1, 10), (1, 19)),
-    receivers=tuple((1, column) for column in range(20)),
-)
-RECIPE = GAUSS_NEWTON[Family.LAYERED]
+ASSIGNMENT = GAUSS_NEWTON.assignment
 ONE_LOOK = 3  # evaluations: the misfit of the map, and its integers with and without rounding
 
 
@@ -55,17 +55,15 @@ def released(truth):
     return released_record(truth, survey=SURVEY).numpy()
 
 
-def assign(
-    simulator, record, v, max_evaluations=None, should_stop=None, assignment=RECIPE.assignment
-):
-    """The map, vmin and the run, for a start v of which nothing may be changed in place."""
-    run = _Run(simulator, load(), record, v, max_evaluations, should_stop)
+def assign(simulator, record, v, max_evaluations=None, should_stop=None, assignment=ASSIGNMENT):
+    """The map, the result and the budget, for a start v of which nothing may change in place."""
+    data, budget = Data.of_sample(record, v, simulator), Budget(max_evaluations, should_stop)
     v_before, record_before = v.clone(), record.copy()
-    found, vmin = run.assign_levels(v, v.min() + 0.25, assignment)
-    assert run.record is record
+    model = Model(v, v.min() + 0.25)
+    found = assign_levels(assignment, data, model, load(), budget, Curvature())
     assert np.array_equal(record, record_before, equal_nan=True)
     assert torch.equal(v, v_before)
-    return found, vmin, run
+    return found.model.v, found, budget
 
 
 def slightly_off(truth):
@@ -90,12 +88,12 @@ def noisy(record, rms):
 
 
 def test_integers_that_explain_the_record_need_no_round(truth, released, simulator):
-    found, vmin, run = assign(simulator, released, slightly_off(truth))
+    found, result, budget = assign(simulator, released, slightly_off(truth))
     assert torch.equal(found, truth)
-    assert vmin == 1700
-    assert run.evaluations == ONE_LOOK
-    assert run.iterations == 0
-    assert not run.flags
+    assert result.model.vmin == 1700
+    assert budget.evaluations == ONE_LOOK
+    assert budget.iterations == 0
+    assert not result.stopped
 
 
 @pytest.mark.parametrize("what", ["released", "exact", "noisy"])
@@ -106,20 +104,20 @@ def test_wrong_cells_are_put_right(what, truth, exact, released, simulator):
         "exact": exact,
         "noisy": noisy(released, 2e-5),
     }[what]
-    found, vmin, run = assign(simulator, record, with_wrong_cells(truth))
+    found, result, budget = assign(simulator, record, with_wrong_cells(truth))
     assert torch.equal(found, truth)
-    assert vmin == 1700
-    assert 0 < run.iterations <= 2 * RECIPE.assignment.rounds
-    assert run.deviation(found) is not None
+    assert result.model.vmin == 1700
+    assert 0 < budget.iterations <= 2 * ASSIGNMENT.rounds
+    assert result.curvature.uncertainty.deviation(found) is not None
 
 
 def test_levels_at_the_bounds_stay_within(truth, released):
     """Where a level is not known exactly it may come out beyond, where nothing is simulated."""
     bounds = (1700.0, 2903.0)
     narrow = Simulator(replace(SURVEY, velocity_bounds=bounds))
-    found, vmin, _ = assign(narrow, released, with_wrong_cells(truth).clamp(*bounds))
+    found, result, _ = assign(narrow, released, with_wrong_cells(truth).clamp(*bounds))
     assert torch.equal(found, truth)
-    assert vmin == 1700
+    assert result.model.vmin == 1700
 
 
 def test_cells_between_two_levels_are_left_between(truth, simulator):
@@ -135,47 +133,47 @@ def test_cells_between_two_levels_are_left_between(truth, simulator):
 @pytest.mark.parametrize("rms", [1e-3, 1e-2])
 def test_a_map_that_fits_to_the_noise_is_left(rms, truth, exact, simulator):
     v = slightly_off(truth)
-    found, vmin, _ = assign(simulator, noisy(exact, rms), v)
+    found, result, _ = assign(simulator, noisy(exact, rms), v)
     assert torch.equal(found, v)
-    assert vmin == v.min() + 0.25
+    assert result.model.vmin == v.min() + 0.25
 
 
 def test_rows_beyond_the_steps_are_not_used(truth, released, simulator):
     longer = np.concatenate([released, np.full((3, 2, 20), np.nan)], axis=1)
-    found, _, run = assign(simulator, longer, with_wrong_cells(truth))
+    found, _, budget = assign(simulator, longer, with_wrong_cells(truth))
     assert torch.equal(found, truth)
-    assert run.iterations > 0
+    assert budget.iterations > 0
 
 
-@pytest.mark.parametrize("budget", [1, 10])
-def test_a_spent_budget_leaves_the_map(budget, truth, released, simulator):
+@pytest.mark.parametrize(("limit", "looks"), [(1, 0), (2, 0), (3, 1), (10, 1)])
+def test_a_spent_budget_leaves_the_map(limit, looks, truth, released, simulator):
     v = with_wrong_cells(truth)
-    found, _, run = assign(simulator, released, v, max_evaluations=budget)
+    found, result, budget = assign(simulator, released, v, max_evaluations=limit)
     assert torch.equal(found, v)
-    assert run.evaluations == ONE_LOOK
-    assert run.flags == ["stopped early"]
+    assert budget.evaluations == looks * ONE_LOOK
+    assert result.stopped
 
 
 def test_no_round_follows_when_it_is_asked_to_stop(truth, released, simulator):
     v = with_wrong_cells(truth)
-    found, _, run = assign(simulator, released, v, should_stop=lambda: True)
-    assert run.iterations == 0
+    found, result, budget = assign(simulator, released, v, should_stop=lambda: True)
+    assert budget.iterations == 0
     assert torch.equal(found, v)
-    assert run.flags == ["stopped early"]
+    assert result.stopped
 
 
 def test_a_stop_within_the_last_round_is_said(truth, released, simulator):
-    once = replace(RECIPE.assignment, rounds=1)
+    once = replace(ASSIGNMENT, rounds=1)
     asked = iter([False])
-    _, _, run = assign(
+    _, result, budget = assign(
         simulator,
         released,
         with_wrong_cells(truth),
         should_stop=lambda: next(asked, True),
         assignment=once,
     )
-    assert run.iterations > 0
-    assert run.flags == ["stopped early"]
+    assert budget.iterations > 0
+    assert result.stopped
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -184,22 +182,23 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
 ):
     """One that fits but is not nearby is believed if the second, with less noise, is the same."""
     monkeypatch.setattr("fwi_refine.inversion.levels.refine.SURE", 0.0)
-    run = _Run(simulator, load(), released, truth, None, None)
-    v = slightly_off(truth)
-    assign_cells, noises = run.assign_cells, []
+    data = Data.of_sample(released, truth, simulator)
+    assign_cells, noises = refine._assign_cells, []
 
-    def assigned(linear, noise):
-        found, *rest = assign_cells(linear, noise)
+    def assigned(linear, data, noise, budget):
+        found = assign_cells(linear, data, noise, budget)
         noises.append(noise)
-        return (found if same or len(noises) == 1 else found + 1.0, *rest)
+        if same or len(noises) == 1:
+            return found
+        return replace(found, model=replace(found.model, v=found.model.v + 1.0))
 
-    run.assign_cells = assigned
-    made, beyond_doubt = run.assign_twice(
-        v, v.min(), released, 3e-5, RECIPE.assignment, floor=1e-11
+    monkeypatch.setattr(refine, "_assign_cells", assigned)
+    made, beyond_doubt = _assign_twice(
+        data, data, Model.of(slightly_off(truth)), 3e-5, ASSIGNMENT, 1e-11, Budget()
     )
-    least, _ = RECIPE.assignment.noise
+    least, _ = ASSIGNMENT.noise
     assert noises == [3e-5, least]
-    assert torch.equal(made[0].integers[0], truth)
+    assert torch.equal(made[0].integers.v, truth)
     assert made[0].misfit < 1e-11
     assert beyond_doubt == same
 
@@ -218,18 +217,19 @@ def test_assigned_integers_or_those_of_the_fit(
     belief, misfit, limit, better, truth, released, simulator, monkeypatch
 ):
     monkeypatch.setattr("fwi_refine.inversion.levels.refine.MAX_RMS_FOR_ROUNDING", limit)
-    run = _Run(simulator, load(), released, truth, None, None)
-    assigned = _Candidate(truth, truth.min(), misfit, belief)
-    fit = _Candidate(with_wrong_cells(truth), truth.min(), 1e-12)
-    assert run.are_better_integers(assigned, fit) == better
+    data = Data.of_sample(released, truth, simulator)
+    assigned = _Candidate(Model.of(truth), misfit, belief)
+    fit = _Candidate(Model(with_wrong_cells(truth), truth.min()), 1e-12)
+    assert _are_better_integers(assigned, fit, data, Budget()) == better
 
 
 def test_what_rounding_adds(truth, exact, released, simulator):
-    run = _Run(simulator, load(), released, truth, None, None)
-    shift, plain, fits = run.rounding_of_coefficients(truth, truth.min())
-    np.testing.assert_allclose(shift, released - exact, rtol=0, atol=1e-13)
-    assert plain == pytest.approx(np.square(released - exact).mean())
-    assert fits < 1e-12 * plain
+    budget = Budget()
+    found = rounding_of(Model.of(truth), Data.of_sample(released, truth, simulator), budget)
+    np.testing.assert_allclose(found.shift, released - exact, rtol=0, atol=1e-13)
+    assert found.misfit_with == pytest.approx(np.square(released - exact).mean())
+    assert found.misfit == found.misfit_without < 1e-12 * found.misfit_with
+    assert budget.evaluations == 2
 
 
 def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
@@ -241,20 +241,24 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     start = truth + 0.45 * noise
     record = simulator.forward(start[None])[0].numpy()
     start[8, 10] += 30.0  # integers explain it no better
-    assign_cells, before = LevelRefiner.assign_cells, []
+    assign_cells, before = refine._assign_cells, []
 
-    def instead(self, linear, noise):
+    def instead(linear, data, noise, budget):
         v, vmin = linear.parameters.velocity(linear.x), linear.parameters.vmin(linear.x)
-        before.append((self.misfit(v, vmin), v))
-        v, *rest = assign_cells(self, linear, noise)
-        return (v, *rest) if len(before) == 1 else (v * (1 + 0.2 * (noise - 0.5)), *rest)
+        before.append((data.misfit(Model(v, vmin), budget), v))
+        found = assign_cells(linear, data, noise, budget)
+        if len(before) == 1:
+            return found
+        away = found.model.v * (1 + 0.2 * (noise - 0.5))
+        return replace(found, model=replace(found.model, v=away))
 
-    monkeypatch.setattr(LevelRefiner, "assign_cells", instead)
-    # nothing in between that would find back
-    assignment = replace(
-        RECIPE.assignment,
-        between=lambda *how: replace(RECIPE.assignment.between(*how), max_iterations=0),
-    )
+    monkeypatch.setattr(refine, "_assign_cells", instead)
+
+    def nothing(*how):  # in between that would find back
+        stage = ASSIGNMENT.between(*how)
+        return replace(stage, optimiser=replace(stage.optimiser, iterations=0))
+
+    assignment = replace(ASSIGNMENT, between=nothing)
     found, _, _ = assign(simulator, record, start, assignment=assignment)
     assert len(before) == 2, "the first round, and the one that loses its way"
     assert before[1][0] < 0.5 * before[0][0]
@@ -275,19 +279,19 @@ def test_more_noise_is_taken_where_a_decision_fits_far_better(
     off, chosen, tried, truth, released, simulator
 ):
     """off: m/s by which a cell of the map that is assigned with each noise is wrong."""
-    run = _Run(simulator, load(), released, truth, None, None)
+    data = Data.of_sample(released, truth, simulator)
     parameters, asked = Full(truth.shape), []
     x = parameters.from_velocity(truth, truth.min())
 
-    class Cells:
-        def assign(self, normal, gradient, variance, should_stop):
-            step = torch.zeros(x.numel(), dtype=torch.float64)
-            step[5] = off[len(asked)]
-            asked.append(variance)
-            return SimpleNamespace(step=step, number=len(asked) - 1)
+    def assign(variance, should_stop):
+        step = torch.zeros(x.numel(), dtype=torch.float64)
+        step[5] = off[len(asked)]
+        asked.append(variance)
+        return SimpleNamespace(step=step, number=len(asked) - 1)
 
-    assigned, found = run.best_assignment(Cells(), None, None, 3e-5, parameters, x)
+    budget = Budget()
+    assigned, found = _best_assignment(assign, data, 3e-5, parameters, x, budget)
     assert assigned.number == chosen
     assert torch.equal(found, parameters.retract(x, assigned.step))
     assert np.sqrt(np.array(asked) / asked[0]).tolist() == pytest.approx([1.0, 4.0, 16.0][:tried])
-    assert run.evaluations == tried
+    assert budget.evaluations == tried

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_refine_levels import SURVEY
+from wave_cases import THREE_SHOTS as SURVEY
 
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
-from fwi_refine.inversion.levels.rounding import rounding_of_coefficients
+from fwi_refine.inversion.levels.rounding import rounding_of
 from fwi_refine.wave import Simulator, released_record
 
 
@@ -21,13 +23,15 @@ def test_it_is_the_released_record_less_the_exact_one(truth):
     simulator = Simulator(SURVEY)
     released = released_record(truth, survey=SURVEY).numpy()
     longer = np.concatenate([released, np.full((3, 2, 20), np.nan)], axis=1)
-    shift, plain, fits = rounding_of_coefficients(simulator, truth, truth.min(), longer)
+    data = Data.of_sample(longer, truth, simulator)
+    found = rounding_of(Model.of(truth), data, Budget())
+    shift = found.shift
     assert shift.shape == longer.shape
     assert not shift[:, SURVEY.n_steps :].any()
     exact = simulator.forward(truth[None])[0].numpy()
     np.testing.assert_allclose(shift[:, : SURVEY.n_steps], released - exact, rtol=0, atol=1e-13)
-    assert plain == pytest.approx(np.square(released - exact).mean())
-    assert fits < 1e-12 * plain  # the shift is a difference, rounded in float64
+    assert found.misfit_with == pytest.approx(np.square(released - exact).mean())
+    assert found.misfit < 1e-12 * found.misfit_with  # the shift is a difference, rounded in float64
 
 
 def faulted():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import dot_test, taylor_test
+from helpers import dot_test, others_slow, taylor_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wave_cases import KERNELS, NATIVE, SMALL, random_like, random_maps
@@ -69,12 +69,14 @@ def test_adjoint_on_the_real_survey():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
-    [
-        ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
-        ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
-        ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
-        ("step.h", "((old) - (centre))", "((old) + (centre))"),
-    ],
+    others_slow(
+        [
+            ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
+            ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
+            ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
+            ("step.h", "((old) - (centre))", "((old) + (centre))"),
+        ]
+    ),
 )
 def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp_path, monkeypatch):
     """What the dot test is for: the kernel is compiled with one sign turned, and must not pass."""
@@ -181,8 +183,11 @@ def contrasts():
 
 
 @NATIVE
-def test_leaving_out_cells_changes_nothing_above_rounding():
-    v = contrasts()
+@pytest.mark.parametrize(
+    "maps", [slice(1), pytest.param(slice(1, None), marks=pytest.mark.slow)], ids=["one", "others"]
+)
+def test_leaving_out_cells_changes_nothing_above_rounding(maps):
+    v = contrasts()[maps]
     narrow, full = (Simulator(kernel="native", narrow=narrow) for narrow in (True, False))
     expected = full.forward(v)
     for found, wanted in zip(narrow.forward(v), expected, strict=True):
@@ -196,6 +201,7 @@ def test_leaving_out_cells_changes_nothing_above_rounding():
         assert (found - wanted).norm() <= 1e-12 * wanted.norm()
 
 
+@pytest.mark.slow
 @NATIVE
 def test_imaging_every_fifth_step_is_enough():
     v = contrasts()[[0, 5]]

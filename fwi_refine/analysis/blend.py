@@ -60,7 +60,7 @@ def _sum(a, b):
 
 
 class LabelScore:
-    """Mean |weighted mean - truth| of some samples, m/s, as a function of the weights.
+    """Mean `|weighted mean - truth|` of some samples, m/s, as a function of the weights.
 
     maps: (samples, members, nz, nx); truth: (samples, nz, nx); both m/s.
     """

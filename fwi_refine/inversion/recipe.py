@@ -4,15 +4,19 @@ A stage is one minimisation of
 
     mean((s(v) - d)^2) + weight * prior
 
-over the unknowns of its parameterisation, from the map that the stage before it left. vmin is one
-more unknown. The recipes themselves are in recipes.py.
+over its unknowns, from the map that the stage before it left. vmin is one more unknown. The recipes
+themselves are in families/.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
 
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.optimise import weight_by_share
+from fwi_refine.priors import Priors
 from fwi_refine.routing import can_classify
 from fwi_refine.survey import Survey
 
@@ -23,74 +27,118 @@ COST_SCALE = 1e15
 GOOD_FIT = 2.5e-9
 
 
-def smallest(v):
+def smallest(v: torch.Tensor) -> tuple[float, float]:
     """vmin as the minimum of a map v (nz, nx): a guess, as a single wrong cell spoils it."""
     return float(v.min()), 30.0
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One minimisation.
+class LevenbergMarquardt:
+    """Gauss-Newton steps with the full Jacobian, damped.
 
-    parameters: makes the parameterisation from the present map (nz, nx) and the priors
-    prior: makes the prior from the present map and the priors; it acts on
-        `Parameters.prior_coordinates`
-    method: "lbfgs"; "levenberg-marquardt"; "preconditioned-lbfgs"; or "gauss-newton-step", one
-        step solved by conjugate gradients
-    corrections: most steps with one Jacobian (this, and all that follows down to misfit_target, is
-        for the two methods that take one)
-    max_damping_increases: for each Jacobian, where a step has lowered nothing: 6 begin with
-        short steps where a start is far off, 3 leave it to the next stage
-    share: where it is not 0, weight is a floor only: the prior counts this share of the misfit
-        as long as that is more
-    must_fit: the result is dropped where the record fits more than twice as badly (rms) as before
-        the first such stage, and worse than `GOOD_FIT`
-    misfit_target: mean square misfit at which the stage ends; None: no target
-    unless_it_fits: the stage, with all such that follow with the same misfit_target, is left out
-        where the misfit is below that already and the stage before has hardly moved the map
-    initial_step: largest change of an unknown in the first trial step
-    vmin: makes (m/s, standard deviation), what is known of vmin, from the present map, for the two
-        methods that take a Jacobian
-    frequency: on the record as with a wavelet of a frequency lower by this factor
-        (survey/frequency.py)
-    shots: how many of the record's shots are used, None: all
-    receivers: every how many-th of its receivers is used. Both for the survey of OpenFWI alone,
-        whose first shot, at the edge, has all the offsets of the others, and whose receivers are
-        dense: far from the solution every second one tells as much. Not along with frequency
+    Attributes
+    ----------
+    iterations
+        Most Jacobians.
+    corrections
+        Most steps with one Jacobian.
+    max_damping_increases
+        For each Jacobian, where a step has lowered nothing: 6 begin with short steps where a start
+        is far off, 3 leave it to the next stage.
+    target
+        Mean square misfit at which it ends; None: no target.
     """
 
-    parameters: Callable[..., Parameters]
-    prior: Callable[..., object]
-    weight: float
-    max_iterations: int
-    method: str = "lbfgs"
+    iterations: int = 1
     corrections: int = 10
     max_damping_increases: int = 3
-    share: float = 0.0
-    must_fit: bool = False
-    misfit_target: float | None = None
-    unless_it_fits: bool = False
+    target: float | None = None
+
+    def in_unit(self, unit: float) -> "LevenbergMarquardt":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
+class PreconditionedLBFGS:
+    """L-BFGS with the factored Gauss-Newton matrix as its first inverse Hessian.
+
+    Attributes as of `LevenbergMarquardt`.
+    """
+
+    iterations: int = 1
+    corrections: int = 10
+    target: float | None = None
+
+    def in_unit(self, unit: float) -> "PreconditionedLBFGS":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """L-BFGS with strong Wolfe line searches, which keeps all pairs.
+
+    Attributes
+    ----------
+    iterations
+        Most of them.
+    gradient_tolerance
+        Largest entry of the gradient of the cost, in the published unit, at which it ends.
+    initial_step
+        Largest change of an unknown in the first trial step; m/s for cells.
+    target
+        Mean square misfit at which it ends; None: no target.
+    """
+
+    iterations: int
     gradient_tolerance: float = 0.0
-    initial_step: float = 10.0  # m/s
-    vmin: Callable[..., tuple[float, float]] = smallest
-    frequency: float | None = None
+    initial_step: float = 10.0
+    target: float | None = None
+
+    def in_unit(self, unit: float) -> "LBFGS":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        tolerance = self.gradient_tolerance * unit**2
+        return replace(self, gradient_tolerance=tolerance, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
+class GaussNewtonStep:
+    """One step, solved by conjugate gradients."""
+
+    iterations: int = 1
+    target: None = None
+
+    def in_unit(self, unit: float) -> "GaussNewtonStep":
+        """Itself."""
+        return self
+
+
+Optimiser = LevenbergMarquardt | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What of a record a stage looks at.
+
+    Attributes
+    ----------
+    shots
+        How many, from the first on; None: all.
+    receivers
+        Every how many-th. Shots and receivers are for the survey of OpenFWI alone, whose first
+        shot, at the edge, has all the offsets of the others, and whose receivers are dense: far
+        from the solution every second one tells as much. Not with another frequency.
+    frequency
+        The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
+        is.
+    """
+
     shots: int | None = None
     receivers: int = 1
+    frequency: float | None = None
 
-    def in_unit(self, unit: float) -> "Stage":
-        """The same stage for records that are `unit` times as large as those of OpenFWI."""
-        if unit == 1.0:
-            return self
-        square = unit**2
-        target = None if self.misfit_target is None else self.misfit_target * square
-        return replace(
-            self,
-            weight=self.weight * square,
-            misfit_target=target,
-            gradient_tolerance=self.gradient_tolerance * square,
-        )
-
-    def part_of(self, survey: Survey) -> Survey:
+    def survey(self, survey: Survey) -> Survey:
         """The survey with the shots and receivers that are used."""
         if not can_classify(survey):
             return survey
@@ -99,19 +147,85 @@ class Stage:
             return survey
         return replace(survey, sources=sources, receivers=receivers)
 
+
+WHOLE = Subset()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One minimisation.
+
+    Attributes
+    ----------
+    unknowns
+        Makes the parameterisation from the present map (nz, nx) and the priors.
+    prior
+        Makes the prior from the same; it acts on `Parameters.prior_coordinates`.
+    weight
+        Of the prior; with prior_fraction the least weight.
+    optimiser
+        How it is minimised, and when that ends.
+    prior_fraction
+        Where it is not 0, the prior counts this fraction of the misfit as long as that is more
+        than its weight.
+    data
+        What of the record it looks at.
+    skip_if
+        The stage, with all such that follow with the same number, is left out where the mean
+        square misfit is below this already and the stage before has hardly moved the map.
+    must_fit
+        The result is dropped where the record fits more than twice as badly (rms) as before the
+        first such stage, and worse than `GOOD_FIT`.
+    vmin
+        Makes (m/s, standard deviation), what is known of vmin, from the present map; for the
+        optimisers that take a Jacobian.
+    """
+
+    unknowns: Callable[[torch.Tensor, Priors], Parameters]
+    prior: Callable[[torch.Tensor, Priors], Any]
+    weight: float
+    optimiser: Optimiser = field(default_factory=LevenbergMarquardt)
+    prior_fraction: float = 0.0
+    data: Subset = WHOLE
+    skip_if: float | None = None
+    must_fit: bool = False
+    vmin: Callable[[torch.Tensor], tuple[float, float]] = smallest
+
+    def in_unit(self, unit: float) -> "Stage":
+        """The same stage for records that are `unit` times as large as those of OpenFWI."""
+        if unit == 1.0:
+            return self
+        return replace(
+            self,
+            weight=self.weight * unit**2,
+            optimiser=self.optimiser.in_unit(unit),
+            skip_if=_squared(self.skip_if, unit),
+        )
+
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
-        return weight_by_share(self.share, misfit, prior, least=self.weight)
+        return weight_by_share(self.prior_fraction, misfit, prior, least=self.weight)
+
+
+def _squared(square: float | None, unit: float) -> float | None:
+    return None if square is None else square * unit**2
 
 
 @dataclass(frozen=True)
 class LevelAssignment:
     """Rounds in which each cell of a map of few levels is given its level; see levels/refine.py.
 
-    noise: what of the rms residual counts as noise, at least, and at first if the residual is not
-    far larger. between(width, ratio):
-    the stage from what one round has assigned to where the next begins; width (nz, nx): m/s about
-    its level where a cell is expected, ratio: of the present noise to the least.
+    Attributes
+    ----------
+    rounds
+        Most of them.
+    noise
+        What of the rms residual counts as noise: at least, and at first if the residual is not far
+        larger.
+    between
+        Makes the stage from what one round has assigned to where the next begins, from (width,
+        ratio); width (nz, nx): m/s about its level where a cell is expected; ratio: of the present
+        noise to the least.
     """
 
     rounds: int
@@ -121,9 +235,16 @@ class LevelAssignment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stages, one after the other, and whether the velocities of the family are integers.
+    """What is done to a sample of a family.
 
-    assignment: what follows the stages for maps of few levels
+    Attributes
+    ----------
+    stages
+        One after the other.
+    round
+        Whether the velocities of the family are integers.
+    assignment
+        What follows the stages for maps of few levels.
     """
 
     stages: tuple[Stage, ...]
@@ -135,10 +256,11 @@ class Recipe:
         if unit == 1.0:
             return self
         recipe = self.each_stage(lambda stage: stage.in_unit(unit))
-        if self.assignment is None:
+        assignment = recipe.assignment
+        if assignment is None:
             return recipe
-        noise = tuple(unit * noise for noise in self.assignment.noise)
-        return replace(recipe, assignment=replace(recipe.assignment, noise=noise))
+        least, most = assignment.noise
+        return replace(recipe, assignment=replace(assignment, noise=(unit * least, unit * most)))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
         """The recipe with change(stage) for each stage, that between assignments as well."""

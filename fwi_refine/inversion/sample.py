@@ -4,17 +4,21 @@ Pure: no files, no clock, no globals. The same input gives the same bits.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from fwi_refine.inversion.levels.refine import LevelRefiner
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.families import METHODS, find_family
+from fwi_refine.inversion.levels.levels import to_integers
+from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.recipe import Recipe
-from fwi_refine.inversion.recipes import METHODS, OTHER_ROUTES
-from fwi_refine.inversion.stages import STOPPED
+from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
@@ -39,22 +43,46 @@ FAR_BETTER = 0.5
 
 @dataclass(frozen=True)
 class Refined:
-    """A refined sample. Velocities in m/s; misfits are rms, in the unit of the record.
+    """A refined sample.
 
-    status: "refined", "unchanged" (nothing better was found; velocity is the start, that is the
-    prediction brought within the survey's bounds) or "failed" (the start cannot be simulated;
-    reason says why). objective_*: mean square misfit plus weighted prior of the recipe's first
-    stage. evaluations: simulations of misfit and gradient; a misfit alone counts as one, a product
-    with the Gauss-Newton matrix as two, a Jacobian as objective/misfit.py and flat_misfit.py say,
-    each as its fraction where some of the shots are used. expected_error: expected mean absolute
-    error; deviation (nz, nx) float32: expected rms error of each cell (see uncertainty.py); None
-    where they are not known. history: (stage, evaluations, rms misfit) on the way, see
-    io/history.py.
+    Attributes
+    ----------
+    velocity : ndarray (nz, nx) float64
+        The map, m/s.
+    vmin : float
+        The velocity that scales the damping, m/s.
+    family : str
+        The route that led to the map.
+    evidence : dict
+        The numbers that the family is told by, see `routing.Classification`.
+    family_reason : str
+        Why this family.
+    status : str
+        "refined", "unchanged" (nothing better was found; velocity is the start, that is the
+        prediction brought within the survey's bounds) or "failed" (the start cannot be simulated).
+    misfit_before, misfit_after : float
+        Rms, in the unit of the record.
+    objective_before, objective_after : float
+        Mean square misfit plus weighted prior of the recipe's first stage.
+    evaluations : int
+        Simulations of misfit and gradient, see `Budget`.
+    iterations : int
+        Of all optimisers.
+    reason : str
+        Why it is unchanged or failed.
+    flags : tuple of str
+        What a reader should know of the result.
+    expected_error : float or None
+        Expected mean absolute error, m/s; None where it is not known.
+    deviation : ndarray (nz, nx) float32 or None
+        Expected rms error of each cell, m/s; see uncertainty.py.
+    history : tuple of (int, int, float)
+        (stage, evaluations, rms misfit) on the way, see io/history.py.
     """
 
-    velocity: np.ndarray  # (nz, nx) float64
+    velocity: np.ndarray
     vmin: float
-    family: Family
+    family: str
     evidence: dict[str, float]
     family_reason: str
     status: str
@@ -71,9 +99,56 @@ class Refined:
     history: tuple[tuple[int, int, float], ...] = ()
 
 
+@dataclass(frozen=True)
+class RecipeResult:
+    """Where a recipe led to.
+
+    Attributes
+    ----------
+    family
+        Of the recipe.
+    status, reason
+        As of `Refined`.
+    model
+        The refined model, or the start.
+    before, after
+        (mean square misfit, objective) of the start and of the model.
+    stopped
+        Whether budget or time ran out.
+    rounded
+        Whether integers were taken; None where they were not asked for.
+    curvature
+        What the expected error follows from.
+    traces
+        One for the start, and one for each stage.
+    """
+
+    family: str
+    status: str
+    model: Model
+    before: tuple[float, float]
+    after: tuple[float, float]
+    stopped: bool
+    rounded: bool | None
+    curvature: Curvature
+    traces: tuple[Trace, ...]
+    reason: str = ""
+
+    @property
+    def rms(self) -> float:
+        """Misfit of the model, which is that of the map as it is written."""
+        return math.sqrt(self.after[0])
+
+    @property
+    def fit(self) -> float:
+        """Rms misfit that the stages reached, whatever became of vmin."""
+        last = next((trace[-1][1] for trace in reversed(self.traces) if trace), math.inf)
+        return min(self.rms, last) if self.status == "refined" else self.rms
+
+
 def refine_sample(
-    prediction: np.ndarray,  # (nz, nx) m/s
-    record: np.ndarray,  # (shots, >= n_steps, receivers)
+    prediction: np.ndarray,
+    record: np.ndarray,
     *,
     survey: Survey = OPENFWI,
     priors: Priors | None = None,
@@ -85,14 +160,45 @@ def refine_sample(
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
-    family: "auto" classifies, which is possible for the survey of OpenFWI alone, and tries another
-    route where that one does not lead to a fit; otherwise one of `routing.Family`. method: a key of
-    `recipes.METHODS`. priors: lengths in cells of 10 m, whatever the survey. should_stop: asked
-    after every iteration; True ends with the best map so far. Raises SampleError for arrays that
-    cannot be used, ValueError for an unknown family or method, and for "auto" with another survey.
+    Parameters
+    ----------
+    prediction : ndarray (nz, nx)
+        The predicted map, m/s.
+    record : ndarray (shots, rows >= n_steps, receivers)
+        The measured record.
+    survey
+        What the record is of.
+    priors
+        Lengths in cells of 10 m, whatever the survey; default those for OpenFWI.
+    family
+        "auto" classifies, which is possible for the survey of OpenFWI alone, and tries another
+        route where that one does not lead to a fit; otherwise one of `families.names()`.
+    method
+        One of `families.METHODS`.
+    max_evaluations
+        Never exceeded; see `Budget`.
+    should_stop
+        Asked after every iteration; True ends with the best map so far.
+    simulator
+        Default one for the survey, in float64.
+
+    Returns
+    -------
+    Refined
+        Never worse than the start by its own objective.
+
+    Raises
+    ------
+    SampleError
+        For arrays that cannot be used.
+    ValueError
+        For an unknown family or method, fewer than one evaluation, and for "auto" with a survey
+        whose families cannot be told.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if max_evaluations is not None and max_evaluations < 1:
+        raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
     record = check_record(record, survey=survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
@@ -102,118 +208,243 @@ def refine_sample(
         classification = classify(prediction, record, priors, survey)
         evidence = classification.evidence
         words = classification.reason if family == "auto" else words
-    chosen = classification.family if family == "auto" else Family(family)
+    chosen = str(classification.family) if family == "auto" else find_family(family).name
     method, why = choose_method(method, chosen, survey, simulator.kernel)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     clamped = not torch.equal(start, torch.from_numpy(prediction))
-    start = start.to(simulator.device)
-    others = OTHER_ROUTES.get(chosen, ()) if family == "auto" and method != "lbfgs" else ()
-    run = _Run(simulator, priors, record, start, max_evaluations, should_stop)
-    recipes = {route: METHODS[method][route].in_unit(survey.unit) for route in (chosen, *others)}
-    fitting, result = run.refine_by_routes(start, recipes)
-    if fitting != chosen:
-        words = f"{fitting} explains it better than {chosen}, which was tried first: {words}"
-    flags = ["start outside bounds"] if clamped else []
-    flags += [f"L-BFGS: {why}"] if why else []
+    start = start.float().double().to(simulator.device)  # as a file has it
+    several = family == "auto" and method != "lbfgs"
+    routes = (chosen, *(find_family(chosen).others if several else ()))
+    recipes = {route: find_family(route).recipe(method).in_unit(survey.unit) for route in routes}
+    data, budget = Data.of_sample(record, start, simulator), Budget(max_evaluations, should_stop)
+    best, traces = refine_by_routes(recipes, data, start, priors, budget)
+    if best.family != chosen:
+        words = f"{best.family} explains it better than {chosen}, which was tried first: {words}"
+    deviation = None
+    if best.status == "refined" and best.curvature.uncertainty is not None:
+        deviation = best.curvature.uncertainty.deviation(best.model.v)
     return Refined(
-        velocity=result.pop("velocity", start.cpu().numpy()),
-        family=fitting,
+        velocity=best.model.v.cpu().numpy().copy(),
+        vmin=float(best.model.vmin),
+        family=best.family,
         evidence=evidence,
         family_reason=words,
-        flags=(*flags, *result.pop("flags")),
-        evaluations=math.ceil(run.evaluations),
-        iterations=run.iterations,
-        history=tuple(run.history),
-        **result,
+        status=best.status,
+        misfit_before=math.sqrt(best.before[0]),
+        misfit_after=best.rms,
+        objective_before=best.before[1],
+        objective_after=best.after[1],
+        evaluations=math.ceil(budget.evaluations),
+        iterations=budget.iterations,
+        reason=best.reason,
+        flags=_flags(best, survey, clamped, why),
+        expected_error=None if deviation is None else expected_error(deviation),
+        deviation=None if deviation is None else deviation.float().cpu().numpy(),
+        history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
     )
 
 
-class _Run(LevelRefiner):
-    """A sample from its start to what is handed back. Results are fields of `Refined`."""
+def _flags(best: RecipeResult, survey: Survey, clamped: bool, why: str) -> tuple[str, ...]:
+    """What a reader should know; why: L-BFGS took the place of Gauss-Newton."""
+    flags = {
+        "start outside bounds": clamped,
+        f"L-BFGS: {why}": bool(why),
+        "stopped early": best.stopped,
+        "not rounded: the record would fit worse": best.rounded is False,
+        "poor fit": best.status != "failed" and best.rms > POOR_FIT * survey.unit,
+    }
+    return tuple(flag for flag, holds in flags.items() if holds)
 
-    def refine_by_routes(self, start, recipes: dict[Family, Recipe]):
-        """(family, result) of the first recipe that leads to a fit and to a map that looks like its
-        family; else of the first that leads to a fit; else of the first of all, or of a later one
+
+def refine_by_routes(
+    recipes: dict[str, Recipe],
+    data: Data,
+    start: torch.Tensor,
+    priors: Priors,
+    budget: Budget,
+) -> tuple[RecipeResult, tuple[Trace, ...]]:
+    """Runs recipes until one leads to a fit and to a map that looks like its family.
+
+    Returns
+    -------
+    RecipeResult
+        Of the route that was chosen, see `choose_route`.
+    tuple of Trace
+        Of all routes that were run, and of the end.
+    """
+    tried: list[RecipeResult] = []
+    right: list[bool] = []
+    stopped = False
+    for number, (family, recipe) in enumerate(recipes.items(), 1):
+        result = run_recipe(family, recipe, data, start, priors, budget)
+        tried.append(result)
+        alone = len(recipes) == 1
+        right.append(_fits(result, data) and (alone or _looks_like(result, data, priors)))
+        if right[-1] or result.status == "failed" or result.stopped:
+            break
+        if number < len(recipes) and (not budget.affords(2) or budget.should_stop()):
+            stopped = True
+            break
+    best = tried[choose_route(tried, [_fits(result, data) for result in tried], right)]
+    end = ((math.ceil(budget.evaluations), best.rms),)
+    traces = (*(trace for result in tried for trace in result.traces), end)
+    return _stopped(best, stopped or tried[-1].stopped), traces
+
+
+def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Sequence[bool]) -> int:
+    """Which of the routes that were tried is taken.
+
+    Parameters
+    ----------
+    tried
+        The results, in the order in which they were tried.
+    fits
+        Whether each explains its record.
+    right
+        Whether its map looks like the family, too.
+
+    Returns
+    -------
+    int
+        The first that is right; else the first that fits; else the first of all, or a later one
         with far less misfit.
-        """
-        best, rank = None, (False, False)
-        for number, (family, recipe) in enumerate(recipes.items(), 1):
-            result = self.refine(start, recipe)
-            rms = result["misfit_after"]
-            fits = rms <= FIT * self.simulator.survey.unit
-            right = fits and (len(recipes) == 1 or self.looks_like(family, start, result))
-            better = best is None or (right, fits) > rank
-            if not (better or fits or rank[1]):
-                far = rms < FAR_BETTER * best[1]["misfit_after"]
-                better = far and result["status"] == "refined"
-            if better:
-                best, rank = (family, result), (right, fits)
-            if right or result["status"] == "failed":
-                break
-            over = number < len(recipes) and (self.left < 1 or self.should_stop())
-            if over or STOPPED in result["flags"]:
-                self.flags = best[1]["flags"]
-                self.note_stop()
-                break
-            self.stage += 1
-        self.stage += 1
-        self.note(best[1]["misfit_after"] ** 2)
-        return best
+    """
+    best = 0
+    for k in range(1, len(tried)):
+        better = (right[k], fits[k]) > (right[best], fits[best])
+        if not (fits[k] or fits[best]):
+            far = tried[k].rms < FAR_BETTER * tried[best].rms
+            better = far and tried[k].status == "refined"
+        best = k if better else best
+    return best
 
-    def looks_like(self, family, start, result):
-        """Whether the classifier takes a result for a map of this family: layers come out of the
-        record of a rough map as well, but not a few velocities."""
-        v = result.get("velocity", start.cpu().numpy())
-        found = classify(v, self.record, self.priors, self.simulator.survey).family
-        return found == family or {found, family} == {Family.TWO_VELOCITY, Family.LAYERED}
 
-    def refine(self, start, recipe: Recipe):
-        """The result of one recipe."""
-        self.flags, self.solution, self.hessian = [], None, None
-        unit = self.simulator.survey.unit
-        vmin = start.min()
-        first = recipe.stages[0]
-        misfit_before = self.misfit(start, vmin)
-        self.note(misfit_before)
-        numbers = {"misfit_before": math.sqrt(misfit_before), "vmin": float(vmin)}
-        # A parameterisation may not hold the start as it is; its misfit counts all the same.
-        before = misfit_before + self.penalty(first, start, vmin)
-        if not math.isfinite(before):
-            reason = "the record simulated from the start does not have a finite misfit"
-            return numbers | self._result("failed", misfit_before, before, before, reason)
-        v, vmin = self.run_stages(recipe.stages, self.with_source_velocities(start), vmin)
-        if recipe.assignment and not self.flags:
-            v, vmin = self.assign_levels(v, vmin, recipe.assignment)
-        misfit = self.misfit(v, vmin)
-        after = misfit + self.penalty(first, v, vmin)
-        if recipe.round:
-            integers, minimum, rounded = self.integers(v, vmin)
-            total = rounded + self.penalty(first, integers, minimum)
-            if rounded <= max((FIT * unit) ** 2, 4 * misfit) and total < before:
-                v, vmin, misfit, after = integers, minimum, rounded, total
-            else:
-                self.flags.append("not rounded: the record would fit worse")
-        if not after < before:
-            result = self._result(
-                "unchanged", misfit_before, before, before, "nothing better than the start found"
-            )
-        else:
-            result = self._result("refined", misfit, before, after)
-            result |= {"velocity": v.cpu().numpy().copy(), "vmin": float(vmin)}
-            deviation = self.deviation(v)
-            if deviation is not None:
-                result["deviation"] = deviation.float().cpu().numpy()
-                result["expected_error"] = expected_error(deviation)
-        if result["misfit_after"] > POOR_FIT * unit:
-            self.flags.append("poor fit")
-        return numbers | result
+def _fits(result: RecipeResult, data: Data) -> bool:
+    return result.fit <= FIT * data.survey.unit
 
-    def _result(self, status, misfit, before, after, reason=""):
-        return {
-            "status": status,
-            "reason": reason,
-            "misfit_after": math.sqrt(misfit),
-            "objective_before": before,
-            "objective_after": after,
-            "flags": self.flags,
-        }
+
+def _stopped(result: RecipeResult, stopped: bool) -> RecipeResult:
+    return replace(result, stopped=result.stopped or stopped)
+
+
+def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:
+    """Whether the classifier takes a result for a map of its family: layers come out of the record
+    of a rough map as well, but not a few velocities."""
+    v = result.model.v.cpu().numpy()
+    found = classify(v, data.record, priors, data.survey).family
+    return found == result.family or {found, result.family} == {Family.TWO_VELOCITY, Family.LAYERED}
+
+
+def run_recipe(
+    family: str,
+    recipe: Recipe,
+    data: Data,
+    start: torch.Tensor,
+    priors: Priors,
+    budget: Budget,
+) -> RecipeResult:
+    """Runs one recipe from a start (nz, nx), m/s, and accepts only what is better.
+
+    Parameters
+    ----------
+    family
+        Whose recipe it is.
+    recipe
+        Its stages, and what follows them.
+    data, priors, budget
+        As for `run_stage`; the budget affords an evaluation at least.
+
+    Returns
+    -------
+    RecipeResult
+        "refined" where the objective, the misfit with the prior of the first stage, is lower.
+    """
+    given, first = Model.of(start), recipe.stages[0]
+    misfit = data.misfit(given, budget)
+    before = misfit, misfit + penalty(first, given, priors)
+    begin: Trace = ((math.ceil(budget.evaluations), math.sqrt(misfit)),)
+    unchanged = RecipeResult(
+        family, "unchanged", given, before, before, False, None, Curvature(), (begin,)
+    )
+    # A parameterisation may not hold the start as it is; its misfit counts all the same.
+    if not math.isfinite(before[1]):
+        reason = "the record simulated from the start does not have a finite misfit"
+        return replace(unchanged, status="failed", reason=reason)
+    with budget.keeping(1):  # for the misfit of the result
+        model = Model(data.with_source_velocities(start), given.vmin)
+        found = run_stages(recipe.stages, data, model, priors, budget, misfit)
+        if recipe.assignment and not found.stopped:
+            known = found.curvature or Curvature()
+            levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
+            found = replace(levels, traces=found.traces + levels.traces)
+    traces = (begin, *found.traces)
+    if not budget.affords(1):
+        reason = "no evaluation was left to try anything"
+        return replace(unchanged, stopped=True, traces=traces, reason=reason)
+    model, misfit = best_of(written(found.model, found.curvature), data, budget)
+    after = misfit, misfit + penalty(first, model, priors)
+    rounded = None
+    if recipe.round and budget.affords(data.cost):
+        whole, squares = best_of(integers(found.model), data, budget)
+        total = squares + penalty(first, whole, priors)
+        limit = max((FIT * data.survey.unit) ** 2, 4 * misfit)
+        rounded = squares <= limit and total < before[1]
+        if rounded:
+            after, model = (squares, total), whole
+    result = replace(unchanged, stopped=found.stopped, rounded=rounded, traces=traces)
+    if not after[1] < before[1]:
+        return replace(result, reason="nothing better than the start found")
+    known = found.curvature or Curvature()
+    return replace(result, status="refined", model=model, after=after, curvature=known)
+
+
+def written(model: Model, curvature: Curvature | None) -> list[Model]:
+    """The maps that may stand in a file in a model's place: float32, each with its own minimum.
+
+    A file holds no vmin: who reads it takes the map's minimum. So where vmin is another, either
+    the cells below it are lifted to it, the others making up for it where the curvature is known,
+    or the lowest cell is set to it.
+    """
+    single, vmin = model.v.float().double(), model.vmin.float().double()
+    if torch.equal(single.min(), vmin):
+        return [Model.of(single)]
+    lowest = single.clone()
+    lowest.view(-1)[int(single.argmin())] = vmin
+    maps = [single, single.clamp_min(vmin), lowest]
+    if curvature is not None and isinstance(curvature.uncertainty, Solution):
+        lifted = with_minimum(model, curvature.uncertainty)
+        if lifted is not None:
+            maps.insert(0, lifted.v.clamp_min(lifted.vmin).float().double())
+    return _distinct(map(Model.of, maps))
+
+
+def integers(model: Model) -> list[Model]:
+    """The maps of integers that may stand in a model's place, each with its own minimum.
+
+    One wrong cell may lie far below the true minimum: the rounded map, the same above what the data
+    say of vmin, and above the lowest level.
+    """
+    rounded = model.v.round()
+    maps = (rounded, rounded.clamp_min(model.vmin.round()), to_integers(model.v)[0])
+    return _distinct(map(Model.of, maps))
+
+
+def _distinct(models: Iterable[Model]) -> list[Model]:
+    found: list[Model] = []
+    for model in models:
+        if not any(model.same_as(other) for other in found):
+            found.append(model)
+    return found
+
+
+def best_of(models: Sequence[Model], data: Data, budget: Budget) -> tuple[Model, float]:
+    """The model that fits best and its mean square misfit, of those that the budget affords.
+
+    Infinite where it affords none.
+    """
+    best, least = models[0], math.inf
+    for model in models:
+        misfit = data.misfit(model, budget) if budget.affords(data.cost) else math.inf
+        if misfit < least:
+            best, least = model, misfit
+    return best, least

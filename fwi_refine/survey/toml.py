@@ -41,7 +41,6 @@ has another delay have to be shifted by their owner.
 
 import logging
 import math
-import tomllib
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -50,6 +49,7 @@ from typing import Any
 import tomli_w
 
 from fwi_refine.errors import InputError
+from fwi_refine.files import LARGEST_WRITTEN, read_toml
 from fwi_refine.survey.geometry import Points, Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING
 
@@ -93,8 +93,8 @@ def read_survey(path: str | PathLike[str]) -> Survey:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        table = read_toml(path, LARGEST_WRITTEN)  # a message names its key
+    except (OSError, ValueError) as error:
         raise InputError(f"survey {path}: cannot be read ({error})") from error
     try:
         survey = _survey(table)

@@ -1,21 +1,32 @@
-"""Levels of the cells of a layered map, round by round, without the released data's rounding."""
+"""Each cell of a layered map at a level, with the rounding of the released data taken out."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
 import torch
 
-from fwi_refine.inversion.levels.assign import EdgeCells
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.levels import rounding
+from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
 from fwi_refine.inversion.levels.levels import to_integers
-from fwi_refine.inversion.levels.rounding import EXPLAINED
-from fwi_refine.inversion.stages import StageRunner
+from fwi_refine.inversion.levels.rounding import EXPLAINED, rounding_of
+from fwi_refine.inversion.recipe import LevelAssignment
+from fwi_refine.inversion.stages import (
+    Curvature,
+    Solution,
+    StageResult,
+    Trace,
+    penalty,
+    run_stage,
+)
 from fwi_refine.inversion.uncertainty import LevelBelief
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import noise_variance
-from fwi_refine.objective.parameterisation import Full
-from fwi_refine.optimise import Status
+from fwi_refine.objective.parameterisation import Full, Regions
+from fwi_refine.priors import Priors
 
 # m/s from a level within which a cell is taken to have it before any assignment
 SNAP_TOLERANCE = 5.0
@@ -34,7 +45,7 @@ SURE = 0.3
 # likeliest fit between them if it is less, has diverged. On the one sample where that was seen
 # (CurveFault_B) no later round found back, and maps became worse and worse.
 DIVERGENCE_FACTOR = 10.0
-ROUND_COST = 18  # records that a round costs, besides two Jacobians
+ROUND_COST = 18  # simulations that a round costs at most, besides two Jacobians and a stage
 # An assignment is tried with these multiples of the noise.
 MORE_NOISE = (1.0, 4.0, 16.0)
 # More noise is taken where the rms misfit falls below this fraction of that with less.
@@ -43,15 +54,18 @@ BETTER = 0.5
 EXPECTED = 10.0
 # m/s about its level where a cell is expected in the fit between rounds, if that is sure, or not
 WIDTHS = (1.0, 100.0)
+SAME = 0.5  # m/s: integers that differ by less are the same
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A map (nz, nx) and vmin that may be the result; misfit: mean square, for integers without
-    what their rounding adds; belief: of the assignment that led to it, None before any."""
+    """A model that may be the result.
 
-    v: torch.Tensor
-    vmin: torch.Tensor
+    misfit: mean square, for integers without what their rounding adds; belief: of the assignment
+    that led to it, None before any.
+    """
+
+    model: Model
     misfit: float
     belief: LevelBelief | None = None
 
@@ -68,215 +82,280 @@ class _Linear:
     parameters: Full
     cells: EdgeCells
     normal: torch.Tensor | None = None
-    pull_back: Callable | None = None
+    pull_back: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    """A model with each cell at a level where that is sure: which (nz, nx) bool these are."""
+
+    model: Model
+    sure: torch.Tensor
+    belief: LevelBelief | None
 
 
 @dataclass(frozen=True)
 class _Round:
-    """v, vmin, sure, belief: as from `assign_cells`; integers: map and vmin; misfit: of these,
-    mean square, without what their rounding adds; record: the measured one without that."""
+    """An assignment, the integers that come out, and the data without what their rounding adds.
 
-    v: torch.Tensor
-    vmin: torch.Tensor
-    sure: torch.Tensor
-    belief: LevelBelief | None
-    integers: tuple[torch.Tensor, torch.Tensor]
+    misfit: mean square, of the integers, without that.
+    """
+
+    assigned: _Assigned
+    integers: Model
     misfit: float
-    record: np.ndarray
+    data: Data
 
-    def noise_within(self, assignment):
-        """What counts as noise in the next."""
+    def noise_within(self, assignment: LevelAssignment) -> float:
+        """What counts as noise in the next, rms."""
         least, most = assignment.noise
         return min(most, max(least, NOISE * math.sqrt(self.misfit)))
 
-    def better_than(self, best, floor):
-        """The likelier of it and a `_Candidate`: of two that fit to the floor the later."""
+    def better_than(self, best: _Candidate, floor: float) -> _Candidate:
+        """The likelier of it and a candidate: of two that fit to the floor the later."""
         if self.misfit < max(best.misfit, floor):
-            return _Candidate(*self.integers, self.misfit, self.belief)
+            return _Candidate(self.integers, self.misfit, self.assigned.belief)
         return best
 
 
-class LevelRefiner(StageRunner):
-    """The end of a recipe for maps of few levels."""
+def assign_levels(
+    assignment: LevelAssignment,
+    data: Data,
+    model: Model,
+    priors: Priors,
+    budget: Budget,
+    curvature: Curvature,
+) -> StageResult:
+    """Gives each cell of a map of few levels its own, in integers where these explain the record.
 
-    @property
-    def rounding_limit(self):
-        """`MAX_RMS_FOR_ROUNDING` as a mean square, in the unit of the record."""
-        return (MAX_RMS_FOR_ROUNDING * self.simulator.survey.unit) ** 2
+    In each round the cells are given their levels, and the rounding is computed from the integers
+    that come out and taken out of the record, on which they are assigned once more if that leaves
+    less noise. Cells assigned wrongly leave a map that does not fit; from there the stage in
+    between finds one that does, with fewer wrong cells, as those assigned rightly stay. Where no
+    map of integers explains the record, the likeliest of the fits between rounds is returned, or
+    the given model if that explains it as well, unless the assigned integers are better than
+    those.
 
-    def assign_levels(self, v, vmin, assignment):
-        """Map and vmin with each cell at a level, in integers where these explain the record.
+    Parameters
+    ----------
+    assignment
+        How many rounds, with how much noise, and the stage in between.
+    data, model, priors, budget
+        As for `run_stage`.
+    curvature
+        After the stages before.
 
-        In each round the cells are given their levels, and the rounding is computed from the
-        integers that come out and taken out of the record, on which they are assigned once more
-        if that leaves less noise. Cells assigned wrongly leave a map that does not fit; from there
-        the stage in between finds one that does, with fewer wrong cells, as those assigned rightly
-        stay. Where no map of integers explains the record, the likeliest of the fits between rounds
-        is returned, or v and vmin if these explain it as well, unless the assigned integers are
-        better than those.
-        """
-        misfit = self.misfit(v, vmin)
-        unit = self.simulator.survey.unit
-        floor = (NOISE_FLOOR_RMS * unit) ** 2
-        jacobian = BandMisfit(self.simulator, Full(v.shape), self.record).hessian_cost()
-        before = self.solution
-        least, most = assignment.noise
-        noise = max(most, NOISE * math.sqrt(misfit))
-        final = assignment.between(WIDTHS[0], 1.0)
-        present, assigned = (v, vmin), None
-        closest, least_value = _Candidate(v, vmin, misfit), math.inf
-        integers = to_integers(v, SNAP_TOLERANCE)
-        shift, plain, unrounded = self.rounding_of_coefficients(*integers)
-        best = _Candidate(*integers, min(plain, unrounded))
-        record = self.record - shift
-        for _ in range(0 if best.misfit < floor else assignment.rounds):
-            if self.left < 2 * jacobian + ROUND_COST or self.should_stop():
-                self.note_stop()
-                break
-            made, beyond_doubt = self.assign_twice(*present, record, noise, assignment, floor)
-            for found in made:
-                best = found.better_than(best, floor)
-            if not made or self.should_stop():
-                break
-            found = min(reversed(made), key=lambda found: max(found.misfit, floor))
-            converged = assigned is not None and _mean_change(found.v, assigned) < CONVERGED_CHANGE
-            if converged or (beyond_doubt and best.misfit < floor):
-                break
-            assigned, record, noise = found.v, found.record, found.noise_within(assignment)
-            width = torch.where(found.sure, *WIDTHS).to(v)
-            with self.on(record):
-                between = assignment.between(width, noise / least)
-                *present, status = self.minimise(between, found.v, found.vmin)
-                fits = self.misfit(*present)
-            self.left -= 1
-            if status == Status.MAX_EVALUATIONS:
-                self.note_stop()
-            noise = max(noise, NOISE * math.sqrt(fits))
-            if fits > DIVERGENCE_FACTOR**2 * min(misfit, closest.misfit):
-                break
-            value = fits + self.penalty(final, *present)
-            if value < least_value:
-                closest, least_value = _Candidate(*present, fits, found.belief), value
-        if self.should_stop():  # within the last round
-            self.note_stop()
-        explained = EXPLAINED * misfit
-        fit, solution = closest, self.solution
-        if closest.misfit >= explained:
-            fit, solution = _Candidate(v, vmin, misfit), before
-        # some cells may be at a wrong level, but most are not
-        if best.misfit >= explained and not self.are_better_integers(best, fit):
-            best, self.solution = fit, solution
-        elif best.belief is None:
-            self.keep_outlines(best.v, best.misfit)
-        if best.belief is not None:
-            self.solution = best.belief
-        return best.v, best.vmin
-
-    def are_better_integers(self, assigned, fit):
-        """Whether assigned integers explain the record better than a fit will at its levels in
-        integers, which are what it ends as where these explain it at all."""
-        if assigned.belief is None or assigned.misfit >= self.rounding_limit or self.should_stop():
-            return False
-        _, plain, unrounded = self.rounding_of_coefficients(*to_integers(fit.v))
-        return plain < self.rounding_limit and assigned.misfit < min(plain, unrounded)
-
-    def linearise(self, v, vmin):
-        """`_Linear` of the record at a map."""
-        cells, parameters = EdgeCells(v.cpu(), vmin.cpu()), Full(v.shape)
-        x = parameters.from_velocity(v, vmin)
-        if not cells.found:
-            return _Linear(x, parameters, cells)
-        misfit = BandMisfit(self.simulator, parameters, self.record)
-        normal, pull_back = misfit.linearise(x, cells.columns)
-        self.iterations += 1
-        self.spend(misfit.hessian_cost())
-        return _Linear(x, parameters, cells, normal, pull_back)
-
-    def assign_twice(self, v, vmin, record, noise, assignment, floor):
-        """([`_Round`, ...], whether they are beyond doubt): a second one where the first tells
-        the rounding and leaves less noise, as the Jacobian is at hand; none where it was stopped.
-
-        They are beyond doubt if the map is hardly another one, or if they fit to the floor and less
-        noise has changed no integer.
-        """
-        linear = self.linearise(v, vmin)
-        first = self.assign_once(linear, record, noise)
-        if first is None:
-            return [], False
-        nearby = _mean_change(first.v, v) < SURE
-        less = first.noise_within(assignment)
-        fits = nearby and first.misfit < floor
-        if fits or first.misfit >= self.rounding_limit or less >= noise:
-            return [first], nearby
-        second = self.assign_once(linear, first.record, less)
-        if second is None:
-            return [first], nearby
-        same = second.misfit < floor and all(map(torch.equal, first.integers, second.integers))
-        return [first, second], same or _mean_change(second.v, v) < SURE
-
-    def assign_once(self, linear, record, noise):
-        """`_Round` for a record; None where it was stopped before it was assigned."""
-        with self.on(record):
-            v, vmin, sure, belief = self.assign_cells(linear, noise)
-        if belief is None and self.should_stop():
-            return None
-        integers = to_integers(v)
-        shift, plain, unrounded = self.rounding_of_coefficients(*integers)
-        # other software's records have no such rounding
-        none = plain < unrounded and plain < self.rounding_limit
-        record = self.record if none else self.record - shift
-        return _Round(v, vmin, sure, belief, integers, min(plain, unrounded), record)
-
-    def assign_cells(self, linear, noise):
-        """Map and vmin with each cell at a level where that is sure, which cells (nz, nx) bool
-        these are, and what is believed of all; noise: rms, of the residual."""
-        parameters, x, cells = linear.parameters, linear.x, linear.cells
-        v, vmin = parameters.velocity(x), parameters.vmin(x)
-        unassigned = v, vmin, torch.ones(v.shape, dtype=torch.bool), None
-        if not cells.found:
-            return unassigned
-        residual = BandMisfit(self.simulator, parameters, self.record).residual(x)
-        self.spend(2)
-        half = residual.numel() / 2
-        quadratic = linear.normal * half, linear.pull_back(residual).cpu() * half
-        best = self.best_assignment(cells, *quadratic, noise, parameters, x)
-        if best is None:
-            return unassigned
-        assigned, found = best
-        between = parameters.velocity(parameters.retract(x, assigned.between.to(x)))
-        belief = LevelBelief(
-            levels=assigned.levels.to(v),
-            variance=assigned.level_variance.to(v),
-            probabilities=assigned.probabilities.to(v),
-            # a step changes a velocity by (new / old)^3 of its change
-            between=(between, assigned.between_variance.to(v) * (between / v) ** 6),
-        )
-        return parameters.velocity(found), parameters.vmin(found), assigned.sure, belief
-
-    def best_assignment(self, cells, normal, gradient, noise, parameters, x):
-        """(`AssignedLevels`, its unknowns): with more noise than it should be where that fits
-        better.
-
-        Where the record is far from linear in what is to be changed, that is noise as well, and
-        with less of it assumed others make up for it.
-        """
-        best, least = None, math.inf
-        bounds = self.simulator.survey.velocity_bounds
-        for more in MORE_NOISE:
-            variance = noise_variance((more * noise) ** 2, self.simulator.survey)
-            assigned = cells.assign(normal, gradient, variance, self.should_stop)
-            if assigned is None:
-                break
-            # a level may lie beyond the bounds, by as much as it is not known
-            found = parameters.retract(x, assigned.step.to(x)).clamp(*bounds)
-            fits = math.sqrt(self.misfit(parameters.velocity(found), parameters.vmin(found)))
-            self.left -= 1
-            if best is None or fits < BETTER * least:
-                best, least = (assigned, found), fits
-            if fits < EXPECTED * more * noise:
-                break
-        return best
+    Returns
+    -------
+    StageResult
+        As of a stage, with a trace for each stage in between.
+    """
+    if not budget.affords((1 + rounding.COST) * data.cost):
+        return StageResult(model, curvature, (), True)
+    misfit = data.misfit(model, budget)
+    floor = (NOISE_FLOOR_RMS * data.survey.unit) ** 2
+    least, most = assignment.noise
+    noise = max(most, NOISE * math.sqrt(misfit))
+    final = assignment.between(WIDTHS[0], 1.0)
+    given, present, assigned = curvature, model, None
+    closest, least_value = _Candidate(model, misfit), math.inf
+    integers = Model(*to_integers(model.v, SNAP_TOLERANCE))
+    added = rounding_of(integers, data, budget)
+    best = _Candidate(integers, added.misfit)
+    cleared, stopped = data.without(added.shift), False
+    traces: tuple[Trace, ...] = ()
+    for _ in range(0 if best.misfit < floor else assignment.rounds):
+        if not budget.affords(_round_cost(data, model)) or budget.should_stop():
+            stopped = True
+            break
+        made, beyond_doubt = _assign_twice(data, cleared, present, noise, assignment, floor, budget)
+        for found in made:
+            best = found.better_than(best, floor)
+        if not made or budget.should_stop():
+            break
+        found = min(reversed(made), key=lambda found: max(found.misfit, floor))
+        change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
+        if change < CONVERGED_CHANGE or (beyond_doubt and best.misfit < floor):
+            break
+        assigned, cleared, noise = found.assigned.model, found.data, found.noise_within(assignment)
+        width = torch.where(found.assigned.sure, *WIDTHS).to(assigned.v)
+        between = assignment.between(width, noise / least)
+        with budget.keeping(data.cost):
+            stage = run_stage(between, cleared, assigned, priors, budget)
+        present, traces = stage.model, traces + stage.traces
+        curvature, stopped = curvature.then(stage.curvature), stopped or stage.stopped
+        fits = cleared.misfit(present, budget)
+        noise = max(noise, NOISE * math.sqrt(fits))
+        if fits > DIVERGENCE_FACTOR**2 * min(misfit, closest.misfit):
+            break
+        value = fits + penalty(final, present, priors)
+        if value < least_value:
+            closest, least_value = _Candidate(present, fits, found.assigned.belief), value
+    stopped = stopped or budget.should_stop()  # within the last round
+    explained = EXPLAINED * misfit
+    fit, known = closest, curvature
+    if closest.misfit >= explained:
+        fit, known = _Candidate(model, misfit), curvature.then(given)
+    # some cells may be at a wrong level, but most are not
+    if best.misfit >= explained and not _are_better_integers(best, fit, data, budget):
+        best = fit
+    elif best.belief is None:
+        known = _of_outlines(best, curvature, data)
+    if best.belief is not None:
+        known = Curvature(best.belief, curvature.cells)
+    return StageResult(best.model, known, traces, stopped)
 
 
-def _mean_change(v, before):
-    return float((v - before).abs().mean())
+def _round_cost(data: Data, model: Model) -> int:
+    """Evaluations that a round takes at most, but for the stage that follows."""
+    jacobian = BandMisfit(data.simulator, Full(model.shape), data.record).hessian_cost()
+    return 2 * jacobian + ROUND_COST
+
+
+def _rounding_limit(data: Data) -> float:
+    """`MAX_RMS_FOR_ROUNDING` as a mean square, in the unit of the record."""
+    return (MAX_RMS_FOR_ROUNDING * data.survey.unit) ** 2
+
+
+def _of_outlines(best: _Candidate, curvature: Curvature, data: Data) -> Curvature:
+    """The curvature of a map of layers by their velocities, as if their outlines were right."""
+    if curvature.cells is None:
+        return curvature
+    regions = Regions.from_map(best.model.v, SAME)
+    columns = regions.matrix(best.model.v.device)
+    hessian = columns.T @ (curvature.cells @ columns)
+    return replace(
+        curvature, uncertainty=Solution(regions, hessian, best.misfit, None, data.survey)
+    )
+
+
+def _are_better_integers(assigned: _Candidate, fit: _Candidate, data: Data, budget: Budget) -> bool:
+    """Whether assigned integers explain the record better than a fit will at its levels in
+    integers, which are what it ends as where these explain it at all."""
+    limit = _rounding_limit(data)
+    if assigned.belief is None or assigned.misfit >= limit or budget.should_stop():
+        return False
+    if not budget.affords(rounding.COST * data.cost):
+        return False
+    found = rounding_of(Model(*to_integers(fit.model.v)), data, budget)
+    return found.misfit_with < limit and assigned.misfit < found.misfit
+
+
+def _linearise(data: Data, model: Model, budget: Budget) -> _Linear:
+    """The record to first order at a map."""
+    cells, parameters = EdgeCells(model.v.cpu(), model.vmin.cpu()), Full(model.shape)
+    x = parameters.from_velocity(model.v, model.vmin)
+    if not cells.found:
+        return _Linear(x, parameters, cells)
+    misfit = BandMisfit(data.simulator, parameters, data.record)
+    normal, pull_back = misfit.linearise(x, cells.columns)
+    budget.iterations += 1
+    budget.charge(data.cost * misfit.hessian_cost())
+    return _Linear(x, parameters, cells, normal, pull_back)
+
+
+def _assign_twice(
+    data: Data,
+    cleared: Data,
+    model: Model,
+    noise: float,
+    assignment: LevelAssignment,
+    floor: float,
+    budget: Budget,
+) -> tuple[list[_Round], bool]:
+    """([`_Round`, ...], whether they are beyond doubt): a second one where the first tells the
+    rounding and leaves less noise, as the Jacobian is at hand; none where it was stopped.
+
+    cleared: the data without what is taken for their rounding. They are beyond doubt if the map is
+    hardly another one, or if they fit to the floor and less noise has changed no integer.
+    """
+    linear = _linearise(data, model, budget)
+    first = _assign_once(linear, data, cleared, noise, budget)
+    if first is None:
+        return [], False
+    nearby = first.assigned.model.mean_change(model.v) < SURE
+    less = first.noise_within(assignment)
+    fits = nearby and first.misfit < floor
+    if fits or first.misfit >= _rounding_limit(data) or less >= noise:
+        return [first], nearby
+    second = _assign_once(linear, data, first.data, less, budget)
+    if second is None:
+        return [first], nearby
+    same = second.misfit < floor and first.integers.same_as(second.integers)
+    return [first, second], same or second.assigned.model.mean_change(model.v) < SURE
+
+
+def _assign_once(
+    linear: _Linear, data: Data, cleared: Data, noise: float, budget: Budget
+) -> _Round | None:
+    """A round on data without their rounding; None where it was stopped before its end."""
+    assigned = _assign_cells(linear, cleared, noise, budget)
+    if assigned.belief is None and budget.should_stop():
+        return None
+    integers = Model(*to_integers(assigned.model.v))
+    found = rounding_of(integers, data, budget)
+    # other software's records have no such rounding
+    none = found.misfit_with < found.misfit_without and found.misfit_with < _rounding_limit(data)
+    return _Round(assigned, integers, found.misfit, data if none else data.without(found.shift))
+
+
+def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> _Assigned:
+    """Each cell at a level where that is sure; noise: rms, of the residual."""
+    parameters, x, cells = linear.parameters, linear.x, linear.cells
+    model = Model(parameters.velocity(x), parameters.vmin(x))
+    unassigned = _Assigned(model, torch.ones(model.v.shape, dtype=torch.bool), None)
+    if not cells.found or linear.normal is None or linear.pull_back is None:
+        return unassigned
+    residual = BandMisfit(data.simulator, parameters, data.record).residual(x)
+    if residual is None:  # the map is outside the velocity bounds
+        return unassigned
+    budget.charge(2 * data.cost)
+    half = residual.numel() / 2
+    gradient = linear.pull_back(residual).cpu() * half
+    found = _best_assignment(
+        partial(cells.assign, linear.normal * half, gradient), data, noise, parameters, x, budget
+    )
+    if found is None:
+        return unassigned
+    assigned, y = found
+    v = model.v
+    between = parameters.velocity(parameters.retract(x, assigned.between.to(x)))
+    belief = LevelBelief(
+        levels=assigned.levels.to(v),
+        variance=assigned.level_variance.to(v),
+        probabilities=assigned.probabilities.to(v),
+        # a step changes a velocity by (new / old)^3 of its change
+        between=(between, assigned.between_variance.to(v) * (between / v) ** 6),
+    )
+    return _Assigned(Model(parameters.velocity(y), parameters.vmin(y)), assigned.sure, belief)
+
+
+def _best_assignment(
+    assign: Callable[..., AssignedLevels | None],
+    data: Data,
+    noise: float,
+    parameters: Full,
+    x: torch.Tensor,
+    budget: Budget,
+) -> tuple[AssignedLevels, torch.Tensor] | None:
+    """(`AssignedLevels`, its unknowns): with more noise than it should be where that fits better.
+
+    assign: makes them from a variance of the noise and whether to stop. Where the record is far
+    from linear in what is to be changed, that is noise as well, and with less of it assumed others
+    make up for it.
+    """
+    best, least = None, math.inf
+    for more in MORE_NOISE:
+        variance = noise_variance((more * noise) ** 2, data.survey)
+        assigned = assign(variance, budget.should_stop)
+        if assigned is None:
+            break
+        # a level may lie beyond the bounds, by as much as it is not known
+        found = parameters.retract(x, assigned.step.to(x)).clamp(*data.survey.velocity_bounds)
+        model = Model(parameters.velocity(found), parameters.vmin(found))
+        fits = math.sqrt(data.misfit(model, budget))
+        if best is None or fits < BETTER * least:
+            best, least = (assigned, found), fits
+        if fits < EXPECTED * more * noise:
+            break
+    return best

@@ -5,24 +5,52 @@ in every cell of a layer and at every step, like a change of the medium. It is k
 integers are; where all of them are right, nothing of the record is left.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
 
 # The fraction of the mean square misfit that may be left where the rounding was taken out: of a
 # record that other software made, or with a map that is not right, it is more.
 EXPLAINED = 0.5
+COST = 2  # simulations
 
 
-def rounding_of_coefficients(simulator, v, vmin, record):
-    """(what it adds to the record of v, mean square misfit of v without and with it).
+@dataclass(frozen=True)
+class Rounding:
+    """The rounding in the record of a map of integers.
 
-    v (nz, nx) and vmin: integers, m/s; record: numpy, (shots, rows, receivers), of which the first
-    n_steps rows count; what is added has its shape, and costs two simulations
+    Attributes
+    ----------
+    shift
+        What it adds to the record of the map, of the measured record's shape.
+    misfit_with
+        Mean square misfit of the map, the rounding left in the record.
+    misfit_without
+        The same where the rounding was taken out.
     """
-    exact = simulator.forward(v[None], vmin[None])[0].double()
-    shift = simulator.released(v[None], vmin[None])[0].double() - exact
-    residual = exact - torch.from_numpy(record)[:, : exact.shape[1]].to(exact.device)
-    shift_of_rows = np.zeros(record.shape)
-    shift_of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
-    plain, fits = (float(r.square().mean()) for r in (residual, residual + shift))
-    return shift_of_rows, plain, fits
+
+    shift: np.ndarray
+    misfit_with: float
+    misfit_without: float
+
+    @property
+    def misfit(self) -> float:
+        """The smaller of both: other software's records have no such rounding."""
+        return min(self.misfit_with, self.misfit_without)
+
+
+def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
+    """The rounding in the record of a map of integers; two simulations."""
+    budget.charge(COST * data.cost)
+    simulator, v, vmin = data.simulator, integers.v[None], integers.vmin[None]
+    exact = simulator.forward(v, vmin)[0].double()
+    shift = simulator.released(v, vmin)[0].double() - exact
+    residual = exact - torch.from_numpy(data.record)[:, : exact.shape[1]].to(exact.device)
+    of_rows = np.zeros(data.record.shape)
+    of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
+    kept, taken = (float(r.square().mean()) for r in (residual, residual + shift))
+    return Rounding(of_rows, kept, taken)

@@ -1,0 +1,66 @@
+"""What one sample may cost, and what it has cost so far."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+
+Cost = int | Fraction
+
+
+class Budget:
+    """The evaluations of one sample. The only value of an inversion that changes.
+
+    An evaluation is a simulation of misfit and gradient. A misfit alone counts as one, a product
+    with the Gauss-Newton matrix as two, a Jacobian as `BandMisfit.hessian_cost` says, and each as
+    its fraction where some of the shots are used. Whoever simulates charges for it here.
+
+    Parameters
+    ----------
+    limit
+        Most evaluations, None for any number.
+    should_stop
+        Asked after every iteration; True ends the inversion with the best map so far.
+
+    Attributes
+    ----------
+    evaluations : Fraction
+        Charged so far.
+    iterations : int
+        Of all optimisers so far.
+    """
+
+    def __init__(
+        self, limit: int | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> None:
+        self.limit = math.inf if limit is None else limit
+        self.should_stop = should_stop or (lambda: False)
+        self.evaluations = Fraction(0)
+        self.iterations = 0
+        self._kept: Cost = 0
+
+    @property
+    def left(self) -> float | Fraction:
+        """Evaluations that may still be spent, without those that are kept."""
+        return self.limit - self._kept - self.evaluations
+
+    def affords(self, cost: Cost) -> bool:
+        """Whether so many evaluations are left."""
+        return self.left >= cost
+
+    def charge(self, cost: Cost) -> None:
+        """Counts evaluations that were made."""
+        self.evaluations += cost
+
+    @contextmanager
+    def keeping(self, cost: Cost) -> Iterator[None]:
+        """Within it, so many evaluations are kept for what comes after."""
+        self._kept += cost
+        try:
+            yield
+        finally:
+            self._kept -= cost
+
+    def limit_in(self, unit: Cost) -> int | None:
+        """What is left in units of so many evaluations each; None for any number."""
+        return None if math.isinf(self.left) else int(self.left / unit)

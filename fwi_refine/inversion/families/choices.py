@@ -1,0 +1,91 @@
+"""What recipes are made of: unknowns, priors and what is known of vmin, from the present map."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fwi_refine.inversion.levels.levels import find_levels, level_labels
+from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, smallest
+from fwi_refine.objective.base import SumOfSquares
+from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
+from fwi_refine.priors import Priors, SharedLevels, TotalVariation1D, TotalVariation2D
+
+Unknowns = Callable[[torch.Tensor, Priors], Parameters]
+MakePrior = Callable[[torch.Tensor, Priors], Any]
+
+
+def every_cell(v: torch.Tensor, priors: Priors) -> Parameters:
+    """One unknown for each cell."""
+    nz, nx = v.shape
+    return Full((nz, nx))
+
+
+def every_row(v: torch.Tensor, priors: Priors) -> Parameters:
+    """One unknown for each row: flat layers."""
+    nz, nx = v.shape
+    return Rows((nz, nx))
+
+
+def style_a_modes(least: float) -> Unknowns:
+    """The modes of the Style A process with a singular value above `least` m/s."""
+    return lambda v, priors: Modes(*(part.to(v.device) for part in priors.style_a.modes(least)))
+
+
+def tied(tolerance: float) -> Unknowns:
+    """One unknown for connected cells that differ by less than `tolerance` m/s."""
+    return lambda v, priors: Regions.from_map(v, tolerance)
+
+
+def levels_and_edges(v: torch.Tensor, priors: Priors) -> Parameters:
+    """One unknown for each level of a map of few, and for each cell near an edge."""
+    return Regions(level_labels(v))
+
+
+def layers_smoothed(epsilon: float) -> MakePrior:
+    """Total variation, smoothed over differences of `epsilon` m/s."""
+    return lambda v, priors: TotalVariation2D(epsilon)
+
+
+def flat_layers_smoothed(epsilon: float) -> MakePrior:
+    """The same from row to row."""
+    return lambda v, priors: TotalVariation1D(epsilon)
+
+
+def few_levels(width: Any, variation: float) -> MakePrior:
+    """Cells at one of the map's levels; width (nz, nx) or a number: m/s about its level."""
+
+    def prior(v: torch.Tensor, priors: Priors) -> SharedLevels:
+        levels = find_levels(v)
+        return SharedLevels(levels.velocities, levels.near, width, variation)
+
+    return prior
+
+
+def unit_modes(v: torch.Tensor, priors: Priors) -> SumOfSquares:
+    """Modes that count in standard deviations."""
+    return SumOfSquares()
+
+
+def rough(v: torch.Tensor, priors: Priors) -> Any:
+    """The Gaussian process of Style B."""
+    return priors.style_b
+
+
+def lowest_level(v: torch.Tensor) -> tuple[float, float]:
+    """vmin as the lowest level of a layered map, which many cells share."""
+    levels = find_levels(v).velocities
+    return (float(levels[0]), 0.3) if len(levels) else smallest(v)
+
+
+def newton(
+    unknowns: Unknowns,
+    prior: MakePrior,
+    iterations: int = 1,
+    target: float | None = None,
+    max_damping_increases: int = 3,
+    **options: Any,
+) -> Stage:
+    """A stage of the main method; a weight that is not named is 0."""
+    how = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
+    return Stage(unknowns, prior, options.pop("weight", 0.0), how, **options)

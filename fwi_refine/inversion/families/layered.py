@@ -1,0 +1,100 @@
+"""Layers, faults and bodies with edges: every cell by total variation, then a level for each.
+
+Total variation finds the layers, smoothed at first, because a blurred start has no edges yet. Then
+the levels are known well enough for each cell to be given its own.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from fwi_refine.inversion.families.choices import (
+    every_cell,
+    few_levels,
+    layers_smoothed,
+    levels_and_edges,
+    lowest_level,
+    newton,
+    tied,
+)
+from fwi_refine.inversion.families.definition import FamilyDefinition
+from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, LevelAssignment, Recipe, Stage, Subset
+
+# Mean square misfits (3e-2 and 8e-2 rms) beyond which a start may be a cycle off, at the survey's
+# frequency or at a lower one as well: lower frequencies first.
+CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT = 9e-4, 6.4e-3
+
+# starts may be far off: short steps first
+_newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)
+_stop_at_noise: dict[str, Any] = {"iterations": 4, "target": GOOD_FIT}
+
+
+def _lower_frequency(misfit: float, frequency: float, iterations: int) -> Stage:
+    """At a fraction of the frequency, where the start leaves more than a mean square misfit."""
+    return _newton(
+        layers_smoothed(30.0),
+        iterations,
+        prior_fraction=0.3,
+        target=misfit,
+        skip_if=misfit,
+        data=Subset(frequency=frequency),
+    )
+
+
+def on_levels(width: Any, ratio: float) -> Stage:
+    """The stage between two assignments, see `LevelAssignment.between`.
+
+    The levels are known, and with them what rounding added to the record: without it the noise is
+    ten times lower, so that cells between levels are seen. What is left of it is not white: maps
+    explain a quarter of it, ten times their part, which the weight for the least noise of an
+    assignment says. Before all cells are right the rounding of those that are not is noise as well.
+    """
+    return newton(
+        levels_and_edges,
+        few_levels(width, variation=100.0),
+        weight=1.5e-14 * ratio**2,
+        prior_fraction=0.5,
+        vmin=lowest_level,
+        max_damping_increases=6,
+    )
+
+
+GAUSS_NEWTON = Recipe(
+    stages=(
+        _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
+        _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
+        _newton(layers_smoothed(30.0), prior_fraction=0.3, data=Subset(receivers=2)),
+        _newton(layers_smoothed(10.0), prior_fraction=0.3, data=Subset(receivers=2)),
+        _newton(layers_smoothed(1.0), prior_fraction=0.3, **_stop_at_noise),
+        # sharp edges in wrong places hold a map where it is: smoothed again, they come off
+        *(
+            _newton(
+                layers_smoothed(epsilon),
+                prior_fraction=fraction,
+                skip_if=GOOD_FIT,
+                **_stop_at_noise,
+            )
+            for epsilon, fraction in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
+        ),
+    ),
+    round=True,
+    # with many cells wrong a linear record is off by 4e-5 rms at the truth
+    assignment=LevelAssignment(rounds=8, noise=(8e-6, 3e-5), between=on_levels),
+)
+
+_published = Stage(every_cell, layers_smoothed(0.1), 1e-8, LBFGS(2500, gradient_tolerance=10**3.5))
+
+FAMILY = FamilyDefinition(
+    name="layered",
+    openfwi=("CurveVel_A", "CurveVel_B", "FlatFault_B", "CurveFault_B"),
+    gauss_newton=GAUSS_NEWTON,
+    published=Recipe(
+        (
+            _published,
+            replace(_published, optimiser=LBFGS(7500, 10**3.5, target=GOOD_FIT)),
+            Stage(tied(1.0), layers_smoothed(0.1), 1e-9, LBFGS(1500, 10**2.5)),
+        ),
+        round=True,
+    ),
+    others=("style-b",),
+)

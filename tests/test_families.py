@@ -1,0 +1,96 @@
+"""The registry of families: complete, and open to one more."""
+
+import numpy as np
+import pytest
+import torch
+from test_stages import SURVEY
+
+from fwi_refine.inversion import families
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.families import METHODS, NAMES, find_family, names, register
+from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
+from fwi_refine.inversion.families.definition import FamilyDefinition
+from fwi_refine.inversion.recipe import Recipe
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.priors import load
+from fwi_refine.routing import OPENFWI_FAMILIES, Family
+from fwi_refine.synthetic import FAMILIES
+from fwi_refine.wave import released_record
+from fwi_refine.wave.cpu import load as load_native
+
+NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
+
+
+def test_the_registry_is_that_of_the_routing():
+    assert set(NAMES) == {str(family) for family in Family}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_is_complete(name):
+    """Its name, made samples, where to look next, and for each method stages that can be run."""
+    family = find_family(name)
+    assert family.name == name
+    assert set(family.openfwi) == {k for k, route in OPENFWI_FAMILIES.items() if route == name}
+    assert set(family.openfwi) <= set(FAMILIES)
+    assert set(family.others) <= set(NAMES) - {name}
+    v = torch.linspace(1500, 4500, 4900, dtype=torch.float64).reshape(70, 70)
+    priors = load()
+    for method in METHODS:
+        recipe = family.recipe(method)
+        last = recipe.assignment and recipe.assignment.between(1.0, 1.0)
+        for stage in (*recipe.stages, *([last] if last else [])):
+            parameters = stage.unknowns(v, priors)
+            at = parameters.prior_coordinates(parameters.from_velocity(v, v.min()))
+            value, gradient = stage.prior(v, priors).value_and_gradient(at)
+            assert np.isfinite(float(value))
+            assert torch.isfinite(gradient).all()
+    with pytest.raises(ValueError, match="method 'none'"):
+        family.recipe("none")
+
+
+def test_an_unknown_family_is_named():
+    with pytest.raises(ValueError, match="family 'salt': expected one of flat-vel"):
+        find_family("salt")
+
+
+@pytest.fixture
+def layers():
+    """(start, record): two layers, and a start 20 m/s off."""
+    truth = torch.full(SURVEY.shape, 2000.0, dtype=torch.float64)
+    truth[6:] = 2600.0
+    return (truth + 20).numpy(), released_record(truth, survey=SURVEY).numpy()
+
+
+@NATIVE
+def test_a_family_is_added_by_one_definition(layers, monkeypatch):
+    monkeypatch.setattr(families, "_registered", {})
+    once = newton(every_cell, layers_smoothed(10.0), weight=1e-10)
+    recipe = Recipe((once,), round=False)
+    register(FamilyDefinition("salt", (), gauss_newton=recipe, published=recipe))
+    assert names() == (*NAMES, "salt")
+    refined = refine_sample(*layers, survey=SURVEY, family="salt")
+    assert refined.family == "salt"
+    assert refined.status == "refined"
+    assert refined.misfit_after < 0.2 * refined.misfit_before
+
+
+@NATIVE
+@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("limit", [1, 5, 12, 60])
+def test_a_budget_is_never_exceeded(limit, family, method, layers, monkeypatch):
+    """Every simulation is charged: none is made that the report does not count."""
+    start, record = layers
+    charged = []
+    charge = Budget.charge
+    monkeypatch.setattr(Budget, "charge", lambda b, cost: (charged.append(cost), charge(b, cost)))
+    refined = refine_sample(
+        start, record, survey=SURVEY, family=family, method=method, max_evaluations=limit
+    )
+    assert 1 <= refined.evaluations <= limit
+    assert sum(charged) <= limit
+    assert refined.objective_after <= refined.objective_before
+    assert (refined.status == "refined") <= (refined.misfit_after < refined.misfit_before)
+    if limit == 1:
+        assert refined.status == "unchanged"
+        assert "stopped early" in refined.flags
