@@ -148,15 +148,19 @@ def test_the_bits_depend_neither_on_precision_nor_batch_nor_threads(v, dtype):
 
 
 @NATIVE
-def test_subnormal_numbers_are_there_whatever_the_process_does_with_them(v):
-    """torch can be told to take them for zero; a record begins with some."""
-    record = released_record(v, survey=LONG)
+def test_subnormal_numbers_are_there_whatever_the_process_does_with_them():
+    """torch can be told to take them for zero; a record begins with some far from the source."""
+    wide = replace(
+        LONG, shape=(9, 80), sources=((1, 0),), receivers=tuple((1, c) for c in range(80))
+    )
+    v = random_maps(wide, samples=1)[0]
+    record = released_record(v, survey=wide)
     least = torch.finfo(torch.float32).smallest_normal
     assert bool(((record != 0) & (record.abs() < least)).any())
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor cannot be told to")
     try:
-        flushed = released_record(v, survey=LONG, threads=1)
+        flushed = released_record(v, survey=wide, threads=1)
     finally:
         torch.set_flush_denormal(False)
     assert flushed.numpy().tobytes() == record.numpy().tobytes()
