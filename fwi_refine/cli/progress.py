@@ -8,9 +8,11 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED
 
-# What may have become of a sample, the most important first: statuses and flags of a report, and
-# how the summary calls them.
+# What may have become of a sample: statuses and flags of a report, and how the summary calls them.
+# Proven maps come first, as no flag concerns them; then what is the most important.
+PROVEN = "proven"
 OUTCOMES = {
+    PROVEN: "proven by their records",
     "failed": "failed",
     "stopped early": "stopped early",
     "poor fit": "fit poorly",
@@ -67,6 +69,8 @@ class Progress:
         elif len(self._failed) < LISTED:
             self._failed.append(row)
         found = {row.status, *row.flags.split("; ")}
+        if row.exact == "yes":
+            found.add(PROVEN)
         self._outcomes[next((kind for kind in OUTCOMES if kind in found), row.status)] += 1
         if row.status != "failed" and row.misfit_before and row.misfit_after:
             self._log_reduction += log(row.misfit_before / row.misfit_after)
