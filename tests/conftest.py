@@ -1,5 +1,6 @@
 """Made samples for the tests of files and commands: layered maps, blurred starts, records."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -7,10 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from fwi_refine.cli import run
 from fwi_refine.runs import executors
 from fwi_refine.synthetic import make_record
+
+
+def pytest_configure(config):
+    """Workers of pytest-xdist, which share the cores, and their processes have one thread each."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +79,13 @@ def made(tmp_path_factory) -> Made:
     for name, record in zip(ids, records, strict=True):
         np.save(folder / "seismic" / f"{name}.npy", record)
     return Made(ids, truth, starts, records, folder)
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory):
+    """Lets one test at a time take gigabytes, whichever worker runs it."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "memory.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""Checks for linear operators and gradients, shared by the tests."""
+"""Checks for linear operators and gradients, and choices of cases, shared by the tests."""
 
 import numpy as np
+import pytest
 import torch
 
 
@@ -52,3 +53,17 @@ def taylor_test(value_and_gradient, x, dx, steps) -> float:
             f"remainders {remainders} reach down to rounding, {floor}: take larger steps"
         )
     return float(np.polyfit(np.log(np.abs(steps)), np.log(remainders), 1)[0])
+
+
+def others_slow(cases, mark=pytest.mark.slow):
+    """Cases for `parametrize`: the first as it is, which the default run has, the others marked."""
+    first, *others = cases
+    return [
+        first,
+        *(
+            pytest.param(*case, marks=mark)
+            if isinstance(case, tuple)
+            else pytest.param(case, marks=mark)
+            for case in others
+        ),
+    ]

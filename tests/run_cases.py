@@ -12,6 +12,7 @@ from fwi_refine.io.samples import load_record
 from fwi_refine.priors import load
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe, merge
+from fwi_refine.runs.directory.parts import Part
 from fwi_refine.runs.executors import Serial
 
 SETTINGS = Settings(load(), method="lbfgs")
@@ -94,3 +95,21 @@ def merged(run, folder):
     lines = [line.split(",") for line in out.with_suffix(".csv").read_text().splitlines()]
     place = lines[0].index("seconds")
     return np.load(out), [line[:place] + line[place + 1 :] for line in lines]
+
+
+RUN = "0123456789abcdef"
+
+
+def make_part(n=3):
+    rows = [
+        Row(
+            id=f"größe {k}", family="layered", evidence="a, b; ü", status="refined",
+            misfit_before=0.1 * k, misfit_after=1e-30, evaluations=10**9 + k, iterations=0,
+            vmin=1500.25, expected_error=0.75, start="p.npy", flags="poor fit",
+        )
+        for k in range(n - 1)
+    ]  # fmt: skip
+    rows.append(Row(id="last", status="failed", reason="it was meant to"))
+    maps = np.random.default_rng(0).uniform(1500, 4500, (n, 70, 70)).astype("f4")
+    maps[-1, 0, 0] = np.nan
+    return Part(rows, {"velocity": maps, "uncertainty": maps / 100})

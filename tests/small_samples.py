@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from test_jacobian import SMALL, smooth_change, textured
+from jacobian_cases import SMALL, smooth_change, textured
 
 from fwi_refine.io.samples import Chunk, Sample
 from fwi_refine.priors import GaussianProcess, load

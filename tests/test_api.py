@@ -25,6 +25,7 @@ TINY = replace(
     n_steps=120,
     file_rows=121,
     absorbing_cells=8,
+    velocity_bounds=(1000.0, 4600.0),
     sources=((1, 0), (1, 13)),
     receivers=tuple((1, column) for column in range(14)),
 )
@@ -32,7 +33,9 @@ QUICK = {"survey": TINY, "family": "layered", "method": "lbfgs", "max_evaluation
 
 
 # The grid of OpenFWI, for which families can be told apart.
-SHORT = replace(OPENFWI, n_steps=150, file_rows=151, absorbing_cells=20)
+SHORT = replace(
+    OPENFWI, n_steps=150, file_rows=151, absorbing_cells=20, velocity_bounds=(1000.0, 5000.0)
+)
 
 
 def truth(count=3):
@@ -112,7 +115,7 @@ def test_one_map_in_one_map_out(case):
     assert (after < 0.7 * before).all()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.process)])
 def test_bad_samples_fail_alone(case, jobs):
     starts, records = case
     alone = quick(starts, records)
@@ -145,6 +148,7 @@ def test_a_record_that_cannot_be_read_fails_alone(case):
     assert found.failed[1] == "record of sample 1: OSError: the disk is gone"
 
 
+@pytest.mark.process
 def test_records_of_any_kind_give_the_same_bits(case, tmp_path):
     starts, records = case
     path = tmp_path / "records.npy"

@@ -109,6 +109,7 @@ def test_a_bad_sample_fails_with_its_reason_and_its_start(spoilt, name):
         np.testing.assert_array_equal(result.maps[place], start.reshape(70, 70))
 
 
+@pytest.mark.slow
 def test_neighbours_have_the_same_bits_as_without_it(spoilt, baseline, made):
     result, _, _ = spoilt
     ids = [row["id"] for row in result.report]

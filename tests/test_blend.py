@@ -259,6 +259,7 @@ def test_the_median_needs_nothing_else(made, files):
     np.testing.assert_allclose(maps - made.truth, [[[15]], [[15]], [[2.5]]] * np.ones((70, 70)))
 
 
+@pytest.mark.slow
 def test_weights_by_the_misfit_then_areas_by_the_misfit(made, files, capsys):
     a, b = made.truth.copy(), made.truth.copy()
     a[1], b[1] = quilt(made.truth[1], made.starts[1])

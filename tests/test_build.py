@@ -4,24 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkout import ROOT, copy_sources
 from conftest import QUICK
 
 from fwi_refine.wave import cpu
 
-ROOT = Path(__file__).parents[1]
-SOURCES = (
-    "setup.py",
-    "setup.cfg",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-    "fwi_refine",
-    "priors",
-)
 # A compiler that takes its time to write a file, without optimising, which nobody looks at here.
 COMPILER = """#!/bin/sh
 cc "$@" -O0 || exit
@@ -41,18 +31,7 @@ exec {python} -c "{program}" {arguments}
 """
 
 
-def copy_sources(folder):
-    """What a build needs, without what was built."""
-    folder.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", "_kernel*")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, folder)
-    return folder
-
-
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_two_builds_at_once(tmp_path):
     """Both succeed, although they share a folder and the disk is slow: the second one waits."""
@@ -81,6 +60,7 @@ def test_two_builds_at_once(tmp_path):
         assert cpu.open_library(library).fwi_best_isa() in range(len(cpu.INSTRUCTION_SETS))
 
 
+@pytest.mark.process
 def test_an_installation_that_may_only_be_read(own_mounts, made, baseline, tmp_path):
     """Program, interpreter and home folder: nothing is built, cached or written there."""
     inputs = [made.starts_file, made.seismic, "--limit", "1"]
@@ -102,6 +82,7 @@ def test_an_installation_that_may_only_be_read(own_mounts, made, baseline, tmp_p
     assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps[:1].tobytes()
 
 
+@pytest.mark.process
 def test_without_a_kernel_a_run_warns_once(made, tmp_path):
     """Its workers have no kernel either, but say nothing more."""
     checkout = copy_sources(tmp_path / "checkout")

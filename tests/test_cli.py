@@ -119,6 +119,7 @@ def test_the_output_is_like_the_predictions(made, baseline):
         assert row["mae_before"] == ""
 
 
+@pytest.mark.process
 def test_processes_give_the_same_bits_and_the_truth_gives_errors(made, baseline, refine, tmp_path):
     (tmp_path / "shards").mkdir()
     for name, rows in (("1", slice(0, 1)), ("2", slice(1, 3))):
@@ -147,6 +148,7 @@ def test_the_report_does_not_replace_the_predictions(made, tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_each_sample_starts_from_the_candidate_that_fits_best(made, refine, tmp_path):
     other = made.starts.copy()
     other[0] = made.truth[0] + 1
@@ -205,6 +207,23 @@ def test_outputs_that_exist_are_kept(made, tmp_path, capsys):
     out.write_text("mine")
     assert run([*arguments, "--limit", "1", "--overwrite", "--report", str(report)]) == 0
     assert np.load(out).shape == (1, 70, 70)
+
+
+def test_a_dry_run_says_each_problem_once_and_refuses_what_a_run_does(made, tmp_path, capsys):
+    starts = np.concatenate([made.starts, np.full((4, 70, 70), np.nan, np.float32)])
+    np.save(tmp_path / "starts.npy", starts)
+    np.save(tmp_path / "records.npy", made.records[[0, 1, 2, 0, 0, 0, 0]])
+    line = [str(tmp_path / "starts.npy"), str(tmp_path / "records.npy"), "--dry-run"]
+    assert run(line) == 3
+    captured = capsys.readouterr()
+    assert captured.err.count("would fail: found") + captured.err.count(": found 4900") == 1
+    assert "4 samples would fail, the first records_3: found 4900 of 4900" in captured.err
+    assert "7 samples: 3 samples to refine, 4 that would fail" in captured.err
+    (tmp_path / "o.npy").write_text("")
+    assert run([*line, "--out", str(tmp_path / "o.npy")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run([*line, "--out", str(tmp_path / "starts.npy"), "--overwrite"]) == 2
+    assert "is an input as well" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(made, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_build import copy_sources
+from checkout import copy_sources
 
 pytestmark = pytest.mark.process
 

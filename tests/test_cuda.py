@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from emulation import KERNELS
+from helpers import others_slow
 
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
@@ -21,8 +22,8 @@ from fwi_refine.wave.cuda.layout import CLUSTER, COUNTERS, FIELDS, RESERVED, cho
 NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 # compute capability, bytes of shared memory that a block may have and that a multiprocessor has
 CARDS = {
-    "sm_80": ((8, 0), 163 << 10, 164 << 10),
     "sm_90": ((9, 0), 227 << 10, 228 << 10),
+    "sm_80": ((8, 0), 163 << 10, 164 << 10),
     "sm_120": ((12, 0), 99 << 10, 100 << 10),
 }
 REGISTERS = 65536  # of a multiprocessor
@@ -92,8 +93,8 @@ def test_what_the_driver_says():
 
 
 @NVCC
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("arch", CARDS)
+@pytest.mark.parametrize("dtype", others_slow([torch.float32, torch.float64]), ids=str)
+@pytest.mark.parametrize("arch", others_slow(CARDS))
 def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
     """Registers and shared memory suffice for as many blocks as the layout counts on."""
     for fields in (2, 4):

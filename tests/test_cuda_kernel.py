@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from emulation import KERNELS, NEEDS_COMPILER, SOURCE, build, emulate, open_library
-from helpers import dot_test
+from helpers import dot_test, others_slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wave_cases import NATIVE, SMALL, random_like, random_maps
+from wave_cases import NATIVE, SMALL, calls, random_like, random_maps
 
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
@@ -39,25 +39,6 @@ LAYOUTS = [
 def emulated(survey=SMALL, dtype=torch.float64, imaging_step=3, layout=CLUSTER, **options):
     plain = Simulator(survey, dtype, "reference", imaging_step=imaging_step)
     return emulate(plain, layout, **options)
-
-
-def calls(survey, samples=2):
-    """Every entry of the interface, as functions of a simulator that return a tensor."""
-    v, dv = random_maps(survey, samples), random_like((samples, *survey.shape), 3)
-    vmin = v.amin(dim=(1, 2))
-    dvmin = torch.linspace(7.0, -3.0, samples, dtype=torch.float64)
-    u = random_like((samples, *survey.record_shape), 4)
-    return {
-        "forward": lambda s: s.forward(v),
-        "tangent": lambda s: s.tangent(v, dv, vmin, dvmin),
-        "adjoint": lambda s: s.adjoint(v, u)[0],
-        "adjoint by vmin": lambda s: s.adjoint(v, u)[1],
-        "misfit": lambda s: s.misfit(v, u),
-        "value": lambda s: s.misfit_and_gradient(v, u)[0],
-        "gradient": lambda s: s.misfit_and_gradient(v, u)[1],
-        "gradient by vmin": lambda s: s.misfit_and_gradient(v, u)[2],
-        "wavefields": lambda s: s.wavefields(v),
-    }
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
@@ -146,14 +127,16 @@ def test_adjoint_is_the_transpose_of_the_tangent(layout):
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [
-        ("FWI_ADD(next[t->source_cell]", "FWI_SUB(next[t->source_cell]"),
-        ("at_source += pulse", "at_source -= pulse"),
-        ("fwi_row(t, now, r + 2)", "fwi_row(t, now, r + 1)"),
-        ("fwi_frame(t, frame, r + 3, c)", "fwi_frame(t, frame, r + 2, c)"),
-        ("after.at[j],", "here.at[j],"),
-        ("relative_vmin, centre, cells.at[j]", "relative_vmin, cells.at[j], centre"),
-    ],
+    others_slow(
+        [
+            ("FWI_ADD(next[t->source_cell]", "FWI_SUB(next[t->source_cell]"),
+            ("at_source += pulse", "at_source -= pulse"),
+            ("fwi_row(t, now, r + 2)", "fwi_row(t, now, r + 1)"),
+            ("fwi_frame(t, frame, r + 3, c)", "fwi_frame(t, frame, r + 2, c)"),
+            ("after.at[j],", "here.at[j],"),
+            ("relative_vmin, centre, cells.at[j]", "relative_vmin, cells.at[j], centre"),
+        ]
+    ),
 )
 def test_a_wrong_kernel_fails_the_dot_test(right, wrong, tmp_path):
     folder = mutated(tmp_path, right, wrong)
@@ -203,7 +186,9 @@ def waiting():
         yield from ((text, call.span()) for call in calls)
 
 
-@pytest.mark.parametrize(("text", "place"), list(waiting()), ids=lambda part: str(part)[-12:])
+@pytest.mark.parametrize(
+    ("text", "place"), others_slow(waiting()), ids=lambda part: str(part)[-12:]
+)
 def test_all_waiting_is_needed(text, place, sanitizer, tmp_path):
     """The threads of a shot do not race, and without any one of the barriers they would."""
     folder = mutated(tmp_path, text, text[: place[0]] + ";" + text[place[1] :])
@@ -264,6 +249,7 @@ def test_wavefields_take_the_memory_that_is_offered():
         simulator.wavefields(v, out=shifted)
 
 
+@pytest.mark.slow
 @NATIVE
 def test_equal_to_the_cpu_kernel_on_the_real_grid():
     """A cluster of eight blocks, as GPUs have it, over the 310 x 310 cells of a shot."""

@@ -7,8 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from process_cases import HERE, dask_cluster
 from run_cases import DEADLY, expected_maps, write_inputs
-from test_executors import HERE, dask_cluster
+
+# one death by default: tests/test_executors.py, a sample that kills its worker
+pytestmark = pytest.mark.process
 
 NAMES = ["a", f"{DEADLY}1", "b", "bad", "c"]
 # The program with samples that take no time; those called deadly kill their process.

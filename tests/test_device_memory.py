@@ -66,7 +66,8 @@ def some_gradient(simulator, v, u, vmin):
     return by_v, torch.zeros_like(vmin) * kept[0, 0, 0, 0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
+@pytest.mark.usefixtures("much_memory")
 def test_a_sample_has_the_memory_that_is_counted_on(monkeypatch):
     """A few minutes and 7 GB of this machine's memory."""
     count, records = Count(), []

@@ -12,7 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["api.functions", "routing.estimator", "wave.modules"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("api.functions", marks=pytest.mark.slow),
+        "routing.estimator",
+        "wave.modules",
+    ],
+)
 def test_examples_of_the_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"fwi_refine.{name}"))
     assert result.attempted > 5
@@ -31,6 +38,7 @@ def test_examples_of_the_readme(monkeypatch):
     assert [str(family) for family in names["families"]] == routes()
 
 
+@pytest.mark.slow
 def test_the_example_of_training_with_the_physics():
     few = {"labelled": 6, "unlabelled": 4, "unseen": 2, "steps": 2, "warm-up": 1}
     options = [text for name, value in few.items() for text in (f"--{name}", str(value))]

@@ -1,6 +1,5 @@
 """Executors: the same bytes from each, and what a dying worker costs."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from process_cases import Running, dask_cluster, read_until, wait_for
 from run_cases import (
     DEADLY,
     SETTINGS,
@@ -22,7 +22,6 @@ from run_cases import (
     trivial,
     write_inputs,
 )
-from test_interruption import Running, read_until, wait_for
 
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
@@ -30,44 +29,9 @@ from fwi_refine.runs import batch
 from fwi_refine.runs.directory import RunDirectory, check_parts
 from fwi_refine.runs.executors import Dask, Processes, Serial
 
+DASK = pytest.param("dask", marks=pytest.mark.process)  # a cluster takes seconds to start
+
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
-HERE = os.path.dirname(__file__)
-
-
-@contextmanager
-def dask_cluster(folder, workers=2, **settings):
-    """A scheduler and its workers as processes of their own on loopback; yields its address.
-
-    settings: of the scheduler, such as ALLOWED_FAILURES=3, the deaths that it forgives a task.
-    """
-    pytest.importorskip("distributed")
-    contact = folder / "scheduler.json"
-    common = ["--scheduler-file", str(contact), "--no-dashboard"]
-    roles = [["scheduler", "--host", "127.0.0.1", "--port", "0"]]
-    roles += [["worker", "--host", "127.0.0.1", "--nthreads", "1"]] * workers
-    environment = {f"DASK_DISTRIBUTED__SCHEDULER__{k}": str(v) for k, v in settings.items()}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", f"distributed.cli.dask_{role}", *more, *common],
-            env=os.environ | {"PYTHONPATH": HERE} | environment,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for role, *more in roles
-    ]
-    try:
-        assert wait_for(contact.exists, 60)
-        yield json.loads(contact.read_text())["address"]
-    finally:
-        for process in reversed(processes):
-            os.killpg(process.pid, signal.SIGTERM)
-        for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                # a nanny that is just starting a worker may miss the signal on a busy machine
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +41,9 @@ def cluster(tmp_path_factory):
 
 
 @contextmanager
-def executor(kind, cluster):
+def executor(kind, request):
     if kind == "dask":
-        with closing(Dask(cluster)) as opened:
+        with closing(Dask(request.getfixturevalue("cluster"))) as opened:
             yield opened
     else:
         yield Serial() if kind == "serial" else Processes(2)
@@ -96,12 +60,45 @@ def parts_of(case, path, opened):
     return {p.name: p.read_bytes() for p in run.parts_folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["processes", "dask"])
-def test_every_executor_stores_the_same_bytes(case, cluster, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["processes", DASK])
+def test_every_executor_stores_the_same_bytes(case, request, tmp_path, kind):
     serial = parts_of(case, tmp_path / "serial", Serial())
     assert len(serial) == 4
-    with executor(kind, cluster) as opened:
+    with executor(kind, request) as opened:
         assert parts_of(case, tmp_path / kind, opened) == serial
+
+
+def test_a_worker_that_lacks_the_program_is_named(tmp_path):
+    """It could not even read its tasks, and they would be waited for for ever."""
+    lacking = tmp_path / "fwi_refine"
+    lacking.mkdir()
+    (lacking / "__init__.py").write_text("raise ModuleNotFoundError('no such program')")
+    with dask_cluster(tmp_path, workers=0) as address:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard",
+             "--nthreads", "1", "--no-nanny"],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,  # which Python looks into first
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            from distributed import Client
+
+            with Client(address, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+                (name,) = client.nthreads()
+            with pytest.raises(InputError, match=rf"{name} cannot import fwi_refine.*no such prog"):
+                Dask(address)
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def test_a_worker_that_does_not_answer_is_named(cluster, monkeypatch):
+    with closing(Dask(cluster)) as opened:
+        monkeypatch.setattr(opened, "_version_at", lambda worker: time.sleep(3))
+        with pytest.raises(InputError, match=r"the worker tcp://\S+ does not answer in 0\.1 s"):
+            opened._check_workers(0.1)
 
 
 def square(x):
@@ -114,8 +111,8 @@ def fail_at_three(x):
     return x
 
 
-@pytest.mark.parametrize("kind", ["serial", "processes", "dask"])
-def test_tasks_are_taken_as_there_is_room_and_errors_are_raised(cluster, kind):
+@pytest.mark.parametrize("kind", ["serial", "processes", DASK])
+def test_tasks_are_taken_as_there_is_room_and_errors_are_raised(request, kind):
     taken = []
 
     def tasks():
@@ -123,7 +120,7 @@ def test_tasks_are_taken_as_there_is_room_and_errors_are_raised(cluster, kind):
             taken.append(k)
             yield k
 
-    with executor(kind, cluster) as opened:
+    with executor(kind, request) as opened:
         finished = []
         for task, result in opened.map(square, tasks()):
             finished.append(task)
@@ -151,6 +148,7 @@ def test_a_sample_that_kills_its_worker_fails_alone(tmp_path):
     refine_all(case, run, Serial())  # nothing is left to do, so nothing can be killed
 
 
+@pytest.mark.process
 def test_a_neighbour_on_the_same_dask_worker_does_not_fail_with_it(tmp_path):
     """One worker, which dies at the first deadly task: whatever waited for it is a suspect too."""
     names = ["a", f"{DEADLY}1", "b", "c", "d", f"{DEADLY}2"]
@@ -163,6 +161,7 @@ def test_a_neighbour_on_the_same_dask_worker_does_not_fail_with_it(tmp_path):
     np.testing.assert_array_equal(merged(run, tmp_path)[0], expected_maps(case))
 
 
+@pytest.mark.process
 def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(batch, "DEATHS", 2)
     case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(2)])
@@ -180,7 +179,10 @@ def seen_device(task):
     return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-@pytest.mark.parametrize(("jobs", "wanted"), [(2, ["a", "b"]), (3, ["a", "a", "b"])])
+@pytest.mark.parametrize(
+    ("jobs", "wanted"),
+    [pytest.param(2, ["a", "b"], marks=pytest.mark.process), (3, ["a", "a", "b"])],
+)
 def test_each_process_has_a_device_of_its_own(tmp_path, jobs, wanted):
     opened = Processes(jobs, devices=["a", "b"])
     seen = {result for _, result in opened.map(seen_device, [(jobs, tmp_path)] * 12)}
@@ -194,6 +196,7 @@ def seen_unless_first(mark):
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+@pytest.mark.process
 def test_the_device_of_a_process_that_died_is_free(tmp_path):
     results = Processes(1, devices=["a"]).map(seen_unless_first, [tmp_path / "mark"] * 6)
     assert [device for _, device in results] == ["a"] * 6
@@ -208,6 +211,7 @@ def worker_pids(opened):
     return opened._client.run(os.getpid)
 
 
+@pytest.mark.process
 def test_dask_workers_that_die_cost_nothing(tmp_path):
     """One worker is killed, later both, and their nannies start others."""
     case = write_inputs(tmp_path, [f"n{k:02d}" for k in range(16)])
@@ -230,6 +234,7 @@ def test_dask_workers_that_die_cost_nothing(tmp_path):
     assert {p.name: p.read_bytes() for p in run.parts_folder.iterdir()} == plain
 
 
+@pytest.mark.process
 def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
     case = write_inputs(tmp_path, [f"n{k:02d}" for k in range(16)])
     run = prepare(case, tmp_path / "run")
@@ -273,6 +278,7 @@ def test_a_scheduler_that_does_not_answer():
         Dask("nonsense://x", timeout=1)
 
 
+@pytest.mark.process
 def test_dask_on_the_command_line(made, baseline, cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(made.folder)
     arguments = ["starts.npy", "seismic", "--dask", cluster]
@@ -284,6 +290,7 @@ def test_dask_on_the_command_line(made, baseline, cluster, tmp_path, monkeypatch
     assert (tmp_path / "p.npy").read_bytes() == (tmp_path / "o.npy").read_bytes()
 
 
+@pytest.mark.process
 def test_interruption_of_a_run_on_dask(made, cluster, tmp_path):
     more = ["--dask", cluster, "--run-dir", "run", "--chunk-size", "1"]
     with Running(made, tmp_path, 1, more) as running:

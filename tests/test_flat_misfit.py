@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import taylor_test
+from misfit_cases import SURVEY, misfit_near, random
 from scipy.ndimage import gaussian_filter
-from test_misfit import SURVEY, misfit_near, random
 
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.flat_misfit import (

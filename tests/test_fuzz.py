@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from run_cases import merged, prepare, refine_all, write_inputs
-from test_parts import RUN, make_part
+from run_cases import RUN, make_part, merged, prepare, refine_all, write_inputs
 
 from fwi_refine import io
 from fwi_refine.cli import run

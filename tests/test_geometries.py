@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_jacobian import (
-    KERNELS,
+from jacobian_cases import (
     SMOOTH,
     TRANSPOSE,
     VMIN,
@@ -16,6 +15,7 @@ from test_jacobian import (
     textured,
     transpose_errors,
 )
+from wave_cases import KERNELS
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator, jacobian, jacobian_bytes
@@ -25,6 +25,7 @@ BASE = Survey(
     shape=(13, 17),
     n_steps=300,
     absorbing_cells=14,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 3), (1, 12)),
     receivers=tuple((1, c) for c in range(0, 17, 4)),
 )

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import small_samples
 import torch
-from test_cuda_kernel import calls
-from test_jacobian import relative, smooth_change, textured
-from wave_cases import NATIVE, SMALL, random_like, random_maps
+from jacobian_cases import relative, smooth_change, textured
+from wave_cases import NATIVE, SMALL, calls, random_like, random_maps
 
 from fwi_refine.cli import run
 from fwi_refine.inversion.initial_model import start_from_record

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from emulation import NEEDS_COMPILER, Emulation
+from helpers import others_slow
 from pretend import pretended
 from run_cases import expected_maps, merged, prepare, refine_all, trivial, write_inputs
 from small_samples import SETTINGS, small_chunk
@@ -165,7 +166,7 @@ def assert_same(found, expected):
 
 
 @NATIVE
-@pytest.mark.parametrize("family", ["layered", "style-a", "style-b", "flat-vel"])
+@pytest.mark.parametrize("family", others_slow(["layered", "style-a", "style-b", "flat-vel"]))
 def test_samples_at_a_time_have_the_bits_of_one_after_the_other(family):
     chunk, settings = small_chunk(), replace(SETTINGS, family=family)
     alone = outcomes(chunk, settings)
@@ -225,6 +226,7 @@ def fails_on_its_card(sample, settings):
     return trivial(sample, settings)
 
 
+@pytest.mark.process
 def test_a_card_that_fails_ends_its_process_and_costs_one_sample(tmp_path):
     names = ["a", "b", "deadly1", "c", "d", "e"]
     case = write_inputs(tmp_path, names)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkout import sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # import each other. A new folder needs a place here.
 LAYERS = (
     {"version", "errors"},
+    {"files"},
     {"survey"},
     {"priors", "optimise", "wave", "io"},
     {"objective"},
@@ -29,19 +31,6 @@ PURE = {
     "optimise": {"numpy", "torch", "fwi_refine.optimise"},
     "priors": {"numpy", "scipy", "torch", "sklearn", "fwi_refine.priors"},
 }
-
-
-def sources() -> dict[str, Path]:
-    """Every module of the project by its name. The folder priors/ is fwi_refine.priors."""
-    found = {}
-    for folder, package in (
-        (ROOT / "fwi_refine", "fwi_refine"),
-        (ROOT / "priors", "fwi_refine.priors"),
-    ):
-        for path in sorted(folder.rglob("*.py")):
-            parts = path.relative_to(folder).with_suffix("").parts
-            found[".".join((package, *parts))] = path
-    return found
 
 
 def imports(module: str, source: str) -> set[str]:

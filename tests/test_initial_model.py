@@ -28,6 +28,7 @@ SMALL = Survey(
     n_steps=600,
     file_rows=600,
     absorbing_cells=20,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 4), (1, 18)),
     receivers=tuple((1, column) for column in range(24)),
 )
@@ -57,6 +58,7 @@ def test_a_frequency_that_is_not_lower_is_refused(frequency):
         lower_frequency(np.zeros(SMALL.record_shape), frequency, SMALL)
 
 
+@pytest.mark.slow
 @NEEDS_COMPILER
 def test_a_start_is_made_on_the_device_that_is_asked_for(monkeypatch):
     monkeypatch.setattr(initial_model, "FREQUENCIES", (4.0,))
@@ -74,6 +76,7 @@ def test_a_start_is_made_on_the_device_that_is_asked_for(monkeypatch):
     assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected - expected.mean()).max()
 
 
+@pytest.mark.slow
 def test_start_on_the_command_line(made, tmp_path, monkeypatch):
     """The trend alone, which takes seconds: maps in the records' order, zeros for a bad one."""
     monkeypatch.setattr(initial_model, "FREQUENCIES", ())
@@ -146,8 +149,9 @@ def test_a_start_whose_process_dies_costs_no_other():
     assert found == {0: 0, 1: -1, 3: -3, 4: -4}
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
 @pytest.mark.parametrize("family", ["CurveVel_A", "Style_A"])
+@pytest.mark.usefixtures("much_memory")
 def test_a_record_alone_gives_a_start_that_fits_as_a_networks_does(family):
     from fwi_refine.synthetic import make_sample
 

@@ -1,8 +1,12 @@
 """One sample from prediction to refined map: every route, and a result never worse."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from helpers import others_slow
+from wave_cases import THREE_SHOTS
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion import sample as sample_module
@@ -17,11 +21,11 @@ from fwi_refine.synthetic import FAMILIES, make_map, make_sample
 from fwi_refine.wave import Simulator
 
 ROUTES = {
+    "CurveVel_A": Family.LAYERED,
     "FlatVel_A": Family.FLAT_VEL,
     "Style_A": Family.STYLE_A,
     "Style_B": Family.STYLE_B,
     "FlatFault_A": Family.TWO_VELOCITY,
-    "CurveVel_A": Family.LAYERED,
 }
 
 
@@ -40,6 +44,21 @@ def layered():
     return make_sample("CurveVel_A", seed=11)
 
 
+@pytest.fixture(scope="module", params=others_slow(["small", "full size"]))
+def case(request):
+    """A layered sample, and what `refine` needs besides: a small one by default."""
+    if request.param == "full size":
+        return make_sample("CurveVel_A", seed=11), {"simulator": Simulator()}
+    row, column = np.mgrid[:16, :20]
+    truth = np.select([row + column // 5 < 6, row + column // 7 < 11], [1700, 2301], 2903)
+    start = np.roll(truth, 1, axis=0)  # every interface a row too deep, ...
+    start[0] = truth[0]
+    start = np.where(start > 2200, 0.99 * start, start)  # ... and deep layers 1 % too slow
+    record = Simulator(THREE_SHOTS).forward(torch.from_numpy(truth)[None].double())[0].numpy()
+    options = {"simulator": Simulator(THREE_SHOTS), "family": "layered"}
+    return SimpleNamespace(truth=truth.astype(float), start=start, record=record), options
+
+
 @pytest.fixture(scope="module")
 def smooth():
     return make_sample("Style_A", seed=11)
@@ -47,11 +66,18 @@ def smooth():
 
 def refine(start, sample, simulator, priors, method="lbfgs", **options):
     return refine_sample(
-        start, sample.record, priors=priors, simulator=simulator, method=method, **options
+        start,
+        sample.record,
+        priors=priors,
+        survey=simulator.survey,
+        simulator=simulator,
+        method=method,
+        **options,
     )
 
 
-@pytest.mark.parametrize("family", ROUTES)
+# all on a small survey: tests/test_other_surveys.py
+@pytest.mark.parametrize("family", others_slow(ROUTES))
 def test_every_route_lowers_its_objective(family, simulator, priors):
     layers = 2 if ROUTES[family] is Family.TWO_VELOCITY else None
     sample = make_sample(family, seed=11, layers=layers)
@@ -67,30 +93,33 @@ def test_every_route_lowers_its_objective(family, simulator, priors):
     assert refined.velocity.dtype == np.float64
 
 
-def test_same_input_same_bits(layered, simulator, priors):
+def test_same_input_same_bits(case, priors):
+    sample, options = case
     first, second = (
-        refine(layered.start, layered, simulator, priors, max_evaluations=4) for _ in range(2)
+        refine(sample.start, sample, priors=priors, max_evaluations=4, **options) for _ in range(2)
     )
     assert np.array_equal(first.velocity, second.velocity)
 
 
-def test_a_perfect_start_is_not_made_worse(layered, simulator, priors):
-    refined = refine(layered.truth, layered, simulator, priors, max_evaluations=5)
+def test_a_perfect_start_is_not_made_worse(case, priors):
+    sample, options = case
+    refined = refine(sample.truth, sample, priors=priors, max_evaluations=5, **options)
     assert refined.objective_after <= refined.objective_before
-    assert np.abs(refined.velocity - layered.truth).max() <= 0.5
+    assert np.abs(refined.velocity - sample.truth).max() <= 0.5
     assert refined.misfit_after < 1e-4
 
 
 @pytest.mark.parametrize(
     ("useless", "method"),
     [
-        ("constant", "lbfgs"),
-        ("constant", "auto"),
+        pytest.param("constant", "lbfgs", marks=pytest.mark.slow),
+        pytest.param("constant", "auto", marks=pytest.mark.slow),
         ("out of range", "lbfgs"),
-        ("another sample's", "lbfgs"),
+        pytest.param("another sample's", "lbfgs", marks=pytest.mark.slow),
         pytest.param("another sample's", "auto", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("much_memory")
 def test_a_useless_prediction_gives_a_finite_flagged_result(
     useless, method, layered, simulator, priors
 ):
@@ -124,14 +153,15 @@ def test_a_record_beyond_numbers_fails_with_a_reason(layered, simulator, priors)
     assert np.array_equal(refined.velocity, layered.start)
 
 
-def test_it_stops_when_asked_and_keeps_the_best(layered, simulator, priors):
+def test_it_stops_when_asked_and_keeps_the_best(case, priors):
+    sample, options = case
     asked = []
 
     def should_stop():
         asked.append(True)
         return len(asked) > 4
 
-    refined = refine(layered.start, layered, simulator, priors, should_stop=should_stop)
+    refined = refine(sample.start, sample, priors=priors, should_stop=should_stop, **options)
     assert refined.status == "refined"
     assert (
         refined.iterations == 5
@@ -236,6 +266,7 @@ def test_bad_arguments_are_named(layered):
         refine_sample(layered.start, layered.record[:, :500])
 
 
+@pytest.mark.usefixtures("much_memory")
 def test_one_jacobian_does_what_hundreds_of_evaluations_do(layered, simulator, priors):
     refined = refine(
         layered.start, layered, simulator, priors, method="gauss-newton", max_evaluations=20
@@ -252,8 +283,15 @@ def test_flat_layers_come_out_exactly(family, simulator, priors):
     assert np.abs(refined.velocity - sample.truth).max() == 0.0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["CurveVel_A", "FlatFault_A", "Style_A"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param("CurveVel_A", marks=pytest.mark.slow),
+        pytest.param("FlatFault_A", marks=pytest.mark.accuracy),
+        pytest.param("Style_A", marks=pytest.mark.accuracy),
+    ],
+)
+@pytest.mark.usefixtures("much_memory")
 def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
     """Bounds well above what was measured (BENCHMARKS.md); starts are 3 to 35 m/s off."""
     sample = make_sample(family, seed=11)
@@ -264,7 +302,8 @@ def test_gauss_newton_comes_near_the_truth(family, simulator, priors):
     assert refined.misfit_after < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
+@pytest.mark.usefixtures("much_memory")
 def test_a_start_without_a_network_finds_its_route(layered, simulator, priors):
     """It is smooth, so that the route of Style A is tried first."""
     refined = refine(start_from_record(layered.record), layered, simulator, priors, method="auto")

@@ -70,6 +70,7 @@ def kill_repeatedly(start, run, pause, every=1):
         assert all(problem is None for _, problem in check_parts(run))
 
 
+@pytest.mark.process
 def test_twenty_kills_while_parts_are_written(forked, tmp_path):
     """Samples that take no time, so that most of the time goes into storing them."""
     n = 700
@@ -104,7 +105,7 @@ def die_in(name, case, run, samples):
     refine_all(case, run, added=arm)
 
 
-@pytest.mark.parametrize("name", ["fsync", "replace"])
+@pytest.mark.parametrize("name", [pytest.param("fsync", marks=pytest.mark.process), "replace"])
 def test_death_between_writing_and_renaming(forked, tmp_path, name):
     case = write_inputs(tmp_path, ["a", "b", "c", "d"])
     run = prepare(case, tmp_path / "run", chunk_size=1)
@@ -127,6 +128,7 @@ def refine_here(arguments):
     run_command(arguments)
 
 
+@pytest.mark.process
 def test_twenty_kills_of_a_real_refinement(forked, tmp_path):
     """On a small survey, where a sample takes a tenth of a second."""
     n = 18
@@ -204,6 +206,7 @@ def half_a_run(made, tmp_path):
     return tmp_path, " ".join(more), part_names(RunDirectory(tmp_path / "run"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("size", "before", "words"),
     [

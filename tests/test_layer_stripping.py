@@ -21,6 +21,7 @@ SMALL = replace(
     OPENFWI,
     shape=(30, 24),
     absorbing_cells=30,
+    velocity_bounds=(1000.0, 5500.0),
     n_steps=500,
     file_rows=500,
     sources=((1, 0), (1, 23)),
@@ -86,8 +87,9 @@ def test_a_record_of_flat_layers_is_taken_for_one(monkeypatch):
     assert (start == OPENFWI.velocity_bounds[1]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
 @pytest.mark.parametrize("seed", [21, 22, 23])
+@pytest.mark.usefixtures("much_memory")
 def test_flat_layers_come_out_exactly_without_a_network(seed):
     sample = make_sample("FlatVel_B", seed=seed)
     start = start_from_record(sample.record)

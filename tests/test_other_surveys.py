@@ -175,6 +175,7 @@ def test_a_run_directory_keeps_its_survey(made, tmp_path, capfd):
     assert refused.count("survey.") == 2
 
 
+@pytest.mark.slow
 def test_a_run_directory_says_which_survey_it_has(made, tmp_path, capfd):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")

@@ -7,27 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_cases import RUN, make_part
 
-from fwi_refine.errors import PartError
-from fwi_refine.io.report import Row
+from fwi_refine.errors import MachineError, PartError
 from fwi_refine.runs.directory.parts import Part, read_part, write_part
-
-RUN = "0123456789abcdef"
-
-
-def make_part(n=3):
-    rows = [
-        Row(
-            id=f"größe {k}", family="layered", evidence="a, b; ü", status="refined",
-            misfit_before=0.1 * k, misfit_after=1e-30, evaluations=10**9 + k, iterations=0,
-            vmin=1500.25, expected_error=0.75, start="p.npy", flags="poor fit",
-        )
-        for k in range(n - 1)
-    ]  # fmt: skip
-    rows.append(Row(id="last", status="failed", reason="it was meant to"))
-    maps = np.random.default_rng(0).uniform(1500, 4500, (n, 70, 70)).astype("f4")
-    maps[-1, 0, 0] = np.nan
-    return Part(rows, {"velocity": maps, "uncertainty": maps / 100})
 
 
 def test_a_part_comes_back_as_it_was(tmp_path):
@@ -82,7 +65,7 @@ def test_a_part_of_another_run_or_chunk_is_noticed(stored, tmp_path):
         read_part(other, RUN)
     with pytest.raises(PartError, match="not the name of a part"):
         read_part(tmp_path / "part-7.h5", RUN)
-    with pytest.raises(PartError, match="No such file"):
+    with pytest.raises(MachineError, match="No such file"):
         read_part(tmp_path / path.name, RUN)
 
 

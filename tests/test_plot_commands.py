@@ -164,6 +164,7 @@ sys.exit(run(["report", {str(tmp_path / "r.npy")!r}, "--out", {str(tmp_path / "r
     assert not (tmp_path / "r.html").exists()
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_readme(tmp_path):
     root = os.path.dirname(os.path.dirname(__file__))
     samples, out = os.path.join(root, "data_samples"), tmp_path / "p.png"

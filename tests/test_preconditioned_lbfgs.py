@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_levenberg_marquardt import START, Energy, Quadratic, Rosenbrock
+from least_squares import START, Energy, Quadratic, Rosenbrock
 
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.optimise import Status, preconditioned_lbfgs

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from emulation import NEEDS_COMPILER, Emulation
+from jacobian_cases import SMALL, relative, smooth_change, textured
+from level_cases import blurred
 from pretend import pretended
-from test_expectation_propagation import blurred
-from test_jacobian import SMALL, relative, smooth_change, textured
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from wave_cases import THREE_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
@@ -22,20 +23,11 @@ from fwi_refine.inversion.levels.rounding import rounding_of
 from fwi_refine.inversion.stages import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
-from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
 from fwi_refine.wave.cpu import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
-SURVEY = replace(
-    OPENFWI,
-    shape=(16, 20),
-    n_steps=300,
-    absorbing_cells=20,
-    sources=((1, 0), (1, 10), (1, 19)),
-    receivers=tuple((1, column) for column in range(20)),
-)
 ASSIGNMENT = GAUSS_NEWTON.assignment
 ONE_LOOK = 3  # evaluations: the misfit of the map, and its integers with and without rounding
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_refine_levels import SURVEY
+from wave_cases import THREE_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import dot_test, taylor_test
+from helpers import dot_test, others_slow, taylor_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wave_cases import KERNELS, NATIVE, SMALL, random_like, random_maps
@@ -49,9 +49,11 @@ def dot_error(survey, kernel, seed=0, v=None, **options):
 )
 def test_adjoint_is_the_transpose_of_the_tangent(kernel, seed, n_steps, band, in_band):
     far = -min(band, 5) if in_band else 1
+    strong = 2 <= band < 8  # damping, which makes longer steps unstable
     survey = dataclasses.replace(
         SMALL,
-        n_steps=n_steps,
+        n_steps=max(n_steps, 3) if strong else n_steps,
+        dt=2.5e-4 if strong else 1e-3,
         absorbing_cells=band,
         sources=((far, 2), (1, 9)),
         receivers=((far, 2), (far, 4), (3, 3), (1, 9)),
@@ -67,12 +69,14 @@ def test_adjoint_on_the_real_survey():
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
-    [
-        ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
-        ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
-        ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
-        ("step.h", "((old) - (centre))", "((old) + (centre))"),
-    ],
+    others_slow(
+        [
+            ("cpu/loops.h", "mu[c] += NAME(row)(s, m.alpha", "mu[c] -= NAME(row)(s, m.alpha"),
+            ("cpu/loops.h", "at_source += s->wavelet", "at_source -= s->wavelet"),
+            ("step.h", "((mu_next) - (mu))", "((mu_next) + (mu))"),
+            ("step.h", "((old) - (centre))", "((old) + (centre))"),
+        ]
+    ),
 )
 def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp_path, monkeypatch):
     """What the dot test is for: the kernel is compiled with one sign turned, and must not pass."""
@@ -112,7 +116,12 @@ def test_taylor_where_surveys_end(kernel, n_steps, band):
     has hardly begun counts too."""
     places = ((-min(band, 3), 2), (1, 9))
     survey = dataclasses.replace(
-        SMALL, n_steps=n_steps, absorbing_cells=band, sources=places, receivers=places
+        SMALL,
+        n_steps=n_steps,
+        dt=1e-3 if band != 5 else 5e-4,  # the damping of so narrow a band is strong
+        absorbing_cells=band,
+        sources=places,
+        receivers=places,
     )
     simulator = Simulator(survey, kernel=kernel, imaging_step=1)
     v, nothing = random_maps(survey, 1), torch.zeros(1, *survey.record_shape, dtype=torch.float64)
@@ -174,8 +183,11 @@ def contrasts():
 
 
 @NATIVE
-def test_leaving_out_cells_changes_nothing_above_rounding():
-    v = contrasts()
+@pytest.mark.parametrize(
+    "maps", [slice(1), pytest.param(slice(1, None), marks=pytest.mark.slow)], ids=["one", "others"]
+)
+def test_leaving_out_cells_changes_nothing_above_rounding(maps):
+    v = contrasts()[maps]
     narrow, full = (Simulator(kernel="native", narrow=narrow) for narrow in (True, False))
     expected = full.forward(v)
     for found, wanted in zip(narrow.forward(v), expected, strict=True):
@@ -189,6 +201,7 @@ def test_leaving_out_cells_changes_nothing_above_rounding():
         assert (found - wanted).norm() <= 1e-12 * wanted.norm()
 
 
+@pytest.mark.slow
 @NATIVE
 def test_imaging_every_fifth_step_is_enough():
     v = contrasts()[[0, 5]]
@@ -202,7 +215,13 @@ def test_imaging_every_fifth_step_is_enough():
 def test_autograd():
     """simulate() is differentiable: gradcheck on a tiny grid, and vmin's share reaches the map."""
     survey = dataclasses.replace(
-        SMALL, shape=(4, 5), absorbing_cells=3, n_steps=25, sources=((1, 1),), receivers=((1, 3),)
+        SMALL,
+        shape=(4, 5),
+        absorbing_cells=3,
+        dt=3e-4,  # the damping of so narrow a band is strong
+        n_steps=25,
+        sources=((1, 1),),
+        receivers=((1, 3),),
     )
     simulator = Simulator(survey, imaging_step=1)
     v = random_maps(survey, 1, seed=2).requires_grad_()
@@ -232,7 +251,7 @@ def test_threads_do_not_change_a_bit():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, 20000.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -2000.0])
 def test_a_bad_velocity_is_refused(kernel, bad):
     v = random_maps(SMALL)
     v[1, 4, 4] = bad
