@@ -93,7 +93,7 @@ class StartError:
 
 
 ERRORS = {
-    "FlatVel_A": StartError(blur=0.06, bias=0.5, texture=0.2, moved=0.05, growth=1),
+    "FlatVel_A": StartError(blur=0.08, bias=0.65, texture=0.2, growth=1),
     "FlatVel_B": StartError(blur=0.08, bias=45, texture=0.5, growth=6),
     "CurveVel_A": StartError(blur=0.2, bias=5, texture=0.5, flipped=1.8),
     "CurveVel_B": StartError(blur=0.65, bias=30, texture=1.0, flipped=2.7),
