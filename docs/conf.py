@@ -33,6 +33,9 @@ highlight_language = "text"  # blocks of Python and shell say so
 napoleon_google_docstring = False  # docstrings are in the form of numpydoc
 napoleon_use_rtype = False
 
+# Names that a package only hands on stand on the page of their own module (see _templates), and
+# what scikit-learn adds to an estimator refers to its own documentation.
+autodoc_default_options = {"exclude-members": "set_score_request, set_fit_request"}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"

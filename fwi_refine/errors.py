@@ -31,3 +31,11 @@ class PartError(FwiRefineError):
 
 class RunError(FwiRefineError):
     """A run is in use by another process, or is not in the state that was asked for (code 1)."""
+
+
+class MachineError(FwiRefineError):
+    """The machine fails: a disk, a mount, memory. It says nothing of a sample (exit code 1)."""
+
+
+class DamagedPartError(PartError):
+    """The bytes of a part do not have the digest that its name gives."""

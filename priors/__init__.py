@@ -1,13 +1,15 @@
 """Priors: what a velocity map is expected to look like, and the numbers that this was fitted to.
 
 `load` reads the hyper-parameters and the routing thresholds. Each prior acts on one map and has
-`value`, `gradient`, `value_and_gradient` and `hessian`; see `total_variation`,
-`shared_levels` and `gaussian_process`.
+`value`, `gradient`, `value_and_gradient` and `hessian` (`base.Prior`); see `total_variation`,
+`variational_total_variation`, `shared_levels` and `gaussian_process`.
 """
 
 import math
+import reprlib
 import sys
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from .gaussian_process import GaussianProcess
 from .shared_levels import SharedLevels
 from .total_variation import TotalVariation1D, TotalVariation2D
+from .variational_total_variation import VariationalTotalVariation
 
 __all__ = [
     "GaussianProcess",
@@ -23,12 +26,13 @@ __all__ = [
     "SharedLevels",
     "TotalVariation1D",
     "TotalVariation2D",
+    "VariationalTotalVariation",
     "load",
     "to_table",
 ]
 
 
-def _refuse_another_copy():
+def _refuse_another_copy() -> None:
     """Raises ImportError where this folder is not the priors of the fwi_refine that is in use.
 
     It stands beside that package in a checkout and in it where that is installed. Python may find
@@ -36,7 +40,7 @@ def _refuse_another_copy():
     """
     if __name__ != "fwi_refine.priors":
         raise ImportError(f"{__name__} from {__file__}: import it as fwi_refine.priors")
-    package = Path(sys.modules["fwi_refine"].__file__).resolve().parent
+    package = Path(sys.modules["fwi_refine"].__file__ or "").resolve().parent
     here = Path(__file__).resolve().parent
     if here not in {(folder / "priors").resolve() for folder in (package, package.parent)}:
         raise ImportError(
@@ -54,29 +58,82 @@ OPENFWI_FILE = Path(__file__).with_name("openfwi.toml")
 
 @dataclass(frozen=True)
 class Routing:
-    """Thresholds of the tests that send a sample to its family; see `openfwi.toml`."""
+    """Thresholds of the tests that send a sample to its family; see `openfwi.toml`.
 
-    symmetry_rms: float  # amplitude of the record
-    style_a_log_energy: float  # natural logarithm; the only one that may be negative
-    style_b_bin: float  # m/s
+    Parameters
+    ----------
+    symmetry_rms : float
+        Largest rms asymmetry of the record of a flat map, in the unit of the record.
+    style_a_log_energy : float
+        Natural logarithm of the largest Style A energy; the only threshold that may be negative.
+    style_b_bin : float
+        Width of the bins in which velocities are counted, in m/s.
+    style_b_cells : float
+        Largest number of cells in a bin of a Style B map.
+    area_tolerance : float
+        Largest difference of neighbours in one area, in m/s.
+    two_velocity_cells : float
+        Least number of cells in the two largest areas of a map of two velocities.
+    """
+
+    symmetry_rms: float
+    style_a_log_energy: float
+    style_b_bin: float
     style_b_cells: float
-    area_tolerance: float  # m/s
+    area_tolerance: float
     two_velocity_cells: float
 
 
 @dataclass(frozen=True)
 class Priors:
-    """The Gaussian processes of the Style families and the routing thresholds."""
+    """The Gaussian processes of the Style families and the routing thresholds.
+
+    Parameters
+    ----------
+    style_a, style_b : GaussianProcess
+        Priors of the two families.
+    routing : Routing
+        Thresholds.
+    """
 
     style_a: GaussianProcess
     style_b: GaussianProcess
     routing: Routing
 
+    def with_process(self, key: str, process: GaussianProcess) -> "Priors":
+        """The same priors with another Gaussian process.
+
+        Parameters
+        ----------
+        key : {"style_a", "style_b"}
+            Section of the process that is replaced.
+        process : GaussianProcess
+            The new one.
+
+        Returns
+        -------
+        Priors
+        """
+        if key not in ("style_a", "style_b"):
+            raise ValueError(f"found {key!r}, expected 'style_a' or 'style_b'")
+        return replace(self, **{key: process})  # type: ignore[arg-type]
+
     def on_grid(self, shape: tuple[int, int], spacing: float) -> "Priors":
-        """The same priors for maps of another shape, with cells of `spacing` m.
+        """The same priors for maps on another grid.
 
         The length and the slope of `load` count in cells of 10 m. Texture is as coarse, and
         velocity rises as fast, in metres on any grid.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (nz, nx) of the maps.
+        spacing : float
+            Size of a cell in m.
+
+        Returns
+        -------
+        Priors
         """
         if shape == self.style_a.shape == self.style_b.shape and spacing == CELL:
             return self
@@ -88,7 +145,7 @@ class Priors:
 
 
 @lru_cache(maxsize=8)
-def _on_grid(process, shape, spacing) -> GaussianProcess:
+def _on_grid(process: GaussianProcess, shape: tuple[int, int], spacing: float) -> GaussianProcess:
     """Cached, because a process keeps what it has computed."""
     return replace(
         process,
@@ -108,25 +165,50 @@ _MAY_HAVE_ANY_SIGN = ("mean", "style_a_log_energy")
 
 
 def load(path: str | Path | None = None) -> Priors:
-    """Priors and thresholds: those of `openfwi.toml`, with the keys of the file `path` in place.
+    """Priors and thresholds of a file.
 
-    The file may hold only some of the sections and keys. Raises ValueError, naming file, key,
-    what was found and what was expected, for a file that cannot be read as TOML, for keys
-    that do not exist and for values that are not possible; OSError if it cannot be opened.
+    Parameters
+    ----------
+    path : str or Path, optional
+        TOML file with all or some of the sections and keys of `openfwi.toml`, from which the
+        others are taken. By default all are.
+
+    Returns
+    -------
+    Priors
+
+    Raises
+    ------
+    ValueError
+        For a file that cannot be read as TOML, for keys that do not exist and for values that are
+        not possible. The message has the file, the key, what was found and what was expected.
+    OSError
+        If the file cannot be opened.
     """
     table = _read(OPENFWI_FILE)
     if path is not None:
         for section, values in _read(Path(path)).items():
             table[section] |= values
     return Priors(
-        style_a=GaussianProcess(**table["style_a"]),
-        style_b=GaussianProcess(**table["style_b"]),
+        style_a=GaussianProcess(**table["style_a"]),  # type: ignore[arg-type]  # no "shape" there
+        style_b=GaussianProcess(**table["style_b"]),  # type: ignore[arg-type]
         routing=Routing(**table["routing"]),
     )
 
 
 def to_table(priors: Priors) -> dict[str, dict[str, float]]:
-    """The sections and keys that `load` reads, for a TOML writer."""
+    """Sections and keys of the file that `load` reads.
+
+    Parameters
+    ----------
+    priors : Priors
+        Priors and thresholds.
+
+    Returns
+    -------
+    dict of dict
+        For a TOML writer.
+    """
     numbers = asdict(priors)
     return {name: {key: numbers[name][key] for key in keys} for name, keys in _SECTIONS.items()}
 
@@ -134,7 +216,9 @@ def to_table(priors: Priors) -> dict[str, dict[str, float]]:
 def _read(path: Path) -> dict[str, dict[str, float]]:
     """The checked sections of one file, numbers as floats."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a pipe may be waited for for ever
+            raise ValueError("expected a regular file")
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     checked = {}
@@ -157,7 +241,8 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
     return checked
 
 
-def _number(path: Path, name: str, value) -> float:
+def _number(path: Path, name: str, value: object) -> float:
+    """The number of one key, checked."""
     key = name.rpartition(".")[2]
     number = _as_float(value)
     if key in _MAY_HAVE_ANY_SIGN:
@@ -167,11 +252,11 @@ def _number(path: Path, name: str, value) -> float:
     else:
         expected, fits = "a number above 0", 0 < number < math.inf
     if not fits:
-        raise ValueError(f"{path}: {name} is {value!r}, expected {expected}")
+        raise ValueError(f"{path}: {name} is {reprlib.repr(value)}, expected {expected}")
     return number
 
 
-def _as_float(value) -> float:
+def _as_float(value: object) -> float:
     """NaN for what is no number; integers may be too large to be one."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return math.nan
@@ -181,5 +266,5 @@ def _as_float(value) -> float:
         return math.inf
 
 
-def _listed(names) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)

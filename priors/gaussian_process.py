@@ -7,23 +7,35 @@ A map is a draw from a normal distribution around `mean` with the covariance, be
         + constant^2 + slope^2 (z - middle)(z' - middle)
 
 so `constant` (m/s) is the standard deviation of a velocity common to all cells, and `slope` (m/s
-per cell) that of a linear change with depth about the middle of the map. Rasmussen and Williams,
-"Gaussian Processes for Machine Learning" (2006), chapters 2, 4 and 5, has the formulas.
+per cell) that of a linear change with depth about the middle of the map. The formulas are those of
+[1]_, chapters 2, 4 and 5.
 
 `kernel` is this covariance as scikit-learn's kernels, and `covariance` evaluates it, as a check of
-all else, which uses its structure. On a grid the first term is a Kronecker product, with noise
-it is diagonal in the product of two 70 x 70 eigenbases, and the last two terms have rank one each
-(Woodbury's identity). A solve takes some 0.1 ms instead of the second of a dense 4900 x 4900
+all other methods, which use its structure. On a grid the first term is a Kronecker product, with
+noise it is diagonal in the product of two 70 x 70 eigenbases, and the last two terms have rank one
+each (Woodbury's identity). A solve takes some 0.1 ms instead of the second of a dense 4900 x 4900
 factorisation.
+
+References
+----------
+.. [1] C. E. Rasmussen and C. K. I. Williams, "Gaussian Processes for Machine Learning", MIT Press,
+   2006.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
-from typing import ClassVar
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process.kernels import Kernel
+
+Array = NDArray[np.float64]
 
 # Coordinates in which the two rank-one terms are smaller than this part of their norm are not
 # coupled by them: the error of the modes is of this size, and they take 1 s instead of 10 s.
@@ -34,21 +46,40 @@ UNCOUPLED = 1e-8
 class GaussianProcess:
     """Normal distribution of maps; `value` is the energy x^T K^-1 x of x = v - mean.
 
-    Maps are torch tensors (nz, nx) in m/s. Raises ValueError for hyper-parameters that are not
-    positive (`constant` and `slope` may be 0) and for maps of another shape.
+    Parameters
+    ----------
+    length : float
+        Correlation length in cells.
+    sigma : float
+        Standard deviation of the texture in m/s.
+    noise : float
+        Standard deviation of the noise of each cell in m/s.
+    constant : float
+        Standard deviation of a velocity common to all cells in m/s; may be 0.
+    slope : float
+        Standard deviation of the linear change with depth in m/s per cell; may be 0.
+    mean : float
+        Mean velocity in m/s.
+    shape : tuple of int
+        (nz, nx) cells of a map.
+
+    Raises
+    ------
+    ValueError
+        For hyper-parameters that are not possible; from every method, for maps of another shape.
     """
 
-    length: float  # cells
-    sigma: float  # m/s
-    noise: float  # m/s
-    constant: float  # m/s
-    slope: float  # m/s per cell of depth
-    mean: float  # m/s
-    shape: tuple[int, int] = (70, 70)  # (nz, nx) cells
+    length: float
+    sigma: float
+    noise: float
+    constant: float
+    slope: float
+    mean: float
+    shape: tuple[int, int] = (70, 70)
 
     quadratic: ClassVar[bool] = True  # the Hessian is the same for every map
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("length", "sigma", "noise", "constant", "slope"):
             value = getattr(self, name)
             least = "at least 0" if name in ("constant", "slope") else "above 0"
@@ -57,73 +88,171 @@ class GaussianProcess:
         if not np.isfinite(self.mean):
             raise ValueError(f"mean is {self.mean}, expected a finite velocity in m/s")
 
-    def __reduce__(self):  # to other processes without what was computed from the numbers
+    def __reduce__(self) -> tuple[Any, ...]:  # without what was computed from the numbers
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
-    def kernel(self):
+    def kernel(self) -> "Kernel":
         """The covariance as a scikit-learn kernel on points (z - middle, x - middle) in cells."""
         from fwi_refine.priors.kernels import kernel  # see there why here
 
         return kernel(self.length, self.sigma, self.noise, self.constant, self.slope)
 
     def covariance(self) -> Tensor:
-        """Covariance matrix (cells, cells) in (m/s)^2, cells in row order."""
+        """Covariance matrix K.
+
+        Returns
+        -------
+        Tensor, shape (nz * nx, nz * nx)
+            In (m/s)^2, cells in row order.
+        """
         z, x = np.meshgrid(*(_centred(n) for n in self.shape), indexing="ij")
         return torch.from_numpy(self.kernel(np.column_stack([z.ravel(), x.ravel()])))
 
     def value(self, v: Tensor) -> Tensor:
-        """Energy x^T K^-1 x, 0-d; for draws it is chi-squared with one degree for each cell."""
+        """Energy x^T K^-1 x; for draws it is chi-squared with one degree for each cell.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape ()
+        """
         return self.value_and_gradient(v)[0]
 
     def gradient(self, v: Tensor) -> Tensor:
-        """2 K^-1 x, of the shape of `v`."""
+        """Gradient 2 K^-1 x of the energy.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape (nz, nx)
+            In 1 / (m/s).
+        """
         return self.value_and_gradient(v)[1]
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one solve; on a GPU in one product with K^-1."""
-        x = self._centred_map(v)
+        """Value and gradient in one solve; on a GPU in one product with K^-1.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+        gradient : Tensor, shape (nz, nx)
+            In 1 / (m/s).
+        """
+        centred = self._centred_map(v)
         if v.device.type != "cpu":
-            solved = (self._precision_on(v.device) @ x.flatten()).reshape(v.shape)
-            return torch.vdot(x.flatten(), solved.flatten()).to(v), (2.0 * solved).to(v)
-        x = x.numpy()
+            product = (self._precision_on(v.device) @ centred.flatten()).reshape(v.shape)
+            return torch.vdot(centred.flatten(), product.flatten()).to(v), (2.0 * product).to(v)
+        x = centred.numpy()
         solved = self._structure.solve(x)
         return v.new_tensor(np.vdot(x, solved)), torch.from_numpy(2.0 * solved).to(v)
 
     def hessian(self, v: Tensor) -> Tensor:
-        """2 K^-1, (cells, cells); exact, and the same for every map `v`."""
+        """Hessian 2 K^-1; exact, and the same for every map.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape (nz * nx, nz * nx)
+            In 1 / (m/s)^2, cells in row order.
+        """
         self._centred_map(v)
         return (2.0 * self._precision_on(v.device)).to(v)
 
     def log_likelihood(self, v: Tensor) -> Tensor:
-        """Logarithm of the probability density of the map `v`, 0-d."""
+        """Logarithm of the probability density of a map.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape ()
+        """
         constant = self._structure.log_determinant + v.numel() * np.log(2.0 * np.pi)
         return -0.5 * (self.value(v) + constant)
 
     def sample(self, rng: np.random.Generator | int) -> Tensor:
-        """Draw a map: (nz, nx) float64 m/s; `rng` is a numpy generator or a seed."""
+        """Draw a map.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator or int
+            Generator, or a seed.
+
+        Returns
+        -------
+        Tensor, shape (nz, nx)
+            In m/s, float64.
+        """
         return torch.from_numpy(self.mean + self._structure.draw(np.random.default_rng(rng)))
 
     def modes(self, threshold: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """Truncated singular value decomposition of the square root of the covariance.
 
-        Returns (mean map (nz, nx), modes (cells, k) with orthonormal columns, their singular
-        values (k,) in m/s, falling), of all singular values above `threshold` m/s. A map is
-        mean + modes @ (singular values * z), and z^T z is its energy. Of Style A's 4900 modes
-        1072 are above 1 m/s; with vmin that makes the 1073 unknowns of the published recipe.
+        A map is mean + modes @ (singular values * z), and z^T z is its energy. Of Style A's 4900
+        modes 1072 are above 1 m/s; with vmin that makes the 1073 unknowns of the published recipe.
+
+        Parameters
+        ----------
+        threshold : float
+            Modes with singular values above it are kept, in m/s.
+
+        Returns
+        -------
+        mean : Tensor, shape (nz, nx)
+            In m/s.
+        modes : Tensor, shape (nz * nx, k)
+            Orthonormal columns.
+        scales : Tensor, shape (k,)
+            Singular values in m/s, falling.
         """
         vectors, scales = _modes(self, float(threshold))
         mean = torch.full(self.shape, self.mean, dtype=torch.float64)
         return mean, torch.from_numpy(vectors.copy()), torch.from_numpy(scales.copy())
 
     @classmethod
-    def fit(cls, maps, mean: float | None = None) -> "GaussianProcess":
-        """Hyper-parameters of greatest likelihood for labelled maps (n, nz, nx) in m/s.
+    def fit(cls, maps: ArrayLike, mean: float | None = None) -> Self:
+        """Hyper-parameters of greatest likelihood for labelled maps.
 
         L-BFGS-B over the logarithms of the five, none below 0.01, with the analytic gradient
-        (Rasmussen and Williams, equation 5.9). `mean` None takes the mean of all cells. A map is
-        one sample of `constant` and of `slope`, which are found to 1 / sqrt(2 n) for that reason.
-        Raises ValueError for fewer than two maps, constant maps and values that are not finite.
+        (Rasmussen and Williams, equation 5.9). A map is one sample of `constant` and of `slope`,
+        which are therefore found to a relative precision of 1 / sqrt(2 n).
+
+        Parameters
+        ----------
+        maps : array_like, shape (n, nz, nx)
+            Maps in m/s.
+        mean : float, optional
+            Mean velocity in m/s; by default the mean of all cells.
+
+        Returns
+        -------
+        GaussianProcess
+
+        Raises
+        ------
+        ValueError
+            For fewer than two maps, constant maps and values that are not finite.
         """
         from scipy.optimize import minimize  # takes a tenth of a second to load
 
@@ -133,10 +262,12 @@ class GaussianProcess:
         if not np.isfinite(maps).all():
             raise ValueError(f"{(~np.isfinite(maps)).sum()} values of the maps are not finite")
         mean = float(maps.mean() if mean is None else mean)
-        x, shape = maps - mean, maps.shape[1:]
+        x, shape = maps - mean, (maps.shape[1], maps.shape[2])
 
-        def objective(logs):
-            value, gradient = _Structure(*np.exp(logs), shape).log_likelihood(x)
+        def objective(logs: Array) -> tuple[float, Array]:
+            length, sigma, noise, constant, slope = np.exp(logs)
+            structure = _Structure(length, sigma, noise, constant, slope, shape)
+            value, gradient = structure.log_likelihood(x)
             return -value / x.size, -gradient / x.size
 
         start = _rough_hyper_parameters(x)
@@ -152,8 +283,9 @@ class GaussianProcess:
 
     @cached_property
     def _structure(self) -> "_Structure":
-        names = ("length", "sigma", "noise", "constant", "slope", "shape")
-        return _Structure(*(getattr(self, name) for name in names))
+        return _Structure(
+            self.length, self.sigma, self.noise, self.constant, self.slope, self.shape
+        )
 
     @cached_property
     def _precisions(self) -> dict[torch.device, Tensor]:
@@ -177,9 +309,19 @@ class _Structure:
     Maps are arrays (..., nz, nx); "coordinates" are their components in the eigenbases.
     """
 
-    def __init__(self, length, sigma, noise, constant, slope, shape):
+    def __init__(
+        self,
+        length: float,
+        sigma: float,
+        noise: float,
+        constant: float,
+        slope: float,
+        shape: tuple[int, int],
+    ):
         self.sigma, self.noise = sigma, noise
-        self.bases, self.spectra, self.derivatives = [], [], []
+        self.bases: list[Array] = []
+        self.spectra: list[Array] = []
+        self.derivatives: list[Array] = []
         for n in shape:
             distances = np.subtract.outer(_centred(n), _centred(n)) / length
             kernel = np.exp(-(distances**2) / 2)
@@ -196,25 +338,27 @@ class _Structure:
         self.inverse = np.linalg.inv(capacitance)
         self.log_determinant = np.log(self.d).sum() + np.linalg.slogdet(capacitance)[1]
 
-    def coordinates(self, maps):
+    def coordinates(self, maps: Array) -> Array:
         return self.bases[0].T @ maps @ self.bases[1]
 
-    def maps(self, coordinates):
+    def maps(self, coordinates: Array) -> Array:
         return self.bases[0] @ coordinates @ self.bases[1].T
 
-    def solve_coordinates(self, coordinates):
+    def solve_coordinates(self, coordinates: Array) -> Array:
         """K^-1 in coordinates, by Woodbury's identity."""
         along = np.einsum("...ij,aij->...a", coordinates, self.weighted) @ self.inverse
         return coordinates / self.d - np.tensordot(along, self.weighted, axes=1)
 
-    def solve(self, maps):
+    def solve(self, maps: Array) -> Array:
+        """K^-1 maps."""
         return self.maps(self.solve_coordinates(self.coordinates(maps)))
 
-    def draw(self, rng):
+    def draw(self, rng: np.random.Generator) -> Array:
+        """A draw of the process, without its mean."""
         texture = self.maps(np.sqrt(self.d) * rng.standard_normal(self.d.shape))
         return texture + np.tensordot(rng.standard_normal(2), self.trends, axes=1)
 
-    def log_likelihood(self, maps):
+    def log_likelihood(self, maps: Array) -> tuple[float, Array]:
         """Log-likelihood of maps (n, nz, nx), and its gradient in the logarithms of
         (length, sigma, noise, constant, slope):
 
@@ -231,7 +375,7 @@ class _Structure:
             gradient.append(0.5 * (np.vdot(a, product(a)) - n * trace))
         return value, np.array(gradient)
 
-    def _covariance_derivatives(self):
+    def _covariance_derivatives(self) -> Iterator[tuple[Callable[[Array], Array], Array]]:
         """For each logarithm: the product of K' with coordinates, and the diagonal of K'."""
         (lz, lx), (dz, dx) = self.spectra, self.derivatives
         variance = self.sigma**2
@@ -244,14 +388,16 @@ class _Structure:
         white = np.full_like(self.d, 2.0 * self.noise**2)
         yield lambda y: white * y, white
         for f in self.f:
-            yield (
-                lambda y, f=f: 2.0 * np.einsum("...ij,ij->...", y, f)[..., None, None] * f,
-                2.0 * f**2,
-            )
+            yield partial(_along, f), 2.0 * f**2
+
+
+def _along(f: Array, y: Array) -> Array:
+    """2 f f^T y in coordinates."""
+    return 2.0 * np.einsum("...ij,ij->...", y, f)[..., None, None] * f
 
 
 @lru_cache(maxsize=4)
-def _modes(process: GaussianProcess, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def _modes(process: GaussianProcess, threshold: float) -> tuple[Array, Array]:
     """Modes (cells, k) and singular values (k,) above `threshold`, falling.
 
     F F^T couples few of the coordinates: the others are modes as they are, and the coupled
@@ -273,12 +419,12 @@ def _modes(process: GaussianProcess, threshold: float) -> tuple[np.ndarray, np.n
     return modes.reshape(len(order), -1).T, np.sqrt(variances[order])
 
 
-def _centred(n: int) -> np.ndarray:
+def _centred(n: int) -> Array:
     """Positions of n cells about their middle."""
-    return np.arange(n) - 0.5 * (n - 1)
+    return np.arange(n, dtype=np.float64) - 0.5 * (n - 1)
 
 
-def _rough_hyper_parameters(x: np.ndarray) -> list[float]:
+def _rough_hyper_parameters(x: Array) -> list[float]:
     """Where the fit starts: (length, sigma, noise, constant, slope) of maps (n, nz, nx).
 
     Constant and slope by least squares on each map; sigma from what they leave; noise from second

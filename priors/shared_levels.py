@@ -1,14 +1,15 @@
 """Few velocities, shared: the prior of a map made of layers whose velocities are almost known.
 
-Total variation knows of neighbours only, and it pays for the height of a step: it cannot tell a
-cell of one of two layers from a cell between them. Here the velocity of a cell is expected at one
-of the levels of the layers near it, or anywhere, at a price that hardly grows with the distance:
+Total variation compares neighbours only, and its cost grows with the height of a step: it cannot
+tell a cell of one of two layers from a cell between them. Here the velocity of a cell is expected
+at one of the levels of the layers near it, or elsewhere, at a cost that hardly grows with the
+distance:
 
     value = -2 sum over cells of log sum over levels near the cell of 1 / (1 + (d / width)^2)
 
 d = distance of the cell from the level: -2 log density, up to a constant, of a mixture of Cauchy
-distributions. A cell that has no level near it is free. The edges between layers count as well, of
-which the levels know nothing:
+distributions. A cell that has no level near it is free. The levels say nothing about the edges
+between layers, which count in a second term:
 
     value += 2 / variation * sum over neighbouring cells of sqrt(d^2 + epsilon^2)
 
@@ -16,9 +17,15 @@ with d their difference: -2 log density of total variation, one e-fold for every
 
 `hessian` is not the second derivative, which is negative away from a level, but that of the
 quadratic which touches the prior at the map and lies above it everywhere, as for total variation:
-a step of expectation maximisation (Dempster, Laird and Rubin, J. R. Stat. Soc. B 39, 1977), with
-each Cauchy distribution as a scale mixture of normal ones (Lange, Little and Taylor, J. Am. Stat.
-Assoc. 84, 1989).
+a step of expectation maximisation [1]_, with each Cauchy distribution as a scale mixture of normal
+ones [2]_.
+
+References
+----------
+.. [1] A. P. Dempster, N. M. Laird and D. B. Rubin, "Maximum likelihood from incomplete data via
+   the EM algorithm", Journal of the Royal Statistical Society B 39, 1-38, 1977.
+.. [2] K. L. Lange, R. J. A. Little and J. M. G. Taylor, "Robust statistical modeling using the t
+   distribution", Journal of the American Statistical Association 84, 881-896, 1989.
 """
 
 from dataclasses import dataclass
@@ -34,10 +41,23 @@ EPSILON = 1.0  # m/s, of the total variation
 
 @dataclass(frozen=True, eq=False)
 class SharedLevels:
-    """levels: (K,) m/s. near: (K, nz, nx) bool, the cells that may have each of them. width: m/s, a
-    number or (nz, nx). variation: m/s, of total variation as above; None: without it.
+    """Mixture of Cauchy densities about the levels of a map's layers, and total variation.
 
-    Raises ValueError if their shapes do not fit.
+    Parameters
+    ----------
+    levels : Tensor, shape (K,)
+        Velocities of the layers in m/s.
+    near : Tensor of bool, shape (K, nz, nx)
+        Cells that may have each level.
+    width : float or Tensor of shape (nz, nx)
+        Width of the Cauchy densities in m/s.
+    variation : float, optional
+        Scale of the total variation in m/s; by default there is no such term.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or a width or the variation is not positive.
     """
 
     levels: Tensor
@@ -47,7 +67,7 @@ class SharedLevels:
 
     quadratic: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.levels.dim() != 1 or self.near.shape[:-2] != self.levels.shape:
             raise ValueError(
                 f"levels {tuple(self.levels.shape)} and near {tuple(self.near.shape)} do not fit: "
@@ -78,15 +98,48 @@ class SharedLevels:
         return d, density**2 / total, total
 
     def value(self, v: Tensor) -> Tensor:
-        """-2 log density of `v`, 0-d, up to a constant."""
+        """Minus twice the logarithm of the density, up to a constant.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape ()
+        """
         return self.value_and_gradient(v)[0]
 
     def gradient(self, v: Tensor) -> Tensor:
-        """Gradient of `value`, of the shape of `v`."""
+        """Gradient of `value`.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape (nz, nx)
+            In 1 / (m/s).
+        """
         return self.value_and_gradient(v)[1]
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass."""
+        """Value and gradient in one pass.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+        gradient : Tensor, shape (nz, nx)
+            In 1 / (m/s).
+        """
         d, responsibilities, total = self._responsibilities(v)
         value, gradient = -2 * total.log().sum(), 4 / self.width**2 * (responsibilities * d).sum(0)
         if edges := self._edges(v):
@@ -96,7 +149,18 @@ class SharedLevels:
         return value, gradient
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Majoriser at `v`, (cells, cells), cells in row order: diagonal but for the variation."""
+        """Majoriser: Hessian of the quadratic that touches `value` at `v` and lies above it.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape (nz * nx, nz * nx)
+            Cells in row order; diagonal but for the variation.
+        """
         _, responsibilities, _ = self._responsibilities(v)
         diagonal = (4 / self.width**2 * responsibilities.sum(0)).flatten()
         if edges := self._edges(v):

@@ -2,20 +2,26 @@
 
     value = mean over neighbouring cells of sqrt(d^2 + epsilon^2),  d = difference of the two
 
-Total variation lets a map jump where the data ask for it and keeps it flat elsewhere (Rudin, Osher
-and Fatemi, Physica D 60, 1992). The variation is anisotropic: every vertical and every horizontal
-difference is a term of its own. It is a mean, not a sum, so that the weights 1e-7 to 1e-8 of the
-published recipe apply as they stand: there are 69 differences between 70 rows, and 9660 in a map of
-70 x 70 cells.
+Total variation lets a map jump where the data ask for it and keeps it flat elsewhere [1]_. The
+variation is anisotropic: every vertical and every horizontal difference is a term of its own. It is
+a mean, not a sum, so that the weights 1e-7 to 1e-8 of the published recipe apply as they stand:
+there are 69 differences between 70 rows, and 9660 in a map of 70 x 70 cells.
 
-Gauss-Newton needs a quadratic where the prior is not one. `hessian` gives the lagged-diffusivity
-matrix D^T W D / n, W = 1 / sqrt(d^2 + epsilon^2) at the map (Vogel and Oman, SIAM J. Sci. Comput.
-17, 1996), not the second derivative. As sqrt is concave, the quadratic with this matrix touches the
-prior at the map and lies above it everywhere else: a step that lowers it lowers the prior too. It
-is positive semidefinite, and finite on a constant map (W = 1 / epsilon).
+Gauss-Newton needs a quadratic, and the prior is none. `hessian` gives the lagged-diffusivity matrix
+D^T W D / n, W = 1 / sqrt(d^2 + epsilon^2) at the map [2]_, not the second derivative. As sqrt is
+concave, the quadratic with this matrix touches the prior at the map and lies above it everywhere
+else: a step that lowers it lowers the prior too. It is positive semidefinite, and finite on a
+constant map (W = 1 / epsilon).
 
 `TotalVariation1D` is for maps whose rows are constant (FlatVel), on one velocity for each row.
 `TotalVariation2D` is for the layered families, on the whole map.
+
+References
+----------
+.. [1] L. I. Rudin, S. Osher and E. Fatemi, "Nonlinear total variation based noise removal
+   algorithms", Physica D 60, 259-268, 1992.
+.. [2] C. R. Vogel and M. E. Oman, "Iterative methods for total variation denoising", SIAM Journal
+   on Scientific Computing 17, 227-238, 1996.
 """
 
 from dataclasses import dataclass
@@ -26,7 +32,7 @@ from torch import Tensor
 
 
 def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tensor:
-    """Adds sign times a number for each pair of neighbours, given axis by axis, to the pair's first
+    """Add sign times a number for each pair of neighbours, given axis by axis, to the pair's first
     (end = 0) or second (end = 1) cell. `index_add_` would add in any order on a GPU."""
     for axis, numbers in enumerate(pairs):
         like.narrow(axis, end, numbers.shape[axis]).add_(numbers, alpha=sign)
@@ -35,12 +41,14 @@ def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tens
 
 @dataclass(frozen=True)
 class _TotalVariation:
+    """What both kinds share."""
+
     epsilon: float = 0.1  # m/s: differences well below it are penalised as their square
 
     dimensions: ClassVar[int]
     quadratic: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.epsilon > 0:
             raise ValueError(
                 f"epsilon must be positive, not {self.epsilon}: with 0 the gradient of a constant "
@@ -59,24 +67,65 @@ class _TotalVariation:
         return d, lengths, sum(part.numel() for part in d)
 
     def value(self, v: Tensor) -> Tensor:
-        """Mean smoothed variation of `v`, 0-d, m/s; at least epsilon."""
+        """Mean smoothed variation.
+
+        Parameters
+        ----------
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+
+        Returns
+        -------
+        Tensor, shape ()
+            In m/s; at least epsilon.
+        """
         return self.value_and_gradient(v)[0]
 
     def gradient(self, v: Tensor) -> Tensor:
-        """Gradient of `value`, of the shape of `v`."""
+        """Gradient of `value`.
+
+        Parameters
+        ----------
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+
+        Returns
+        -------
+        Tensor, of the shape of `v`
+        """
         return self.value_and_gradient(v)[1]
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass."""
+        """Value and gradient in one pass.
+
+        Parameters
+        ----------
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+            In m/s.
+        gradient : Tensor, of the shape of `v`
+        """
         d, lengths, n = self._differences(v)
         pull = [part / length / n for part, length in zip(d, lengths, strict=True)]
         gradient = _at_ends(_at_ends(torch.zeros_like(v), pull, 1), pull, 0, sign=-1)
         return torch.cat([length.flatten() for length in lengths]).mean(), gradient
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Lagged-diffusivity matrix D^T W D / n at `v`, (cells, cells), cells in row order.
+        """Lagged-diffusivity matrix D^T W D / n.
 
-        Its product with `v` is the gradient.
+        Parameters
+        ----------
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+
+        Returns
+        -------
+        Tensor, shape (cells, cells)
+            In 1 / (m/s), cells in row order. Its product with `v` is the gradient.
         """
         _, lengths, n = self._differences(v)
         weights = [1.0 / (length * n) for length in lengths]
@@ -93,12 +142,34 @@ class _TotalVariation:
 
 
 class TotalVariation1D(_TotalVariation):
-    """Mean of sqrt(d^2 + epsilon^2) over the steps from row to row of a (rows,) vector in m/s."""
+    """Mean of sqrt(d^2 + epsilon^2) over the steps from row to row of a (rows,) vector in m/s.
+
+    Parameters
+    ----------
+    epsilon : float
+        In m/s. Differences well below it are penalised as their square.
+
+    Raises
+    ------
+    ValueError
+        If epsilon is not positive; from every method, for a tensor of other dimensions.
+    """
 
     dimensions = 1
 
 
 class TotalVariation2D(_TotalVariation):
-    """Mean of sqrt(d^2 + epsilon^2) over all vertical and horizontal steps of a (nz, nx) map."""
+    """Mean of sqrt(d^2 + epsilon^2) over all vertical and horizontal steps of a (nz, nx) map.
+
+    Parameters
+    ----------
+    epsilon : float
+        In m/s. Differences well below it are penalised as their square.
+
+    Raises
+    ------
+    ValueError
+        If epsilon is not positive; from every method, for a tensor of other dimensions.
+    """
 
     dimensions = 2

@@ -1,6 +1,7 @@
 """What a run of many samples costs besides refining them, and how it shares work out.
 
-    python scripts/benchmark_scale.py [--parts ...] [--times BENCHMARKS.md] [--folder DIR]
+    python scripts/benchmark_scale.py [--parts ...] [--folder DIR]
+    python scripts/benchmark_scale.py --parts machinery --times benchmarks/made_maps.json
 
 1. `machinery`. A run directory of so many samples is planned, filled by halves, opened again half
    finished, and merged. A sample takes next to no time here: its record is read and checked, and
@@ -14,7 +15,7 @@
 4. `machinery` with --times: the schedule of the whole set on 1 to 64 workers, simulated with the
    mean seconds of each family, the shares that the benchmark's families have, and the measured
    seconds that the main process needs for a chunk. The times come from a report of refine (.csv),
-   or from a Markdown file, whose first table with the columns family and seconds is taken.
+   or from a result file (.json), of whose rows those with seconds are taken.
 
 Prints Markdown. Needs 20 kB of disk for each sample, twice.
 """
@@ -22,6 +23,7 @@ Prints Markdown. Needs 20 kB of disk for each sample, twice.
 import argparse
 import csv
 import heapq
+import json
 import os
 import random
 import resource
@@ -189,30 +191,14 @@ def simulate(workers, chunks, handling):
 
 def family_seconds(path):
     """Mean seconds of each of OpenFWI's families. A report knows the routes that they take."""
-    with open(path, newline="") as file:
-        rows = [*csv.DictReader(file)] if path.suffix == ".csv" else first_table(file)
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)] if path.suffix == ".csv" else json.load(file)["rows"]
     seconds = defaultdict(list)
     for row in rows:
         if row["seconds"] and row["family"]:
             seconds[row["family"]].append(float(row["seconds"]))
     names = {name: name if name in seconds else str(OPENFWI_FAMILIES[name]) for name in SHARES}
     return {name: sum(seconds[key]) / len(seconds[key]) for name, key in names.items()}
-
-
-def first_table(lines):
-    """Rows of the first Markdown table that has the columns family and seconds, as dictionaries."""
-    head, rows = None, []
-    for line in lines:
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not line.startswith("|"):
-            if rows:
-                break
-            head = None
-        elif head is not None:
-            rows.append(dict(zip(head, cells, strict=True)))
-        elif {"family", "seconds"} <= set(cells):
-            head = cells
-    return [row for row in rows if row["family"] in SHARES]
 
 
 def random_chunks(samples, seconds):

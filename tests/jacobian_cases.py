@@ -9,6 +9,7 @@ SMALL = Survey(
     shape=(12, 15),
     n_steps=331,
     absorbing_cells=16,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 3), (6, 9)),
     receivers=((1, 0), (1, 3), (2, 14), (-2, 5), (1, 0)),
 )

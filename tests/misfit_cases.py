@@ -10,6 +10,7 @@ SURVEY = Survey(
     shape=(8, 10),
     n_steps=70,
     absorbing_cells=6,
+    velocity_bounds=(1000.0, 4200.0),
     sources=((1, 0), (1, 9)),
     receivers=tuple((1, c) for c in range(10)),
 )

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fwi_refine.runs.directory import RunDirectory, look
+
 
 def read_until(terminal, words, seconds):
     """What the program writes on the terminal until it has written `words`."""
@@ -100,15 +102,17 @@ class Running:
         return read_until(self.terminal, "2/40", 120)
 
     def check_partial(self):
-        """Nothing is left but the partial files, and they tell what is finished."""
+        """Nothing is left but the partial files, which tell what is finished, and the finished
+        samples, from which the same command goes on."""
         assert wait_for(lambda: not processes_in(self.folder), 10), "worker processes are left"
-        files = {"p.npy", "seismic", "o.partial.npy", "o.partial.csv"}
+        files = {"p.npy", "seismic", "o.partial.npy", "o.partial.csv", ".o.npy.run"}
         assert set(os.listdir(self.folder)) == files
+        kept = look(RunDirectory(self.folder / ".o.npy.run"))
         with open(self.folder / "o.partial.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         counts = Counter(row["status"] for row in rows)
         assert set(counts) <= {"refined", "unchanged", "unfinished"}
-        assert 2 <= len(rows) - counts["unfinished"] < 40
+        assert 2 <= len(rows) - counts["unfinished"] == kept.done < 40
         maps = np.load(self.folder / "o.partial.npy")
         starts = np.load(self.folder / "p.npy")
         for row, v, start in zip(rows, maps, starts, strict=True):

@@ -25,6 +25,7 @@ TINY = replace(
     n_steps=120,
     file_rows=121,
     absorbing_cells=8,
+    velocity_bounds=(1000.0, 4600.0),
     sources=((1, 0), (1, 13)),
     receivers=tuple((1, column) for column in range(14)),
 )
@@ -32,7 +33,9 @@ QUICK = {"survey": TINY, "family": "layered", "method": "lbfgs", "max_evaluation
 
 
 # The grid of OpenFWI, for which families can be told apart.
-SHORT = replace(OPENFWI, n_steps=150, file_rows=151, absorbing_cells=20)
+SHORT = replace(
+    OPENFWI, n_steps=150, file_rows=151, absorbing_cells=20, velocity_bounds=(1000.0, 5000.0)
+)
 
 
 def truth(count=3):

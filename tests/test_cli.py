@@ -209,6 +209,23 @@ def test_outputs_that_exist_are_kept(made, tmp_path, capsys):
     assert np.load(out).shape == (1, 70, 70)
 
 
+def test_a_dry_run_says_each_problem_once_and_refuses_what_a_run_does(made, tmp_path, capsys):
+    starts = np.concatenate([made.starts, np.full((4, 70, 70), np.nan, np.float32)])
+    np.save(tmp_path / "starts.npy", starts)
+    np.save(tmp_path / "records.npy", made.records[[0, 1, 2, 0, 0, 0, 0]])
+    line = [str(tmp_path / "starts.npy"), str(tmp_path / "records.npy"), "--dry-run"]
+    assert run(line) == 3
+    captured = capsys.readouterr()
+    assert captured.err.count("would fail: found") + captured.err.count(": found 4900") == 1
+    assert "4 samples would fail, the first records_3: found 4900 of 4900" in captured.err
+    assert "7 samples: 3 samples to refine, 4 that would fail" in captured.err
+    (tmp_path / "o.npy").write_text("")
+    assert run([*line, "--out", str(tmp_path / "o.npy")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run([*line, "--out", str(tmp_path / "starts.npy"), "--overwrite"]) == 2
+    assert "is an input as well" in capsys.readouterr().err
+
+
 def test_a_dry_run_writes_nothing(made, tmp_path, capsys, monkeypatch):
     before = tree(made.folder)
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from sklearn.utils import estimator_checks
 from fwi_refine.errors import SampleError
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES, Family, classify
-from fwi_refine.routing.classify import NUMBERS
+from fwi_refine.routing.classify import FEATURES
 from fwi_refine.routing.estimator import FamilyClassifier
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.synthetic import make_map, make_start
@@ -36,7 +36,8 @@ def samples():
     for number, (name, family) in enumerate(OPENFWI_FAMILIES.items()):
         for k in range(EACH):
             rng = np.random.default_rng([7, number, k])
-            v = make_start(make_map(name, rng), name, rng)
+            layers = 2 if family is Family.TWO_VELOCITY else None
+            v = make_start(make_map(name, rng, layers), name, rng)
             X.append((v, symmetric if family is Family.FLAT_VEL else other))
             y.append(family)
     return X, y
@@ -98,10 +99,10 @@ def test_priors_of_your_own_are_the_base(samples):
 def test_the_table_serves_other_classifiers(samples, fitted):
     X, y = samples
     table = fitted.transform(X)
-    assert table.shape == (len(X), len(NUMBERS))
-    assert fitted.get_feature_names_out().tolist() == list(NUMBERS)
+    assert table.shape == (len(X), len(FEATURES))
+    assert fitted.get_feature_names_out().tolist() == list(FEATURES)
     evidence = classify(*X[40], PRIORS).evidence
-    assert table[40].tolist() == [evidence[name] for name in NUMBERS]
+    assert table[40].tolist() == [evidence[name] for name in FEATURES]
     assert np.array_equal(FamilyClassifier().fit_transform(X, y), table)
     other = make_pipeline(
         FamilyClassifier(), StandardScaler(), LogisticRegression(C=100.0, max_iter=1000)

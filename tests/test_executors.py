@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -64,6 +66,39 @@ def test_every_executor_stores_the_same_bytes(case, request, tmp_path, kind):
     assert len(serial) == 4
     with executor(kind, request) as opened:
         assert parts_of(case, tmp_path / kind, opened) == serial
+
+
+def test_a_worker_that_lacks_the_program_is_named(tmp_path):
+    """It could not even read its tasks, and they would be waited for for ever."""
+    lacking = tmp_path / "fwi_refine"
+    lacking.mkdir()
+    (lacking / "__init__.py").write_text("raise ModuleNotFoundError('no such program')")
+    with dask_cluster(tmp_path, workers=0) as address:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard",
+             "--nthreads", "1", "--no-nanny"],
+            env=os.environ | {"PYTHONPATH": str(tmp_path)},
+            cwd=tmp_path,  # which Python looks into first
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            from distributed import Client
+
+            with Client(address, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+                (name,) = client.nthreads()
+            with pytest.raises(InputError, match=rf"{name} cannot import fwi_refine.*no such prog"):
+                Dask(address)
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def test_a_worker_that_does_not_answer_is_named(cluster, monkeypatch):
+    with closing(Dask(cluster)) as opened:
+        monkeypatch.setattr(opened, "_version_at", lambda worker: time.sleep(3))
+        with pytest.raises(InputError, match=r"the worker tcp://\S+ does not answer in 0\.1 s"):
+            opened._check_workers(0.1)
 
 
 def square(x):

@@ -26,6 +26,7 @@ BASE = Survey(
     shape=(13, 17),
     n_steps=300,
     absorbing_cells=14,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 3), (1, 12)),
     receivers=tuple((1, c) for c in range(0, 17, 4)),
 )

@@ -50,6 +50,7 @@ SMALL = replace(
     shape=(16, 20),
     n_steps=200,
     absorbing_cells=20,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 0), (1, 19)),
     receivers=tuple((1, column) for column in range(20)),
 )
@@ -79,7 +80,7 @@ def test_refine_keeps_a_history_that_exists(made, tmp_path, capsys):
     assert f"{path} exists already" in capsys.readouterr().err
     assert path.read_text() == "mine"
     assert run([*arguments, "--run-dir", str(tmp_path / "run")]) == 2
-    assert "not with --run-dir" in capsys.readouterr().err
+    assert "needs --out" in capsys.readouterr().err
 
 
 def test_a_history_reads_back_in_sample_order(tmp_path):

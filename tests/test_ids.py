@@ -60,6 +60,7 @@ def test_ids_that_differ_in_number_or_name():
 class Records:
     def __init__(self, *ids, named=True):
         self.ids, self.named, self.path = list(ids), named, "seismic"
+        self.order = None
 
 
 def test_pairs_by_position():

@@ -28,6 +28,7 @@ SMALL = Survey(
     n_steps=600,
     file_rows=600,
     absorbing_cells=20,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 4), (1, 18)),
     receivers=tuple((1, column) for column in range(24)),
 )

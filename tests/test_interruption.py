@@ -1,6 +1,7 @@
 """SIGINT, SIGTERM, a dead worker: what is finished is kept, and no process is left."""
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from fwi_refine.runs.directory import RunDirectory, check_parts, look
     [
         (signal.SIGINT, 130, 1),
         pytest.param(signal.SIGTERM, 143, 2, marks=pytest.mark.process),
+        pytest.param(signal.SIGHUP, 129, 2, marks=pytest.mark.process),
     ],
 )
 def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs):
@@ -29,6 +31,8 @@ def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs)
         assert running.process.wait(10) == code
         assert time.monotonic() - told < 10
         assert "o.partial.npy" in text
+        assert re.search(r"\d+ of 40 samples are finished and kept in \.o\.npy\.run", text)
+        assert "fwi-refine p.npy seismic --out o.npy" in text.replace("\r\n", "")
         running.check_partial()
 
 

@@ -21,6 +21,7 @@ SMALL = replace(
     OPENFWI,
     shape=(30, 24),
     absorbing_cells=30,
+    velocity_bounds=(1000.0, 5500.0),
     n_steps=500,
     file_rows=500,
     sources=((1, 0), (1, 23)),

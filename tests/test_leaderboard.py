@@ -284,3 +284,20 @@ def test_a_score_that_is_no_number(tmp_path, capsys):
     (tmp_path / "probe.json").write_text(json.dumps(plan))
     assert run(["probe", "solve", str(tmp_path), "1", "2", "three"]) == 2
     assert "'three': expected a number" in capsys.readouterr().err
+
+
+def test_the_range_holds_the_truth_whatever_the_signs():
+    """Few values, as in a small subset: the signs move the result by more than the rounding."""
+    rng = np.random.default_rng(11)
+    inside = 0
+    for _ in range(200):
+        error = rng.laplace(0, 60, 4000)
+        chosen = np.arange(4000) < 1200
+        signs = rng.choice([-1, 1], 4000)
+        scores = [np.abs(error + chosen * signs * a).mean() for a in (0, 3000, 100_000)]
+        found = solve(np.round(scores, 3).tolist(), (3000, 100_000), rounding=5e-4, values=4000)
+        true = np.abs(error[chosen]).mean(), np.abs(error[~chosen]).mean()
+        held = found.error.low <= true[0] <= found.error.high
+        inside += held and found.rest.low <= true[1] <= found.rest.high
+        assert found.contribution.low <= 0.3 * true[0] <= found.contribution.high or not held
+    assert inside >= 196

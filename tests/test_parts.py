@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_cases import RUN, make_part
 
-from fwi_refine.errors import PartError
+from fwi_refine.errors import MachineError, PartError
 from fwi_refine.runs.directory.parts import Part, read_part, write_part
 
 
@@ -65,7 +65,7 @@ def test_a_part_of_another_run_or_chunk_is_noticed(stored, tmp_path):
         read_part(other, RUN)
     with pytest.raises(PartError, match="not the name of a part"):
         read_part(tmp_path / "part-7.h5", RUN)
-    with pytest.raises(PartError, match="No such file"):
+    with pytest.raises(MachineError, match="No such file"):
         read_part(tmp_path / path.name, RUN)
 
 

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey import OPENFWI, Survey, check_velocity
 from fwi_refine.survey.stability import CFL_LIMIT, HALF_POWER, fastest_stable, phase_velocity_error
-from fwi_refine.wave import Simulator
-from fwi_refine.wave.grid import C1, C2, C3
+from fwi_refine.wave import (
+    RecordMisfit,
+    Simulator,
+    WaveSimulator,
+    first_differences,
+    flat_jacobian,
+    jacobian,
+    released_record,
+    simulate,
+)
+from fwi_refine.wave.grid import C1, C2, C3, pad
+from fwi_refine.wave.reference import ReferenceKernel
 
 FRACTIONS = (-5 / 2, 4 / 3, -1 / 12)  # which the kernels have as float32 does
 
@@ -74,27 +84,99 @@ def test_the_fastest_stable_velocity(damping):
     assert fastest_stable(10.0, 1e-3) == CFL_LIMIT * 10 / 1e-3
 
 
-@pytest.mark.parametrize(("share", "grows"), [(0.999, False), (1.01, True)])
-def test_a_simulation_at_the_limit(share, grows):
-    bound = share * fastest_stable(10.0, 1e-3)
+def damped_survey(**changes):
+    """A map in a band so narrow that its damping matters: (survey, vmin, limit at the edges)."""
     survey = Survey(
         shape=(20, 20),
         n_steps=1500,
-        absorbing_cells=0,
+        absorbing_cells=10,
         sources=((10, 10),),
         receivers=((4, 4),),
-        velocity_bounds=(1000.0, 5000.0),
+        velocity_bounds=(1000.0, 4500.0),
     )
+    vmin = 2000.0
+    limit = fastest_stable(10.0, 1e-3, vmin * max(survey.damping[0]))
+    assert limit < 0.9 * fastest_stable(10.0, 1e-3)
+    return dataclasses.replace(survey, **changes), torch.tensor([vmin]).double(), limit
+
+
+@pytest.mark.parametrize(
+    ("band", "share", "grows"),
+    [(0, 0.999, False), (0, 1.01, True), (10, 0.999, False), (10, 1.1, True)],
+)
+def test_a_simulation_at_the_limit(share, grows, band):
+    """Waves grow beyond it, in a band only a little later, as few of its cells are damped most."""
+    survey, vmin, limit = damped_survey(absorbing_cells=band)
+    bound = share * (limit if band else fastest_stable(10.0, 1e-3))
     v = torch.full((1, 20, 20), bound, dtype=torch.float64)
-    record = Simulator(survey).forward(v)[0]
+    alpha = pad(v, survey).square() * (survey.dt / survey.spacing) ** 2
+    record, _ = ReferenceKernel(survey, torch.float64, 1, 1)._propagate(alpha, vmin, store=False)
     assert (not float(record.abs().max()) < 1e4) == grows
+    assert Simulator(survey).is_stable(v, vmin) != grows
+    if grows:
+        for kernel in ("auto", "reference"):
+            with pytest.raises(ValueError, match="too high for the time step"):
+                Simulator(survey, kernel=kernel).forward(v, vmin)
+    else:
+        assert torch.allclose(Simulator(survey).forward(v, vmin), record, rtol=1e-9, atol=1e-12)
+
+
+def test_cells_inside_the_map_are_not_damped():
+    survey, vmin, limit = damped_survey()
+    v = torch.full((1, 20, 20), 0.99 * limit, dtype=torch.float64)
+    v[:, 8:12, 8:12] = 0.99 * fastest_stable(10.0, 1e-3)
+    record = Simulator(survey).forward(v, vmin)
+    assert float(record.abs().max()) < 1e4
+    v[:, 0, 8] = v[:, 8, 8]
+    with pytest.raises(ValueError, match="in edge cells"):
+        Simulator(survey).forward(v, vmin)
+
+
+@pytest.mark.parametrize("vmin", [0.0, -1500.0, math.nan, math.inf])
+@pytest.mark.parametrize("call", ["forward", "released"])
+def test_a_vmin_that_is_no_velocity(vmin, call):
+    survey, _, _ = damped_survey(n_steps=50)
+    v = torch.full((2, 20, 20), 2000.0, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"map 1: vmin of"):
+        getattr(Simulator(survey, torch.float32), call)(v, torch.tensor([2000.0, vmin]))
+
+
+TOO_FAST = torch.full((1, 70, 70), 6000.0)  # within OpenFWI's bounds
+ENTRIES = {
+    "Simulator": lambda: Simulator().forward(TOO_FAST),
+    "released": lambda: Simulator().released(TOO_FAST),
+    "released_record": lambda: released_record(TOO_FAST[0]),
+    "first_differences": lambda: first_differences(TOO_FAST[0], torch.zeros(5, 1000, 70)),
+    "wavefields": lambda: Simulator().wavefields(TOO_FAST),
+    "misfit": lambda: Simulator().misfit(TOO_FAST, torch.zeros(1, 5, 999, 70)),
+    "simulate": lambda: simulate(TOO_FAST),
+    "WaveSimulator": lambda: WaveSimulator()(TOO_FAST),
+    "RecordMisfit": lambda: RecordMisfit()(TOO_FAST, torch.zeros(1, 5, 1000, 70)),
+    "jacobian": lambda: jacobian(TOO_FAST[0]),
+    "flat_jacobian": lambda: flat_jacobian(TOO_FAST[0, :, 0], 6000.0),
+    "check_velocity": lambda: check_velocity(TOO_FAST[0].numpy()),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry_refuses_a_map_beyond_the_limit(entry):
+    with pytest.raises(ValueError, match="stable"):
+        ENTRIES[entry]()
+
+
+@pytest.mark.parametrize("fastest", [5900.0, 6000.0])
+def test_the_bounds_are_within_the_limit(fastest):
+    """Of a band so narrow that a map with half of that as its minimum would grow."""
+    narrow = {"absorbing_cells": 20, "velocity_bounds": (1000.0, fastest)}
+    with pytest.raises(ValueError, match="more absorbing cells, or a lower bound"):
+        dataclasses.replace(OPENFWI, **narrow)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"dt": 1.2e-3}, r"stable up to 5102 m/s. Expected dt of at most 0.00102 s, or a spacing"),
-        ({"spacing": 9.0}, r"or a spacing of at least 9.81 m"),
+        ({"dt": 1.2e-3}, r"stable up to 5008 m/s. Expected dt of at most 0.001 s, or a spacing"),
+        ({"spacing": 9.0}, r"or a spacing of at least 9.96 m, or a lower"),
         ({"spacing": 14.0}, r"3.3 points of 14 m .*at most 5%: a spacing of at most 12.8 m"),
         ({"frequency": 20.0}, r"a wavelet of at most 19.2 Hz, or a slowest velocity of at least"),
         ({"velocity_bounds": (700.0, 6000.0)}, r"at 700 m/s.*wrong.*velocity of at least 779.5 m"),
@@ -112,8 +194,8 @@ def test_a_survey_that_cannot_be_simulated_is_refused_and_told_what_to_change(ch
 @pytest.mark.parametrize(
     ("bad", "good"),
     [
-        ({"dt": 1.2e-3}, {"dt": 0.00102}),
-        ({"spacing": 9.0}, {"spacing": 9.81}),
+        ({"dt": 1.2e-3}, {"dt": 0.001}),
+        ({"spacing": 9.0}, {"spacing": 9.96}),
         ({"spacing": 14.0}, {"spacing": 12.8}),
         ({"frequency": 20.0}, {"frequency": 19.2}),
         ({"velocity_bounds": (700.0, 6000.0)}, {"velocity_bounds": (779.5, 6000.0)}),
@@ -129,7 +211,12 @@ def test_what_it_is_told_is_enough(bad, good):
 def test_records_of_a_survey_at_another_scale(factor):
     """Lengths and times so many times as large: the same record, `unit` times as large."""
     small = Survey(
-        shape=(12, 14), n_steps=200, absorbing_cells=12, sources=((1, 2),), receivers=((1, 9),)
+        shape=(12, 14),
+        n_steps=200,
+        absorbing_cells=12,
+        sources=((1, 2),),
+        receivers=((1, 9),),
+        velocity_bounds=(1000.0, 5000.0),
     )
     scaled = dataclasses.replace(
         small,

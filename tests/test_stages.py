@@ -33,6 +33,7 @@ SURVEY = replace(
     shape=(12, 14),
     n_steps=200,
     absorbing_cells=12,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 0), (1, 13)),
     receivers=tuple((1, column) for column in range(14)),
 )
@@ -93,7 +94,7 @@ def test_a_stage_at_a_lower_frequency_leaves_all_else_as_it_was():
 
 def two_flat_layers():
     """(survey, map): on the route of flat layers, whose stages take the first shot."""
-    survey = replace(OPENFWI, n_steps=150, absorbing_cells=20)
+    survey = replace(OPENFWI, n_steps=150, absorbing_cells=20, velocity_bounds=(1000.0, 5000.0))
     truth = torch.where(torch.arange(70) < 8, 2000.0, 2600.0).double()[:, None].expand(70, 70)
     return survey, truth
 

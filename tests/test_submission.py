@@ -186,7 +186,8 @@ def test_the_command(tmp_path, source, capsys):
     assert run(["submit", maps, "--out", out, "--ids", str(tmp_path / "blended.csv")]) == 2
     assert "sample 1 has no id; whatever made the file" in capsys.readouterr().err
     (tmp_path / "ids").write_text("\n".join(IDS))
-    assert run(["submit", maps, "--out", maps, "--ids", str(tmp_path / "ids"), "--overwrite"]) == 2
+    other = ["submit", maps, "--out", str(tmp_path / "s.txt"), "--ids", str(tmp_path / "ids")]
+    assert run(other) == 2
     assert "expected a name that ends in .csv" in capsys.readouterr().err
     arguments = ["submit", maps, "--out", out, "--ids", str(tmp_path / "ids")]
     assert run(arguments) == 0

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from fwi_refine.priors import load
 from fwi_refine.routing import classify
-from fwi_refine.routing.classify import measure_map
+from fwi_refine.routing.classify import map_features
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import (
     FAMILIES,
@@ -25,12 +25,15 @@ from fwi_refine.synthetic import (
     make_sample,
     make_start,
 )
+from fwi_refine.synthetic.faults import BLUR, Section, displaced
 from fwi_refine.synthetic.layers import LAYERINGS
+from fwi_refine.synthetic.samples import draw_map
 from fwi_refine.synthetic.starts import _areas_of_one_velocity, blur
 from fwi_refine.wave import Simulator
 
 LAYERED = tuple(LAYERINGS)
-TWO_VELOCITY = ("FlatFault_A", "CurveFault_A")
+BLENDED = ("FlatFault_A", "CurveFault_A")
+STYLES = ("Style_A", "Style_B")
 PER_FAMILY = 12
 SCRIPT = Path(__file__).parents[1] / "scripts" / "make_samples.py"
 
@@ -81,14 +84,19 @@ def test_the_same_seed_gives_the_same_bytes(family):
 def test_maps_stay_in_the_range_of_the_data(family):
     velocity = maps(family)
     assert velocity.shape == (PER_FAMILY, *OPENFWI.shape)
-    if family in LAYERED:
-        assert velocity.min() >= 1500
-        assert velocity.max() <= 4500
-        np.testing.assert_array_equal(velocity, np.round(velocity))
-    else:
+    whole = (velocity == np.round(velocity)).mean(axis=(1, 2))
+    if family in STYLES:
         assert velocity.min() >= 1450
         assert velocity.max() <= 4550
-        assert (velocity != np.round(velocity)).mean() > 0.99
+        assert whole.max() < 0.01
+    elif family in BLENDED:  # 0.73 to 0.87 in the 300 exact maps of FlatFault_A
+        assert velocity.min() >= 1450  # traces are a few percent slower than what is beside them
+        assert velocity.max() <= 4500
+        assert 0.6 < np.median(whole) < 0.9
+    else:
+        assert velocity.min() >= 1500
+        assert velocity.max() <= 4500
+        assert whole.min() == 1
 
 
 @pytest.mark.parametrize("family", ["FlatVel_A", "CurveVel_A"])
@@ -109,63 +117,90 @@ def test_flat_layers_have_their_number_and_thickness(family):
         assert (velocity == velocity[:, :1]).all()
         bottoms = np.flatnonzero(np.diff(velocity[:, 0])) + 1
         thickness = np.diff([0, *bottoms, OPENFWI.shape[0]])
-        assert 2 <= thickness.size <= 6
-        assert thickness.min() >= 5
-        assert thickness.max() <= 30 or thickness.size == 2
+        assert 3 <= thickness.size <= 8
+        assert np.ptp(thickness[1:-1]) <= 2
+        assert 9 <= thickness[1:-1].min() <= thickness[1:-1].max() <= 25
 
 
-@pytest.mark.parametrize("family", [f for f in LAYERED if not f.startswith("FlatVel")])
-def test_number_of_layers(family):
-    least, most = LAYERINGS[family].layers
+@pytest.mark.parametrize(
+    ("family", "least", "most"),
+    [("CurveVel_A", 4, 8), ("CurveVel_B", 4, 8), ("FlatFault_B", 12, 12), ("CurveFault_B", 12, 12)],
+)
+def test_number_of_levels(family, least, most):
     for velocity in maps(family):
-        _, cells = np.unique(velocity, return_counts=True)
-        assert least <= (cells >= 175).sum() <= most
+        assert least <= len(np.unique(velocity)) <= most
+
+
+@pytest.mark.parametrize("family", BLENDED)
+def test_faults_with_blended_cells_have_three_to_six_layers(family):
+    for velocity in maps(family):
+        values, cells = np.unique(velocity, return_counts=True)
+        layers = values[cells >= 200]
+        assert 3 <= len(layers) <= 6
+        np.testing.assert_array_equal(layers, np.round(layers))
+        assert 60 <= len(values) <= 1000
 
 
 @pytest.mark.parametrize("family", ["CurveVel_A", "CurveVel_B"])
 def test_interfaces_are_bent_by_several_cells(family):
     for velocity in maps(family):
-        # Number of cells above the first interface, by column; 0 where it left the map.
-        first = (velocity != velocity[0]).argmax(axis=0)
-        assert np.ptp(first) >= 3
+        levels = [velocity[0, 0], *velocity[1:, 0][np.diff(velocity[:, 0]) != 0]]
+        above = np.isin(velocity, levels[:2]).sum(axis=0)
+        assert np.ptp(above) >= 3
 
 
-@pytest.mark.parametrize("family", TWO_VELOCITY)
-def test_faults_shift_the_interface_and_have_mixed_cells(family):
-    mixed = 0
-    for velocity in maps(family):
-        top, bottom = velocity[0, 0], velocity[-1, 0]
-        assert top + 150 <= bottom
-        if family == "FlatFault_A":
-            # Away from the faults every column has one of a few depths of the interface.
-            depths, columns = np.unique((velocity == top).sum(axis=0), return_counts=True)
-            depths = depths[columns >= 4]
-            assert np.ptp(depths) >= 3
-        mixed += ((velocity > top) & (velocity < bottom)).any()
-        assert ((velocity == top) | (velocity == bottom)).mean() > 0.97
-    assert mixed >= 0.8 * PER_FAMILY
+@pytest.mark.parametrize("family", ["CurveVel_A", "FlatFault_A", "FlatFault_B", "CurveFault_B"])
+def test_the_top_row_cuts_layers_in_some_maps(family):
+    drawn = (make_map(family, np.random.default_rng([8, n])) for n in range(40))
+    assert any(len(np.unique(velocity[0])) > 1 for velocity in drawn)
 
 
-@pytest.mark.parametrize("family", ["FlatFault_B", "CurveFault_B"])
-def test_faults_of_many_layers_have_mixed_cells(family):
-    for velocity in maps(family):
-        _, cells = np.unique(velocity, return_counts=True)
-        assert (cells < 20).sum() >= 3
+def step(layers=(2000.0, 3000.0)):
+    """A section of two layers that meet between rows 29 and 30."""
+    return Section(np.array([30]), np.array(layers), np.zeros(70, int))
+
+
+def test_an_interface_that_has_not_moved_has_two_cells_in_between():
+    column = (displaced(step(), 0.0)[:, 5] - 2000) / 1000
+    np.testing.assert_allclose(column[28:32], [0, BLUR, 1 - BLUR, 1], atol=1e-12)
+    assert set(column) - {0.0, 1.0} == {*column[29:31]}
+    assert (
+        pytest.approx(np.exp(-0.5 / 0.4214**2) / (1 + 2 * np.exp(-0.5 / 0.4214**2)), abs=5e-5)
+        == BLUR
+    )
 
 
 @pytest.mark.parametrize(
-    ("family", "length", "sigma", "noise"),
-    [("Style_A", 3.48, 183.4, 0.0), ("Style_B", 1.96, 158.0, 58.0)],
+    ("fraction", "cells"),
+    [(0.0801, (0, 0.125, 0.955)), (0.676, (0.0188, 0.657, 1.0))],
 )
-def test_style_maps_vary_as_their_process(family, length, sigma, noise):
-    velocity, depth = maps(family), np.arange(70)
-    trends = [np.polyval(np.polyfit(depth, v.mean(axis=1), 1), depth) for v in velocity]
-    rest = velocity - np.array(trends)[:, :, None]
-    assert rest.var() == pytest.approx(sigma**2 + noise**2, rel=0.1)
-    lag = 3
-    covariance = (rest[:, :, lag:] * rest[:, :, :-lag]).mean()
-    expected = sigma**2 * np.exp(-0.5 * (lag / length) ** 2)
-    assert covariance == pytest.approx(expected, rel=0.15)
+def test_interfaces_of_a_moved_block_share_their_cells(fraction, cells):
+    """As measured on released maps: by a fraction of a row up, then by whole rows down."""
+    for rows in (0, 6):
+        column = (displaced(step(), rows - fraction)[:, 5] - 2000) / 1000
+        np.testing.assert_allclose(column[28 + rows : 31 + rows], cells, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["FlatFault_A", "CurveFault_A", "FlatFault_B", "CurveFault_B"])
+def test_faulted_maps_have_blocks(family):
+    velocity, blocks = draw_map(family, np.random.default_rng(2))
+    assert blocks.shape == velocity.shape
+    assert len(np.unique(blocks)) >= 2
+    assert velocity.tobytes() == make_map(family, np.random.default_rng(2)).tobytes()
+
+
+def test_style_maps_vary_as_photographs_do():
+    """The released maps have a spread of 215 and 290 m/s, and gradients with heavy tails."""
+    tails = {}
+    for family, spread in (("Style_A", (200, 400)), ("Style_B", (190, 240))):
+        velocity, depth = maps(family), np.arange(70)
+        trends = [np.polyval(np.polyfit(depth, v.mean(axis=1), 1), depth) for v in velocity]
+        rest = velocity - np.array(trends)[:, :, None]
+        assert spread[0] < np.median(rest.std(axis=(1, 2))) < spread[1]
+        assert all(trend[-1] - trend[0] > 900 for trend in trends)
+        gradient = np.diff(rest, axis=2)
+        tails[family] = (gradient**4).mean() / (gradient**2).mean() ** 2
+    assert tails["Style_A"] < 8 < tails["Style_B"]
 
 
 def test_unknown_families_are_refused():
@@ -181,7 +216,7 @@ def test_starts_err_as_much_as_a_network(family):
     assert errors(family).mean() == pytest.approx(NETWORK_MAE[family], rel=0.4)
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in TWO_VELOCITY])
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in BLENDED])
 def test_errors_of_starts_grow_with_depth(family):
     third = OPENFWI.shape[0] // 3
     error = errors(family).mean(axis=(0, 2))
@@ -221,14 +256,14 @@ def test_starts_have_the_routing_statistics_of_real_predictions(family):
     """The gaps that the 2nd place of the benchmark saw: see priors/openfwi.toml."""
     priors = load()
     for start in starts(family):
-        numbers = measure_map(start, priors)
+        numbers = map_features(start, priors)
         energy, areas = numbers["style_a_log_energy"], numbers["two_velocity_cells"]
         assert energy < 12.8 if family == "Style_A" else energy > 14.3
         if family == "Style_B":
             assert numbers["style_b_cells"] <= 66
         if family in LAYERED:
             assert numbers["style_b_cells"] >= 124
-            assert areas >= 4156 if family in TWO_VELOCITY else areas < 4100
+            assert areas >= 4156 if family in BLENDED else areas < 4100
 
 
 @needs_compiled_kernel
@@ -248,12 +283,12 @@ def test_records_are_single_precision_records_of_all_rows():
 
 
 @needs_compiled_kernel
-@pytest.mark.parametrize("family", ["FlatVel_B", "CurveFault_B", "Style_A"])
+@pytest.mark.parametrize("family", ["FlatFault_B", "CurveFault_B", "Style_A"])
 def test_starts_miss_the_record_as_a_network_does(family):
     made = [make_sample(family, seed=1, index=n) for n in range(3)]
     mae = np.mean([sample.start_mae for sample in made])
     misfit = np.mean([sample.start_misfit for sample in made])
-    assert MISFIT_PER_MAE / 2.5 < misfit / mae < MISFIT_PER_MAE * 2.5
+    assert MISFIT_PER_MAE[family] / 3 < misfit / mae < MISFIT_PER_MAE[family] * 3
 
 
 @needs_compiled_kernel

@@ -49,9 +49,11 @@ def dot_error(survey, kernel, seed=0, v=None, **options):
 )
 def test_adjoint_is_the_transpose_of_the_tangent(kernel, seed, n_steps, band, in_band):
     far = -min(band, 5) if in_band else 1
+    strong = 2 <= band < 8  # damping, which makes longer steps unstable
     survey = dataclasses.replace(
         SMALL,
-        n_steps=n_steps,
+        n_steps=max(n_steps, 3) if strong else n_steps,
+        dt=2.5e-4 if strong else 1e-3,
         absorbing_cells=band,
         sources=((far, 2), (1, 9)),
         receivers=((far, 2), (far, 4), (3, 3), (1, 9)),
@@ -114,7 +116,12 @@ def test_taylor_where_surveys_end(kernel, n_steps, band):
     has hardly begun counts too."""
     places = ((-min(band, 3), 2), (1, 9))
     survey = dataclasses.replace(
-        SMALL, n_steps=n_steps, absorbing_cells=band, sources=places, receivers=places
+        SMALL,
+        n_steps=n_steps,
+        dt=1e-3 if band != 5 else 5e-4,  # the damping of so narrow a band is strong
+        absorbing_cells=band,
+        sources=places,
+        receivers=places,
     )
     simulator = Simulator(survey, kernel=kernel, imaging_step=1)
     v, nothing = random_maps(survey, 1), torch.zeros(1, *survey.record_shape, dtype=torch.float64)
@@ -208,7 +215,13 @@ def test_imaging_every_fifth_step_is_enough():
 def test_autograd():
     """simulate() is differentiable: gradcheck on a tiny grid, and vmin's share reaches the map."""
     survey = dataclasses.replace(
-        SMALL, shape=(4, 5), absorbing_cells=3, n_steps=25, sources=((1, 1),), receivers=((1, 3),)
+        SMALL,
+        shape=(4, 5),
+        absorbing_cells=3,
+        dt=3e-4,  # the damping of so narrow a band is strong
+        n_steps=25,
+        sources=((1, 1),),
+        receivers=((1, 3),),
     )
     simulator = Simulator(survey, imaging_step=1)
     v = random_maps(survey, 1, seed=2).requires_grad_()
@@ -238,7 +251,7 @@ def test_threads_do_not_change_a_bit():
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, 20000.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -2000.0])
 def test_a_bad_velocity_is_refused(kernel, bad):
     v = random_maps(SMALL)
     v[1, 4, 4] = bad

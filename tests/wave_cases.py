@@ -14,6 +14,7 @@ SMALL = Survey(
     shape=(9, 12),
     n_steps=61,
     absorbing_cells=8,
+    velocity_bounds=(1000.0, 4600.0),
     sources=((1, 0), (1, 6), (4, 11)),
     receivers=(*((1, c) for c in range(12)), (5, 3), (0, 7)),
 )

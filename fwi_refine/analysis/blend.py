@@ -60,7 +60,7 @@ def _sum(a, b):
 
 
 class LabelScore:
-    """Mean |weighted mean - truth| of some samples, m/s, as a function of the weights.
+    """Mean `|weighted mean - truth|` of some samples, m/s, as a function of the weights.
 
     maps: (samples, members, nz, nx); truth: (samples, nz, nx); both m/s.
     """
@@ -100,13 +100,16 @@ class MisfitScore:
 def misfits(simulator, maps, record) -> np.ndarray:
     """Mean square misfit to one record of each map (n, nz, nx), as far as it is physical.
 
-    A map beyond the survey's velocity bounds is measured as what is nearest to it. inf where the
-    misfit is no number.
+    A map beyond the survey's velocity bounds is measured as what is nearest to it. inf where it
+    cannot be simulated, and where the misfit is no number.
     """
     survey = simulator.survey
     v = torch.as_tensor(np.stack(maps).astype(np.float64).clip(*survey.velocity_bounds))
     d = torch.as_tensor(np.asarray(record[:, : survey.n_steps], np.float64))
-    values = simulator.misfit(v, d.expand(len(v), *d.shape)).numpy()
+    stable = [simulator.is_stable(one) for one in v.split(1)]
+    v = v[stable]
+    values = np.full(len(maps), np.inf)
+    values[stable] = simulator.misfit(v, d.expand(len(v), *d.shape)).numpy()
     return np.where(np.isfinite(values), values, np.inf)
 
 

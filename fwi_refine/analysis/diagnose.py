@@ -8,12 +8,11 @@ import numpy as np
 import torch
 
 from fwi_refine.objective.source_cells import source_velocities
+from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator, gpu_problem, measure_speed
 
-NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
-FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
 PACKAGES = ("fwi-refine", "torch", "numpy", "scipy", "scikit-learn", "h5py", "joblib")
 
 
@@ -88,44 +87,6 @@ def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
                 back = record[b, : survey.n_steps, column_a].astype(np.float64)
                 errors[b, a] = float(np.sqrt(np.mean((forth - back) ** 2)))
     return errors
-
-
-@dataclass(frozen=True)
-class FirstArrivals:
-    """First arrivals of a record beside simulated ones, medians over the traces.
-
-    amplitude: the record's peak over the simulated one, negative where the sign is wrong;
-    delay: by how much it comes later, s.
-    """
-
-    amplitude: float
-    delay: float
-
-
-def first_arrivals(record, velocities, simulator) -> FirstArrivals | None:
-    """Compares the direct waves near the sources, where they are the largest in the trace.
-
-    velocities: (shots,) m/s at the sources. The map that is simulated has in each column what
-    lies between the neighbouring sources, the same at all depths: what a reflector or a layer
-    below adds comes later and is smaller. Compared are the receivers within `NEAR` cells, at
-    about the depth of the source; None where there are none.
-    """
-    survey = simulator.survey
-    columns = np.array([column for _, column in survey.sources])
-    order = np.argsort(columns)
-    profile = np.interp(np.arange(survey.shape[1]), columns[order], velocities[order])
-    v = torch.as_tensor(np.broadcast_to(profile, survey.shape).copy())[None]
-    expected = simulator.forward(v)[0].double().cpu().numpy()
-    found = np.asarray(record[:, : survey.n_steps], dtype=np.float64)
-    ratios, delays = [], []
-    for shot, (row, column) in enumerate(survey.sources):
-        for k, receiver in enumerate(survey.receivers):
-            if abs(receiver[0] - row) <= 1 and NEAR[0] <= abs(receiver[1] - column) <= NEAR[1]:
-                a, b = expected[shot, :, k], found[shot, :, k]
-                first, second = (int(np.argmax(np.abs(trace))) for trace in (a, b))
-                ratios.append(b[second] / a[first])
-                delays.append((second - first) * survey.dt)
-    return FirstArrivals(float(np.median(ratios)), float(np.median(delays))) if ratios else None
 
 
 def check_physics(record, simulator) -> list[Check]:

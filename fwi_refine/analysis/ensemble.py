@@ -7,7 +7,14 @@ import numpy as np
 
 from fwi_refine import io
 from fwi_refine.errors import SampleError
-from fwi_refine.io.inputs import AUTO, indices_in, known_families
+from fwi_refine.io.convert import AS_THEY_ARE
+from fwi_refine.io.inputs import (
+    AUTO,
+    indices_in,
+    known_families,
+    open_converted_predictions,
+    open_converted_records,
+)
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_prediction, check_record
 
@@ -22,14 +29,22 @@ class Ensemble:
     Raises InputError if any of it cannot be read, or does not match.
     """
 
-    def __init__(self, paths, ids_file=None, records=None, truth=None, survey=OPENFWI):
+    def __init__(
+        self,
+        paths,
+        ids_file=None,
+        records=None,
+        truth=None,
+        survey=OPENFWI,
+        conversion=AS_THEY_ARE,
+    ):
         self.survey = survey
-        first = io.open_predictions(paths[0], survey)
+        first = open_converted_predictions(paths[0], survey, conversion)
         ids = io.resolve_ids(first.ids, ids_file and io.read_ids(ids_file), first.count, paths[0])
         self.count, self.shape, self.names = first.count, first.shape, [str(p) for p in paths]
         self._sources = [(first, range(first.count))]
         for path in paths[1:]:
-            other = io.open_predictions(path, survey)
+            other = open_converted_predictions(path, survey, conversion)
             self._sources.append((other, indices_in(other, first, ids)))
         self.has_truth = truth is not None
         if truth is not None:
@@ -37,7 +52,7 @@ class Ensemble:
             self._truth = true_maps, indices_in(true_maps, first, ids)
         self.has_records = records is not None
         if records is not None:
-            self._records = io.open_records(records)
+            self._records = open_converted_records(records, survey, conversion)
             self._pairs = io.pair(ids, first.count, self._records)
             ids = [pair.id for pair in self._pairs]
         self.ids = ids
@@ -60,6 +75,11 @@ class Ensemble:
         """The first member's map as it stands in the file: what a sample that fails keeps."""
         source, indices = self._sources[0]
         return io.read_start(source, indices[k], self.survey)
+
+    @property
+    def members(self):
+        """The sources of the maps, in their order."""
+        return [source for source, _ in self._sources]
 
     def truth(self, k) -> np.ndarray:
         source, indices = self._truth

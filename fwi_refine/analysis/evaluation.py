@@ -9,7 +9,8 @@ import torch
 from fwi_refine import io
 from fwi_refine.analysis import metrics
 from fwi_refine.errors import SampleError
-from fwi_refine.io.inputs import indices_in
+from fwi_refine.io.convert import AS_THEY_ARE
+from fwi_refine.io.inputs import indices_in, open_converted_records
 from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator
 
@@ -107,9 +108,9 @@ def match(maps, true_maps, listed):
 class MapRecords:
     """The record of each map, and the mean square misfit to it."""
 
-    def __init__(self, path, names, count, survey):
+    def __init__(self, path, names, count, survey, conversion=AS_THEY_ARE):
         self.survey = survey
-        self._records = io.open_records(path)
+        self._records = open_converted_records(path, survey, conversion)
         self._pairs = io.pair(names, count, self._records)
         self._simulator = Simulator(survey)
         self._last = None, None

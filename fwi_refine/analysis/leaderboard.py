@@ -5,13 +5,13 @@ there, and how many of the scored samples are in it, submit the maps as they are
 the values of that group alone shifted by a known amount, up or down at random.
 
 Let q be the share of the subset in the scored values, m its mean absolute error, m_rest that of all
-others, e = prediction - truth, and s = +1 or -1 a random sign for each value. The scores are
+others, e = prediction - truth, and s = +1 or -1 a random sign for each value. The scores are::
 
     S0   = q m + (1 - q) m_rest
     S(a) = q mean|e + s a| + (1 - q) m_rest
 
-Where a is at least as large as every |e| of the subset, the sign of e + s a is that of s, and
-|e + s a| = a + s e exactly. With two such shifts a1 < a2, and eps the subset's mean of s e,
+Where a is at least as large as every `|e|` of the subset, the sign of e + s a is that of s, and
+`|e + s a| = a + s e` exactly. With two such shifts a1 < a2, and eps the subset's mean of s e::
 
     S(a2) - S(a1) = q (a2 - a1)                 gives the share
     S(a1) - S0    = q (a1 + eps - m)            gives m - eps = a1 - (S(a1) - S0) / q
@@ -19,38 +19,42 @@ Where a is at least as large as every |e| of the subset, the sign of e + s a is 
 
 What this rests on:
 
-1. |e| <= a1 in the subset. It holds if the true velocities are within known bounds and a1 is the
+1. `|e| <= a1` in the subset. It holds if the true velocities are within known bounds and a1 is the
    largest distance of a predicted value from the farther bound (`least_shift`). For an error
-   beyond a1, the mean over the signs of |e + s a1| is |e| instead of a1. With the excess
-   x = mean(max(|e| - a1, 0)), q comes out too small by the fraction x / (a2 - a1), and m by x and a
-   fraction of a1 that is as small.
+   beyond a1, the mean over the signs of `|e + s a1|` is `|e|` instead of a1. With the excess
+   `x = mean(max(|e| - a1, 0))`, q comes out too small by the fraction x / (a2 - a1), and m by x
+   and a fraction of a1 that is as small.
 2. eps = 0. Three scores cannot tell four unknowns (q, m, m_rest, eps) apart. With random signs,
    drawn without looking at the errors, eps has mean 0 and a standard deviation of rms(e) / sqrt(n)
-   for n scored values, which is at most sqrt(m a1 / n), since e^2 <= |e| a1. If all values were
+   for n scored values, which is at most sqrt(m a1 / n), since `e^2 <= |e| a1`. If all values were
    shifted to one side instead, eps would be the mean error, the bias, of the subset, and no
    larger number of samples would make it smaller.
 3. The scores are rounded: each is known to half of its last decimal. `solve` gives the interval of
    each result for all scores that round to the published ones; for m it is near to +- 2 half
-   decimals divided by q.
+   decimals divided by q. To it come three standard deviations of eps, at most, where n is known.
 
 What is measured belongs to the samples that were shifted. If a classifier picked them, those that
 it put in wrongly count, and those that it left out do not.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from fwi_refine.errors import InputError
 
 ROUNDOFF = 1e-9
+SIGN_DEVIATIONS = 3  # of the random signs, that a range holds
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and the smallest and largest that agree with the rounded scores."""
+    """A number, and the smallest and largest that agree with the rounded scores and, where the
+    number of values is known, with the random signs."""
 
     value: float
     low: float
@@ -74,12 +78,34 @@ class SubsetEstimates:
     sign_error: float
 
 
-def solve(scores, amounts, *, rounding=0.0, values=None) -> SubsetEstimates:
-    """Share and errors from the scores (unchanged, shifted by amounts[0], by amounts[1]).
+def solve(
+    scores: Sequence[float],
+    amounts: Sequence[float],
+    *,
+    rounding: float = 0.0,
+    values: float | None = None,
+) -> SubsetEstimates:
+    """Share and errors from three scores, see above.
 
-    amounts: 0 < a1 < a2, m/s. rounding: half of the last decimal of the scores, m/s. values: how
-    many values are scored in all; None leaves sign_error nan. Raises InputError for scores that
-    no subset can give.
+    Parameters
+    ----------
+    scores
+        Of the maps unchanged, shifted by the first and by the second of the amounts, m/s.
+    amounts
+        0 < a1 < a2, m/s, for instance from `least_shift`.
+    rounding
+        Half of the last decimal of the scores, m/s.
+    values
+        How many values are scored in all; None leaves `sign_error` nan, and out of the ranges.
+
+    Returns
+    -------
+    SubsetEstimates
+
+    Raises
+    ------
+    InputError
+        For scores that no subset can give.
     """
     near, far = amounts
     if not 0 < near < far:
@@ -114,10 +140,25 @@ def solve(scores, amounts, *, rounding=0.0, values=None) -> SubsetEstimates:
             f"{rest.value if rest else math.nan:.6g} m/s outside: expected the scores in the order "
             "unchanged, first, second shift"
         )
-    return SubsetEstimates(share, error, contribution, rest, sign_error if values else math.nan)
+    if not values:
+        return SubsetEstimates(share, error, contribution, rest, math.nan)
+    # eps moves `error` by itself, and what is left of the scores by its share of them
+    margin = SIGN_DEVIATIONS * math.sqrt(max(error.high, 0.0) * near / count)
+    moved = share.value * margin
+    return SubsetEstimates(
+        share,
+        _widened(error, margin),
+        _widened(contribution, moved),
+        rest and _widened(rest, moved / (1 - share.value)),
+        sign_error,
+    )
 
 
-def _solve(scores, amounts):
+def _widened(estimate: Estimate, margin: float) -> Estimate:
+    return Estimate(estimate.value, estimate.low - margin, estimate.high + margin)
+
+
+def _solve(scores: Sequence[float], amounts: Sequence[float]) -> tuple[float, float, float, float]:
     """(share, error, contribution, error of the rest) where the scores are exact."""
     unchanged, first, second = scores
     near, far = amounts
@@ -127,7 +168,7 @@ def _solve(scores, amounts):
     return share, contribution / share, contribution, rest
 
 
-def least_shift(low, high, bounds) -> float:
+def least_shift(low: float, high: float, bounds: tuple[float, float]) -> float:
     """What no error exceeds, m/s: predictions lie in low..high, the truth in `bounds`."""
     return max(high - bounds[0], bounds[1] - low)
 
@@ -139,15 +180,15 @@ class Shifted:
     and both shifted submissions have the same. Has what submission.write_submission asks for.
     """
 
-    def __init__(self, predictions, chosen, amount, seed):
+    def __init__(self, predictions: Any, chosen: Iterable[int], amount: float, seed: int):
         self._predictions, self._chosen = predictions, frozenset(chosen)
         self._amount, self._seed = amount, seed
         self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
 
-    def where(self, k) -> str:
+    def where(self, k: int) -> str:
         return self._predictions.where(k)
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> np.ndarray:
         v = self._predictions.read(k)
         if k not in self._chosen:
             return v

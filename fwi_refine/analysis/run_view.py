@@ -15,6 +15,8 @@ import torch
 from fwi_refine import io
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.io.convert import AS_THEY_ARE, conversion_of
+from fwi_refine.io.inputs import open_converted_predictions, open_converted_records
 from fwi_refine.io.report import Row, read_report
 from fwi_refine.runs.directory import Contents, RunDirectory
 from fwi_refine.survey import OPENFWI, Survey
@@ -68,6 +70,7 @@ class OpenedRun:
     def __init__(self, path, files: Files | None = None, survey: Survey = OPENFWI):
         self.path, self.survey, self.files = Path(path), survey, files or Files()
         self.config, self.unfinished = {}, 0
+        self._conversion = AS_THEY_ARE  # of a run's own predictions and records
         names = self._open_directory() if self.is_run_directory(path) else self._open_maps()
         self._find_inputs(names)
         self._measure_errors()
@@ -130,6 +133,7 @@ class OpenedRun:
         self._maps = Contents(run)
         self.rows, self.config = self._maps.rows, run.config
         self.survey = _survey_of(run)
+        self._conversion = conversion_of(run.config.get("conversion", {}))
         if not self.rows:
             raise InputError(f"{self.path}: no sample of this run is finished yet")
         self.unfinished = run.count - len(self.rows)
@@ -166,11 +170,15 @@ class OpenedRun:
         """Opens what else is given and finds each sample in it."""
         ids, files = [row.id for row in self.rows], self.files
         opened = {
-            name: io.open_predictions(path, self.survey)
+            name: open_converted_predictions(
+                path, self.survey, self._conversion if name == "start" else AS_THEY_ARE
+            )
             for name, path in vars(files).items()
             if name in ("start", "truth", "deviation") and path is not None
         }
-        self._records = files.records and io.open_records(files.records)
+        self._records = files.records and open_converted_records(
+            files.records, self.survey, self._conversion
+        )
         orders = [names, files.ids and io.read_ids(files.ids)]
         orders += [source.ids for source in opened.values()]
         if self._records is not None:

@@ -2,18 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.io.samples import Chunk, Sample
+from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
 
-def match(records, shape):
-    """Something with a record for each map of an array of this shape.
+def match(records: Any, shape: tuple[int, ...]) -> Any:
+    """Something with a record for each map of an array.
 
-    Raises InputError where there are more or fewer, or where an array has too few axes for many.
+    Parameters
+    ----------
+    records : array-like
+        One record for one map, else anything with a length and `records[k]`.
+    shape : tuple of int
+        Of the array of maps.
+
+    Raises
+    ------
+    InputError
+        Where there are more or fewer, or where an array has too few axes for many.
     """
     if len(shape) == 2:
         return [records]
@@ -31,23 +45,41 @@ def match(records, shape):
 class Record:
     """A record in memory, as a source of io/records.py."""
 
-    values: np.ndarray
+    values: NDArray[Any]
     number: int
 
-    def read(self, k):
+    def read(self, k: int) -> NDArray[Any]:
+        """The record, (shots, rows, receivers)."""
         return self.values
 
-    def truth(self, k):
-        return None
+    def truth(self, k: int) -> None:
+        """None: no true map is known."""
 
-    def where(self, k):
+    def where(self, k: int) -> str:
+        """Which record it is, for messages."""
         return f"records[{self.number}]"
 
 
-def chunks(maps, records, survey) -> Iterator[Chunk]:
-    """The samples one by one; a record is read when its sample is asked for."""
+def chunks(maps: NDArray[Any], records: Any, survey: Survey) -> Iterator[Chunk]:
+    """The samples one by one; a record is read when its sample is asked for.
+
+    Parameters
+    ----------
+    maps : array
+        (N, nz, nx) in m/s.
+    records : array-like
+        `records[k]` is the record of map k.
+    survey : Survey
+        What they have to fit.
+
+    Raises
+    ------
+    MachineError
+        If the machine cannot read a record.
+    """
     for k, v in enumerate(maps):
-        starts, source, problem = (), None, None
+        starts: tuple[tuple[str, NDArray[np.float64]], ...] = ()
+        source, problem = None, None
         try:
             where = f"prediction of sample {k}"
             starts = (("prediction", check_prediction(v, survey=survey, where=where)),)
@@ -55,5 +87,7 @@ def chunks(maps, records, survey) -> Iterator[Chunk]:
         except SampleError as error:
             problem = str(error)
         except Exception as error:  # `records` may be anything, and a bad one fails alone
+            if is_machine_fault(error):
+                raise machine_error(error, f"record of sample {k}") from error
             problem = f"record of sample {k}: {type(error).__name__}: {error}"
         yield Chunk(k, (Sample(k, str(k), starts, problem=problem, source=source),))

@@ -6,13 +6,16 @@ map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from joblib import cpu_count
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine import routing
 from fwi_refine.api.arrays import chunks, match
@@ -23,6 +26,8 @@ from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification, Family
+from fwi_refine.routing.recognise import looked_at, recognise
+from fwi_refine.routing.recognise_form import describe
 from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
@@ -37,15 +42,21 @@ GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
 class Refinement:
     """What `refine` returns.
 
-    velocity: the maps, in m/s, of the shape that the predictions had; a sample that failed has its
-        prediction there, as it was given
-    deviation: expected rms error of each cell in m/s, of the same shape, NaN where it is not known
-    reports: what happened to each sample, see `Row`: status, family and why, misfit before and
-        after, evaluations, seconds, expected error, and the reason of a failure
+    Attributes
+    ----------
+    velocity : array
+        The maps in m/s, of the shape that the predictions had, float64 if the predictions were,
+        else float32. A sample that failed has its prediction there, as it was given.
+    deviation : array
+        Expected rms error of each cell in m/s, float32, of the same shape; NaN where it is not
+        known.
+    reports : tuple of Row
+        What happened to each sample: status, family and why, misfit before and after,
+        evaluations, seconds, expected error, and the reason of a failure.
     """
 
-    velocity: np.ndarray  # float64 if the predictions were, else float32
-    deviation: np.ndarray  # float32
+    velocity: NDArray[Any]
+    deviation: NDArray[np.float32]
     reports: tuple[Row, ...]
 
     @property
@@ -53,53 +64,86 @@ class Refinement:
         """Number and reason of each sample that failed."""
         return {k: row.reason for k, row in enumerate(self.reports) if row.status == "failed"}
 
-    def column(self, name) -> list:
+    def column(self, name: str) -> list[Any]:
         """One field of all reports, such as "misfit_after"; None where a sample has none."""
         return [getattr(row, name) for row in self.reports]
 
 
 def refine(
-    predictions,
-    records,
+    predictions: ArrayLike | torch.Tensor,
+    records: Any,
     *,
     survey: Survey = OPENFWI,
-    family="auto",
+    family: str | Sequence[str] = "auto",
     method: str = "auto",
     priors: Priors | None = None,
     max_evaluations: int | None = None,
     time_budget: float | None = None,
     jobs: int = 1,
     threads: int | None = None,
-    device="auto",
+    device: str | torch.device = "auto",
     callback: Callable[[Outcome], None] | None = None,
+    force: bool = False,
 ) -> Refinement:
     """Refines predicted maps until their simulated records match the measured ones.
 
-    predictions: m/s, one map or many, see above. records: of one map its record; of N maps
-    anything that has a length N and gives record k as `records[k]`: an array (N, shots, rows,
-    receivers), a tensor, a memory map, an HDF5 dataset, a list. A record is read when its turn
-    comes, so they need not fit into memory. Rows from `survey.n_steps` on are not used.
-
-    family: "auto" classifies each sample, which is possible for the survey of OpenFWI alone; else a
-        `Family`, or a list of one for each sample, of which some may be "auto"
-    method: "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
-        "auto" takes where a Jacobian would need too much memory or time
-    priors: of `load_priors`; default those for OpenFWI
-    max_evaluations, time_budget: most misfit evaluations, and seconds, for each sample; a time
-        budget is looked at between two steps
-    jobs: 1 works in this process; more are processes of their own, of up to 6 GB each, and a
-        sample whose process dies fails alone
-    threads: of each job; default the cores divided by the jobs
-    device: "auto" takes the GPUs, and the CPU where there is none; "cpu", "cuda", "cuda:1"
-    callback: called with the `batch.Outcome` of each sample as it is finished, in any order:
-        `outcome.index`, `outcome.row`, `outcome.velocity` (None where it failed)
-
     A sample that cannot be used fails alone: its prediction is passed through, and its report says
     why. Without a time budget the others have the same bits as without it, for any number of jobs.
-    Raises InputError, a ValueError, for arrays that do not match and for options that
-    are not possible, WorkerError if processes die whatever the sample is. An exception of the
-    callback ends the run. Only the command line, with --run-dir, keeps what is finished on disk.
+    Only the command line keeps on disk what is finished.
 
+    Parameters
+    ----------
+    predictions : array-like
+        m/s, one map or many, see above.
+    records : array-like
+        Of one map its record; of N maps anything that has a length N and gives record k as
+        `records[k]`: an array (N, shots, rows, receivers), a tensor, a memory map, an HDF5
+        dataset, a list. A record is read when its turn comes, so they need not fit into memory.
+        Rows from `survey.n_steps` on are not used.
+    survey : Survey
+        Grid, steps, wavelet, sources, receivers.
+    family : str or sequence of str
+        "auto" classifies each sample, which is possible for the survey of OpenFWI alone; else a
+        `Family`, or a list of one for each sample, of which some may be "auto".
+    method : str
+        "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
+        "auto" takes where a Jacobian would need too much memory or time.
+    priors : Priors, optional
+        Of `load_priors`; default those for OpenFWI.
+    max_evaluations : int, optional
+        Most misfit evaluations for each sample.
+    time_budget : float, optional
+        Most seconds for each sample, looked at between two steps.
+    jobs : int
+        1 works in this process; more are processes of their own, of up to 6 GB each, and a sample
+        whose process dies fails alone.
+    threads : int, optional
+        Of each job; default the cores divided by the jobs.
+    device : str or torch.device
+        "auto" takes the GPUs, and the CPU where there is none; "cpu", "cuda", "cuda:1".
+    callback : callable, optional
+        Called with the `batch.Outcome` of each sample as it is finished, in any order:
+        `outcome.index`, `outcome.row`, `outcome.velocity` (None where it failed). Its exception
+        ends the run.
+    force : bool
+        Goes on where the arrays look like other units, another scale or another order.
+
+    Returns
+    -------
+    Refinement
+        Maps, expected errors and reports.
+
+    Raises
+    ------
+    InputError
+        For arrays that do not match and for options that are not possible; a ValueError.
+    WorkerError
+        If processes die whatever the sample is.
+    MachineError
+        If the machine fails in a way that says nothing of a sample: a disk, too little memory.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from fwi_refine import refine, simulate
     >>> truth = np.full((2, 70, 70), 2000.0)
@@ -141,6 +185,9 @@ def refine(
         survey=survey,
     )
     batch.check_memory(settings)
+    if not force:
+        _look(maps, records, survey)
+    executor: executors.Executor
     executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
     velocity = maps.astype(kept)
@@ -161,23 +208,46 @@ def refine(
 
 
 def simulate(
-    velocity,
+    velocity: ArrayLike | torch.Tensor,
     *,
     survey: Survey = OPENFWI,
-    dtype="float32",
-    device="auto",
+    dtype: str | torch.dtype | type[np.floating[Any]] = "float32",
+    device: str | torch.device = "auto",
     threads: int | None = None,
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Records of velocity maps, in the conventions of the released data.
 
-    velocity: m/s, one map or many, see above; floats or integers. Returns (shots, rows, receivers)
-    for one map, else (N, shots, rows, receivers), with all `survey.file_rows` rows of a record
-    file. dtype: float64, or float32, in which the records of OpenFWI's survey are the released
-    data's, bit for bit. device: "auto", "cpu", "cuda" or "cuda:1"; threads: default all cores.
+    `WaveSimulator` is differentiable.
 
-    `WaveSimulator` is differentiable. Raises SampleError, a ValueError, for a map that is not
-    finite or not within the survey's velocity bounds, InputError for arrays that are no maps.
+    Parameters
+    ----------
+    velocity : array-like
+        m/s, one map or many, see above; floats or integers.
+    survey : Survey
+        Grid, steps, wavelet, sources, receivers.
+    dtype : str or dtype
+        float64, or float32, in which the records of OpenFWI's survey are the released data's, bit
+        for bit.
+    device : str or torch.device
+        "auto", "cpu", "cuda" or "cuda:1".
+    threads : int, optional
+        Default all cores.
 
+    Returns
+    -------
+    array
+        (shots, rows, receivers) for one map, else (N, shots, rows, receivers), with all
+        `survey.file_rows` rows of a record file.
+
+    Raises
+    ------
+    SampleError
+        For a map that is not finite or not within the survey's velocity bounds; a ValueError.
+    InputError
+        For arrays that are no maps.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from fwi_refine import simulate
     >>> simulate(np.full((70, 70), 2000.0)).shape
@@ -205,15 +275,38 @@ def simulate(
 
 
 def classify(
-    predictions, records, *, survey: Survey = OPENFWI, priors: Priors | None = None
+    predictions: ArrayLike | torch.Tensor,
+    records: Any,
+    *,
+    survey: Survey = OPENFWI,
+    priors: Priors | None = None,
 ) -> Classification | list[Classification]:
     """Family of each sample, and what speaks for it.
 
-    predictions and records as for `refine`. Returns a `Classification`, with `family`,
-    `confidence`, `evidence` and `reason`, for one map, else a list of them. Raises SampleError, a
-    ValueError, for the first sample that cannot be used, and InputError for arrays that do not
-    match and for surveys with another grid, sources or receivers than OpenFWI's.
+    Parameters
+    ----------
+    predictions, records : array-like
+        As for `refine`.
+    survey : Survey
+        Grid, steps, wavelet, sources, receivers.
+    priors : Priors, optional
+        Of `load_priors`; default those for OpenFWI.
 
+    Returns
+    -------
+    Classification or list of Classification
+        `family`, `confidence`, `evidence` and `reason`, for one map, else a list of them.
+
+    Raises
+    ------
+    SampleError
+        For the first sample that cannot be used; a ValueError.
+    InputError
+        For arrays that do not match and for surveys with another grid, sources or receivers than
+        OpenFWI's.
+
+    Examples
+    --------
     >>> import numpy as np
     >>> from fwi_refine import classify, simulate
     >>> flat = np.full((70, 70), 2000.0)
@@ -234,12 +327,27 @@ def classify(
     return found[0] if len(shape) == 2 else found
 
 
-def _refine_as(sample: Sample, settings: Settings, families) -> Outcome:
+def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
+    """Raises InputError where a few samples seem to be in other units, or in another order."""
+    read = []
+    for k in looked_at(len(maps)):
+        with suppress(Exception):  # `records` may be anything, and a bad one fails alone
+            read.append((maps[k], to_numpy(records[k])))
+    few = [(str(k), d) for k, (_, d) in enumerate(read)]
+    findings = recognise([v for v, _ in read], [d for _, d in read], survey, lambda: few)
+    if findings:
+        raise InputError(
+            f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "
+            "pass force=True)"
+        )
+
+
+def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:
     """Refines one sample as its own family."""
     return batch.refine_one(sample, replace(settings, family=families[sample.index]))
 
 
-def _families(family, count, survey):
+def _families(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:
     """A name for all samples, or one for each. Raises InputError for others."""
     known = ("auto", *Family)
     names = [family] if isinstance(family, str) else [*family]
@@ -255,7 +363,7 @@ def _families(family, count, survey):
     return tuple(str(name) for name in names)
 
 
-def _gpus(device) -> list[str]:
+def _gpus(device: str | torch.device) -> list[str]:
     """The GPUs that are meant, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
     device = str(device)
     if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", device):
@@ -270,7 +378,7 @@ def _gpus(device) -> list[str]:
     return [found[int(number)]] if number else found
 
 
-def _torch_device(device, gpus) -> str:
+def _torch_device(device: str | torch.device, gpus: Sequence[str]) -> str:
     """What torch calls the device; of several GPUs the first."""
     if str(device) == "auto":
         return "cuda" if gpus else "cpu"

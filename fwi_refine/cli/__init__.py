@@ -1,8 +1,10 @@
 """The command line. Each command stands in a module of its own and is imported when needed."""
 
+import difflib
 import importlib
 import logging
 import os
+import shlex
 import sys
 
 import click
@@ -38,7 +40,8 @@ COMMANDS = (
 
 EPILOG = """\b
 Exit codes: 0 all refined; 1 failure; 2 usage or input; 3 finished, but samples failed (they are
-in the report, their start is passed through); 130 or 143 stopped by SIGINT or SIGTERM.
+in the report, their start is passed through); 130, 143 or 129 stopped by SIGINT, SIGTERM or
+SIGHUP.
 """
 
 
@@ -66,6 +69,17 @@ class Commands(click.Group):
             others = [CompletionItem(incomplete, type="file")]
         found = [*super().shell_complete(ctx, incomplete), *others]
         return [*{(item.type, item.value): item for item in found}.values()]
+
+    def resolve_command(self, ctx, args):
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0].lower(), COMMANDS, cutoff=0.6)
+            if not near:
+                raise
+            raise click.UsageError(
+                f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?", ctx
+            ) from error
 
     def _is_ours(self, ctx, first):
         if first in COMMANDS or first in ("-h", "--help", "--version"):
@@ -102,9 +116,15 @@ def program():
 
 def run(args=None) -> int:
     """Runs the command line; returns the exit code."""
+    given = sys.argv[1:] if args is None else [*args]
+    with logs.forgiving_stderr():
+        return _run(given)
+
+
+def _run(args) -> int:
     SIGNALS.install()
     try:
-        return program.main(args, prog_name=PROGRAM, standalone_mode=False) or OK
+        return program.main(args, prog_name=PROGRAM, standalone_mode=False, obj=args) or OK
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -132,5 +152,13 @@ def _fail(error, code) -> int:
     return code
 
 
+def command_line() -> str:
+    """The present command as it would be typed."""
+    return shlex.join([PROGRAM, *(click.get_current_context().find_root().obj or ())])
+
+
 def main():
-    sys.exit(run())
+    logs.open_standard_streams()
+    code = run()
+    logs.close_standard_streams()
+    sys.exit(code)

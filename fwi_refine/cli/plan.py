@@ -27,8 +27,9 @@ def print_plan(inputs, settings, jobs) -> int:
             [plan.family, plan.samples, plan.stages, plan.evaluations, f"{plan.seconds:.0f}"]
         )
     log.info(
-        "%d samples to refine, %d that would fail; at %.2f s an evaluation and %d jobs "
+        "%d samples: %d samples to refine, %d that would fail; at %.2f s an evaluation and %d jobs "
         "about %s, where each fits on its first route. Nothing was written.",
+        sum(counts.values()) + failed,
         sum(counts.values()),
         failed,
         seconds,

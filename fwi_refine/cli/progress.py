@@ -8,6 +8,15 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED
 
+# What may have become of a sample, the most important first: statuses and flags of a report, and
+# how the summary calls them.
+OUTCOMES = {
+    "failed": "failed",
+    "stopped early": "stopped early",
+    "poor fit": "fit poorly",
+    "unchanged": "passed through unchanged",
+    "refined": "refined",
+}
 LISTED = 10  # failed samples that the summary names; all are in the report
 
 logger = logging.getLogger(__name__)
@@ -29,6 +38,7 @@ class Progress:
         self._status = Counter()
         self._log_reduction = 0.0  # sum over samples of ln(misfit before / after)
         self._failed = []
+        self._outcomes = Counter()  # each sample counts once, as the first of OUTCOMES that it is
 
     def found(self, row):
         """Counts a sample that was finished by an earlier process."""
@@ -56,6 +66,8 @@ class Progress:
             self._families[row.family] += 1
         elif len(self._failed) < LISTED:
             self._failed.append(row)
+        found = {row.status, *row.flags.split("; ")}
+        self._outcomes[next((kind for kind in OUTCOMES if kind in found), row.status)] += 1
         if row.status != "failed" and row.misfit_before and row.misfit_after:
             self._log_reduction += log(row.misfit_before / row.misfit_after)
 
@@ -70,17 +82,18 @@ class Progress:
         self._bar.close()
 
     def summary(self) -> int:
-        """Logs how the run went; returns its exit code."""
-        counts = ", ".join(f"{n} {status}" for status, n in sorted(self._status.items()))
-        logger.info("%s; %s", counts, self._describe())
-        if not self._status["failed"]:
-            return OK
-        names = ", ".join(row.id for row in self._failed)
-        more = ", ..." if self._status["failed"] > LISTED else ""
-        logger.error(
-            "%d samples failed, their start was passed through: %s%s",
-            self._status["failed"],
-            names,
-            more,
-        )
-        return SAMPLES_FAILED
+        """Logs how the run went, what matters most first; returns its exit code."""
+        failed = self._status["failed"]
+        if failed:
+            names = ", ".join(row.id for row in self._failed)
+            more = ", ..." if failed > LISTED else ""
+            logger.error("failed, their start was passed through: %s%s", names, more)
+        hidden = failed or self._outcomes["stopped early"] or self._outcomes["poor fit"]
+        level = logging.WARNING if hidden else logging.INFO
+        logger.log(level, "%s", "; ".join(filter(None, (self.outcome(), self._describe()))))
+        return SAMPLES_FAILED if failed else OK
+
+    def outcome(self) -> str:
+        """How many samples came to what; the numbers add up to all of them."""
+        counts = ((self._outcomes[kind], name) for kind, name in OUTCOMES.items())
+        return ", ".join(f"{n} {name}" for n, name in counts if n)

@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import logging
+import shutil
 from dataclasses import replace
 
+from fwi_refine.cli import command_line
 from fwi_refine.cli.progress import Progress, is_wanted
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
@@ -12,14 +14,21 @@ from fwi_refine.errors import InputError
 log = logging.getLogger(__name__)
 
 
-class RunJob:
-    """One shard of a run. shard: (i, n), i from 1, or None for the whole."""
+def hidden_directory(out):
+    """Where the finished samples of a run without a run directory are, until it is done."""
+    return out.with_name(f".{out.name}.run")
 
-    def __init__(self, path, inputs, settings, chunk_size, shard):
+
+class RunJob:
+    """One shard of a run. shard: (i, n), i from 1, or None for the whole; task_size: samples that
+    are handed out together; hidden: whether the directory is only for this run to go on."""
+
+    def __init__(self, path, inputs, settings, chunk_size, shard, task_size=1, hidden=False):
         from fwi_refine import runs
 
         self.path, self.inputs, self.settings = path, inputs, settings
         self.shard = shard or (1, 1)
+        self.task_size, self.hidden = task_size, hidden
         self.config = runs.describe(inputs, settings, chunk_size)
 
     def plan(self, jobs) -> int:
@@ -39,12 +48,40 @@ class RunJob:
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
-    def refine(self, executor) -> Progress:
-        """Completes the shard; what is returned knows how it went."""
+    def make_room(self, overwrite):
+        """Refuses, or with --overwrite removes, a hidden directory of another run."""
+        from fwi_refine import runs
+
+        if not (self.path / "run.toml").exists():
+            return
+        run = runs.RunDirectory(self.path)
+        lines = runs.differences(run.config, self.config)
+        if not lines:
+            return
+        if not overwrite:
+            count = runs.look(run).done
+            raise InputError(
+                f"{self.path}: holds {count} finished samples of an earlier run to the same "
+                f"output, which was another: {lines[0]}; continue that one, give another --out, or "
+                "begin anew with --overwrite"
+            )
+        with runs.claimed(run.shards_folder, (1, 1), run.chunk_count, needs_locks=False):
+            log.warning("%s: an earlier run to the same output, removed", self.path)
+            shutil.rmtree(self.path)
+
+    def remove(self):
+        """Removes the hidden directory of a run that is done."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def refine(self, executor, stored=lambda places, part: None) -> Progress:
+        """Completes the shard; what is returned knows how it went.
+
+        stored: told places and results of all samples, also of those finished before
+        """
         from fwi_refine import runs
         from fwi_refine.cli import logs
 
-        run = runs.RunDirectory.prepare(self.path, self.config)
+        run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
         if not samples:
             raise InputError(
@@ -53,19 +90,39 @@ class RunJob:
                 "fewer shards, or a new run with a smaller --chunk-size"
             )
         logs.add_file(runs.log_file(run, self.shard))
-        work = runs.Work(self.inputs, self.settings, executor, self.shard)
+        work = runs.Work(
+            self.inputs,
+            self.settings,
+            executor,
+            self.shard,
+            task_size=self.task_size,
+            needs_locks=not self.hidden,
+        )
+        kept = []
+
+        def keep(places, part):
+            kept.append(len(places))
+            stored(places, part)
+
         with contextlib.closing(Progress(sum(samples), is_wanted())) as bar:
-            runs.carry_out(
-                run,
-                work,
-                found=lambda rows: [bar.found(row) for row in rows],
-                added=lambda rows: [bar.add(row) for row in rows],
-                shielded=SIGNALS.shielded,
-            )
+            try:
+                runs.carry_out(
+                    run,
+                    work,
+                    found=lambda rows: [bar.found(row) for row in rows],
+                    added=lambda rows: [bar.add(row) for row in rows],
+                    shielded=SIGNALS.shielded,
+                    stored=keep,
+                )
+            except BaseException:
+                if kept:
+                    log.error("%d of %d samples are finished and kept in %s; to go on: %s",
+                              sum(kept), sum(samples), self.path, command_line())  # fmt: skip
+                raise
         return bar
 
 
-def merge_runs(paths, outputs) -> int:
+def merge_runs(paths, outputs, history=None) -> int:
     """Merges run directories into `outputs`, see options/outputs.py; returns the exit code."""
     from fwi_refine import runs
 
@@ -79,6 +136,7 @@ def merge_runs(paths, outputs) -> int:
             outputs.deviation,
             told=lambda rows: [bar.found(row) for row in rows],
             shielded=functools.partial(SIGNALS.shielded, final=True),
+            history=history,
         )
     log.info("%s, report in %s", outputs.out, outputs.report)
     return bar.summary()

@@ -25,6 +25,12 @@ class Model:
         """A map with its own minimum."""
         return cls(v, v.min())
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(nz, nx) of the map."""
+        nz, nx = self.v.shape
+        return nz, nx
+
     def same_as(self, other: "Model") -> bool:
         """Whether both are equal, to the bit."""
         return torch.equal(self.v, other.v) and torch.equal(self.vmin, other.vmin)

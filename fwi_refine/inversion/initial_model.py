@@ -1,10 +1,13 @@
-"""A start without a network: from the record alone.
+"""An initial model without a network: from the record alone.
 
-Flat layers, which a record tells, are found from the top down (layer_stripping.py). All else comes
-from low frequencies first: at 3 Hz a linear increase with depth is close enough to start from.
+Flat layers, which a record tells, are found from the top down (layer_stripping.py). All other maps
+are inverted from low frequencies on: at 3 Hz a linear increase with depth is close enough to begin
+with.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,35 +29,59 @@ from fwi_refine.wave import Simulator
 
 # One after the other, in fifteenths of the survey's frequency: Hz for the survey of OpenFWI
 FREQUENCIES = (3.0, 4.0, 6.0)
-TREND_FREQUENCY = 2.0  # at which the slope is chosen: at 4 Hz it may come out 20 m/s too small
+TREND_FREQUENCY = 2.0  # for the choice of the slope: at 4 Hz it may come out 20 m/s too small
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
 VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 MAX_DAMPING_INCREASES = 6  # trends may be far off
-SHARE = 0.05  # of the misfit, that the prior counts
-# Share of the survey's velocities that trends keep away from its bounds: as modes they overshoot,
-# and beyond the bounds nothing is simulated.
+SHARE = 0.05  # fraction of the misfit that the prior counts
+# Distance of trends from the survey's velocity bounds, as a fraction of their range: as modes they
+# overshoot, and beyond the bounds nothing is simulated.
 INSIDE = 0.01
 
 
 def start_from_record(
-    record: np.ndarray,  # (shots, >= n_steps, receivers)
+    record: np.ndarray,
     *,
     survey: Survey = OPENFWI,
     priors: Priors | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """A map (nz, nx) float64 m/s that explains a record, or the low frequencies of one.
+    """A map that explains a record, or the low frequencies of one.
 
+    Parameters
+    ----------
+    record : ndarray, shape (shots, >= n_steps, receivers)
+        Measured record. Rows from n_steps on are not used.
+    survey : Survey
+        Survey of the record.
+    priors : Priors, optional
+        By default those for OpenFWI.
+    threads : int, optional
+        As for `wave.Simulator`.
+    device : str or torch.device
+        As for `wave.Simulator`.
+
+    Returns
+    -------
+    ndarray of float64, shape (nz, nx)
+        Map in m/s, within the survey's velocity bounds.
+
+    Raises
+    ------
+    SampleError
+        For a record that cannot be used.
+
+    Notes
+    -----
     The velocity at the depth of the sources is that of their cells, which the record tells exactly
-    where they stand at receivers; without such sources, the one of some that fits best. The map is
-    a draw of the Gaussian process of the Style A family, in which layers come out blurred; flat
-    layers of the survey of OpenFWI come out sharp. Costs some ten Jacobians. threads, device: as
-    for `wave.Simulator`. Raises SampleError for a record that cannot be used.
+    where sources stand at receivers; without such sources it is the best of a few. The map is in
+    the span of the modes of the Style A process, in which layers come out blurred; flat layers of
+    the survey of OpenFWI come out sharp. It takes some ten Jacobians.
     """
     record = check_record(record, survey=survey)
-    how = {"threads": threads, "device": device}
+    how: dict[str, Any] = {"threads": threads, "device": device}
     velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     constant = torch.full(survey.shape[:1], velocities[0], dtype=torch.float64)
@@ -66,10 +93,18 @@ def start_from_record(
     return v.clamp(*survey.velocity_bounds).cpu().numpy()
 
 
-def _low_frequencies_first(record, velocities, depth, survey, priors, how):
+def _low_frequencies_first(
+    record: np.ndarray,
+    velocities: Sequence[float],
+    depth: float,
+    survey: Survey,
+    priors: Priors,
+    how: dict[str, Any],
+) -> torch.Tensor:
+    """A map (nz, nx) m/s, on the device, by the Style A modes, at one frequency after the other."""
     unit = survey.frequency / 15.0
-    lower = lower_frequency(record, TREND_FREQUENCY * unit, survey)
-    v = _best_trend(velocities, depth, *lower, how)
+    lower, filtered = lower_frequency(record, TREND_FREQUENCY * unit, survey)
+    v = _best_trend(velocities, depth, lower, filtered, how)
     parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
@@ -87,8 +122,8 @@ def _low_frequencies_first(record, velocities, depth, survey, priors, how):
     return parameters.velocity(x)
 
 
-def _velocity_at_depth(record, survey):
-    """(velocities that a trend may have at some depth, that depth in cells).
+def _velocity_at_depth(record: np.ndarray, survey: Survey) -> tuple[Sequence[float], float]:
+    """(velocities, m/s, that a trend may have at some depth, that depth in cells).
 
     Sources one cell deep, as those of OpenFWI, count as standing at the surface.
     """
@@ -98,21 +133,27 @@ def _velocity_at_depth(record, survey):
         rows = np.array([row for row, _ in survey.sources])[found]
         return [float(known[found].mean())], max(float(rows.mean()) - 1.0, 0.0)
     slowest, fastest = survey.velocity_bounds
-    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES), 0.0
+    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES).tolist(), 0.0
 
 
-def _best_trend(velocities, depth, survey, record, how):
-    """The linear increase with depth whose record fits best, (nz, nx), on the device.
+def _best_trend(
+    velocities: Sequence[float],
+    depth: float,
+    survey: Survey,
+    record: np.ndarray,
+    how: dict[str, Any],
+) -> torch.Tensor:
+    """The linear increase with depth whose record fits best, (nz, nx) m/s, on the device.
 
     velocities: m/s, those to try at `depth`, in cells
     """
     nz, nx = survey.shape
     below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
     slopes = SLOPES * survey.spacing / 10.0
-    trends = [velocity + slope * below for velocity in velocities for slope in slopes]
     simulator = Simulator(survey, **how)
     slowest, fastest = survey.velocity_bounds
     margin = INSIDE * (fastest - slowest)
-    trends = torch.stack(trends).clamp(slowest + margin, fastest - margin).to(simulator.device)
-    record = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
-    return trends[int(simulator.misfit(trends, record).argmin())]
+    trends = torch.stack([velocity + slope * below for velocity in velocities for slope in slopes])
+    trends = trends.clamp(slowest + margin, fastest - margin).to(simulator.device)
+    measured = torch.from_numpy(record).expand(len(trends), *survey.record_shape)
+    return trends[int(simulator.misfit(trends, measured).argmin())]

@@ -1,30 +1,59 @@
-"""Which method `auto` stands for: by the kernel, and by what a Gauss-Newton step would take."""
+"""The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step."""
 
 from fwi_refine.objective.misfit import FEW_UNKNOWNS
 from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
 from fwi_refine.wave import jacobian_bytes
 
-# What `auto` allows a Gauss-Newton step to take, in bytes. It is no property of the machine, as a
-# result must not depend on where it was computed.
+# Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
+# must not depend on where it was computed.
 MOST_MEMORY = 16e9
 # Square matrices of all cells that a step has at a time in float64: the Hessian, the one before
 # it, that of the prior and its parts, their sum, its factor, and copies.
 SQUARES = 10
 
 
-def gauss_newton_bytes(survey: Survey, family: Family) -> float:
-    """About how much memory a step of the Gauss-Newton recipe of a family takes, at its peak."""
+def gauss_newton_bytes(survey: Survey, family: str) -> float:
+    """Peak memory of a step of the Gauss-Newton recipe, an estimate.
+
+    Parameters
+    ----------
+    survey : Survey
+        Survey of the record.
+    family : str
+        Name of the family whose recipe it is.
+
+    Returns
+    -------
+    float
+        In bytes; 0 for a family that takes no full Jacobian.
+    """
     rows, columns = survey.shape
     if family == Family.FLAT_VEL and rows + 1 <= FEW_UNKNOWNS:
         return 0.0  # a column for each row, and no full Jacobian
     return jacobian_bytes(survey) + SQUARES * 8.0 * (rows * columns + 1) ** 2
 
 
-def choose_method(method: str, family: Family, survey: Survey, kernel: str) -> tuple[str, str]:
-    """(method, why it is not the one that `auto` stands for, if it is not), without "auto".
+def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tuple[str, str]:
+    """Replace "auto" by the method that it stands for.
 
-    kernel: `Simulator.kernel`
+    Parameters
+    ----------
+    method : str
+        One of `families.METHODS`.
+    family : str
+        Name of the family.
+    survey : Survey
+        Survey of the record.
+    kernel : str
+        Name of the wave kernel, `Simulator.kernel`.
+
+    Returns
+    -------
+    method : str
+        "gauss-newton" or "lbfgs" for "auto"; any other method as it is.
+    reason : str
+        Why "auto" is L-BFGS; empty otherwise.
     """
     if method != "auto":
         return method, ""

@@ -256,11 +256,11 @@ class Recipe:
         if unit == 1.0:
             return self
         recipe = self.each_stage(lambda stage: stage.in_unit(unit))
-        if self.assignment is None:
+        assignment = recipe.assignment
+        if assignment is None:
             return recipe
-        least, most = self.assignment.noise
-        noise = unit * least, unit * most
-        return replace(recipe, assignment=replace(recipe.assignment, noise=noise))
+        least, most = assignment.noise
+        return replace(recipe, assignment=replace(assignment, noise=(unit * least, unit * most)))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
         """The recipe with change(stage) for each stage, that between assignments as well."""

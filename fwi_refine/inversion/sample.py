@@ -374,9 +374,8 @@ def run_recipe(
         model = Model(data.with_source_velocities(start), given.vmin)
         found = run_stages(recipe.stages, data, model, priors, budget, misfit)
         if recipe.assignment and not found.stopped:
-            levels = assign_levels(
-                recipe.assignment, data, found.model, priors, budget, found.curvature
-            )
+            known = found.curvature or Curvature()
+            levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
             found = replace(levels, traces=found.traces + levels.traces)
     traces = (begin, *found.traces)
     if not budget.affords(1):
@@ -395,7 +394,8 @@ def run_recipe(
     result = replace(unchanged, stopped=found.stopped, rounded=rounded, traces=traces)
     if not after[1] < before[1]:
         return replace(result, reason="nothing better than the start found")
-    return replace(result, status="refined", model=model, after=after, curvature=found.curvature)
+    known = found.curvature or Curvature()
+    return replace(result, status="refined", model=model, after=after, curvature=known)
 
 
 def written(model: Model, curvature: Curvature | None) -> list[Model]:

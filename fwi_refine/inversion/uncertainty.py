@@ -1,14 +1,7 @@
-"""How far a refined map is expected to be from the truth.
+"""Expected error of a refined map.
 
-Close to the solution the record is linear in the unknowns, so that with noise of variance s^2 and
-a Gaussian prior of precision K^-1 the unknowns are distributed with the covariance
-
-    C = (J^T J / s^2 + K^-1)^-1
-
-(Tarantola, "Inverse Problem Theory", 2005, section 3.2), and cell i is off by sqrt((B C B^T)_ii)
-rms, B the columns of the parameterisation. Total variation is no Gaussian prior: for tied regions
-K^-1 is `WIDE` alone, and C is the error of their velocities if their outlines are right. How far
-off cells are that were given one of a few levels, `LevelBelief` says.
+`standard_deviation` follows from the curvature of the objective, `LevelBelief` from the
+probabilities with which cells were given one of a few levels.
 """
 
 import math
@@ -17,16 +10,40 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.survey import Survey
 
 WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
-def precision(hessian, parameters, misfit, survey, prior_hessian=None):
-    """Posterior precision J^T J / s^2 + K^-1 of the unknowns, (n, n).
+def precision(
+    hessian: torch.Tensor,
+    parameters: Parameters,
+    misfit: float,
+    survey: Survey,
+    prior_hessian: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Posterior precision of the unknowns at the solution.
 
-    hessian: 2 / N J^T J (n, n) at the solution; misfit: mean square residual there, within the
-    wavelet's band; prior_hessian: 2 K^-1 (n, n), or None without a Gaussian prior.
+    Parameters
+    ----------
+    hessian : Tensor, shape (n, n)
+        Gauss-Newton Hessian 2 / N J^T J of the misfit, N the number of samples of the record.
+    parameters : Parameters
+        Parameterisation of the n unknowns.
+    misfit : float
+        Mean square residual within the wavelet's band, in the squared unit of the record.
+    survey : Survey
+        Survey of the record.
+    prior_hessian : Tensor, shape (n, n), optional
+        2 K^-1, twice the precision of a Gaussian prior.
+
+    Returns
+    -------
+    Tensor, shape (n, n)
+        J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is `WIDE`^-2 on the diagonal
+        without a Gaussian prior, and for vmin, which priors leave alone.
     """
     shots, steps, receivers = survey.record_shape
     samples = shots * steps * receivers
@@ -36,14 +53,44 @@ def precision(hessian, parameters, misfit, survey, prior_hessian=None):
         found.diagonal().add_(WIDE**-2)
     else:
         found = found.add_(prior_hessian, alpha=0.5)
-        found[-1, -1] += WIDE**-2  # vmin, which priors leave alone
+        found[-1, -1] += WIDE**-2  # vmin
     return found
 
 
-def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
-    """Expected rms error of each cell, (nz, nx) float64 m/s; None if it cannot be computed.
+def standard_deviation(
+    hessian: torch.Tensor,
+    parameters: Parameters,
+    misfit: float,
+    survey: Survey,
+    prior_hessian: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Expected rms error of each cell, from the curvature at the solution.
 
-    Arguments as of `precision`.
+    Parameters
+    ----------
+    hessian, parameters, misfit, survey, prior_hessian
+        As for `precision`.
+
+    Returns
+    -------
+    Tensor, shape (nz, nx), or None
+        In m/s, float64; None if rounding has made the precision indefinite.
+
+    Notes
+    -----
+    Close to the solution the record is linear in the unknowns. With noise of variance s^2 and a
+    Gaussian prior of precision K^-1 their posterior covariance is [1]_
+
+        C = (J^T J / s^2 + K^-1)^-1
+
+    and the rms error of cell i is sqrt((B C B^T)_ii), B the columns of the parameterisation. Total
+    variation is no Gaussian prior: for tied regions C is the error of their velocities if their
+    outlines are right.
+
+    References
+    ----------
+    .. [1] A. Tarantola, "Inverse Problem Theory and Methods for Model Parameter Estimation", SIAM,
+       2005, section 3.2.
     """
     matrix = precision(hessian, parameters, misfit, survey, prior_hessian)
     scale = matrix.diagonal().sqrt()
@@ -57,10 +104,18 @@ def standard_deviation(hessian, parameters, misfit, survey, prior_hessian=None):
 
 @dataclass(frozen=True)
 class LevelBelief:
-    """What is believed of a map of few levels, K of them.
+    """Probabilities of the cells of a map of K levels.
 
-    levels, variance: (K,), where they lie; probabilities: (K + 1, nz, nx) of having each, the last
-    of lying between; between: (mean, variance) (nz, nx) of a cell that does. m/s, and squared.
+    Attributes
+    ----------
+    levels : Tensor, shape (K,)
+        Mean velocity of each level, m/s.
+    variance : Tensor, shape (K,)
+        Variance of each, (m/s)^2.
+    probabilities : Tensor, shape (K + 1, nz, nx)
+        Of each cell having each level; the last of lying between levels.
+    between : tuple of Tensor, shape (nz, nx)
+        Mean, m/s, and variance, (m/s)^2, of a cell that lies between levels.
     """
 
     levels: torch.Tensor
@@ -68,8 +123,19 @@ class LevelBelief:
     probabilities: torch.Tensor
     between: tuple[torch.Tensor, torch.Tensor]
 
-    def deviation(self, v):
-        """Expected rms distance of each cell of a map v (nz, nx) from the truth."""
+    def deviation(self, v: torch.Tensor) -> torch.Tensor:
+        """Expected rms error of each cell of a map.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        Tensor, shape (nz, nx)
+            In m/s.
+        """
         mean, variance = self.between
         off = torch.cat([v - self.levels[:, None, None], (v - mean)[None]]).square()
         off[:-1] += self.variance[:, None, None]
@@ -77,6 +143,17 @@ class LevelBelief:
         return (self.probabilities * off).sum(0).sqrt()
 
 
-def expected_error(deviation) -> float:
-    """Mean absolute error (m/s) that goes with standard deviations (nz, nx)."""
+def expected_error(deviation: torch.Tensor) -> float:
+    """Mean absolute error that goes with standard deviations, for normal errors.
+
+    Parameters
+    ----------
+    deviation : Tensor, shape (nz, nx)
+        Expected rms error of each cell, m/s.
+
+    Returns
+    -------
+    float
+        In m/s.
+    """
     return MEAN_OF_NORMAL * float(deviation.mean())

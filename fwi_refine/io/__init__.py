@@ -3,7 +3,15 @@
 from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.indices import find_indices, is_part_of
 from fwi_refine.io.inputs import Inputs, open_inputs
-from fwi_refine.io.outputs import MapWriter, atomic_path, claim_output, marked, partial_mark
+from fwi_refine.io.outputs import (
+    MapWriter,
+    atomic_path,
+    claim_output,
+    marked,
+    partial_mark,
+    refuse_input,
+    sweep,
+)
 from fwi_refine.io.predictions import open_predictions, read_start
 from fwi_refine.io.records import open_records
 from fwi_refine.io.samples import Chunk, Sample, load_record, plan_samples, read_samples
@@ -31,5 +39,7 @@ __all__ = [
     "read_ids",
     "read_samples",
     "read_start",
+    "refuse_input",
     "resolve_ids",
+    "sweep",
 ]

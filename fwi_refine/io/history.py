@@ -11,7 +11,9 @@ too, so the misfit may rise.
 
 import csv
 import io
+import os
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fwi_refine.io.ids import check_id
@@ -23,7 +25,17 @@ COLUMNS = ("id", "stage", "evaluations", "misfit")
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a history: evaluations so far, and the misfit rms that they led to."""
+    """One line of a history.
+
+    Attributes
+    ----------
+    stage : int
+        Stage of the recipe, 0 for the start.
+    evaluations : int
+        Misfit evaluations so far.
+    misfit : float
+        Rms misfit that they led to, in the record's units.
+    """
 
     stage: int
     evaluations: int
@@ -33,16 +45,16 @@ class Step:
 class HistoryWriter:
     """Collects histories in any order; `publish` writes them in sample order."""
 
-    def __init__(self, count):
+    def __init__(self, count: int) -> None:
         self._spool = Spool(count)
 
-    def add(self, k, name, history):
-        """history: (stage, evaluations, misfit) of sample k, as `inversion.Refined` has it."""
+    def add(self, k: int, name: str, history: Iterable[tuple[int, int, float]]) -> None:
+        """Takes the (stage, evaluations, misfit) of sample k, as `inversion.Refined` has them."""
         lines = io.StringIO(newline="")
         csv.writer(lines).writerows([name, *step[:2], f"{step[2]:.6g}"] for step in history)
         self._spool.add(k, lines.getvalue())
 
-    def publish(self, path):
+    def publish(self, path: str | os.PathLike[str]) -> None:
         """Writes the histories under their final name, whole or not at all."""
         with (
             atomic_path(path) as temporary,
@@ -52,7 +64,7 @@ class HistoryWriter:
             file.writelines(text for text in self._spool if text is not None)
 
 
-def read_history(path) -> dict[str, list[Step]]:
+def read_history(path: str | os.PathLike[str]) -> dict[str, list[Step]]:
     """The steps of each sample by its id. Raises InputError with the line that is none."""
     found = defaultdict(list)
     for name, step in read_table(path, _parse, COLUMNS, "a history of refine"):
@@ -60,6 +72,6 @@ def read_history(path) -> dict[str, list[Step]]:
     return dict(found)
 
 
-def _parse(cells) -> tuple[str, Step]:
+def _parse(cells: Mapping[str, str]) -> tuple[str, Step]:
     texts = [cells[name] or "" for name in COLUMNS]
     return check_id(texts[0]), Step(int(texts[1]), int(texts[2]), float(texts[3]))

@@ -1,80 +1,147 @@
 """Sample ids: reading a list of them, and finding the record that belongs to each prediction."""
 
 import csv
+import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fwi_refine.errors import InputError
+from fwi_refine.files import lines, open_text
+from fwi_refine.io.order import Order
+
+if TYPE_CHECKING:
+    from fwi_refine.io.records import Records
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One sample: which prediction and which record, or why there is no record for it."""
+    """One sample: which prediction and which record, or why there is no record for it.
 
-    index: int  # of the prediction
+    Attributes
+    ----------
+    index : int
+        Index of the prediction.
+    id : str
+        Id of the sample.
+    record : int or None
+        Index of the record.
+    problem : str or None
+        Why the sample cannot be used.
+    """
+
+    index: int
     id: str
-    record: int | None  # index of the record
+    record: int | None
     problem: str | None = None
 
 
-def check_id(name) -> str:
-    """The id, if it can be a file name. Raises InputError if it could leave its directory."""
-    if not name or name in (".", "..") or any(c in name for c in "/\\\0\n\r"):
+def check_id(name: str) -> str:
+    """The id, if it can be a file name and a cell of a table.
+
+    Raises InputError if it could leave its directory, breaks lines, or is no text.
+    """
+    if (
+        not name
+        or name in (".", "..")
+        or "/" in name
+        or "\\" in name
+        or len(name.splitlines()) > 1
+        or any(c in name for c in "\0\n\r")
+        or any("\ud800" <= c <= "\udfff" for c in name)
+    ):
         raise InputError(
-            f"id {name!r} cannot be used: ids are file names, without '/', '\\' or line breaks"
+            f"id {name!r} cannot be used: ids are file names, without '/', '\\', line breaks or "
+            "bytes that are no text"
         )
     return name
 
 
-def read_ids(path) -> list[str]:
+def read_ids(path: str | os.PathLike[str]) -> list[str]:
     """Ids from a text file with one a line, or from the column `id` of a CSV (a report is one).
 
-    Raises InputError if the file cannot be read, is empty, or holds an id that is no file name.
+    White space within and around an id belongs to it; lines of nothing else are left out.
+
+    Parameters
+    ----------
+    path : path-like
+        UTF-8 text, with or without a byte order mark.
+
+    Returns
+    -------
+    list of str
+        The ids, in their order.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is empty, or holds an id that is no file name.
     """
-    path = Path(path)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+        with open_text(path) as file:
+            rows = [row for row in csv.reader(lines(file, path)) if any(c.strip() for c in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a list of ids ({error})") from error
-    column = 0
-    if rows and "id" in rows[0]:
-        column = rows[0].index("id")
+    column, header = 0, [cell.strip() for cell in rows[0]] if rows else []
+    if "id" in header:
+        column = header.index("id")
         rows = rows[1:]
-    elif rows and len(rows[0]) > 1:
-        raise InputError(f"{path}: found columns {rows[0]}, expected one called 'id'")
+    elif len(header) > 1:
+        raise InputError(f"{path}: found columns {header}, expected one called 'id'")
     ids = [row[column] if column < len(row) else "" for row in rows]
     if not ids:
         raise InputError(f"{path}: holds no ids")
-    if "" in ids:
+    empty = next((k for k, name in enumerate(ids) if not name.strip()), None)
+    if empty is not None:
         raise InputError(
-            f"{path}: sample {ids.index('') + 1} has no id; whatever made the file may have known "
+            f"{path}: sample {empty + 1} has no id; whatever made the file may have known "
             "none: give it --ids too"
         )
     return [check_id(name) for name in ids]
 
 
-def read_families(path) -> dict[str, str]:
-    """Family of each id, from a CSV with the columns `id` and `family`. Raises InputError."""
-    path = Path(path)
+def read_families(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Family of each id, from a CSV with the columns `id` and `family`.
+
+    Raises InputError if it is no such file, or has an id twice.
+    """
+    found: dict[str, str] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        with open_text(path) as file:
+            reader = csv.DictReader(lines(file, path))
             missing = {"id", "family"} - set(reader.fieldnames or ())
             if missing:
                 raise InputError(
                     f"{path}: found columns {reader.fieldnames}, expected 'id' and 'family'"
                 )
-            return {row["id"]: row["family"] or "" for row in reader}
+            for row in reader:
+                if row["id"] in found:
+                    raise InputError(f"{path}: duplicate id {row['id']!r}, expected it once")
+                found[row["id"]] = row["family"] or ""
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a table of families ({error})") from error
+    return found
 
 
-def resolve_ids(own, listed, count, what) -> list[str] | None:
-    """Ids of `count` samples: their own, or those listed in a file; None where there are neither.
+def resolve_ids(
+    own: Sequence[str] | None, listed: Sequence[str] | None, count: int, what: object
+) -> list[str] | None:
+    """Ids of some samples: their own, or those listed in a file; None where there are neither.
 
-    Raises InputError if the lists differ from one another or from the count.
+    Parameters
+    ----------
+    own, listed : sequence of str or None
+        Ids that stand with the samples, and those of a list.
+    count : int
+        How many samples there are.
+    what : object
+        What they stand in, for messages.
+
+    Raises
+    ------
+    InputError
+        If the lists differ from one another or from the count.
     """
     for ids, source in ((own, f"the ids in {what}"), (listed, "the list of ids")):
         if ids is not None and len(ids) != count:
@@ -92,28 +159,51 @@ def resolve_ids(own, listed, count, what) -> list[str] | None:
     return None if ids is None else [check_id(name) for name in ids]
 
 
-def _first_without_partner(ids, count):
+def _first_without_partner(ids: Sequence[str], count: int) -> str:
     if len(ids) > count:
         return f"the first id without a sample is {ids[count]!r} (number {count + 1})"
     return f"the first sample without an id is number {len(ids) + 1}"
 
 
-def pair(prediction_ids, count, records) -> list[Pair]:
-    """Which record belongs to each of `count` predictions.
+def pair(
+    prediction_ids: Sequence[str] | None,
+    count: int,
+    records: "Records",
+    order: Order | None = None,
+) -> list[Pair]:
+    """Which record belongs to each prediction.
 
     By id where the predictions have ids that the records know, by position otherwise. A
-    duplicate id, or one that has no record, costs that sample alone; where both sides hold ids
-    that the other lacks, or where positions do not match, InputError is raised.
+    duplicate id, or one that has no record, costs that sample alone.
+
+    Parameters
+    ----------
+    prediction_ids : sequence of str or None
+        Their ids, where they have any.
+    count : int
+        How many predictions there are.
+    records : Records
+        Opened records, see io/records.py.
+    order : Order or None
+        That of the predictions, where it is one of files.
+
+    Raises
+    ------
+    InputError
+        Where both sides hold ids that the other lacks, where positions do not match, and where
+        position alone has to decide but the order of files is in doubt.
     """
     record_ids = records.ids
     known = {name: k for k, name in enumerate(record_ids)}
-    by_id = prediction_ids is not None and (
+    if prediction_ids is not None and (
         records.named or all(name in known for name in prediction_ids)
-    )
-    if by_id:
+    ):
         return _pair_by_id(prediction_ids, record_ids, known, records)
     if count != len(record_ids):
         raise InputError(_count_mismatch(prediction_ids, count, record_ids, records))
+    for one, what in ((records.order, f"records {records.path}"), (order, "predictions")):
+        if one is not None:
+            one.decided(what)
     ids = prediction_ids or record_ids
     repeated = {name for name, n in Counter(ids).items() if n > 1}
     return [
@@ -122,7 +212,9 @@ def pair(prediction_ids, count, records) -> list[Pair]:
     ]
 
 
-def _pair_by_id(ids, record_ids, known, records) -> list[Pair]:
+def _pair_by_id(
+    ids: Sequence[str], record_ids: Sequence[str], known: dict[str, int], records: "Records"
+) -> list[Pair]:
     absent = [name for name in ids if name not in known]
     unused = set(record_ids).difference(ids) if absent else ()
     if absent and (unused or len(absent) == len(ids)):
@@ -150,7 +242,7 @@ def _pair_by_id(ids, record_ids, known, records) -> list[Pair]:
     return pairs
 
 
-def _duplicate(name, ids) -> str:
+def _duplicate(name: str, ids: Sequence[str]) -> str:
     numbers = [str(k + 1) for k, other in enumerate(ids) if other == name]
     return (
         f"duplicate id {name!r}: found it at predictions number {', '.join(numbers)}, expected it "
@@ -158,7 +250,12 @@ def _duplicate(name, ids) -> str:
     )
 
 
-def _count_mismatch(prediction_ids, count, record_ids, records) -> str:
+def _count_mismatch(
+    prediction_ids: Sequence[str] | None,
+    count: int,
+    record_ids: Sequence[str],
+    records: "Records",
+) -> str:
     text = f"found {count} predictions and {len(record_ids)} records in {records.path}; "
     if count < len(record_ids):
         return (

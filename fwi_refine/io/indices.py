@@ -1,15 +1,38 @@
 """Where the samples of a run stand in a file that may hold more of them, or name none."""
 
+from collections.abc import Iterable, Sequence
+
 from fwi_refine.errors import InputError
 
 
-def find_indices(ids, own, count, orders, what) -> list[int | None]:
+def find_indices(
+    ids: Sequence[str],
+    own: Sequence[str] | None,
+    count: int,
+    orders: Iterable[Sequence[str] | None],
+    what: str,
+) -> list[int | None]:
     """Index of each sample in a file, None where it is not in there.
 
-    ids: of the samples; own: ids in the file, or None; count: how many samples the file holds;
-    orders: lists of ids, best first, whose order the file may have. Only a list as long as the
-    file that knows one of the samples is believed. Raises InputError, naming `what`, where there
-    is none.
+    Only a list of ids as long as the file that knows one of the samples is believed.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Of the samples.
+    own : sequence of str or None
+        Ids in the file.
+    count : int
+        How many samples the file holds.
+    orders : iterable of sequences of str
+        Lists of ids, best first, whose order the file may have.
+    what : str
+        What the file is, for the message.
+
+    Raises
+    ------
+    InputError
+        Where there is no list to be believed.
     """
     for order in (own, *orders):
         if order is not None and len(order) == count:
@@ -23,7 +46,7 @@ def find_indices(ids, own, count, orders, what) -> list[int | None]:
     )
 
 
-def is_part_of(ids, order) -> bool:
+def is_part_of(ids: Sequence[str], order: Sequence[str]) -> bool:
     """Whether the ids stand in a list one after another, as --limit and --shard take them."""
     known = {name: k for k, name in enumerate(order)}
     first = known.get(ids[0])

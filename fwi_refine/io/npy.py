@@ -1,49 +1,80 @@
 """Rows of `.npy` arrays, one at a time: memory does not grow with the length of the array.
 
 `numpy.load` refuses a file that is shorter than its header says. Here the rows that are complete
-stay readable, so that a broken copy costs the samples that are missing and no others.
+stay readable, so that a broken copy costs the samples that are missing and no others. Bytes are
+read and not mapped: a disk that fails under a memory map ends the process.
 """
 
 import os
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
+from fwi_refine.files import open_regular, persistently
+
+LARGEST = 2**30  # bytes of a row, or of a file of one sample
 
 
 class NpyArray:
     """A `.npy` file seen as its rows along the first axis.
 
-    Raises SampleError where the file cannot be read as an array of plain numbers. Pickled
-    objects are never loaded.
+    Parameters
+    ----------
+    path : path-like
+        A regular file.
+
+    Raises
+    ------
+    SampleError
+        Where the file cannot be read as an array of plain numbers. Pickled objects are never
+        loaded.
+    MachineError
+        Where the machine cannot read it.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            with open(self.path, "rb") as file:
-                self.shape, fortran, self.dtype = _read_header(file)
-                self._offset = file.tell()
-                size = os.fstat(file.fileno()).st_size
+            header = persistently(self._read_header, str(self.path))
         except (OSError, ValueError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = str(error).removeprefix(f"{self.path}: ")
             raise SampleError(f"{self.path}: not a readable .npy file ({reason})") from error
+        self.shape, self._fortran, self.dtype, self._offset, size = header
         if min(self.shape, default=0) < 0:
             raise SampleError(f"{self.path}: its header gives the shape {self.shape}")
         if self.dtype.hasobject:
             raise SampleError(f"{self.path}: holds pickled objects, which are never loaded")
-        self._order = "F" if fortran else "C"
         self._found_bytes = size - self._offset
         self._expected_bytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    def _read_header(self) -> tuple[tuple[int, ...], bool, np.dtype[Any], int, int]:
+        with open_regular(self.path) as file:
+            shape, fortran, dtype = _read_header(file)
+            return shape, fortran, dtype, file.tell(), os.fstat(file.fileno()).st_size
 
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
 
     @property
     def truncated(self) -> bool:
+        """Whether the file is shorter than its header says."""
         return self._found_bytes < self._expected_bytes
+
+    @property
+    def complete_rows(self) -> int:
+        """How many rows the file has all bytes of."""
+        if not self.truncated:
+            return len(self)
+        # in Fortran order the end of every row is missing
+        return 0 if self._fortran else self._found_bytes // self._row_bytes
+
+    @property
+    def _row_bytes(self) -> int:
+        return self._expected_bytes // len(self) if len(self) else 0
 
     def truncation(self) -> str:
         """What to say of a file that is too short."""
@@ -52,33 +83,78 @@ class NpyArray:
             f"{self._expected_bytes}"
         )
 
-    def read(self) -> np.ndarray:
-        """The whole array, in memory. Raises SampleError if the file is truncated."""
+    def read(self) -> NDArray[Any]:
+        """The whole array, in memory.
+
+        Raises
+        ------
+        SampleError
+            If the file is truncated, or too large for one sample.
+        MachineError
+            If the machine cannot read it.
+        """
         if self.truncated:
             raise SampleError(f"{self.path}: {self.truncation()}")
-        return np.array(self._map(self.shape))
+        data = self._bytes(0, self._expected_bytes)
+        return np.frombuffer(data, self.dtype).reshape(self.shape, order=self._order).copy("C")
 
-    def row(self, k) -> np.ndarray:
-        """Row k, in memory. Raises SampleError if the file ends before the end of that row."""
-        if not self.truncated:
-            return np.array(self._map(self.shape)[k])
-        row_bytes = self._expected_bytes // self.shape[0]
-        complete = self._found_bytes // row_bytes if self._order == "C" else 0
-        if k >= complete:
+    def row(self, k: int) -> NDArray[Any]:
+        """Row k, in memory.
+
+        Raises
+        ------
+        SampleError
+            If the file ends before the end of that row.
+        MachineError
+            If the machine cannot read it.
+        """
+        if k >= self.complete_rows:
             raise SampleError(f"{self.path}, row {k}: {self.truncation()}")
-        return np.array(self._map((complete, *self.shape[1:]))[k])
+        if self._fortran and len(self) > 1:
+            data = self._strided(k)
+        else:
+            data = self._bytes(k * self._row_bytes, self._row_bytes)
+        shape = self.shape[1:]
+        return np.frombuffer(data, self.dtype).reshape(shape, order=self._order).copy("C")
 
-    def _map(self, shape):
-        # Mapped anew for every read: pages that were read do not add up in resident memory.
-        if 0 in shape:
-            return np.empty(shape, self.dtype)
-        try:
-            return np.memmap(self.path, self.dtype, "r", self._offset, shape, self._order)
-        except (OSError, ValueError) as error:  # it has been replaced since it was opened
-            raise SampleError(f"{self.path}: cannot be mapped ({error})") from error
+    @property
+    def _order(self) -> Any:
+        return "F" if self._fortran else "C"
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        """Bytes of the values. Raises SampleError where the file has lost them meanwhile."""
+        if count > LARGEST:
+            raise SampleError(f"{self.path}: found {count} bytes of values, expected a sample")
+
+        def read() -> bytes:
+            with open_regular(self.path) as file:
+                file.seek(self._offset + start)
+                return file.read(count)
+
+        data = persistently(read, str(self.path))
+        if len(data) < count:
+            raise SampleError(f"{self.path}: is shorter than when it was opened")
+        return data
+
+    def _strided(self, k: int) -> bytes:
+        """The bytes of row k of an array in Fortran order: every len(self)-th value."""
+        size, step = self.dtype.itemsize, len(self) * self.dtype.itemsize
+        if self._row_bytes > LARGEST:
+            raise SampleError(f"{self.path}: found rows of {self._row_bytes} bytes")
+
+        def read() -> bytes:
+            with open_regular(self.path) as file:
+                first = self._offset + k * size
+                places = range(first, first + len(self) * self._row_bytes, step)
+                return b"".join(os.pread(file.fileno(), size, place) for place in places)
+
+        data = persistently(read, str(self.path))
+        if len(data) < self._row_bytes:
+            raise SampleError(f"{self.path}: is shorter than when it was opened")
+        return data
 
 
-def _read_header(file):
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """(shape, whether in Fortran order, type). Raises ValueError where there is no plain header."""
     try:
         return _parse_header(file)
@@ -86,7 +162,7 @@ def _read_header(file):
         raise ValueError("its header cannot be understood") from error
 
 
-def _parse_header(file):
+def _parse_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(file)

@@ -1,45 +1,107 @@
-"""Output files: written under a temporary name, fsynced, renamed. A final name means done."""
+"""Output files: written under a temporary name, fsynced, renamed. A final name means done.
+
+A temporary name is random, and its file is made anew, so nothing that stands there is written to or
+followed. The file is locked as long as it is written: a lock ends with its process, so what a
+killed one left is told from what is being written, and swept when the same output is next claimed.
+"""
 
 import contextlib
 import errno
+import fcntl
 import os
-from fnmatch import fnmatch
+import re
+import secrets
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError, OutputExistsError
+from fwi_refine.files import is_same_file
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
 
-def claim_output(path, overwrite, what="output", inputs=()) -> Path:
+def claim_output(
+    path: str | os.PathLike[str],
+    overwrite: bool,
+    what: str = "output",
+    inputs: Iterable[Path | None] = (),
+) -> Path:
     """The path, if it can be written: tried, as hours of work may come before it is.
 
-    Raises OutputExistsError, or InputError without a folder, where nothing can be written to it,
-    and for one of the inputs, which would be lost; None among these counts for nothing.
+    Parameters
+    ----------
+    path : path-like
+        Final name of the output. What killed processes left beside it is removed.
+    overwrite : bool
+        Whether a file that stands there may be replaced.
+    what : str
+        How messages call it.
+    inputs : iterable of Path or None
+        Files and folders that must stay as they are.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    OutputExistsError
+        If it stands already and may not be replaced.
+    InputError
+        Without a folder, where nothing can be written, and for one of the inputs.
     """
     path = Path(path)
-    if path.resolve() in {Path(other).resolve() for other in inputs if other is not None}:
-        raise InputError(f"{what} {path}: is an input as well; choose another name")
+    refuse_input(path, inputs, what)
     if path.is_dir():
         raise InputError(f"{what} {path}: is a directory, expected a file name")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(
             f"{what} {path} exists already: choose another name, or pass --overwrite"
         )
     if not path.parent.is_dir():
         raise InputError(f"{what} {path}: there is no directory {path.parent}")
-    trial = temporary_name(path).with_suffix(".trial")  # the file itself may be open already
+    sweep(path.parent, {path.name})
     try:
-        trial.touch()
+        trial, file = open_temporary(path)  # the file itself may be open already
+        file.close()
         trial.unlink()
     except OSError as error:
         raise InputError(f"{what} {path}: cannot be written ({error.strerror})") from error
     return path
 
 
-def partial_mark(paths) -> str:
-    """What marks the names of unfinished results, `.partial`: with a number, if earlier ones of
-    these paths are still there."""
+def refuse_input(path: Path, inputs: Iterable[Path | None], what: str = "output") -> None:
+    """Raises InputError where an output is one of the inputs, or stands already in one of them."""
+    for other in filter(None, inputs):
+        if is_same_file(path, other):
+            raise InputError(f"{what} {path}: is an input as well; choose another name")
+        if other.is_dir() and path.exists() and _is_read(path.resolve(), other.resolve()):
+            raise InputError(
+                f"{what} {path}: is one of the files in {other}, an input; choose another name"
+            )
+
+
+def _is_read(path: Path, folder: Path) -> bool:
+    """Whether a file is one of those that an input folder is read for."""
+    if not path.is_relative_to(folder):
+        return False
+    inside = path.relative_to(folder).parts
+    if (folder / "run.toml").exists():
+        return inside[0] in ("run.toml", "parts", "shards")
+    return path.suffix == ".npy" and (len(inside) == 1 or inside[0] in ("data", "model"))
+
+
+def partial_mark(paths: Iterable[Path]) -> str:
+    """What marks the names of unfinished results.
+
+    It is `.partial`, with a number if earlier ones of these paths are still there.
+    """
+    paths = [*paths]
     mark, number = ".partial", 1
     while any(marked(path, mark).exists() for path in paths):
         number += 1
@@ -47,22 +109,62 @@ def partial_mark(paths) -> str:
     return mark
 
 
-def marked(path, mark) -> Path:
+def marked(path: Path, mark: str) -> Path:
     """The path with the mark before its suffix."""
     return path.with_name(f"{path.stem}{mark}{path.suffix}")
 
 
-def temporary_name(path) -> Path:
-    """Where a file is written first: beside its final name, so that renaming is atomic."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside `path`, so that renaming it is atomic; locked until it is closed.
+
+    Raises OSError if it cannot be made.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+        file = open(os.open(temporary, flags, 0o666), "wb+")  # noqa: SIM115 (the caller closes it)
+        with contextlib.suppress(OSError):  # a disk without locks: nothing is swept on it
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.stat(temporary), os.fstat(file.fileno())):
+                return temporary, file
+        except FileNotFoundError:  # swept before it was locked
+            pass
+        file.close()
 
 
-def is_temporary(name, of) -> bool:
+def is_temporary(name: str, of: str) -> bool:
     """Whether a file is named as one that is written, by any process, before it is called `of`."""
-    return fnmatch(name, f".{of}.*.tmp")
+    return _final_name(name) == of
 
 
-def publish(temporary, path):
+def _final_name(name: str) -> str | None:
+    """What a temporary file will be called, None if it is none."""
+    found = _TEMPORARY.fullmatch(name)
+    return found and found[1]
+
+
+def sweep(folder: Path, names: Container[str]) -> None:
+    """Removes what killed processes left of some outputs; what a living one writes stays."""
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            final = _final_name(entry.name)
+            if final is not None and final in names:
+                _remove_if_left(entry)
+
+
+def _remove_if_left(path: Path) -> None:
+    """Removes a temporary file that no process has locked; leaves it where locks fail."""
+    with contextlib.suppress(OSError):
+        number = os.open(path, os.O_RDWR | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(number)
+
+
+def publish(temporary: Path, path: Path) -> None:
     """Gives a finished temporary file its final name; both the bytes and the name are durable."""
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
@@ -76,18 +178,19 @@ def publish(temporary, path):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to; on success it is renamed to `path`, else it is removed."""
     path = Path(path)
-    temporary = temporary_name(path)
-    try:
-        yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary, lock = open_temporary(path)
+    with lock:
+        try:
+            yield temporary
+            publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def _claim_space(file, size):
+def _claim_space(file: BinaryIO, size: int) -> None:
     """Makes the file `size` bytes long, on the disk too where the file system can do that."""
     try:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -105,13 +208,28 @@ class MapWriter:
     The space is claimed when it is made: a disk that is too full says so before hours of work.
     Maps are written to the file directly, not through a memory map, because a memory map that
     cannot be stored kills the process.
+
+    Parameters
+    ----------
+    path : path-like
+        Beside which it is written.
+    shape : sequence of int
+        Of the whole array.
+    map_shape : sequence of int
+        Of one map, (nz, nx).
+
+    Raises
+    ------
+    OSError
+        If there is no room for it.
     """
 
-    def __init__(self, path, shape, map_shape):
-        self._temporary = temporary_name(Path(path))
+    def __init__(
+        self, path: str | os.PathLike[str], shape: Sequence[int], map_shape: Sequence[int]
+    ) -> None:
         self._map_shape = tuple(map_shape)
         self._map_bytes = 4 * int(np.prod(map_shape))
-        self._file = open(self._temporary, "wb+")  # noqa: SIM115 (closed by publish and discard)
+        self._temporary, self._file = open_temporary(Path(path))
         try:
             header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(self._file, header)
@@ -123,22 +241,22 @@ class MapWriter:
             self.discard()
             raise
 
-    def write(self, k, values):
-        """Map k. Values are rounded to float32."""
+    def write(self, k: int, values: ArrayLike) -> None:
+        """Map k, in m/s. Values are rounded to float32."""
         with np.errstate(over="ignore"):
-            values = np.asarray(values).astype("<f4").reshape(self._map_shape)
-        data = memoryview(values.tobytes())
+            array = np.asarray(values).astype("<f4").reshape(self._map_shape)
+        data = memoryview(array.tobytes())
         position = self._offset + k * self._map_bytes
         while data:
             written = os.pwrite(self._file.fileno(), data, position)
             data, position = data[written:], position + written
 
-    def publish(self, path):
+    def publish(self, path: Path) -> None:
         """Gives the array its final name."""
-        self._file.close()
         publish(self._temporary, path)
+        self._file.close()
 
-    def discard(self):
+    def discard(self) -> None:
         """Removes what was written; does nothing after `publish`."""
         self._file.close()
         self._temporary.unlink(missing_ok=True)

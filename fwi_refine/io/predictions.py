@@ -1,43 +1,110 @@
 """Predicted velocity maps, read one at a time: .npy, HDF5, a directory of `<id>.npy`, or CSV.
 
-Every class here has: `count`; `ids`, list of str or None; `shape`, the shape of the whole, which
-the output takes over; `path`; `where(k)`, file and place of map k, for messages; `read(k)`, the
-raw map, raising SampleError; `salvage(k)`, what can be read of it, or None; `files()`, the files
-that they are read from. Nothing that is returned is checked: see validate.check_prediction.
+Every class here is a `Predictions`. Nothing that is returned is checked: see
+survey/validate.py.
 """
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.files import open_regular
 from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
+from fwi_refine.io.ids import check_id
 from fwi_refine.io.npy import NpyArray
-from fwi_refine.survey import OPENFWI
+from fwi_refine.io.order import Order, in_order
+from fwi_refine.survey import OPENFWI, Survey
 
 
-def open_predictions(path, survey=OPENFWI):
-    """The maps at `path`, whichever form they have. Raises InputError if it is none."""
+@runtime_checkable
+class Predictions(Protocol):
+    """Maps that are read one at a time.
+
+    Attributes
+    ----------
+    path : Path
+        Where they stand.
+    count : int
+        How many there are.
+    ids : list of str or None
+        Their ids, where they have any.
+    shape : tuple of int
+        Shape of the whole, which the output takes over.
+    """
+
+    path: Path
+    count: int
+    ids: list[str] | None
+    shape: tuple[int, ...]
+
+    def where(self, k: int) -> str:
+        """File and place of map k, for messages."""
+
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw map k. Raises SampleError, or MachineError."""
+
+    def salvage(self, k: int) -> NDArray[Any] | None:
+        """What can be read of map k, None where nothing can."""
+
+    def files(self) -> list[Path]:
+        """The files that the maps are read from."""
+
+
+class Rows(Protocol):
+    """An array that is read row by row: NpyArray or Hdf5Array."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: Any
+
+    def __len__(self) -> int: ...
+
+    def row(self, k: int) -> NDArray[Any]:
+        """Row k, in memory. Raises SampleError, or MachineError."""
+
+
+def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> Predictions:
+    """The maps at `path`, whichever form they have.
+
+    Parameters
+    ----------
+    path : path-like
+        A `.npy`, HDF5 or submission `.csv` file, or a directory of `<id>.npy`.
+    survey : Survey
+        Gives the shape of a map.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    MachineError
+        If the machine cannot read it.
+    """
     from fwi_refine.io.submission_csv import SubmissionPredictions
 
     path = Path(path)
     if path.is_dir():
         return DirectoryPredictions(path, survey)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"predictions {path}: no such file or directory")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(len(SIGNATURE))
     if start == SIGNATURE:
         array = Hdf5Array(path, ("velocity",))
         return ArrayPredictions(array, array.ids(), survey)
     if start.startswith(b"\x93NUMPY"):
         try:
-            array = NpyArray(path)
+            rows = NpyArray(path)
         except SampleError as error:
             raise InputError(f"predictions {error}") from error
-        if array.truncated:
-            raise InputError(f"predictions {path}: {array.truncation()}")
-        return ArrayPredictions(array, None, survey)
+        if rows.truncated:
+            raise InputError(f"predictions {path}: {rows.truncation()}")
+        return ArrayPredictions(rows, None, survey)
     if path.suffix.lower() == ".csv":
         return SubmissionPredictions(path, survey)
     torch_file = path.suffix.lower() in (".pt", ".pth")
@@ -48,19 +115,8 @@ def open_predictions(path, survey=OPENFWI):
     )
 
 
-class _Predictions:
-    def salvage(self, k) -> np.ndarray | None:
-        try:
-            return self.read(k)
-        except SampleError:
-            return None
-
-    def files(self) -> list[Path]:
-        return [self.path]
-
-
-def read_start(predictions, k, survey=OPENFWI) -> np.ndarray:
-    """(nz, nx) float32: map k as it stands in the file, NaN where it has no usable shape."""
+def read_start(predictions: Predictions, k: int, survey: Survey = OPENFWI) -> NDArray[np.float32]:
+    """Map k as it stands in the file, (nz, nx) in m/s; NaN where it has no usable shape."""
     values = predictions.salvage(k)
     if values is not None and values.dtype.kind in "fiu" and values.size == np.prod(survey.shape):
         with np.errstate(over="ignore"):
@@ -68,12 +124,13 @@ def read_start(predictions, k, survey=OPENFWI) -> np.ndarray:
     return np.full(survey.shape, np.nan, np.float32)
 
 
-class ArrayPredictions(_Predictions):
+class ArrayPredictions:
     """One array (N, nz, nx) or (N, 1, nz, nx) of a float type, from .npy or HDF5."""
 
-    def __init__(self, array, ids, survey):
+    def __init__(self, array: Rows, ids: Sequence[str] | None, survey: Survey) -> None:
         nz, nx = survey.shape
-        self.path, self.ids, self.shape, self.count = array.path, ids, array.shape, len(array)
+        self.path, self.shape, self.count = array.path, array.shape, len(array)
+        self.ids = None if ids is None else [*ids]
         self._array = array
         if array.shape[1:] not in ((nz, nx), (1, nz, nx)):
             raise InputError(
@@ -87,34 +144,59 @@ class ArrayPredictions(_Predictions):
         if not self.count:
             raise InputError(f"predictions {array.path}: holds no maps")
 
-    def where(self, k) -> str:
+    def where(self, k: int) -> str:
+        """File and place of map k, for messages."""
         return f"{self.path}[{k}]"
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw map k. Raises SampleError, or MachineError."""
         return self._array.row(k)
 
+    def salvage(self, k: int) -> NDArray[Any] | None:
+        """Map k, None where it is damaged."""
+        return _salvage(self, k)
 
-class DirectoryPredictions(_Predictions):
-    """One file for each map: `<id>.npy` of (nz, nx) or (1, nz, nx), in sorted order."""
+    def files(self) -> list[Path]:
+        """The file."""
+        return [self.path]
 
-    def __init__(self, path, survey):
+
+class DirectoryPredictions:
+    """One file for each map: `<id>.npy` of (nz, nx) or (1, nz, nx), in the order of io/order.py."""
+
+    def __init__(self, path: str | os.PathLike[str], survey: Survey) -> None:
         self.path = Path(path)
-        names = sorted(entry.name for entry in self.path.iterdir())
-        self.ids = [
-            name.removesuffix(".npy")
-            for name in names
-            if name.endswith(".npy") and not name.startswith(".")
+        names = [
+            check_id(entry.name.removesuffix(".npy"))
+            for entry in self.path.iterdir()
+            if entry.name.endswith(".npy") and not entry.name.startswith(".")
         ]
-        self.count = len(self.ids)
-        self.shape = (self.count, *survey.shape)
+        self.order: Order = in_order(names)
+        self.ids: list[str] | None = self.order.names
+        self.count = len(names)
+        self.shape: tuple[int, ...] = (self.count, *survey.shape)
         if not self.count:
             raise InputError(f"predictions {path}: found no .npy files, expected <id>.npy")
 
-    def where(self, k) -> str:
-        return str(self.path / f"{self.ids[k]}.npy")
+    def where(self, k: int) -> str:
+        """The file of map k, for messages."""
+        return str(self.path / f"{self.order.names[k]}.npy")
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw map k. Raises SampleError, or MachineError."""
         return NpyArray(self.where(k)).read()
 
+    def salvage(self, k: int) -> NDArray[Any] | None:
+        """Map k, None where it is damaged."""
+        return _salvage(self, k)
+
     def files(self) -> list[Path]:
+        """The files of all maps."""
         return [Path(self.where(k)) for k in range(self.count)]
+
+
+def _salvage(predictions: Predictions, k: int) -> NDArray[Any] | None:
+    try:
+        return predictions.read(k)
+    except SampleError:
+        return None

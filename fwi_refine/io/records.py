@@ -1,40 +1,95 @@
 """Records, read one at a time: a directory of `<id>.npy`, shards, one array, or HDF5.
 
-Every class here has: `ids`, list of str; `named`, whether the ids are names given by the user
-(and not made up from position); `path`; `where(k)`, the file and place of record k, for messages;
-`read(k)`, the raw array, raising SampleError; `truth(k)`, the raw true map where it stands beside
-the records, else None; `alone(k)`, a source that holds record k only and can be sent to another
-process; `files(ks)`, the files that those records and their true maps are read from. Nothing that
-is returned is checked: see survey/validate.py.
+Every class here is a `Records`. Nothing that is returned is checked: see survey/validate.py.
 """
 
 import copy
+import os
 import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
+from fwi_refine.files import open_regular
+from fwi_refine.io.hdf5 import MOST_MISSING, SIGNATURE, Hdf5Array
+from fwi_refine.io.ids import check_id
 from fwi_refine.io.npy import NpyArray
-from fwi_refine.survey import OPENFWI
+from fwi_refine.io.order import Order, in_order
+from fwi_refine.survey import OPENFWI, Survey
 
 _SHARD = re.compile(r"^(seis|data)[\d_]*\.npy$")
 _TRUTH = {"seis": "vel", "data": "model"}
 HDF5_NAMES = ("records", "seismic", "seis", "data")
 
 
-def open_records(path, survey=OPENFWI):
-    """The records at `path`, whichever form they have. Raises InputError if it is none.
+class RecordSource(Protocol):
+    """A record that can be sent to the process that refines its sample."""
 
-    So does a file of one array that holds maps of the survey: the arguments were swapped.
+    def where(self, k: int) -> str:
+        """File and place of record k, for messages."""
+
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw record k. Raises SampleError, or MachineError."""
+
+    def truth(self, k: int) -> NDArray[Any] | None:
+        """The raw true map of record k, None where none stands beside the records."""
+
+
+class Records(RecordSource, Protocol):
+    """Records that are read one at a time.
+
+    Attributes
+    ----------
+    path : Path
+        Where they stand.
+    ids : list of str
+        Their ids.
+    named : bool
+        Whether the ids are names given by the user, and not made up from position.
+    order : Order or None
+        That of their files, where there are several.
+    """
+
+    path: Path
+    ids: list[str]
+    named: bool
+    order: Order | None
+
+    def alone(self, k: int) -> "Records":
+        """A source that holds record k only, and can be sent to another process."""
+
+    def files(self, ks: Sequence[int]) -> list[Path]:
+        """The files that these records and their true maps are read from."""
+
+
+def open_records(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> Records:
+    """The records at `path`, whichever form they have.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory of `<id>.npy` or of shards, one array, or HDF5.
+    survey : Survey
+        Tells records from maps.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or one array of maps: the arguments were swapped.
+    MachineError
+        If the machine cannot read it.
     """
     path = Path(path)
     if path.is_dir():
         return _open_directory(path)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"records {path}: no such file or directory")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(len(SIGNATURE))
     if start == SIGNATURE:
         return Hdf5Records(path)
@@ -46,38 +101,39 @@ def open_records(path, survey=OPENFWI):
         )
     if len(array.shape) == 3:
         return DirectoryRecords(path.parent, [path.name])
-    return ShardRecords(path, [path])
+    return ShardRecords(path, Order([path.name]), path.parent)
 
 
-def _open_directory(path):
-    names = sorted(entry.name for entry in path.iterdir() if _is_npy(entry.name))
+def _open_directory(path: Path) -> Records:
+    order = in_order(entry.name for entry in path.iterdir() if _is_npy(entry.name))
+    names = order.names
     if not names and (path / "data").is_dir():  # a family's folder: data/ and model/ side by side
         return _open_directory(path / "data")
     if not names:
         raise InputError(f"records {path}: found no .npy files, expected <id>.npy or seis*.npy")
-    shards = [path / name for name in names if _SHARD.match(name)]
-    if any(_is_shard(shard) for shard in shards):
-        return ShardRecords(path, shards)
-    return DirectoryRecords(path, names)
+    shards = [name for name in names if _SHARD.match(name)]
+    if any(_is_shard(path / name) for name in shards):
+        return ShardRecords(path, in_order(shards), path)
+    return DirectoryRecords(path, names, order)
 
 
-def _holds_maps(shape, survey) -> bool:
+def _holds_maps(shape: tuple[int, ...], survey: Survey) -> bool:
     is_map = shape[-2:] == survey.shape and (len(shape) == 3 or shape[1] == 1)
     return is_map and shape[-3:] != survey.file_shape  # a survey may have records like maps
 
 
-def _is_npy(name) -> bool:
+def _is_npy(name: str) -> bool:
     return name.endswith(".npy") and not name.startswith(".")  # "._a.npy": left by some copies
 
 
-def _is_shard(path) -> bool:
+def _is_shard(path: Path) -> bool:
     try:
         return len(NpyArray(path).shape) == 4
     except SampleError:
         return False
 
 
-def _open_array(path):
+def _open_array(path: Path) -> NpyArray:
     try:
         array = NpyArray(path)
     except SampleError as error:
@@ -87,70 +143,101 @@ def _open_array(path):
             f"records {path}: found shape {array.shape}, expected (samples, shots, time rows, "
             "receivers)"
         )
+    missing = len(array) - array.complete_rows
+    if missing > MOST_MISSING or 0 in array.shape[1:]:
+        raise InputError(
+            f"records {path}: claims the shape {array.shape}, but {array.truncation()}"
+        )
     return array
 
 
 class DirectoryRecords:
-    """One file for each record: `<id>.npy`, in sorted order."""
+    """One file for each record: `<id>.npy`, in the order that is given."""
 
     named = True
 
-    def __init__(self, path, names):
+    def __init__(self, path: Path, names: Iterable[str], order: Order | None = None) -> None:
         self.path = Path(path)
-        self.ids = [name.removesuffix(".npy") for name in names]
+        self.ids = [check_id(name.removesuffix(".npy")) for name in names]
+        self.order = order
 
-    def where(self, k) -> str:
+    def where(self, k: int) -> str:
+        """The file of record k, for messages."""
         return str(self.path / f"{self.ids[k]}.npy")
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw record k. Raises SampleError, or MachineError."""
         return NpyArray(self.where(k)).read()
 
-    def truth(self, k):
-        return None
+    def truth(self, k: int) -> None:
+        """None: no true map stands beside such records."""
 
-    def alone(self, k):
+    def alone(self, k: int) -> Records:
+        """A source that holds record k only."""
         return DirectoryRecords(self.path, [f"{self.ids[k]}.npy"])
 
-    def files(self, ks) -> list[Path]:
+    def files(self, ks: Sequence[int]) -> list[Path]:
+        """The files of these records."""
         return [Path(self.where(k)) for k in ks]
 
 
 class ShardRecords:
-    """Files of many records each, in sorted order; `vel*` or `model*` beside them is the truth.
+    """Files of many records each; `vel*` or `model*` beside them is the truth.
 
     The truth of seis2_1_0.npy is vel2_1_0.npy; that of data1.npy is model1.npy, in the same
     folder or, as the OpenFWI sets have it, in `model/` beside `data/`.
+
+    Parameters
+    ----------
+    path : Path
+        What the user named.
+    order : Order
+        Names of the shards.
+    folder : Path
+        Where they stand.
     """
 
     named = False
 
-    def __init__(self, path, shards):
+    def __init__(self, path: Path, order: Order, folder: Path) -> None:
         self.path = Path(path)
-        self._places = []  # (shard, row) of each record
-        self.ids = []
-        self._shards, self._truths = [], []
-        for shard in shards:
+        self.order: Order | None = order
+        self.ids: list[str] = []
+        self._shards: list[NpyArray] = []
+        self._truths: list[NpyArray | None] = []
+        for shard in (folder / check_id(name) for name in order.names):
             array = _open_array(shard)
             if len(array.shape) != 4:
                 raise InputError(
                     f"records {shard}: found shape {array.shape}, expected (samples, shots, time "
                     "rows, receivers) as the other shards have"
                 )
-            self._places += [(len(self._shards), row) for row in range(len(array))]
             self.ids += [f"{shard.stem}_{row}" for row in range(len(array))]
             self._shards.append(array)
             self._truths.append(_find_truth(array))
+        self._ends = [*accumulate(len(array) for array in self._shards)]
+        self._only: int | None = None  # the record that this is the source of
 
-    def where(self, k) -> str:
-        shard, row = self._places[k]
+    def _place(self, k: int) -> tuple[int, int]:
+        """(shard, row) of record k."""
+        if self._only is not None:
+            return 0, self._only
+        shard = bisect_right(self._ends, k)
+        return shard, k - (self._ends[shard - 1] if shard else 0)
+
+    def where(self, k: int) -> str:
+        """File and row of record k, for messages."""
+        shard, row = self._place(k)
         return f"{self._shards[shard].path}, row {row}"
 
-    def read(self, k) -> np.ndarray:
-        shard, row = self._places[k]
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw record k. Raises SampleError, or MachineError."""
+        shard, row = self._place(k)
         return self._shards[shard].row(row)
 
-    def truth(self, k):
-        shard, row = self._places[k]
+    def truth(self, k: int) -> NDArray[Any] | None:
+        """The raw true map of record k, None where there is none."""
+        shard, row = self._place(k)
         array = self._truths[shard]
         if array is None:
             return None
@@ -159,20 +246,23 @@ class ShardRecords:
         except SampleError:  # the truth is only for the report
             return None
 
-    def alone(self, k):
-        shard, row = self._places[k]
+    def alone(self, k: int) -> Records:
+        """A source that holds record k only."""
+        shard, row = self._place(k)
         one = copy.copy(self)
-        one.ids, one._places = [self.ids[k]], [(0, row)]
+        one.ids, one._only = [self.ids[k]], row
         one._shards, one._truths = [self._shards[shard]], [self._truths[shard]]
+        one.order, one._ends = None, []
         return one
 
-    def files(self, ks) -> list[Path]:
-        shards = sorted({self._places[k][0] for k in ks})
+    def files(self, ks: Sequence[int]) -> list[Path]:
+        """The files of these records and of their true maps."""
+        shards = sorted({self._place(k)[0] for k in ks})
         arrays = [a for s in shards for a in (self._shards[s], self._truths[s]) if a is not None]
         return [array.path for array in arrays]
 
 
-def _find_truth(shard):
+def _find_truth(shard: NpyArray) -> NpyArray | None:
     """The array of true maps that belongs to a shard, None where there is none that fits."""
     prefix = shard.path.name[:4]
     if prefix not in _TRUTH:
@@ -194,8 +284,9 @@ class Hdf5Records:
     A dataset `velocity` of the same length is the truth.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.order: Order | None = None
         self._array = Hdf5Array(path, HDF5_NAMES)
         if len(self._array.shape) != 4:
             raise InputError(
@@ -205,25 +296,30 @@ class Hdf5Records:
         ids = self._array.ids()
         self.named = ids is not None
         self.ids = ids or [f"{self.path.stem}_{k}" for k in range(len(self._array))]
-        self._rows = range(len(self._array))
-        self._truth = None
+        self._rows: Sequence[int] = range(len(self._array))
+        self._truth: Hdf5Array | None = None
         if "velocity" in self._array.datasets:
             truth = Hdf5Array(path, ("velocity",))
             self._truth = truth if len(truth) == len(self._array) else None
 
-    def where(self, k) -> str:
+    def where(self, k: int) -> str:
+        """File and row of record k, for messages."""
         return f"{self.path}, {self._array.name}[{self._rows[k]}]"
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
+        """The raw record k. Raises SampleError, or MachineError."""
         return self._array.row(self._rows[k])
 
-    def truth(self, k):
+    def truth(self, k: int) -> NDArray[Any] | None:
+        """The raw true map of record k, None where there is none."""
         return None if self._truth is None else self._truth.row(self._rows[k])
 
-    def alone(self, k):
+    def alone(self, k: int) -> Records:
+        """A source that holds record k only."""
         one = copy.copy(self)
         one.ids, one._rows = [self.ids[k]], [self._rows[k]]
         return one
 
-    def files(self, ks) -> list[Path]:
+    def files(self, ks: Sequence[int]) -> list[Path]:
+        """The file, where any record of it is meant."""
         return [self.path] if ks else []

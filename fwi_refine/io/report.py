@@ -6,27 +6,51 @@ memory does not grow with the number of samples.
 
 import csv
 import io
+import os
 import tempfile
 import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError
+from fwi_refine.files import lines, open_text
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import atomic_path
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is reported of one sample. Velocities in m/s, misfits rms in the record's units.
+    """What is reported of one sample; None or empty where it is not known.
 
-    status: "refined", "unchanged" (nothing better than the start was found), "failed" (see
-    reason; the start was passed through) or "unfinished" (the run was stopped before it).
-    expected_error: mean absolute error to be expected, in m/s (see inversion/uncertainty.py).
-    start: which prediction it started from. mae_*: mean absolute error in m/s, where the true map
-    stands beside the records.
+    Attributes
+    ----------
+    id, family, evidence : str
+        Which sample, its family, and what decided on that.
+    status : str
+        "refined", "unchanged" (nothing better than the start was found), "failed" (see `reason`;
+        the start was passed through) or "unfinished" (the run was stopped before it).
+    misfit_before, misfit_after : float or None
+        Rms of simulated minus measured record, in the record's units.
+    evaluations, iterations : int or None
+        What it took.
+    seconds : float or None
+        How long it took, s.
+    vmin : float or None
+        Velocity that the width of the absorbing band follows from, m/s.
+    expected_error : float or None
+        Mean absolute error to be expected, m/s (see inversion/uncertainty.py).
+    start : str
+        Which prediction it started from.
+    reason, flags : str
+        Why it failed or stopped, and what to be cautious of.
+    mae_before, mae_after : float or None
+        Mean absolute error, m/s, where the true map stands beside the records.
     """
 
     id: str
@@ -47,7 +71,7 @@ class Row:
     mae_after: float | None = None
 
 
-def mean_absolute_error(v, truth) -> float:
+def mean_absolute_error(v: ArrayLike, truth: ArrayLike) -> float:
     """Mean of |v - truth|, m/s: what the columns mae_before and mae_after hold."""
     return float(np.abs(np.asarray(v, np.float64) - np.asarray(truth, np.float64)).mean())
 
@@ -64,7 +88,7 @@ _DIGITS = {
 }
 
 
-def format_row(row) -> list[str]:
+def format_row(row: Row) -> list[str]:
     """The cells of one line: short numbers, empty where nothing is known."""
     cells = []
     for name, value in asdict(row).items():
@@ -73,18 +97,20 @@ def format_row(row) -> list[str]:
         elif isinstance(value, float):
             cells.append(_DIGITS.get(name, "{:.6g}").format(value))
         else:
-            cells.append(" ".join(str(value).split()))
+            text = value if name == "id" else " ".join(str(value).split())
+            # a path in a reason may hold bytes that are no text
+            cells.append(text.encode(errors="backslashreplace").decode())
     return cells
 
 
-def describe_evidence(reason, evidence) -> str:
+def describe_evidence(reason: str, evidence: Mapping[str, float]) -> str:
     """What decided on the family, and the numbers that were measured for it, in one line."""
     measured = {k: v for k, v in evidence.items() if not k.endswith("_threshold")}
     numbers = ", ".join(f"{name}={value:.6g}" for name, value in measured.items())
     return "; ".join(text for text in (reason, numbers) if text)
 
 
-def read_report(path) -> list[Row]:
+def read_report(path: str | os.PathLike[str]) -> list[Row]:
     """The rows of a report. Raises InputError with the line that is none."""
     rows = read_table(path, _parse_row, ("id", "status"), "a report of refine")
     if not rows:
@@ -92,59 +118,88 @@ def read_report(path) -> list[Row]:
     return rows
 
 
-def read_table(path, parse, needed, what) -> list:
-    """What `parse` makes of each line of a CSV, given as a dict of its cells.
+def read_table(
+    path: str | os.PathLike[str],
+    parse: Callable[[dict[str, str]], T],
+    needed: Sequence[str],
+    what: str,
+) -> list[T]:
+    """The lines of a CSV.
 
-    needed: columns that there must be. Raises InputError if the file is not `what`; the message
-    names the line, and gives the ValueError that `parse` raised.
+    Parameters
+    ----------
+    path : path-like
+        UTF-8 text, with or without a byte order mark.
+    parse : callable
+        Makes of the cells of a line what is returned of it; may raise ValueError.
+    needed : sequence of str
+        Columns that there must be.
+    what : str
+        What the file should be, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is no such file; the message names the line.
     """
-    path, line = Path(path), 1
+    line = 1
+    found: list[T] = []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, found = reader.fieldnames or [], []
+        with open_text(path) as file:
+            reader = csv.DictReader(lines(file, path))
+            columns = reader.fieldnames or []
             if not set(needed) <= set(columns):
                 raise ValueError(f"found columns {columns}, expected {', '.join(needed)}")
             for cells in reader:
                 line = reader.line_num
                 found.append(parse(cells))
             return found
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
         raise InputError(f"{path}, line {line}: not {what} ({error})") from error
 
 
-def _parse_row(cells) -> Row:
+def _parse_row(cells: Mapping[str, str]) -> Row:
     """A row from its cells as text. Raises ValueError."""
-    values = {}
+    values: dict[str, Any] = {}
     for name in COLUMNS:
         text, kind = cells.get(name) or "", _KINDS[name]
         if kind is str:
             values[name] = text
         elif text:
-            values[name] = (int if int in typing.get_args(kind) else float)(text)
+            values[name] = _whole(text) if int in typing.get_args(kind) else float(text)
     check_id(values["id"])
     if values["status"] not in STATUSES:
         raise ValueError(f"found status {values['status']!r}, expected {', '.join(STATUSES)}")
     return Row(**values)
 
 
+def _whole(text: str) -> int:
+    """A number that 64 bits hold. Raises ValueError."""
+    number = int(text) if len(text) < 20 else 2**63
+    if abs(number) >= 2**63:
+        raise ValueError(f"found a number of {len(text)} digits")
+    return number
+
+
 class Spool:
     """Text of each of `count` samples, kept on disk: added in any order, read in sample order."""
 
-    def __init__(self, count):
+    def __init__(self, count: int) -> None:
         self._places = np.full((count, 2), -1, np.int64)  # where it begins, and how long it is
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the spool)
 
-    def add(self, k, text):
+    def add(self, k: int, text: str) -> None:
+        """Keeps the text of sample k."""
         data = text.encode()
         self._places[k] = self._file.seek(0, io.SEEK_END), len(data)
         self._file.write(data)
 
     @property
     def filled(self) -> int:
+        """How many samples have a text."""
         return int((self._places[:, 0] >= 0).sum())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str | None]:
         """The text of each sample, None where there is none."""
         for place, size in self._places.tolist():
             if place < 0:
@@ -157,23 +212,28 @@ class Spool:
 class ReportWriter:
     """Collects rows in any order; `publish` writes them in sample order.
 
-    ids: of all samples, in order. A sample without a row is reported as unfinished.
+    Parameters
+    ----------
+    ids : sequence of str
+        Of all samples, in order. A sample without a row is reported as unfinished.
     """
 
-    def __init__(self, ids):
+    def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
         self._spool = Spool(len(ids))
 
-    def add(self, k, row):
+    def add(self, k: int, row: Row) -> None:
+        """Takes the row of sample k."""
         line = io.StringIO(newline="")
         csv.writer(line).writerow(format_row(row))
         self._spool.add(k, line.getvalue())
 
     @property
     def finished(self) -> int:
+        """How many samples have a row."""
         return self._spool.filled
 
-    def publish(self, path):
+    def publish(self, path: str | os.PathLike[str]) -> None:
         """Writes the report under its final name, whole or not at all."""
         with (
             atomic_path(path) as temporary,

@@ -1,49 +1,102 @@
 """What a run leaves behind: the refined maps and the report, published at once."""
 
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError
+from fwi_refine.files import is_same_file
 from fwi_refine.io.history import HistoryWriter
 from fwi_refine.io.outputs import MapWriter, claim_output, marked, partial_mark
-from fwi_refine.io.report import ReportWriter
+from fwi_refine.io.report import ReportWriter, Row
 
 
 class Results:
     """The maps and the report of a run, filled in any order.
 
-    out, report: final names; shape: of the whole array, its first axis the samples in the order
-    of `ids`; map_shape: (nz, nx). deviation: a third file, of the expected errors, NaN where they
-    are not known; history: a fourth, see history.py. Nothing stands under a final name before
-    `publish`. Raises OutputExistsError if one of them exists, unless overwrite is true, InputError
-    if two are the same.
+    Nothing stands under a final name before `publish`.
+
+    Parameters
+    ----------
+    out, report : path-like
+        Final names of the maps (`.npy`) and the report (`.csv`).
+    shape : sequence of int
+        Of the whole array; its first axis the samples in the order of `ids`.
+    map_shape : sequence of int
+        (nz, nx).
+    ids : sequence of str
+        Of all samples.
+    overwrite : bool
+        Whether files of these names may be replaced.
+    deviation, history : path-like, optional
+        Files of the expected errors, NaN where they are not known, and of the histories.
+
+    Raises
+    ------
+    OutputExistsError
+        If one of them exists and may not be replaced.
+    InputError
+        If two are the same.
+    OSError
+        If there is no room for the maps.
     """
 
     def __init__(
-        self, out, report, shape, map_shape, ids, overwrite=False, deviation=None, history=None
-    ):
+        self,
+        out: str | os.PathLike[str],
+        report: str | os.PathLike[str],
+        shape: Sequence[int],
+        map_shape: Sequence[int],
+        ids: Sequence[str],
+        overwrite: bool = False,
+        deviation: str | os.PathLike[str] | None = None,
+        history: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._overwrite = overwrite
         self._out, self._report = Path(out), Path(report)
-        self._deviation, self._history = deviation and Path(deviation), history and Path(history)
-        if len({path.resolve() for path in self._files()}) < len(self._files()):
-            names = ", ".join(str(path) for path in self._files())
+        self._deviation = Path(deviation) if deviation else None
+        self._history = Path(history) if history else None
+        files = self._files()
+        if any(is_same_file(a, b) for k, a in enumerate(files) for b in files[:k]):
+            names = ", ".join(str(path) for path in files)
             raise InputError(f"{names}: two outputs with one name; give each its own")
         self._claim()
         self._rows = ReportWriter(ids)
         self._maps = MapWriter(out, shape, map_shape)
-        self._deviations = deviation and MapWriter(deviation, shape, map_shape)
-        self._histories = history and HistoryWriter(len(ids))
+        self._deviations = MapWriter(deviation, shape, map_shape) if deviation else None
+        self._histories = HistoryWriter(len(ids)) if history else None
         self._unknown = np.full(map_shape, np.nan, np.float32)
 
-    def start(self, k, velocity):
-        """What map k is as long as there is no result for it."""
+    def start(self, k: int, velocity: ArrayLike) -> None:
+        """What map k is, in m/s, as long as there is no result for it."""
         self._maps.write(k, velocity)
         if self._deviations:
             self._deviations.write(k, self._unknown)
 
-    def add(self, k, velocity, row, deviation=None, history=()):
-        """Result k; without a velocity its start stays."""
+    def add(
+        self,
+        k: int,
+        velocity: ArrayLike | None,
+        row: Row,
+        deviation: ArrayLike | None = None,
+        history: Iterable[tuple[int, int, float]] = (),
+    ) -> None:
+        """Takes result k.
+
+        Parameters
+        ----------
+        k : int
+            Place of the sample.
+        velocity, deviation : array or None
+            Map and expected errors, (nz, nx) in m/s; without a map the start stays.
+        row : Row
+            What is reported.
+        history : iterable of (int, int, float)
+            See io/history.py.
+        """
         if velocity is not None:
             self._maps.write(k, velocity)
         if self._deviations and deviation is not None:
@@ -52,17 +105,20 @@ class Results:
             self._histories.add(k, row.id, history)
         self._rows.add(k, row)
 
-    def publish(self):
+    def publish(self) -> None:
         """Gives all files their names, the maps last: where they stand, the others do too."""
         self._claim()  # another run may have finished meanwhile
-        self._rows.publish(self._report)
-        if self._deviations:
-            self._deviations.publish(self._deviation)
-        if self._histories:
-            self._histories.publish(self._history)
+        self._publish_others("")
         self._maps.publish(self._out)
 
-    def _claim(self):
+    def _publish_others(self, mark: str) -> None:
+        self._rows.publish(marked(self._report, mark))
+        if self._deviations and self._deviation:
+            self._deviations.publish(marked(self._deviation, mark))
+        if self._histories and self._history:
+            self._histories.publish(marked(self._history, mark))
+
+    def _claim(self) -> None:
         for path in self._files():
             claim_output(path, self._overwrite)
 
@@ -77,16 +133,12 @@ class Results:
         if not self._rows.finished:
             return None
         mark = partial_mark(self._files())
-        out, report = marked(self._out, mark), marked(self._report, mark)
-        self._maps.publish(out)  # its space was claimed at the start, that of the report was not
-        self._rows.publish(report)
-        if self._deviations:
-            self._deviations.publish(marked(self._deviation, mark))
-        if self._histories:
-            self._histories.publish(marked(self._history, mark))
-        return out, report
+        out = marked(self._out, mark)
+        self._maps.publish(out)  # its space was claimed at the start, that of the others was not
+        self._publish_others(mark)
+        return out, marked(self._report, mark)
 
-    def close(self):
+    def close(self) -> None:
         """Removes what was not published."""
         self._maps.discard()
         if self._deviations:

@@ -4,28 +4,56 @@ They are read in two steps, because the starts are small and the records are not
 reads the starts, and `load_record` the record, in whichever process the sample is worked on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
-from fwi_refine.survey import OPENFWI
+from fwi_refine.io.ids import Pair
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.io.records import Records, RecordSource
+from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample as it was read. `problem` says why it cannot be refined."""
+    """One sample as it was read.
 
-    index: int  # in the predictions
+    Attributes
+    ----------
+    index : int
+        Index in the predictions.
+    id : str
+        Its id.
+    starts : tuple of (str, array)
+        Name and map of each candidate to start from, (nz, nx) in m/s.
+    record : array or None
+        (shots, rows, receivers).
+    truth : array or None
+        True map, (nz, nx) in m/s.
+    problem : str or None
+        Why it cannot be refined.
+    notes : tuple of str
+        Candidates that could not be used, and why.
+    source : RecordSource or None
+        Of the record, as long as it is not read; see io/records.py.
+    """
+
+    index: int
     id: str
-    starts: tuple[tuple[str, np.ndarray], ...] = ()  # (name, (nz, nx) m/s) of each candidate
-    record: np.ndarray | None = None  # (shots, rows, receivers)
-    truth: np.ndarray | None = None  # (nz, nx) m/s
+    starts: tuple[tuple[str, NDArray[np.float64]], ...] = ()
+    record: NDArray[np.float64] | None = None
+    truth: NDArray[np.float64] | None = None
     problem: str | None = None
-    notes: tuple[str, ...] = ()  # candidates that could not be used, and why
-    source: object | None = None  # of the record, as long as it is not read; see io/records.py
+    notes: tuple[str, ...] = ()
+    source: RecordSource | None = None
+
+
+# (name, maps, index in them of each prediction)
+Candidate = tuple[str, Predictions, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -36,17 +64,45 @@ class Chunk:
     samples: tuple[Sample, ...]
 
 
-def read_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample]:
+def read_samples(
+    pairs: Iterable[Pair],
+    predictions: Sequence[Candidate],
+    records: Records,
+    survey: Survey = OPENFWI,
+) -> Iterator[Sample]:
     """Reads and checks one sample after another: both steps at once."""
     for sample in plan_samples(pairs, predictions, records, survey):
         yield load_record(sample, survey)
 
 
-def plan_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample]:
+def plan_samples(
+    pairs: Iterable[Pair],
+    predictions: Sequence[Candidate],
+    records: Records,
+    survey: Survey = OPENFWI,
+) -> Iterator[Sample]:
     """Samples with their starts read and checked, and their records still to be read.
 
-    pairs: as io.pair gives them; predictions: [(name, source, index of each sample in it)], the
-    candidates to start from. A sample that cannot be used carries its problem.
+    Parameters
+    ----------
+    pairs : iterable of Pair
+        As `pair` gives them.
+    predictions : sequence of Candidate
+        What they may start from.
+    records : Records
+        Opened records.
+    survey : Survey
+        What maps and records have to fit.
+
+    Yields
+    ------
+    Sample
+        One for each pair; one that cannot be used carries its problem.
+
+    Raises
+    ------
+    MachineError
+        If the machine cannot read a map.
     """
     for pair in pairs:
         starts, problems = [], []
@@ -65,12 +121,15 @@ def plan_samples(pairs, predictions, records, survey=OPENFWI) -> Iterator[Sample
             tuple(starts),
             problem=problem,
             notes=tuple(problems),
-            source=records.alone(pair.record) if problem is None else None,
+            source=None if problem or pair.record is None else records.alone(pair.record),
         )
 
 
-def load_record(sample, survey=OPENFWI) -> Sample:
-    """The sample with its record, and with the truth where it is known; or with its problem."""
+def load_record(sample: Sample, survey: Survey = OPENFWI) -> Sample:
+    """The sample with its record, and with the truth where it is known; or with its problem.
+
+    Raises MachineError if the machine cannot read them.
+    """
     source = sample.source
     if source is None:
         return sample
@@ -84,13 +143,13 @@ def load_record(sample, survey=OPENFWI) -> Sample:
     return replace(sample, record=record, truth=truth, problem=problem, source=None)
 
 
-def _named(error, where) -> str:
+def _named(error: SampleError, where: str) -> str:
     """The error's text, which begins with the sample that it is about."""
     text = str(error)
     return text if text.startswith(where) else f"{where}: {text}"
 
 
-def _read_truth(records, k, survey):
+def _read_truth(records: RecordSource, k: int, survey: Survey) -> NDArray[np.float64] | None:
     try:
         values = records.truth(k)
         return None if values is None else check_prediction(values, survey=survey)

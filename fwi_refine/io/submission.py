@@ -5,34 +5,68 @@ its name. Memory grows with the number of ids only. Numbers are made into text b
 times faster than Python does it, and read back by numpy, so that neither is checked by itself.
 """
 
+import os
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from fwi_refine.errors import FwiRefineError, InputError, SampleError
+from fwi_refine.files import lines as lines_of
+from fwi_refine.files import open_text
 from fwi_refine.io.outputs import atomic_path
+from fwi_refine.io.predictions import Predictions
 from fwi_refine.io.submission_csv import KEY, header, split_key
-from fwi_refine.survey import OPENFWI
+from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction
 
 VALUES_PER_MAP = OPENFWI.shape[0] * (OPENFWI.shape[1] // 2)
 
 
 def write_submission(
-    predictions, ids, path, *, like=None, decimals=None, survey=OPENFWI, advance=None
+    predictions: Predictions,
+    ids: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    like: str | os.PathLike[str] | None = None,
+    decimals: int | None = None,
+    survey: Survey = OPENFWI,
+    advance: Callable[[], object] | None = None,
 ) -> int:
-    """Writes the maps to `path`, a row of a map a line; returns how many maps were written.
+    """Writes maps as a submission, a row of a map a line. Leaves nothing behind where it fails.
 
-    predictions: as io.open_predictions gives them; ids: one for each map. like: a sample
-    submission whose lines give the order; without it the maps come in their own. decimals: round
-    the velocities; else they are the shortest text that reads back as the same float32. advance:
-    called after each map that was written, and after each that was read back.
+    Parameters
+    ----------
+    predictions : Predictions
+        Opened maps.
+    ids : sequence of str
+        One for each map.
+    path : path-like
+        The CSV to write.
+    like : path-like, optional
+        A sample submission whose lines give the order; without it the maps come in their own.
+    decimals : int, optional
+        Round the velocities; else they are the shortest text that reads back as the same float32.
+    survey : Survey
+        Gives the shape of a map.
+    advance : callable, optional
+        Called after each map that was written, and after each that was read back.
 
-    Raises InputError, and leaves nothing behind, if an id is missing, stands twice, or belongs to
-    a map that is not finite; FwiRefineError if what was read back is not what was written.
+    Returns
+    -------
+    int
+        How many maps were written.
+
+    Raises
+    ------
+    InputError
+        If an id is missing, stands twice, or belongs to a map that is not finite.
+    FwiRefineError
+        If the file was read back and is not as it was written.
     """
     indices = {name: k for k, name in enumerate(ids)}
     if len(indices) != len(ids):
@@ -48,13 +82,23 @@ def write_submission(
 class _Lines:
     """The lines of a submission, as runs of lines that belong to one map."""
 
-    def __init__(self, predictions, indices, like, decimals, survey, advance):
+    def __init__(
+        self,
+        predictions: Predictions,
+        indices: dict[str, int],
+        like: str | os.PathLike[str] | None,
+        decimals: int | None,
+        survey: Survey,
+        advance: Callable[[], object],
+    ) -> None:
         self._predictions, self._indices = predictions, indices
         self._like, self._decimals, self._survey = like, decimals, survey
         self._advance = advance
 
-    def write(self, path) -> int:
-        missing, written = {}, set()
+    def write(self, path: Path) -> int:
+        """Writes the file; returns how many maps it has."""
+        missing: dict[str, bool] = {}
+        written: set[str] = set()
         with open(path, "wb") as file:
             file.write(",".join(header(self._survey.shape[1])).encode() + b"\n")
             for name, rows in self._runs():
@@ -78,7 +122,7 @@ class _Lines:
             raise InputError(f"{self._like}: holds no ids; nothing was written")
         return len(written)
 
-    def check(self, path):
+    def check(self, path: Path) -> None:
         """Raises FwiRefineError unless the file at `path` has these keys and values."""
         with open(path, encoding="utf-8") as file:
             number = 1
@@ -95,7 +139,7 @@ class _Lines:
             if file.readline():
                 raise _not_as_written(number + 1)
 
-    def _runs(self):
+    def _runs(self) -> Iterator[tuple[str, list[int]]]:
         """(id, rows) of lines that follow one another and belong to one map."""
         if self._like is None:
             rows = [*range(self._survey.shape[0])]
@@ -104,7 +148,7 @@ class _Lines:
         for name, keys in groupby(_keys_of_file(self._like, self._survey), key=itemgetter(0)):
             yield name, [row for _, row in keys]
 
-    def _values(self, name):
+    def _values(self, name: str) -> NDArray[np.float32]:
         """The odd columns of a map, (nz, nx // 2) float32."""
         k = self._indices[name]
         where = self._predictions.where(k)
@@ -121,13 +165,13 @@ class _Lines:
         return values
 
 
-def _text(name):
+def _text(name: str) -> str:
     if "," in name or '"' in name:
         raise InputError(f"id {name!r} cannot stand in a CSV without quotes; nothing was written")
     return name
 
 
-def _equal(lines, expected) -> bool:
+def _equal(lines: list[tuple[str, str, str]], expected: NDArray[np.float32]) -> bool:
     try:
         found = np.loadtxt([text for _, _, text in lines], delimiter=",", ndmin=2, comments=None)
     except ValueError:
@@ -135,22 +179,22 @@ def _equal(lines, expected) -> bool:
     return np.array_equal(found.astype(np.float32), expected)
 
 
-def _not_as_written(lines):
+def _not_as_written(lines: object) -> FwiRefineError:
     return FwiRefineError(
         f"the submission was read back, and is not as it was written in line {lines}: the maps "
         "changed meanwhile, or the disk failed; nothing was kept"
     )
 
 
-def _keys_of_file(path, survey):
+def _keys_of_file(path: str | os.PathLike[str], survey: Survey) -> Iterator[tuple[str, int]]:
     """(id, row) of each line of a sample submission."""
-    path = Path(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            first = file.readline().strip().split(",")
+        with open_text(path) as file:
+            text = lines_of(file, path)
+            first = next(text, "").strip().split(",")
             if first[0] != KEY:
                 raise InputError(f"{path}: found the first column {first[0]!r}, expected {KEY!r}")
-            for number, line in enumerate(file, start=2):
+            for number, line in enumerate(text, start=2):
                 key = line.partition(",")[0].strip()
                 if not key and not line.strip():
                     continue

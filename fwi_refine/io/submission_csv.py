@@ -6,14 +6,17 @@ is read once and spooled to an unnamed temporary file, because its lines may sta
 
 import functools
 import logging
+import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.files import lines, open_text
 from fwi_refine.io.ids import check_id
-from fwi_refine.survey import OPENFWI
+from fwi_refine.survey import OPENFWI, Survey
 
 KEY = "oid_ypos"
 log = logging.getLogger(__name__)
@@ -22,15 +25,15 @@ log = logging.getLogger(__name__)
 _checked = functools.lru_cache(maxsize=8)(check_id)
 
 
-def header(nx) -> list[str]:
+def header(nx: int) -> list[str]:
     """Column names of a submission for maps of `nx` columns."""
     return [KEY, *(f"x_{column}" for column in range(1, nx, 2))]
 
 
-def split_key(key, nz) -> tuple[str, int]:
+def split_key(key: str, nz: int) -> tuple[str, int]:
     """(id, row) of a line's key. Raises ValueError with what was found and expected."""
     name, mark, row = key.rpartition("_y_")
-    if not mark or not (row.isascii() and row.isdigit()) or int(row) >= nz:
+    if not mark or not (row.isascii() and row.isdigit() and len(row) < 10) or int(row) >= nz:
         raise ValueError(f"found key {key!r}, expected <id>_y_<row> with row 0..{nz - 1}")
     return _checked(name), int(row)
 
@@ -39,43 +42,57 @@ class SubmissionPredictions:
     """Maps of a submission CSV; even columns are interpolated from their neighbours.
 
     Column 0 has no left neighbour and takes the value of column 1. A line that is missing, or
-    stands twice, or holds no numbers, costs its map alone. Raises InputError for another header.
+    stands twice, or holds no numbers, costs its map alone.
+
+    Parameters
+    ----------
+    path : path-like
+        The CSV.
+    survey : Survey
+        Gives the shape of a map.
+
+    Raises
+    ------
+    InputError
+        For another header, and for a file that cannot be read.
     """
 
-    def __init__(self, path, survey=OPENFWI):
+    def __init__(self, path: str | os.PathLike[str], survey: Survey = OPENFWI) -> None:
         self.path = Path(path)
         self._nz, self._nx = survey.shape
         self._columns = np.arange(1, self._nx, 2)
         self._row_bytes = 8 * self._columns.size
-        self._problems = {}  # index -> what is wrong with the map
-        self._seen = []  # one bit for each row of each map
-        self.ids = []
+        self._problems: dict[int, str] = {}  # index -> what is wrong with the map
+        self._seen: list[int] = []  # one bit for each row of each map
+        self.ids: list[str] | None = []
+        self._ids = self.ids
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the maps)
         try:
             self._read_lines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"predictions {path}: cannot be read ({error})") from error
-        if not self.ids:
+        if not self._ids:
             raise InputError(f"predictions {path}: holds no maps")
-        self.count = len(self.ids)
-        self.shape = (self.count, *survey.shape)
+        self.count = len(self._ids)
+        self.shape: tuple[int, ...] = (self.count, *survey.shape)
         log.info(
             "%s: a submission holds odd columns only; even ones are interpolated from their "
             "neighbours, column 0 is taken from column 1",
             path,
         )
 
-    def _read_lines(self):
-        index = {}
+    def _read_lines(self) -> None:
+        index: dict[str, int] = {}
         expected = header(self._nx)
-        with open(self.path, encoding="utf-8") as file:
-            found = file.readline().strip().split(",")
+        with open_text(self.path) as file:
+            text = lines(file, f"predictions {self.path}")
+            found = next(text, "").strip().split(",")
             if found != expected:
                 raise InputError(
                     f"predictions {self.path}: found the header {','.join(found)[:60]!r}, expected "
                     f"'{KEY},x_1,x_3,...,{expected[-1]}'"
                 )
-            for number, line in enumerate(file, start=2):
+            for number, line in enumerate(text, start=2):
                 if not line.strip():
                     continue
                 key, *values = line.strip().split(",")
@@ -84,12 +101,12 @@ class SubmissionPredictions:
                 except ValueError as error:
                     raise InputError(f"predictions {self.path}, line {number}: {error}") from error
                 k = index.setdefault(name, len(index))
-                if k == len(self.ids):
-                    self.ids.append(name)
+                if k == len(self._ids):
+                    self._ids.append(name)
                     self._seen.append(0)
                 self._take_line(k, row, values, number)
 
-    def _take_line(self, k, row, values, number):
+    def _take_line(self, k: int, row: int, values: list[str], number: int) -> None:
         if self._seen[k] >> row & 1:
             self._problem(k, f"line {number}: row {row} stands twice, expected once")
             return
@@ -104,16 +121,18 @@ class SubmissionPredictions:
         self._spool.seek((k * self._nz + row) * self._row_bytes)
         self._spool.write(numbers.tobytes())
 
-    def _problem(self, k, text):
+    def _problem(self, k: int, text: str) -> None:
         self._problems.setdefault(k, text)
 
     def files(self) -> list[Path]:
+        """The file."""
         return [self.path]
 
-    def where(self, k) -> str:
-        return f"{self.path}, id {self.ids[k]}"
+    def where(self, k: int) -> str:
+        """File and id of map k, for messages."""
+        return f"{self.path}, id {self._ids[k]}"
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> NDArray[np.float64]:
         """Map k, (nz, nx) float64. Raises SampleError if lines of it are missing or wrong."""
         missing = [row for row in range(self._nz) if not self._seen[k] >> row & 1]
         if missing:
@@ -125,7 +144,7 @@ class SubmissionPredictions:
             raise SampleError(f"{self.where(k)}: {self._problems[k]}")
         return self.salvage(k)
 
-    def salvage(self, k) -> np.ndarray:
+    def salvage(self, k: int) -> NDArray[np.float64]:
         """Map k as far as it could be read, NaN in the rows that could not."""
         self._spool.seek(k * self._nz * self._row_bytes)
         odd = np.full((self._nz, self._columns.size), np.nan)

@@ -7,47 +7,117 @@ and a Hessian where it has one.
 """
 
 import abc
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from fwi_refine.objective.parameterisation import Full, Parameters
+from fwi_refine.priors.base import Prior
 
 
 class Objective(abc.ABC):
-    """A function to minimise. A subclass gives `value_and_gradient`, and `hessian` if it can.
+    """A function to minimise.
 
-    quadratic: whether the Hessian is the same everywhere
+    A subclass defines `value_and_gradient`, and `hessian` or `AddedHessian.add_hessian` if it has
+    a Hessian.
+
+    Attributes
+    ----------
+    quadratic : bool
+        Whether the Hessian is the same everywhere.
     """
 
-    quadratic = False
+    quadratic: bool = False
 
     @abc.abstractmethod
-    def value_and_gradient(self, x: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """Value and gradient (n,) at x (n,)."""
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """Value and gradient in one pass.
 
-    def hessian(self, x: torch.Tensor) -> torch.Tensor:
-        """Hessian at x, or what stands for it in a Newton step, (n, n)."""
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+
+        Returns
+        -------
+        value : float
+            Infinite where `x` is not allowed.
+        gradient : Tensor, shape (n,)
+        """
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """Hessian, or its substitute in a Newton step.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+
+        Returns
+        -------
+        Tensor, shape (n, n)
+
+        Raises
+        ------
+        NotImplementedError
+            If the objective has no Hessian.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} has no Hessian: use an optimiser that needs the gradient alone"
         )
 
-    def add_hessian(self, matrix: torch.Tensor, x: torch.Tensor, weight: float = 1.0):
-        """Adds weight times the Hessian at x to a matrix (n, n), in place."""
+    def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
+        """Add weight times the Hessian to a matrix, in place.
+
+        Parameters
+        ----------
+        matrix : Tensor, shape (n, n)
+            Changed in place.
+        x : Tensor, shape (n,)
+            Unknowns.
+        weight : float
+            Factor of the Hessian.
+        """
         matrix.add_(self.hessian(x), alpha=weight)
 
-    def hessian_product(self, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
-        """Hessian at x times dx (n,); to be overridden where it is cheaper than the Hessian."""
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """Hessian times a vector; overridden where that is cheaper than the Hessian.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+        dx : Tensor, shape (n,)
+            Vector.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+        """
         return self.hessian(x) @ dx
 
-    def __call__(self, x: torch.Tensor) -> float:
+    def __call__(self, x: Tensor) -> float:
+        """Value at the unknowns x (n,)."""
         return self.value_and_gradient(x)[0]
 
-    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+        """
         return self.value_and_gradient(x)[1]
 
     @property
     def terms(self) -> tuple[tuple[float, "Objective"], ...]:
-        """The (weight, objective) pairs that this objective is the sum of."""
+        """The (weight, objective) pairs that add up to this objective."""
         return ((1.0, self),)
 
     def __add__(self, other: "Objective") -> "Objective":
@@ -66,22 +136,47 @@ class Objective(abc.ABC):
 class SumOfSquaredResiduals(Objective):
     """mean(r(x)^2), for optimisers that use its structure.
 
-    A subclass gives `residual`, `pull_back` and `hessian`, the Gauss-Newton matrix 2 / N J^T J.
+    A subclass defines `residual`, `pull_back` and `hessian`, the Gauss-Newton matrix 2 / N J^T J.
     """
 
     @abc.abstractmethod
-    def residual(self, x: torch.Tensor) -> torch.Tensor | None:
-        """r, N numbers of any shape; None where x is not allowed."""
+    def residual(self, x: Tensor) -> Tensor | None:
+        """Residual r.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+
+        Returns
+        -------
+        Tensor or None
+            N numbers of any shape; None where `x` is not allowed.
+        """
 
     @abc.abstractmethod
-    def pull_back(self, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-        """2 / N J(x)^T r, (n,): the gradient if the residual at x were r."""
+    def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """Gradient at `x` if the residual there were `r`: 2 / N J(x)^T r.
 
-    def __call__(self, x):
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+        r : Tensor
+            N numbers, of the shape of `residual`.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+        """
+
+    def __call__(self, x: Tensor) -> float:
+        """Value at the unknowns x (n,)."""
         residual = self.residual(x)
         return torch.inf if residual is None else float(residual.square().mean())
 
-    def value_and_gradient(self, x):
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`."""
         residual = self.residual(x)
         if residual is None:
             return torch.inf, torch.zeros_like(x)
@@ -89,36 +184,43 @@ class SumOfSquaredResiduals(Objective):
 
 
 class AddedHessian(Objective):
-    """An objective that gives `add_hessian`, as most of its Hessian is zero or a sum."""
+    """An objective that defines `add_hessian`, as most of its Hessian is zero or a sum."""
 
     @abc.abstractmethod
-    def add_hessian(self, matrix, x, weight=1.0):
+    def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """As in `Objective`."""
 
-    def hessian(self, x):
+    def hessian(self, x: Tensor) -> Tensor:
+        """As in `Objective`."""
         matrix = x.new_zeros(len(x), len(x))
         self.add_hessian(matrix, x)
         return matrix
 
 
 class WeightedSum(AddedHessian):
-    """The sum of weight * term. Each term is evaluated once for both value and gradient."""
+    """The sum of weight * term. Each term is evaluated once for both value and gradient.
 
-    def __init__(self, terms):
+    Parameters
+    ----------
+    terms : iterable of (float, Objective)
+        Weights and what they are of.
+    """
+
+    def __init__(self, terms: Iterable[tuple[float, Objective]]):
         self._terms = tuple(terms)
+        self.quadratic = all(term.quadratic for _, term in self._terms)
 
     @property
-    def terms(self):
+    def terms(self) -> tuple[tuple[float, Objective], ...]:
+        """As in `Objective`."""
         return self._terms
 
-    @property
-    def quadratic(self):
-        return all(term.quadratic for _, term in self.terms)
-
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> float:
+        """Value at the unknowns x (n,)."""
         return sum(weight * term(x) for weight, term in self.terms)
 
-    def value_and_gradient(self, x):
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`."""
         value, gradient = 0.0, torch.zeros_like(x)
         for weight, term in self.terms:
             term_value, term_gradient = term.value_and_gradient(x)
@@ -126,40 +228,52 @@ class WeightedSum(AddedHessian):
             gradient += weight * term_gradient
         return value, gradient
 
-    def add_hessian(self, matrix, x, weight=1.0):
+    def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
+        """As in `Objective`."""
         for factor, term in self.terms:
             term.add_hessian(matrix, x, weight * factor)
 
-    def hessian_product(self, x, dx):
-        return sum(weight * term.hessian_product(x, dx) for weight, term in self.terms)
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """As in `Objective`."""
+        products = (weight * term.hessian_product(x, dx) for weight, term in self.terms)
+        return sum(products, torch.zeros_like(dx))
 
 
 class PriorTerm(AddedHessian):
     """A prior as a function of the unknowns of a parameterisation.
 
-    The parameterisation says what its prior acts on (`Parameters.prior_coordinates`): the map in
-    `Full` and `Regions`, the vector of rows in `Rows`, the coefficients z in `Modes`. That is
-    affine in x, so the chain rule is one product with its adjoint, `Parameters.prior_pullback`,
-    for the gradient, and two for the Hessian. vmin is not penalised.
+    Parameters
+    ----------
+    prior : Prior
+        Function of the coordinates that the parameterisation gives it
+        (`Parameters.prior_coordinates`).
+    parameters : Parameters
+        Parameterisation of the unknowns.
 
-    prior: has value_and_gradient(u) -> (value, gradient like u), hessian(u) -> (n, n), and says
-        whether it is `quadratic`
+    Notes
+    -----
+    The coordinates are the map in `Full` and `Regions`, the vector of rows in `Rows`, and the
+    coefficients z in `Modes`. They are affine in x, so the chain rule is one product with the
+    adjoint, `Parameters.prior_pullback`, for the gradient, and two for the Hessian. vmin is not
+    penalised.
     """
 
-    def __init__(self, prior, parameters: Parameters):
+    def __init__(self, prior: Prior, parameters: Parameters):
         self.prior = prior
         self.parameters = parameters
         self.quadratic = prior.quadratic
 
-    def value_and_gradient(self, x):
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`."""
         value, gradient = self.prior.value_and_gradient(self.parameters.prior_coordinates(x))
         return float(value), self.parameters.prior_pullback(gradient)
 
-    def add_hessian(self, matrix, x, weight=1.0):
+    def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
+        """As in `Objective`."""
         u = self.parameters.prior_coordinates(x)
         hessian = self.prior.hessian(u)
         if isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map:
-            # what the prior acts on are the unknowns themselves
+            # the coordinates of the prior are the unknowns themselves
             matrix[:-1, :-1].add_(hessian, alpha=weight)
             return
         pullback = self.parameters.prior_pullback
@@ -175,14 +289,29 @@ class SumOfSquares:
 
     quadratic = True
 
-    def value_and_gradient(self, z):
+    def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and gradient in one pass.
+
+        Parameters
+        ----------
+        z : Tensor, shape (k,)
+            Coefficients, without unit.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+        gradient : Tensor, shape (k,)
+        """
         return torch.dot(z, z), 2.0 * z
 
-    def value(self, z):
+    def value(self, z: Tensor) -> Tensor:
+        """z . z, shape (), of coefficients z (k,)."""
         return torch.dot(z, z)
 
-    def gradient(self, z):
+    def gradient(self, z: Tensor) -> Tensor:
+        """2 z, shape (k,), of coefficients z (k,)."""
         return 2.0 * z
 
-    def hessian(self, z):
+    def hessian(self, z: Tensor) -> Tensor:
+        """2 I, shape (k, k), of coefficients z (k,)."""
         return 2.0 * torch.eye(z.numel()).to(z)

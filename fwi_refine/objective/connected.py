@@ -1,14 +1,29 @@
 """Connected areas of a velocity map."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-def connected_areas(velocity: np.ndarray, tolerance: float) -> np.ndarray:
-    """Labels 0, 1, ... (nz, nx) of areas in which neighbours differ by at most `tolerance` m/s.
+def connected_areas(velocity: NDArray[np.floating[Any]], tolerance: float) -> NDArray[np.int32]:
+    """Areas in which neighbours differ by at most `tolerance`.
 
     Neighbours share an edge. Cells far apart in one area may differ by more.
+
+    Parameters
+    ----------
+    velocity : ndarray, shape (nz, nx)
+        Velocity map in m/s.
+    tolerance : float
+        Largest difference of neighbours in m/s.
+
+    Returns
+    -------
+    ndarray of int, shape (nz, nx)
+        Labels 0, 1, ... of the areas.
     """
     index = np.arange(velocity.size).reshape(velocity.shape)
     pairs = []

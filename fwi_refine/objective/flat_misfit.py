@@ -1,14 +1,18 @@
 """The misfit of flat layers, whose Jacobian takes one simulation (wave/jacobian/flat_layers.py)."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from fwi_refine.objective.misfit import COLUMNS_PER_EVALUATION, BandMisfit
 from fwi_refine.objective.parameterisation import Rows
 from fwi_refine.survey import Survey
 from fwi_refine.wave import (
+    Simulator,
     first_return,
     flat_jacobian,
     flat_jacobian_shots,
@@ -16,18 +20,37 @@ from fwi_refine.wave import (
     has_flat_jacobian,
 )
 
-EDGE = 0.75  # periods of the wavelet, within which a window ends
+EDGE = 0.75  # periods of the wavelet, in which a window falls from 1 to 0
 
 
 class FlatMisfit(BandMisfit):
     """The misfit within the band and a window in time: mean((w Q Q^T (s - d))^2).
 
-    parameters: `Rows`; window: w, a weight for each step (n_steps,), which is to leave out what has
-    gone round the grid (see `window_before_return`). Raises ValueError for other parameters, and
-    for a survey that `flat_jacobian` is not for.
+    Parameters
+    ----------
+    simulator : Simulator
+        Wave operator s.
+    parameters : Rows
+        One unknown for each row.
+    record : array_like, shape (shots, >= n_steps, receivers)
+        Measured record d. Rows from n_steps on are not used.
+    window : array_like, shape (n_steps,)
+        Weights w of the time steps, 0 where waves have gone round the periodic grid (see
+        `window_before_return`).
+
+    Raises
+    ------
+    ValueError
+        For other parameters, and for a survey that has no `flat_jacobian`.
     """
 
-    def __init__(self, simulator, parameters: Rows, record, window):
+    def __init__(
+        self,
+        simulator: Simulator,
+        parameters: Rows,
+        record: ArrayLike | Tensor,
+        window: ArrayLike | Tensor,
+    ):
         if not (isinstance(parameters, Rows) and has_flat_jacobian(simulator.survey)):
             raise ValueError(
                 "expected an unknown for each row, and a survey that has_flat_jacobian"
@@ -35,14 +58,17 @@ class FlatMisfit(BandMisfit):
         super().__init__(simulator, parameters, record)
         self._window = torch.as_tensor(window).to(simulator.device, torch.float64)[:, None]
 
-    def residual(self, x):
+    def residual(self, x: Tensor) -> Tensor | None:
+        """As in `BandMisfit`, times the window."""
         residual = super().residual(x)
         return None if residual is None else self._window * residual
 
-    def pull_back(self, x, r):
+    def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """As in `SumOfSquaredResiduals`."""
         return super().pull_back(x, self._in_band(self._window * r))
 
-    def hessian(self, x):
+    def hessian(self, x: Tensor) -> Tensor:
+        """Gauss-Newton Hessian 2 / N J^T J, (n, n), at the unknowns x (n,)."""
         v, vmin = self._medium(x)
         survey = self.simulator.survey
         by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.how).double()
@@ -54,29 +80,59 @@ class FlatMisfit(BandMisfit):
         self.last_hessian = gram(rows.T) * (2.0 / self._record.numel())
         return self.last_hessian
 
-    def linearise(self, x, columns=None):
+    def linearise(
+        self, x: Tensor, columns: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Raise NotImplementedError."""
         raise NotImplementedError("the full Jacobian knows no window")
 
-    def hessian_product(self, x, dx):
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """Raise NotImplementedError."""
         raise NotImplementedError("only the whole matrix knows the window")
 
-    def hessian_cost(self):
+    def hessian_cost(self) -> int:
+        """Cost of a Hessian, in evaluations of misfit and gradient."""
         survey = self.simulator.survey
         return math.ceil(
             flat_jacobian_shots(survey) / len(survey.sources) + 1 / COLUMNS_PER_EVALUATION
         )
 
 
-def window_to(end, survey: Survey):
-    """Weights of the time steps (n_steps,) that fall from 1 to 0 about `end`, in s from the
-    wavelet's centre on."""
+def window_to(end: float, survey: Survey) -> Tensor:
+    """Window in time that falls from 1 to 0 about a time.
+
+    Parameters
+    ----------
+    end : float
+        Time of the middle of the fall, in s after the wavelet's centre.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    Tensor, shape (n_steps,)
+        Weights of the time steps, float64.
+    """
     after = np.arange(survey.n_steps) * survey.dt - survey.wavelet_centre * survey.dt
     ramp = ((end - after) * survey.frequency / EDGE + 0.5).clip(0, 1)
     return torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
 
 
-def window_before_return(layers, survey: Survey):
-    """Weights that leave out what has gone round the grid in these layers (nz,) m/s."""
+def window_before_return(layers: Tensor, survey: Survey) -> Tensor:
+    """Window in time that leaves out waves that have gone round the grid.
+
+    Parameters
+    ----------
+    layers : Tensor, shape (nz,)
+        Velocity of each row in m/s.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    Tensor, shape (n_steps,)
+        Weights of the time steps, float64.
+    """
     # the wavelet begins before its centre
     end = (
         first_return(layers, survey)
@@ -86,9 +142,22 @@ def window_before_return(layers, survey: Survey):
     return window_to(end, survey)
 
 
-def has_flat_misfit(layers, survey: Survey) -> bool:
-    """Whether a `FlatMisfit` sees all of these layers (nz,) m/s: that nothing has gone round the
-    grid, or the record is over, before the lowest one has answered."""
+def has_flat_misfit(layers: Tensor, survey: Survey) -> bool:
+    """Whether a `FlatMisfit` sees all layers.
+
+    Parameters
+    ----------
+    layers : Tensor, shape (nz,)
+        Velocity of each row in m/s.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    bool
+        Whether the reflection of the lowest layer arrives before the record ends and before any
+        wave has gone round the grid.
+    """
     if not has_flat_jacobian(survey):
         return False
     answered = 2 * float((survey.spacing / layers).sum()) + 2 * survey.wavelet_centre * survey.dt

@@ -1,55 +1,81 @@
-"""The data misfit: how far the simulated record is from the measured one."""
+"""The data misfit: mean squared difference of the simulated and the measured record."""
 
 import math
+from collections.abc import Callable
 
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from fwi_refine.objective.base import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.objective.noise import LEAST_NOISE
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.wave import Simulator, gram, jacobian, jacobian_points, record_basis
+from fwi_refine.wave import Jacobian, Simulator, gram, jacobian, jacobian_points, record_basis
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
 COLUMNS = 16  # of the Jacobian, simulated at a time
 # A column is a float32 tangent run: a third of a float64 misfit and gradient.
 COLUMNS_PER_EVALUATION = 3
-# What a row of J must say of the cells from some depth on to count there, if they are 30 m/s off,
-# each on its own: this fraction of what float32 rounding leaves of a coefficient of a record.
+# A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
+# change its coefficient of the record by 0.3 of the float32 rounding or more.
 HIDDEN = 0.3 * LEAST_NOISE / 30
 
 
 class DataMisfit(Objective):
     """mean((s(v, vmin) - d)^2) over shots, steps and receivers, as a function of the unknowns.
 
-    record: (shots, >= n_steps, receivers), the measured record; rows from n_steps on are not used.
-    Outside the survey's velocity bounds, where the scheme may be unstable, the value is infinite:
-    a line search turns back there.
+    Outside the survey's velocity bounds, and where the damping of vmin makes the scheme unstable,
+    the value is infinite: a line search turns back there.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        Wave operator s.
+    parameters : Parameters
+        Parameterisation of the unknowns.
+    record : array_like, shape (shots, >= n_steps, receivers)
+        Measured record d. Rows from n_steps on are not used.
     """
 
-    def __init__(self, simulator: Simulator, parameters: Parameters, record):
+    def __init__(self, simulator: Simulator, parameters: Parameters, record: ArrayLike | Tensor):
         self.simulator = simulator
         self.parameters = parameters
         steps = simulator.survey.n_steps
-        record = torch.as_tensor(record)[None, :, :steps]
-        self._record = record.to(simulator.device, torch.float64)
+        measured = torch.as_tensor(record)[None, :, :steps]
+        self._record = measured.to(simulator.device, torch.float64)
 
-    def value_and_gradient(self, x):
-        medium = self._medium(x)
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`."""
+        medium = self._checked_medium(x)
         if medium is None:
             return torch.inf, torch.zeros_like(x)
         v, vmin = medium
         value, by_v, by_vmin = self.simulator.misfit_and_gradient(v, self._record, vmin)
         return float(value[0]), self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
 
-    def __call__(self, x):
-        medium = self._medium(x)
+    def __call__(self, x: Tensor) -> float:
+        """Value at the unknowns x (n,)."""
+        medium = self._checked_medium(x)
         if medium is None:
             return torch.inf
         v, vmin = medium
         return float(self.simulator.misfit(v, self._record, vmin)[0])
 
-    def hessian_product(self, x, dx):
-        """Gauss-Newton Hessian times dx: 2 / N J^T J dx, by one tangent and one adjoint run."""
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """Gauss-Newton Hessian times a vector, by one tangent and one adjoint run.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+        dx : Tensor, shape (n,)
+            Vector.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+            2 / N J^T J dx.
+        """
         v, vmin = self._medium(x)
         dv, dvmin = self.parameters.tangent(dx)
         change = self.simulator.tangent(v, dv[None], vmin, dvmin[None])
@@ -57,54 +83,98 @@ class DataMisfit(Objective):
         product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
         return product * (2.0 / change[0].numel())
 
-    def _medium(self, x):
-        """(v (1, nz, nx), vmin (1,)), or None where they are not physical."""
-        v, vmin = self.parameters.velocity(x), self.parameters.vmin(x)
+    def _medium(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(v (1, nz, nx), vmin (1,)) in m/s."""
+        return self.parameters.velocity(x)[None], self.parameters.vmin(x)[None]
+
+    def _checked_medium(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """`_medium`, or None where it is not physical."""
+        v, vmin = self._medium(x)
         slowest, fastest = self.simulator.survey.velocity_bounds
         inside = bool(((v >= slowest) & (v <= fastest)).all()) and 0 < float(vmin) <= fastest
-        return (v[None], vmin[None]) if inside else None
+        return (v, vmin) if inside and self.simulator.is_stable(v, vmin) else None
 
 
 class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     """The misfit within the wavelet's band: mean((Q Q^T (s - d))^2), Q as in `wave.jacobian`.
 
-    No velocity map can change a record outside that band, so what is there is noise. It must not
+    Parameters
+    ----------
+    simulator : Simulator
+        Wave operator s.
+    parameters : Parameters
+        Parameterisation of the unknowns.
+    record : array_like, shape (shots, >= n_steps, receivers)
+        Measured record d. Rows from n_steps on are not used.
+
+    Attributes
+    ----------
+    last_hessian : Tensor or None
+        The latest result of `hessian`.
+
+    Notes
+    -----
+    No velocity map changes a record outside the band, so the residual there is noise. It must not
     reach the gradient: the adjoint correlates every few steps only, which folds high frequencies
-    onto the band, and near the floor of the data the Gauss-Newton solve blew that error up until
-    no step lowered the misfit.
+    onto the band, and near the floor of the data the Gauss-Newton solve amplifies that error
+    until no step lowers the misfit.
     """
 
-    def __init__(self, simulator, parameters, record):
+    def __init__(self, simulator: Simulator, parameters: Parameters, record: ArrayLike | Tensor):
         super().__init__(simulator, parameters, record)
         self._basis = record_basis(simulator.survey).to(simulator.device)
-        self._single = None  # a float32 simulator, made when it is needed
-        self.last_hessian = None  # what `hessian` returned last
+        self._single: Simulator | None = None  # in float32, made when it is needed
+        self.last_hessian: Tensor | None = None
 
-    def residual(self, x):
-        medium = self._medium(x)
+    def residual(self, x: Tensor) -> Tensor | None:
+        """Residual within the band.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+
+        Returns
+        -------
+        Tensor, shape (1, shots, steps, receivers), or None
+            Q Q^T (s - d); None outside the velocity bounds.
+        """
+        medium = self._checked_medium(x)
         if medium is None:
             return None
         v, vmin = medium
         return self._in_band(self.simulator.forward(v, vmin).double() - self._record)
 
-    def pull_back(self, x, r):
+    def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """As in `SumOfSquaredResiduals`."""
         v, vmin = self._medium(x)
         by_v, by_vmin = self.simulator.adjoint(v, r, vmin)
         return self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x)) * (2.0 / r.numel())
 
-    def _in_band(self, r):
+    def _in_band(self, r: Tensor) -> Tensor:
+        """Q Q^T r of records (1, shots, steps, receivers)."""
         coefficients = torch.einsum("tk,bstr->bskr", self._basis, r)
         return torch.einsum("tk,bskr->bstr", self._basis, coefficients)
 
     __call__ = SumOfSquaredResiduals.__call__
     value_and_gradient = SumOfSquaredResiduals.value_and_gradient
 
-    def hessian(self, x):
-        """Gauss-Newton Hessian 2 / N J^T J, (n, n).
+    def hessian(self, x: Tensor) -> Tensor:
+        """Gauss-Newton Hessian.
 
         For few unknowns from one tangent run for each, for many from the full Jacobian by
         reciprocity, less what rounding hides. Both are in float32: that changes a step, not where
         the steps end.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns, within the velocity bounds.
+
+        Returns
+        -------
+        Tensor, shape (n, n)
+            2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
             hidden = HIDDEN * self.simulator.survey.unit
@@ -115,43 +185,71 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         self.last_hessian = gram(columns) * (2.0 / self._record.numel())
         return self.last_hessian
 
-    def linearise(self, x, columns=None):
-        """(2 / N (J C)^T J C, a function r -> 2 / N J^T r) with one and the same full Jacobian.
+    def linearise(
+        self, x: Tensor, columns: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Normal matrix and gradient of one and the same full Jacobian.
 
-        columns: takes rows of J (m, n) to rows of J C; default J itself.
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns, within the velocity bounds.
+        columns : callable, optional
+            Takes rows of J (m, n) to rows of J C (m, k). By default those of
+            `Parameters.jacobian_transform`.
 
-        So the quadratic that they make has a minimum. With the exact gradient it falls without
-        bounds along directions that the data do not see, but that rounding makes them see.
+        Returns
+        -------
+        normal : Tensor, shape (k, k)
+            2 / N (J C)^T J C.
+        pull_back : callable
+            Takes residuals r (1, shots, steps, receivers) to 2 / N J^T r (nz * nx + 1,), for the
+            cells and vmin.
+
+        Notes
+        -----
+        The quadratic of the two has a minimum, as one Jacobian makes both. With the exact
+        gradient it falls without bounds along directions that the data do not see, but that
+        rounding makes them see.
         """
         full = self._jacobian(x)
 
-        def pull_back(r):
+        def pull_back(r: Tensor) -> Tensor:
             by_v, by_vmin = full.rmatvec(r[0])
             return torch.cat((by_v.flatten(), by_vmin.reshape(1))) * (2.0 / r.numel())
 
         return self._normal_matrix(full, columns), pull_back
 
-    def _jacobian(self, x):
+    def _jacobian(self, x: Tensor) -> Jacobian:
         v, vmin = self._medium(x)
         return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
 
-    def _normal_matrix(self, full, columns=None, hidden=0.0):
-        columns = columns or self.parameters.along(full.matrix)
+    def _normal_matrix(
+        self,
+        full: Jacobian,
+        columns: Callable[[Tensor], Tensor] | None = None,
+        hidden: float = 0.0,
+    ) -> Tensor:
+        columns = columns or self.parameters.jacobian_transform(full.matrix)
         unit, scale = full.normal_matrix(columns, self.simulator.threads, hidden)
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 
-    def hessian_cost(self):
-        """What a Hessian counts as, in evaluations of misfit and gradient.
+    def hessian_cost(self) -> int:
+        """Cost of a Hessian.
 
-        The full Jacobian has a shot for each place of a source or receiver, for the survey of
-        OpenFWI as many as 14 records.
+        Returns
+        -------
+        int
+            In evaluations of misfit and gradient. The full Jacobian has a shot for each position
+            of a source or receiver, for the survey of OpenFWI as many as 14 records.
         """
         size, survey = self.parameters.size, self.simulator.survey
         if size <= FEW_UNKNOWNS:
             return math.ceil(size / COLUMNS_PER_EVALUATION)
         return math.ceil(len(jacobian_points(survey)) / len(survey.sources))
 
-    def _columns(self, v, vmin, dx):
+    def _columns(self, v: Tensor, vmin: Tensor, dx: Tensor) -> Tensor:
+        """J dx for each row of dx (k, n): (k, samples) float64."""
         if self._single is None:
             self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
         dv, dvmin = self.parameters.tangent(dx.to(v))
@@ -164,19 +262,28 @@ class VminTie(AddedHessian):
     """((vmin - centre) / width)^2: keeps vmin near the minimum that the map had.
 
     The damping of the absorbing band depends on vmin alone, weakly, so that a long step leaves it
-    anywhere. A width of 30 m/s is what the minimum of a map is worth as a guess of it.
+    anywhere.
+
+    Parameters
+    ----------
+    centre : float
+        Expected vmin in m/s.
+    width : float
+        Its standard deviation in m/s. 30 m/s is the error of the minimum of a map as a guess of it.
     """
 
     quadratic = True
 
-    def __init__(self, centre, width=30.0):
+    def __init__(self, centre: float | Tensor, width: float = 30.0):
         self.centre, self.width = float(centre), width
 
-    def value_and_gradient(self, x):
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`."""
         off = (float(x[-1]) - self.centre) / self.width
         gradient = torch.zeros_like(x)
         gradient[-1] = 2 * off / self.width
         return off**2, gradient
 
-    def add_hessian(self, matrix, x, weight=1.0):
+    def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
+        """As in `Objective`."""
         matrix[-1, -1] += 2 * weight / self.width**2

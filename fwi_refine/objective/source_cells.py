@@ -1,22 +1,44 @@
-"""The velocities at the sources, which the first row of a record tells exactly."""
+"""The velocities at the sources, which follow exactly from the first row of a record."""
+
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fwi_refine.objective.base import AddedHessian
-from fwi_refine.survey import OPENFWI
+from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.survey import OPENFWI, Survey
 
-WIDTH = 0.1  # m/s, how closely a known cell is kept
+WIDTH = 0.1  # m/s, standard deviation of the velocity of a known cell
 # A cell is taken as known where the prediction is within this fraction of it: a record of another
 # amplitude or wavelet would give numbers without meaning.
 AGREEMENT = 0.2
 
+Cells = tuple[Tensor, Tensor, Tensor]  # rows, columns and velocities (m/s) of cells
 
-def source_velocities(record, survey=OPENFWI) -> np.ndarray:
-    """Velocity of the map at each source that stands at a receiver, m/s; NaN where it does not.
 
-    The first row of a record there is (v dt)^2 w[0], and no wave has come back yet. NaN as well
-    where the sign of that row is not the sign of w[0].
+def source_velocities(record: NDArray[Any] | Tensor, survey: Survey = OPENFWI) -> NDArray[Any]:
+    """Velocity of the map at each source.
+
+    Parameters
+    ----------
+    record : ndarray or Tensor, shape (shots, rows, receivers)
+        Measured record.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    ndarray, shape (shots,)
+        In m/s. NaN where no receiver stands at the source, and where the signs of the record's
+        first row and of w[0] differ.
+
+    Notes
+    -----
+    The first row of a record at the source is (v dt)^2 w[0], w the wavelet: no wave has come back
+    yet.
     """
     ratio = np.full(len(survey.sources), np.nan)
     for shot, source in enumerate(survey.sources):
@@ -27,9 +49,25 @@ def source_velocities(record, survey=OPENFWI) -> np.ndarray:
         return np.sqrt(ratio) / survey.dt
 
 
-def source_cells(record, v, survey=OPENFWI):
-    """(rows, columns, velocities) of the cells of the map v (nz, nx) that the record tells, on
-    the device of v."""
+def source_cells(record: NDArray[Any] | Tensor, v: Tensor, survey: Survey = OPENFWI) -> Cells:
+    """Cells whose velocity follows from the first row of a record.
+
+    Parameters
+    ----------
+    record : ndarray or Tensor, shape (shots, rows, receivers)
+        Measured record.
+    v : Tensor, shape (nz, nx)
+        Predicted map in m/s.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    rows, columns : Tensor of int64, shape (k,)
+        Positions of the cells in the map, on the device of `v`.
+    velocities : Tensor of float64, shape (k,)
+        In m/s.
+    """
     nz, nx = survey.shape
     cells = [
         (row, column, velocity)
@@ -50,25 +88,34 @@ def source_cells(record, v, survey=OPENFWI):
 
 
 class SourceCells(AddedHessian):
-    """Sum of ((v - known) / width)^2 over known cells, for a parameterisation.
+    """Sum of ((v - known) / width)^2 over known cells.
 
-    cells: (rows, columns, velocities), as `source_cells` gives them
+    Parameters
+    ----------
+    cells : tuple of Tensor
+        (rows, columns, velocities), as `source_cells` returns them.
+    parameters : Parameters
+        Parameterisation of the unknowns.
+    width : float
+        Standard deviation of the known velocities in m/s.
     """
 
     quadratic = True
 
-    def __init__(self, cells, parameters, width=WIDTH):
+    def __init__(self, cells: Cells, parameters: Parameters, width: float = WIDTH):
         self.rows, self.columns, self.velocities = cells
         self.parameters, self.width = parameters, width
 
-    def value_and_gradient(self, x):
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`."""
         v = self.parameters.velocity(x)
         off = (v[self.rows, self.columns] - self.velocities) / self.width
         by_v = torch.zeros_like(v)
         by_v.index_put_((self.rows, self.columns), 2 * off / self.width, accumulate=True)
         return float(off @ off), self.parameters.pullback(by_v, 0.0)
 
-    def add_hessian(self, matrix, x, weight=1.0):
+    def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
+        """As in `Objective`."""
         units = torch.zeros(len(self.rows), *self.parameters.shape).to(x)
         units[torch.arange(len(self.rows)).to(self.rows), self.rows, self.columns] = 1 / self.width
         rows = self.parameters.pullback(units, torch.zeros(len(units)).to(x))

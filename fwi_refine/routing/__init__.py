@@ -1,38 +1,38 @@
-"""Which family a sample belongs to, and what that is told by.
+"""The family of a sample.
 
-`classify` tells it from a map and its record; `thresholds` and `fit` fit what decides to labelled
-maps; `estimator` has all of that as a classifier of scikit-learn, which takes long to import.
+`classify` finds it from the predicted map and the record; `thresholds` and `fit` fit thresholds and
+priors to labelled maps; `estimator` is a classifier of scikit-learn, which takes long to import.
 """
 
 from fwi_refine.routing.classify import (
-    MAP_NUMBERS,
+    FEATURES,
+    MAP_FEATURES,
     NO_FAMILY,
-    NUMBERS,
     Classification,
+    apply_thresholds,
     are_flat,
     can_classify,
     classify,
-    decide,
-    measure_map,
-    measure_sample,
+    map_features,
+    sample_features,
 )
 from fwi_refine.routing.families import OPENFWI_FAMILIES, Family
-from fwi_refine.routing.thresholds import fit_routing, fit_thresholds, separate
+from fwi_refine.routing.thresholds import best_threshold, fit_routing, fit_thresholds
 
 __all__ = [
-    "MAP_NUMBERS",
+    "FEATURES",
+    "MAP_FEATURES",
     "NO_FAMILY",
-    "NUMBERS",
     "OPENFWI_FAMILIES",
     "Classification",
     "Family",
+    "apply_thresholds",
     "are_flat",
+    "best_threshold",
     "can_classify",
     "classify",
-    "decide",
     "fit_routing",
     "fit_thresholds",
-    "measure_map",
-    "measure_sample",
-    "separate",
+    "map_features",
+    "sample_features",
 ]

@@ -1,4 +1,4 @@
-"""Which family a sample belongs to: from its record and its predicted map.
+"""The family of a sample, from its record and its predicted map.
 
 Four tests, in the order of the published recipe (2nd place of the Yale/UNC-CH competition). The
 first that holds decides; a sample that passes none is layered. The thresholds stand in
@@ -15,9 +15,11 @@ shows how far the sample was from each family.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError
 from fwi_refine.objective.connected import connected_areas
@@ -26,8 +28,8 @@ from fwi_refine.routing.families import Family
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
 
-MAP_NUMBERS = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
-NUMBERS = ("symmetry_rms", *MAP_NUMBERS)
+MAP_FEATURES = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
+FEATURES = ("symmetry_rms", *MAP_FEATURES)
 
 
 NO_FAMILY = (
@@ -38,13 +40,21 @@ NO_FAMILY = (
 
 @dataclass(frozen=True)
 class Classification:
-    """A family and what speaks for it.
+    """A family and the evidence for it.
 
-    `evidence` holds the four measured numbers (symmetry_rms, style_a_log_energy, style_b_cells,
-    two_velocity_cells), each with its `..._threshold`, and the same keys for every sample.
-    `confidence` is 0 where a number stands on its threshold and nears 1 far from it: 1 - r, r the
-    largest ratio of a number to its threshold, taken such that it is below 1, over the tests up
-    to the one that decided. It is a distance, not a probability.
+    Parameters
+    ----------
+    family : Family
+        The family.
+    evidence : dict of float
+        The four measured numbers (`FEATURES`), each with its `..._threshold`; the same keys for
+        every sample.
+    reason : str
+        The test that decided, with its number and threshold.
+    confidence : float
+        0 where a number stands on its threshold, near 1 far from it: 1 - r, r the largest ratio of
+        a number to its threshold, or its inverse where that is less, over the tests up to the one
+        that decided. It is a distance, not a probability.
     """
 
     family: Family
@@ -53,32 +63,78 @@ class Classification:
     confidence: float
 
 
-def classify(prediction, record, priors: Priors, survey: Survey = OPENFWI) -> Classification:
+def classify(
+    prediction: ArrayLike, record: ArrayLike, priors: Priors, survey: Survey = OPENFWI
+) -> Classification:
     """Family of one sample.
 
-    prediction: (nz, nx) m/s, the predicted map. record: (shots, rows, receivers), of which the
-    rows up to `survey.n_steps` are used. Raises SampleError for arrays of another shape or type
-    and for values that are not finite, InputError for a survey that the tests are not made for
-    (see `can_classify`), ValueError for priors fitted on another grid.
+    Parameters
+    ----------
+    prediction : array_like, shape (nz, nx)
+        Predicted map in m/s.
+    record : array_like, shape (shots, rows, receivers)
+        Measured record, of which the rows up to `survey.n_steps` are used.
+    priors : Priors
+        Priors and thresholds.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    Classification
+
+    Raises
+    ------
+    SampleError
+        For arrays of another shape or type, and for values that are not finite.
+    InputError
+        For a survey that the tests are not made for (see `can_classify`).
+    ValueError
+        For priors fitted on another grid.
     """
-    measured = measure_sample(prediction, record, priors, survey)
-    return decide(measured, priors.routing, cells=survey.shape[0] * survey.shape[1])
+    measured = sample_features(prediction, record, priors, survey)
+    return apply_thresholds(measured, priors.routing, cells=survey.shape[0] * survey.shape[1])
 
 
-def measure_sample(
-    prediction, record, priors: Priors, survey: Survey = OPENFWI
+def sample_features(
+    prediction: ArrayLike, record: ArrayLike, priors: Priors, survey: Survey = OPENFWI
 ) -> dict[str, float]:
-    """The four numbers that decide, by the keys `NUMBERS`. Arrays and errors as for `classify`."""
+    """The four numbers that are compared with thresholds.
+
+    Parameters
+    ----------
+    prediction, record, priors, survey
+        As for `classify`, which has the errors, too.
+
+    Returns
+    -------
+    dict of float
+        By the keys `FEATURES`.
+    """
     if not can_classify(survey):
         raise InputError(NO_FAMILY)
-    prediction = check_prediction(prediction, survey=survey)
-    record = check_record(record, survey=survey)[:, : survey.n_steps]
-    return {"symmetry_rms": symmetry_rms(record), **measure_map(prediction, priors)}
+    v = check_prediction(prediction, survey=survey)
+    used = check_record(record, survey=survey)[:, : survey.n_steps]
+    return {"symmetry_rms": symmetry_rms(used), **map_features(v, priors)}
 
 
-def decide(measured: dict[str, float], routing: Routing, cells: int) -> Classification:
-    """Family of a sample from its measured numbers; cells: how many its map has."""
-    symmetry, energy, same, two = (measured[key] for key in NUMBERS)
+def apply_thresholds(measured: dict[str, float], routing: Routing, cells: int) -> Classification:
+    """Family of a sample from its measured numbers.
+
+    Parameters
+    ----------
+    measured : dict of float
+        As `sample_features` returns them.
+    routing : Routing
+        Thresholds.
+    cells : int
+        Number of cells of the map.
+
+    Returns
+    -------
+    Classification
+    """
+    symmetry, energy, same, two = (measured[key] for key in FEATURES)
     # (family, holds, number and threshold as positive quantities, what to say)
     tests = (
         (
@@ -123,15 +179,38 @@ def decide(measured: dict[str, float], routing: Routing, cells: int) -> Classifi
 def can_classify(survey: Survey) -> bool:
     """Whether families can be told apart: the thresholds are those of OpenFWI's maps and records.
 
-    The steps, the absorbing band and the bounds of the velocity may be others.
+    Parameters
+    ----------
+    survey : Survey
+        Survey of the records.
+
+    Returns
+    -------
+    bool
+        True for the survey of OpenFWI, also with other time steps, absorbing band and velocity
+        bounds.
     """
     free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds")
     return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 
-def are_flat(record, priors: Priors, survey: Survey = OPENFWI) -> bool:
-    """Whether a record (shots, rows, receivers) tells that its layers are flat; no for a survey for
-    which that is not known."""
+def are_flat(record: NDArray[Any], priors: Priors, survey: Survey = OPENFWI) -> bool:
+    """Whether the layers are flat by the symmetry of the record.
+
+    Parameters
+    ----------
+    record : ndarray, shape (shots, rows, receivers)
+        Measured record.
+    priors : Priors
+        Priors and thresholds.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    bool
+        False for a survey with which families cannot be told apart, too.
+    """
     if not can_classify(survey):
         return False
     return symmetry_rms(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
@@ -143,14 +222,38 @@ def _closeness(number: float, threshold: float) -> float:
     return float(min(number, threshold) / larger) if larger > 0 else 1.0
 
 
-def symmetry_rms(record: np.ndarray) -> float:
-    """Rms of the first shot minus the last one, mirrored over the receivers."""
+def symmetry_rms(record: NDArray[Any]) -> float:
+    """Asymmetry of a record.
+
+    Parameters
+    ----------
+    record : ndarray, shape (shots, rows, receivers)
+        Record.
+
+    Returns
+    -------
+    float
+        Rms of the first shot minus the last one, mirrored over the receivers.
+    """
     difference = record[0].astype(np.float64) - record[-1, :, ::-1]
     return float(np.sqrt(np.mean(difference**2)))
 
 
-def measure_map(prediction: np.ndarray, priors: Priors) -> dict[str, float]:
-    """The numbers that are measured on the predicted map (nz, nx), by the keys `MAP_NUMBERS`."""
+def map_features(prediction: NDArray[Any], priors: Priors) -> dict[str, float]:
+    """The numbers that are measured on the predicted map.
+
+    Parameters
+    ----------
+    prediction : ndarray, shape (nz, nx)
+        Predicted map in m/s.
+    priors : Priors
+        Priors and thresholds.
+
+    Returns
+    -------
+    dict of float
+        By the keys `MAP_FEATURES`.
+    """
     routing = priors.routing
     energy = float(priors.style_a.value(torch.from_numpy(np.asarray(prediction, np.float64))))
     # A map that equals the mean has energy 0; e^0 is far below any threshold as well.
@@ -158,4 +261,4 @@ def measure_map(prediction: np.ndarray, priors: Priors) -> dict[str, float]:
     _, counts = np.unique(np.round(prediction / routing.style_b_bin), return_counts=True)
     areas = np.sort(np.bincount(connected_areas(prediction, routing.area_tolerance).ravel()))
     values = (log_energy, counts.max(), areas[-2:].sum())
-    return {key: float(value) for key, value in zip(MAP_NUMBERS, values, strict=True)}
+    return {key: float(value) for key, value in zip(MAP_FEATURES, values, strict=True)}

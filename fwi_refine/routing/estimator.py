@@ -1,22 +1,37 @@
 """The routing as a scikit-learn classifier, which learns its thresholds from labelled samples."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fwi_refine.errors import SampleError
 from fwi_refine.priors import GaussianProcess, Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing.classify import NUMBERS, Classification, decide, measure_map, measure_sample
+from fwi_refine.routing.classify import (
+    FEATURES,
+    Classification,
+    apply_thresholds,
+    map_features,
+    sample_features,
+)
 from fwi_refine.routing.families import Family
 from fwi_refine.routing.thresholds import fit_thresholds
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
+Sample = tuple[ArrayLike, ArrayLike | None]  # map (nz, nx) m/s and record
 
-class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
+
+class FamilyClassifier(
+    ClassifierMixin,  # type: ignore[misc]  # scikit-learn has no types
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Tells families apart, as `classify` does, by thresholds fitted to samples of your own.
 
     X is a list of pairs (map, record): a map (nz, nx) in m/s and its record (shots, rows,
@@ -30,19 +45,28 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    priors: what is kept where y lacks a family; default those for OpenFWI. The symmetry of the
+    priors : Priors, optional
+        What is kept where y lacks a family; by default those for OpenFWI. The symmetry of the
         record of a flat map is a matter of its rounding, and its threshold is always kept.
-    survey: what the maps and records are of, with the grid, sources and receivers of OpenFWI;
-        default that itself.
-    fit_processes: also fit the Gaussian processes of Style A and B to the maps of these families,
-        of each at least two. Not for maps that a network predicted, if `priors_` is to be used in
-        refining: its process is that of the true maps.
+    survey : Survey, optional
+        Survey of the maps and records, with the grid, sources and receivers of OpenFWI; by default
+        that of OpenFWI.
+    fit_processes : bool
+        Also fit the Gaussian processes of Style A and B to the maps of these families, of each at
+        least two. Not for maps that a network predicted, if `priors_` is to be used in refining:
+        its process is that of the true maps.
 
     Attributes
     ----------
-    priors_: a `Priors` with what was learnt, for `refine(..., priors=classifier.priors_)`.
-    wrong_: of each threshold that was fitted, how many samples lie on its wrong side.
-    classes_: the names of all five families, in alphabetical order, whatever y held.
+    priors_ : Priors
+        With the fitted numbers in place, for `refine(..., priors=classifier.priors_)`.
+    wrong_ : dict of int
+        For each threshold that was fitted, the number of samples on its wrong side.
+    classes_ : ndarray of str
+        Names of all five families, in alphabetical order, whatever y held.
+
+    Examples
+    --------
 
     >>> import numpy as np
     >>> from fwi_refine import FamilyClassifier
@@ -73,14 +97,30 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.survey = survey
         self.fit_processes = fit_processes
 
-    def fit(self, X, y):
-        """Learns from the maps; the records are not looked at, and may be None.
+    def fit(self, X: Sequence[Sample], y: Sequence[str]) -> Self:
+        """Learn from the maps; the records are not looked at, and may be None.
 
-        Raises SampleError, a ValueError, for the first map that cannot be used, and ValueError
-        for a family that there is not.
+        Parameters
+        ----------
+        X : sequence of (array_like, array_like or None)
+            Pairs of map (nz, nx) in m/s and record (shots, rows, receivers).
+        y : sequence of str
+            Family of each.
+
+        Returns
+        -------
+        FamilyClassifier
+            The classifier itself.
+
+        Raises
+        ------
+        SampleError
+            A ValueError, for the first map that cannot be used.
+        ValueError
+            For a family that there is not.
         """
         check_consistent_length(X, y)
-        groups: dict[Family, list[np.ndarray]] = {}
+        groups: dict[Family, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
                 to_numpy(v), survey=self._survey, where=f"prediction of sample {k}"
@@ -92,55 +132,89 @@ class FamilyClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):
                 if family in groups:
                     mean = getattr(priors, key).mean
                     fitted = GaussianProcess.fit(np.stack(groups[family]), mean=mean)
-                    priors = replace(priors, **{key: fitted})
-        measured = {name: [measure_map(v, priors) for v in maps] for name, maps in groups.items()}
+                    priors = priors.with_process(key, fitted)
+        measured = {name: [map_features(v, priors) for v in maps] for name, maps in groups.items()}
         routing, self.wrong_ = fit_thresholds(measured, priors.routing)
         self.priors_ = replace(priors, routing=routing)
         self.classes_ = np.array(sorted(Family), dtype=str)
         return self
 
-    def transform(self, X) -> np.ndarray:
-        """The numbers that decide, (N, 4); `get_feature_names_out` names them.
+    def transform(self, X: Sequence[Sample]) -> NDArray[np.float64]:
+        """The numbers that are compared with thresholds.
 
-        Raises SampleError, a ValueError, for the first sample that cannot be used.
+        Parameters
+        ----------
+        X : sequence of (array_like, array_like)
+            N pairs of map (nz, nx) in m/s and record (shots, rows, receivers).
+
+        Returns
+        -------
+        ndarray, shape (N, 4)
+            `get_feature_names_out` names the columns.
+
+        Raises
+        ------
+        SampleError
+            A ValueError, for the first sample that cannot be used.
         """
         check_is_fitted(self)
-        rows = np.empty((len(X), len(NUMBERS)))
+        rows = np.empty((len(X), len(FEATURES)))
         for k, (v, record) in enumerate(X):
             try:
-                found = measure_sample(to_numpy(v), to_numpy(record), self.priors_, self._survey)
+                found = sample_features(to_numpy(v), to_numpy(record), self.priors_, self._survey)
             except SampleError as error:
                 raise SampleError(f"sample {k}: {error}") from error
-            rows[k] = [found[name] for name in NUMBERS]
+            rows[k] = [found[name] for name in FEATURES]
         return rows
 
-    def explain(self, X) -> list[Classification]:
-        """Family of each sample with confidence, evidence and reason, as `classify` gives them."""
+    def explain(self, X: Sequence[Sample]) -> list[Classification]:
+        """Family of each sample with confidence, evidence and reason, as `classify` gives them.
+
+        Parameters
+        ----------
+        X : sequence of (array_like, array_like)
+            Pairs of map (nz, nx) in m/s and record (shots, rows, receivers).
+
+        Returns
+        -------
+        list of Classification
+        """
         cells = self._survey.shape[0] * self._survey.shape[1]
         return [
-            decide(dict(zip(NUMBERS, row, strict=True)), self.priors_.routing, cells)
+            apply_thresholds(dict(zip(FEATURES, row, strict=True)), self.priors_.routing, cells)
             for row in self.transform(X).tolist()
         ]
 
-    def predict(self, X) -> np.ndarray:
-        """Name of the family of each sample, (N,) str."""
+    def predict(self, X: Sequence[Sample]) -> NDArray[np.str_]:
+        """Family of each sample.
+
+        Parameters
+        ----------
+        X : sequence of (array_like, array_like)
+            N pairs of map (nz, nx) in m/s and record (shots, rows, receivers).
+
+        Returns
+        -------
+        ndarray of str, shape (N,)
+            Names of families.
+        """
         return np.array([str(found.family) for found in self.explain(X)], self.classes_.dtype)
 
-    def get_feature_names_out(self, input_features=None) -> np.ndarray:
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns of `transform`."""
-        return np.array(NUMBERS, dtype=object)
+        return np.array(FEATURES, dtype=object)
 
     @property
     def _survey(self) -> Survey:
         return self.survey or OPENFWI
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False  # a list of pairs
         return tags
 
 
-def _family(name) -> Family:
+def _family(name: str) -> Family:
     try:
         return Family(name)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The groups of families that are refined in different ways, and OpenFWI's names of them."""
+"""The groups of OpenFWI's families that are refined in different ways."""
 
 from enum import StrEnum
 

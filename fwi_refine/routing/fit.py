@@ -1,14 +1,17 @@
 """Priors and routing thresholds fitted to labelled maps in files."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io import open_predictions
 from fwi_refine.priors import GaussianProcess, Priors
-from fwi_refine.routing.families import OPENFWI_FAMILIES
+from fwi_refine.routing.families import OPENFWI_FAMILIES, Family
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.survey.validate import check_prediction
 
@@ -16,12 +19,31 @@ from fwi_refine.survey.validate import check_prediction
 def fit_priors(
     train: Path, priors: Priors, predictions: Path | None = None, limit: int = 500
 ) -> tuple[Priors, list[str]]:
-    """(priors fitted to the maps of `train`, notes on what was fitted to how many of them).
+    """Gaussian processes and thresholds fitted to maps in files.
 
-    train: a folder with the maps of each family (see `family_files`), to which the Gaussian
-    processes are fitted; priors: where numbers come from that are not fitted; predictions: a
-    folder laid out alike, to which the routing thresholds are fitted; limit: maps of each family.
-    Raises InputError where there is nothing to fit, or for files that cannot be used.
+    Parameters
+    ----------
+    train : Path
+        Folder with the maps of each family (see `family_files`), to which the Gaussian processes
+        are fitted.
+    priors : Priors
+        Source of the numbers that are not fitted.
+    predictions : Path, optional
+        Folder with predicted maps, laid out alike, to which the routing thresholds are fitted.
+    limit : int
+        Most maps of each family.
+
+    Returns
+    -------
+    priors : Priors
+        With the fitted numbers in place.
+    notes : list of str
+        What was fitted to how many maps.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to fit, and for files that cannot be used.
     """
     folders = family_files(train, OPENFWI_FAMILIES)
     notes, fitted = [], 0
@@ -34,7 +56,7 @@ def fit_priors(
             process = GaussianProcess.fit(maps, mean=getattr(priors, key).mean)
         except ValueError as error:
             raise InputError(f"{train}, {family}: {error}") from error
-        priors = replace(priors, **{key: process})
+        priors = priors.with_process(key, process)
         notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
         fitted += 1
     if not fitted and predictions is None:
@@ -51,7 +73,7 @@ def fit_priors(
                 "with another one, fit it with --predictions."
             )
     else:
-        groups = {}
+        groups: dict[Family, list[NDArray[np.float64]]] = {}
         for family, files in family_files(predictions, OPENFWI_FAMILIES).items():
             groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit))
         if len(groups) < 2:
@@ -67,17 +89,28 @@ def fit_priors(
     return priors, notes
 
 
-def family_files(root: Path, families) -> dict[str, list[Path]]:
-    """The map files of each family that is present in the folder `root`, in sorted order.
+def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
+    """Map files of each family that is present in a folder.
 
-    Folder names are compared without case, "_" and "-".
+    Parameters
+    ----------
+    root : Path
+        Folder with a folder or a file for each family. Names are compared without case, "_" and
+        "-".
+    families : iterable of str
+        Names of families.
+
+    Returns
+    -------
+    dict of list of Path
+        Files of each family that is present, in sorted order.
     """
 
-    def plain(name):
+    def plain(name: str) -> str:
         return name.lower().replace("_", "").replace("-", "")
 
     names = {plain(family): family for family in families}
-    found = {}
+    found: dict[str, list[Path]] = {}
     for entry in sorted(root.iterdir()):
         family = names.get(plain(entry.stem if entry.is_file() else entry.name))
         if family is None:
@@ -91,12 +124,27 @@ def family_files(root: Path, families) -> dict[str, list[Path]]:
     return found
 
 
-def read_maps(files: list[Path], limit: int):
-    """At most `limit` maps of the files, evenly spaced: (n, nz, nx) float64 m/s.
+def read_maps(files: list[Path], limit: int) -> NDArray[np.float64]:
+    """Maps of files.
 
-    Raises InputError for files and maps that cannot be used.
+    Parameters
+    ----------
+    files : list of Path
+        Files of maps.
+    limit : int
+        Most maps to read; they are evenly spaced in the files.
+
+    Returns
+    -------
+    ndarray, shape (n, nz, nx)
+        In m/s.
+
+    Raises
+    ------
+    InputError
+        For files and maps that cannot be used.
     """
-    every = []
+    every: list[tuple[Any, int]] = []
     for path in files:
         maps = open_predictions(path)
         every += [(maps, k) for k in range(maps.count)]

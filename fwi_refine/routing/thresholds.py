@@ -1,35 +1,67 @@
 """The thresholds of the routing's tests, fitted to maps whose family is known."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.priors import Priors, Routing
-from fwi_refine.routing.classify import measure_map
+from fwi_refine.routing.classify import map_features
 from fwi_refine.routing.families import Family
 
 
-def fit_routing(predictions: dict[Family, np.ndarray], priors: Priors) -> tuple[Routing, dict]:
+def fit_routing(
+    predictions: Mapping[Family, Iterable[NDArray[Any]]], priors: Priors
+) -> tuple[Routing, dict[str, int]]:
     """Thresholds refitted to predictions whose family is known.
 
-    predictions: family -> (n, nz, nx) m/s. See `fit_thresholds`.
+    Parameters
+    ----------
+    predictions : mapping of Family to ndarray, shape (n, nz, nx)
+        Predicted maps in m/s.
+    priors : Priors
+        Priors, and the thresholds that cannot be fitted.
+
+    Returns
+    -------
+    routing : Routing
+        Thresholds.
+    wrong : dict of int
+        As for `fit_thresholds`.
     """
     measured = {
-        family: [measure_map(prediction, priors) for prediction in maps]
+        family: [map_features(prediction, priors) for prediction in maps]
         for family, maps in predictions.items()
     }
     return fit_thresholds(measured, priors.routing)
 
 
-def fit_thresholds(measured: dict[Family, list], routing: Routing) -> tuple[Routing, dict]:
-    """Thresholds refitted to measured numbers: family -> those of its maps (see `measure_map`).
+def fit_thresholds(
+    measured: Mapping[Family, Sequence[Mapping[str, float]]], routing: Routing
+) -> tuple[Routing, dict[str, int]]:
+    """Thresholds refitted to measured numbers.
 
     Each threshold is fitted on the samples that reach its test, if both sides are present, and
-    kept otherwise; that of the symmetry is a property of the records and is always kept. Returns
-    the thresholds, and for each one that was fitted the number of samples on its wrong side.
+    kept otherwise; that of the symmetry is a property of the records and is always kept.
+
+    Parameters
+    ----------
+    measured : mapping of Family to sequence of dict
+        Numbers of each map, as `map_features` returns them.
+    routing : Routing
+        Thresholds that are kept where they cannot be fitted.
+
+    Returns
+    -------
+    routing : Routing
+        Thresholds.
+    wrong : dict of int
+        For each threshold that was fitted, the number of samples on its wrong side.
     """
 
-    def numbers(key, *families):
+    def numbers(key: str, *families: Family) -> NDArray[np.float64]:
         return np.array([m[key] for family in families for m in measured.get(family, [])])
 
     style_a, style_b = Family.STYLE_A, Family.STYLE_B
@@ -39,20 +71,32 @@ def fit_thresholds(measured: dict[Family, list], routing: Routing) -> tuple[Rout
         "style_b_cells": ((style_b,), (two, layered)),
         "two_velocity_cells": ((layered,), (two,)),
     }
-    fitted, wrong = {}, {}
+    fitted: dict[str, float] = {}
+    wrong: dict[str, int] = {}
     for key, (low, high) in sides.items():
         below, above = numbers(key, *low), numbers(key, *high)
         if below.size and above.size:
-            fitted[key], wrong[key] = separate(below, above)
+            fitted[key], wrong[key] = best_threshold(below, above)
     return replace(routing, **fitted), wrong
 
 
-def separate(below: np.ndarray, above: np.ndarray) -> tuple[float, int]:
-    """The threshold between two sets of numbers, and how many lie on its wrong side.
+def best_threshold(below: NDArray[Any], above: NDArray[Any]) -> tuple[float, int]:
+    """Threshold between two sets of numbers.
 
     Half way between the largest of `below` and the smallest of `above`. Where the sets overlap,
     half way between the two neighbours that leave the fewest on the wrong side, and of several
     such pairs the one furthest apart.
+
+    Parameters
+    ----------
+    below, above : ndarray, one-dimensional
+        Numbers that should lie below and above the threshold.
+
+    Returns
+    -------
+    threshold : float
+    wrong : int
+        Numbers on the wrong side.
     """
     values = np.unique(np.concatenate([below, above]))
     middles = np.concatenate([values[:1] - 1.0, (values[1:] + values[:-1]) / 2, values[-1:] + 1.0])

@@ -4,6 +4,7 @@ What is named here is loaded when it is first used: a worker process begins with
 """
 
 import importlib
+from typing import Any
 
 # Where each name is.
 _MODULES = {
@@ -14,8 +15,10 @@ _MODULES = {
     "Settings": "batch",
     "Work": "directory",
     "carry_out": "directory",
+    "claimed": "directory",
     "check_parts": "directory",
     "describe": "directory",
+    "differences": "directory",
     "log_file": "directory",
     "look": "directory",
     "merge": "directory",
@@ -24,7 +27,7 @@ _MODULES = {
 __all__ = [*_MODULES]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
@@ -32,5 +35,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})

@@ -9,20 +9,23 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError, WorkerError
+from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
-from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.inversion.sample import Refined, refine_sample
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Chunk, Sample, load_record
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Family
 from fwi_refine.runs import gpu_streams
+from fwi_refine.runs.executors import Executor
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.version import __version__
 from fwi_refine.wave import Simulator
@@ -35,9 +38,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to every sample. threads: of the wave kernel, in each process; device: "cpu", or
-    "cuda" for the GPU that a process sees; per_job: samples of a chunk that a process works on at
-    a time; keep_deviation: whether outcomes have the expected error of each cell."""
+    """What is done to every sample.
+
+    Attributes
+    ----------
+    priors : Priors
+        Hyper-parameters and routing thresholds.
+    family, method : str
+        "auto", or a family and a method for all.
+    max_evaluations : int or None
+        Misfit evaluations allowed for each sample.
+    time_budget : float or None
+        Seconds allowed for each sample.
+    threads : int
+        Of the wave kernel, in each process.
+    device : str
+        "cpu", or "cuda" for the GPU that a process sees.
+    per_job : int
+        Samples that a process works on at a time.
+    keep_deviation : bool
+        Whether outcomes have the expected error of each cell.
+    survey : Survey
+        Grid, steps, wavelet, sources, receivers.
+    """
 
     priors: Priors
     family: str = "auto"
@@ -53,27 +76,68 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one sample. velocity is None where the start is to be passed through."""
+    """Result of one sample.
+
+    Attributes
+    ----------
+    index : int
+        Index in the predictions.
+    row : Row
+        What is reported.
+    velocity : array or None
+        (nz, nx) float64 in m/s, None where the start is to be passed through.
+    deviation : array or None
+        (nz, nx) float32, expected rms error in m/s, if it is known.
+    history : tuple
+        See io/history.py.
+    traceback : str
+        Of an unexpected error.
+    """
 
     index: int
     row: Row
-    velocity: np.ndarray | None = None  # (nz, nx) float64, m/s
-    deviation: np.ndarray | None = None  # (nz, nx) float32, m/s, expected rms error, if known
-    history: tuple[tuple[int, int, float], ...] = ()  # see io/history.py
-    traceback: str = ""  # of an unexpected error
+    velocity: NDArray[np.float64] | None = None
+    deviation: NDArray[np.float32] | None = None
+    history: tuple[tuple[int, int, float], ...] = ()
+    traceback: str = ""
+
+
+RefineFunction = Callable[[Sample, Settings], Outcome]
 
 
 def run(
     chunks: Iterable[Chunk],
     settings: Settings,
-    executor,  # see executors.py
-    refine: Callable[[Sample, Settings], Outcome] | None = None,
-) -> Iterator[tuple[Chunk, list[Outcome]]]:
+    executor: Executor,
+    refine: RefineFunction | None = None,
+) -> Generator[tuple[Chunk, list[Outcome]], None, None]:
     """Chunks with the outcomes of their samples as they finish; in any order.
 
-    refine: what is done to one sample; `refine_one` by default. A sample whose process dies fails
-    alone. Raises WorkerError if the processes die whatever the sample is, or if a worker would
-    compute something else than this process.
+    A sample whose process dies fails alone.
+
+    Parameters
+    ----------
+    chunks : iterable of Chunk
+        The samples.
+    settings : Settings
+        What is done to each.
+    executor : Executor
+        Where it is done, see executors.py.
+    refine : callable, optional
+        What is done to one sample; `refine_one` by default.
+
+    Yields
+    ------
+    (Chunk, list of Outcome)
+        A chunk and what became of its samples, in their order.
+
+    Raises
+    ------
+    WorkerError
+        If the processes die whatever the sample is, or if a worker would compute something else
+        than this process.
+    MachineError
+        If a machine fails in a way that says nothing of a sample.
     """
     function = functools.partial(
         refine_chunk, settings=settings, refine=refine or refine_one, expected=identity(settings)
@@ -83,16 +147,19 @@ def run(
         if isinstance(outcomes, WorkerError):
             singles = [Chunk(chunk.number, (sample,)) for sample in chunk.samples]
             tried = executor.map(function, singles) if len(singles) > 1 else [(chunk, outcomes)]
-            outcomes = []
+            collected: list[Outcome] = []
             for single, found in tried:
-                died = isinstance(found, WorkerError)
-                deaths = deaths + 1 if died else 0
+                if not isinstance(found, WorkerError):
+                    deaths = 0
+                    collected += found
+                    continue
+                deaths += 1
                 if deaths >= DEATHS:
                     raise WorkerError(
                         f"{deaths} samples in a row: {found}; use fewer --jobs, or more memory"
                     )
-                outcomes += [_died(*single.samples, found)] if died else found
-            outcomes.sort(key=lambda outcome: outcome.index)
+                collected.append(_died(single.samples[0], found))
+            outcomes = sorted(collected, key=lambda outcome: outcome.index)
         else:
             deaths = 0
         for outcome in outcomes:
@@ -101,11 +168,30 @@ def run(
         yield chunk, outcomes
 
 
-def refine_chunk(chunk, settings, refine, expected) -> list[Outcome]:
+def refine_chunk(
+    chunk: Chunk, settings: Settings, refine: RefineFunction, expected: tuple[str, str]
+) -> list[Outcome]:
     """Outcomes of the samples of a chunk, in their order.
 
-    expected: `identity` of the process that asks. Raises WorkerError if this one's differs, and
-    its kind DeviceError if the GPU fails, whatever the samples are.
+    Parameters
+    ----------
+    chunk : Chunk
+        The samples.
+    settings : Settings
+        What is done to each.
+    refine : callable
+        Does it.
+    expected : (str, str)
+        `identity` of the process that asks.
+
+    Raises
+    ------
+    WorkerError
+        If the identity of this process differs.
+    DeviceError
+        If the GPU fails, whatever the samples are.
+    MachineError
+        If the machine fails otherwise.
     """
     found = identity(settings)
     if found != expected:
@@ -124,10 +210,26 @@ def identity(settings: Settings) -> tuple[str, str]:
 
 
 def refine_one(sample: Sample, settings: Settings) -> Outcome:
-    """Refines one sample. Whatever goes wrong in it is reported as its failure.
+    """Refines one sample.
 
-    Raises what `gpu_streams.trouble` makes of an error of the device, which says nothing of a
-    sample.
+    Parameters
+    ----------
+    sample : Sample
+        The sample; its record may still have to be read.
+    settings : Settings
+        What is done to it.
+
+    Returns
+    -------
+    Outcome
+        The result. Whatever goes wrong with the sample is its failure.
+
+    Raises
+    ------
+    DeviceError, torch.OutOfMemoryError
+        If the GPU fails, which says nothing of the sample.
+    MachineError
+        If the machine fails otherwise: a disk, a mount, too little memory.
     """
     started = time.monotonic()
     try:
@@ -135,10 +237,12 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
         if sample.problem is not None:
             return _failure(sample, sample.problem)
         with gpu_streams.one_thread():
-            name, start = _best_start(sample, settings)
+            record = sample.record
+            assert record is not None
+            name, start = _best_start(sample, record, settings)
             refined = refine_sample(
                 start,
-                sample.record,
+                record,
                 survey=settings.survey,
                 priors=settings.priors,
                 family=settings.family,
@@ -152,25 +256,28 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     except Exception as error:
         if trouble := gpu_streams.trouble(error):
             raise trouble from None
+        if is_machine_fault(error):
+            raise machine_error(error, f"sample {sample.id}") from error
         # A defect that one sample brings to light must not cost the others their results.
         outcome = _failure(sample, f"sample {sample.id}: {type(error).__name__}: {error}")
         return replace(outcome, traceback=traceback.format_exc())
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
+    if refined.status == "unchanged":  # what was not changed keeps its own numbers
+        velocity = start
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
-    if refined.status == "failed":
-        velocity = None
+    kept = None if refined.status == "failed" else velocity
     deviation = refined.deviation if settings.keep_deviation else None
-    return Outcome(sample.index, row, velocity, deviation, refined.history)
+    return Outcome(sample.index, row, kept, deviation, refined.history)
 
 
-def _deadline(started, budget):
+def _deadline(started: float, budget: float | None) -> Callable[[], bool] | None:
     """A function that says whether the time of a sample is used up."""
     return None if budget is None else lambda: time.monotonic() - started >= budget
 
 
 @functools.lru_cache(maxsize=2)
-def _simulator(survey, threads, device) -> Simulator:
+def _simulator(survey: Survey, threads: int, device: str) -> Simulator:
     return Simulator(survey, threads=threads, device=device)
 
 
@@ -179,9 +286,9 @@ def kernel_name(settings: Settings) -> str:
     return _simulator(settings.survey, settings.threads, settings.device).kernel
 
 
-def check_memory(settings: Settings):
+def check_memory(settings: Settings) -> None:
     """Logs what a large survey means for the method: L-BFGS, or a process of so many GB."""
-    family = Family.LAYERED if settings.family == "auto" else Family(settings.family)
+    family = str(Family.LAYERED) if settings.family == "auto" else settings.family
     _, why = choose_method(settings.method, family, settings.survey, kernel_name(settings))
     needed = gauss_newton_bytes(settings.survey, family)
     if why:
@@ -190,27 +297,39 @@ def check_memory(settings: Settings):
         log.warning("each job will take about %.0f GB of memory", needed / 1e9)
 
 
-def _best_start(sample, settings):
+def _best_start(
+    sample: Sample, record: NDArray[np.float64], settings: Settings
+) -> tuple[str, NDArray[np.float64]]:
     """(name, map) of the candidate whose simulated record fits best; the first among equals."""
     if len(sample.starts) == 1:
         return sample.starts[0]
     survey = settings.survey
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
-    record = torch.as_tensor(sample.record[:, : survey.n_steps], dtype=torch.float64)
+    measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(survey, settings.threads, settings.device)
-    misfits = [simulator.misfit(torch.as_tensor(v)[None], record[None]).item() for v in maps]
+    misfits = [
+        simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
+        for v in torch.as_tensor(maps).split(1)
+    ]
     return sample.starts[int(np.nanargmin(misfits))]
 
 
-def _died(sample, error) -> Outcome:
+def _died(sample: Sample, error: WorkerError) -> Outcome:
     return _failure(sample, f"sample {sample.id}: {error}")
 
 
-def _failure(sample, reason) -> Outcome:
+def _failure(sample: Sample, reason: str) -> Outcome:
     return Outcome(sample.index, Row(id=sample.id, status="failed", reason=reason))
 
 
-def _row(sample, name, start, refined, velocity, seconds) -> Row:
+def _row(
+    sample: Sample,
+    name: str,
+    start: NDArray[np.float64],
+    refined: Refined,
+    velocity: NDArray[np.float64],
+    seconds: float,
+) -> Row:
     truth = sample.truth
     return Row(
         id=sample.id,

@@ -8,6 +8,7 @@ for that, is tried again; one whose process dies each time comes with a `WorkerE
 """
 
 import contextlib
+import importlib
 import itertools
 import logging
 import os
@@ -17,26 +18,44 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-import filelock
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
 from fwi_refine.errors import DeviceError, InputError, WorkerError
+from fwi_refine.runs import locks
+from fwi_refine.version import __version__
 
 AHEAD = 2  # tasks handed over for each worker: one to work on and one that waits
 PARENT_CHECK = 1.0  # s between two looks of a worker at whether its parent lives
 DEVICE_CHECK = 0.05  # s between two looks of a worker for a device that is free
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
 log = logging.getLogger(__name__)
+
+
+class Executor(Protocol):
+    """Where tasks are worked on."""
+
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[tuple[Task, Result | WorkerError]]:
+        """Tasks with their results as they finish, in any order."""
 
 
 class Serial:
     """One task after another, in this process."""
 
-    def map(self, function, tasks: Iterable) -> Iterator:
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[tuple[Task, Result | WorkerError]]:
+        """Tasks with their results, in their order."""
+        result: Result | WorkerError
         for task in tasks:
             try:
                 result = function(task)
@@ -48,9 +67,12 @@ class Serial:
 class _Workers:
     """Executors whose tasks are worked on in other processes, which may die."""
 
-    def map(self, function, tasks: Iterable) -> Iterator:
-        tasks = iter(tasks)
-        while suspects := (yield from self._until_one_dies(function, tasks)):
+    def map(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task]
+    ) -> Iterator[tuple[Task, Result | WorkerError]]:
+        """Tasks with their results as they finish, in any order."""
+        waiting = iter(tasks)
+        while suspects := (yield from self._until_one_dies(function, waiting)):
             log.warning(
                 "a worker process died; the %d tasks that it may have had are done one at a time",
                 len(suspects),
@@ -61,7 +83,9 @@ class _Workers:
                 text = "its worker process died, also with no other beside it; too little memory is"
                 yield task, WorkerError(f"{text} a common reason ({reason})")
 
-    def _until_one_dies(self, function, tasks, alone=False):
+    def _until_one_dies(
+        self, function: Callable[[Task], Result], tasks: Iterator[Task], alone: bool = False
+    ) -> Generator[tuple[Task, Result], None, list[tuple[Task, str]]]:
         """Yields results until a worker dies; returns [(task, reason)] of what it may have had.
 
         alone: one task at a time, so that it is the reason.
@@ -72,20 +96,29 @@ class _Workers:
 class Processes(_Workers):
     """Processes on this machine.
 
-    threads: of the linear algebra in each of them. devices: GPUs, as CUDA_VISIBLE_DEVICES names
-    them. Each process sees one of them; with more jobs than devices, several share one.
+    Parameters
+    ----------
+    jobs : int
+        How many.
+    threads : int
+        Of the linear algebra in each of them.
+    devices : sequence of str
+        GPUs, as CUDA_VISIBLE_DEVICES names them. Each process sees one of them; with more jobs
+        than devices, several share one.
     """
 
-    def __init__(self, jobs, threads=1, devices=()):
+    def __init__(self, jobs: int, threads: int = 1, devices: Sequence[str] = ()) -> None:
         self.jobs, self.threads = jobs, threads
         self._devices = [devices[k % len(devices)] for k in range(jobs)] if devices else []
         self._locks = tempfile.TemporaryDirectory() if devices else None
 
-    def _until_one_dies(self, function, tasks, alone=False):
+    def _until_one_dies(
+        self, function: Callable[[Task], Result], tasks: Iterator[Task], alone: bool = False
+    ) -> Generator[tuple[Task, Result], None, list[tuple[Task, str]]]:
         jobs, ahead = (1, 1) if alone else (self.jobs, AHEAD)
-        waiting = {}  # number -> task; a task stays here until it is finished
+        waiting: dict[int, Task] = {}  # by number; a task stays here until it is finished
         numbers = itertools.count()
-        futures = {}  # future -> number
+        futures: dict[Any, int] = {}
         pool = self._pool(jobs)
         try:
             while True:
@@ -109,7 +142,7 @@ class Processes(_Workers):
         finally:
             pool.shutdown(kill_workers=True)
 
-    def _pool(self, jobs):
+    def _pool(self, jobs: int) -> Any:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         return ProcessPoolExecutor(
             jobs,
@@ -119,15 +152,17 @@ class Processes(_Workers):
         )
 
 
-def _begin(parent, locks, devices):
-    """What a worker does first. The parent answers to Ctrl-C; when it is killed, this ends too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(parent: int, folder: str | None, devices: Sequence[str]) -> None:
+    """What a worker does first. The parent answers to Ctrl-C and to the end of the terminal; when
+    it is killed, this ends too."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     # The parent looks at the kernels too, and warns of what is missing: once is enough.
     warnings.filterwarnings("ignore", module="fwi_refine")
-    if devices:
-        _take_device(Path(locks), devices)
+    if folder is not None:
+        _take_device(Path(folder), devices)
 
-    def watch():
+    def watch() -> None:
         while os.getppid() == parent:
             time.sleep(PARENT_CHECK)
         os._exit(1)
@@ -135,51 +170,90 @@ def _begin(parent, locks, devices):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _take_device(folder, devices):
+def _take_device(folder: Path, devices: Sequence[str]) -> None:
     """Lets this process see the first device that no other worker has taken, and no other device.
 
     Taken means that its file in `folder` is locked. The lock is one of the operating system: it
     is free as soon as its process has ended, however that happened.
     """
-    locks = [filelock.FileLock(folder / str(place)) for place in range(len(devices))]
-    for lock, device in itertools.cycle(zip(locks, devices, strict=True)):
-        try:
-            lock.acquire(timeout=DEVICE_CHECK)
-        except filelock.Timeout:
-            continue
-        _HELD.append(lock)
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-        return
-
-
-_HELD = []  # a lock is released when nothing refers to it any more
+    for place, device in itertools.cycle(enumerate(devices)):
+        if locks.take(folder / str(place)) is not None:  # held until this process ends
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            return
+        time.sleep(DEVICE_CHECK)
 
 
 class Dask(_Workers):
     """The workers of an existing Dask cluster, which have this program and see the same files.
 
-    address: of the scheduler, such as tcp://host:8786. Workers may come and go. Raises InputError
-    if dask.distributed is not installed or the scheduler does not answer.
+    Workers may come and go.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, such as tcp://host:8786.
+    timeout : float
+        How long the scheduler and each worker may take to answer, s.
+
+    Raises
+    ------
+    InputError
+        If dask.distributed is not installed, the scheduler does not answer, or a worker lacks this
+        program.
     """
 
-    def __init__(self, address, timeout=30):
+    def __init__(self, address: str, timeout: float = 30) -> None:
         try:
             import distributed
         except ImportError as error:
             raise InputError('--dask needs dask.distributed: pip install "fwi-refine[dask]"') from (
                 error
             )
-        self._distributed = distributed
+        self._distributed: Any = distributed
+        self._client: Any
         try:
-            self._client = distributed.Client(address, timeout=timeout, set_as_default=False)
+            self._client = self._distributed.Client(address, timeout=timeout, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"--dask {address}: no scheduler answers ({error})") from error
         if not self._client.nthreads():
             log.warning("%s has no workers yet; the samples wait for them", address)
+        try:
+            self._check_workers(timeout)
+        except BaseException:
+            self._client.close()
+            raise
 
-    def _until_one_dies(self, function, tasks, alone=False):
+    def _check_workers(self, timeout: float) -> None:
+        """Raises InputError, naming it, for a worker that does not answer or lacks this program.
+
+        A task that a worker cannot even read would be waited for in vain.
+        """
+        workers = list(self._client.nthreads())
+        pool = ThreadPoolExecutor(max(1, len(workers)))
+        try:
+            answers = {worker: pool.submit(self._version_at, worker) for worker in workers}
+            wait(answers.values(), timeout)
+            for worker, answer in answers.items():
+                if not answer.done():
+                    raise InputError(f"--dask: the worker {worker} does not answer in {timeout} s")
+                if (error := answer.exception()) is not None:
+                    raise InputError(
+                        f"--dask: the worker {worker} cannot import fwi_refine ({error}); install "
+                        f"version {__version__} there"
+                    )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _version_at(self, worker: str) -> None:
+        """Imports the program at a worker, by what any Python has."""
+        self._client.run(importlib.import_module, "fwi_refine.version", workers=[worker])
+
+    def _until_one_dies(
+        self, function: Callable[[Task], Result], tasks: Iterator[Task], alone: bool = False
+    ) -> Generator[tuple[Task, Result], None, list[tuple[Task, str]]]:
         finished = self._distributed.as_completed(loop=self._client.loop)
-        waiting, suspects = {}, []  # waiting: future -> task
+        waiting: dict[Any, Task] = {}  # by future
+        suspects: list[tuple[Task, str]] = []
         try:
             while True:
                 room = 0 if suspects else 1 if alone else self._room()
@@ -203,7 +277,7 @@ class Dask(_Workers):
             with contextlib.suppress(OSError):
                 self._client.cancel(list(waiting))
 
-    def close(self):
+    def close(self) -> None:
         """Leaves the cluster."""
         self._client.close()
 
@@ -218,13 +292,13 @@ class Dask(_Workers):
 _WORKING = threading.Lock()
 
 
-def _in_turn(function, task):
+def _in_turn(function: Callable[[Task], Result], task: Task) -> Result:
     """A Dask worker may have several threads; the tasks share its process, so they take turns."""
     with _WORKING:
         return _or_end(function, task)
 
 
-def _or_end(function, task):
+def _or_end(function: Callable[[Task], Result], task: Task) -> Result:
     """function(task); a GPU that fails ends the process, as no other gets it to work again."""
     try:
         return function(task)

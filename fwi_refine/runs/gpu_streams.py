@@ -9,7 +9,8 @@ cuBLAS for each thread, as that library asks for where streams are not to change
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -17,14 +18,41 @@ from threadpoolctl import threadpool_limits
 from fwi_refine.errors import DeviceError
 from fwi_refine.wave import one_thread_each
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-def each(function: Callable, items: Sequence, at_a_time: int = 1, device: str = "cpu") -> list:
-    """[function(item) for item in items], up to `at_a_time` of them at the same time.
 
-    device: "cpu", or a GPU, on which each thread launches to a stream of its own. An item that
-    memory does not suffice for (torch.OutOfMemoryError) is done again, with half as many at a
-    time from then on, as long as this process lives. Raises DeviceError if it does not suffice for
-    one alone, and whatever else the function raises.
+def each(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    at_a_time: int = 1,
+    device: str = "cpu",
+) -> list[Result]:
+    """Calls a function on each of some items, several at the same time.
+
+    An item that memory does not suffice for (torch.OutOfMemoryError) is done again, with half as
+    many at a time from then on, as long as this process lives.
+
+    Parameters
+    ----------
+    function : callable
+        Takes an item.
+    items : sequence
+        The items.
+    at_a_time : int
+        How many at a time, at most.
+    device : str
+        "cpu", or a GPU, on which each thread launches to a stream of its own.
+
+    Returns
+    -------
+    list
+        The results, in the order of the items.
+
+    Raises
+    ------
+    DeviceError
+        If memory does not suffice for one alone; and whatever else the function raises.
     """
     room = _room(at_a_time, torch.device(device))
     if at_a_time == 1:
@@ -35,7 +63,7 @@ def each(function: Callable, items: Sequence, at_a_time: int = 1, device: str = 
 
 
 @contextlib.contextmanager
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Within it this thread's linear algebra is its own: sums in another number of parts would
     have other bits."""
     threads = torch.get_num_threads()
@@ -66,7 +94,7 @@ def trouble(error: Exception) -> Exception | None:
 class _Room:
     """How many items are worked on at a time, each with a stream that it holds meanwhile."""
 
-    def __init__(self, most, device):
+    def __init__(self, most: int, device: torch.device) -> None:
         self.most = most
         self._running = 0
         self._change = threading.Condition()
@@ -74,7 +102,7 @@ class _Room:
         streams = device.type == "cuda" and most > 1
         self._streams = [torch.cuda.Stream(device) if streams else None for _ in range(most)]
 
-    def work(self, function, item):
+    def work(self, function: Callable[[Item], Result], item: Item) -> Result:
         while True:
             with self._one_of_them() as stream:
                 most = self.most
@@ -90,7 +118,7 @@ class _Room:
                 self.most = max(1, min(self.most, most // 2))
 
     @contextlib.contextmanager
-    def _one_of_them(self):
+    def _one_of_them(self) -> Iterator[torch.cuda.Stream | None]:
         with self._change:
             self._change.wait_for(lambda: self._running < self.most)
             self._running += 1

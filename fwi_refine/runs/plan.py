@@ -2,15 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import LevenbergMarquardt
+from fwi_refine.io.samples import Sample
 from fwi_refine.routing import Family, classify
-from fwi_refine.runs.batch import kernel_name
+from fwi_refine.runs.batch import Settings, kernel_name
 from fwi_refine.wave import Simulator, measure_speed
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,21 @@ FLAT_COUNT, FLAT_TIME = 7, 10
 
 @dataclass(frozen=True)
 class FamilyPlan:
-    """The samples of one family. stages: of its recipe; evaluations: of each sample, at most;
-    seconds: of all its samples, one after another."""
+    """The samples of one family.
+
+    Attributes
+    ----------
+    family : Family
+        The family.
+    samples : int
+        How many samples it has.
+    stages : int
+        Stages of its recipe.
+    evaluations : int
+        Of each sample, at most.
+    seconds : float
+        Of all its samples, one after another.
+    """
 
     family: Family
     samples: int
@@ -33,12 +47,23 @@ class FamilyPlan:
     seconds: float
 
 
-def count_families(samples, settings) -> tuple[Counter, int]:
-    """(samples of each family, samples that would fail); classifies where `settings` asks for it.
+def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Counter[Family], int]:
+    """Counts samples by family, and classifies them where the settings ask for it.
 
-    samples: as `read_samples` gives them
+    Parameters
+    ----------
+    samples : iterable of Sample
+        As `read_samples` gives them.
+    settings : Settings
+        What is done to each.
+
+    Returns
+    -------
+    (Counter, int)
+        Samples of each family, and samples that would fail.
     """
-    counts, failed = Counter(), 0
+    counts: Counter[Family] = Counter()
+    problems: dict[str, tuple[str, int]] = {}  # (first sample, how many) of each message
     for sample in samples:
         try:
             if sample.problem is not None:
@@ -49,15 +74,30 @@ def count_families(samples, settings) -> tuple[Counter, int]:
                 family = classify(v, sample.record, settings.priors, settings.survey).family
             counts[family] += 1
         except SampleError as error:
-            failed += 1
-            log.warning("%s would fail: %s", sample.id, error)
-    return counts, failed
+            what = str(error).rpartition("): ")[2]  # without the sample and the place of it
+            first, number = problems.get(what, (sample.id, 0))
+            problems[what] = first, number + 1
+    for what, (first, number) in problems.items():
+        if number == 1:
+            log.warning("%s would fail: %s", first, what)
+        else:
+            log.warning("%d samples would fail, the first %s: %s", number, first, what)
+    return counts, sum(number for _, number in problems.values())
 
 
-def plan_families(counts, settings, seconds) -> Iterator[FamilyPlan]:
+def plan_families(
+    counts: Mapping[Family, int], settings: Settings, seconds: float
+) -> Iterator[FamilyPlan]:
     """The plan of each family: every stage with all its iterations.
 
-    seconds: of one evaluation, of which the time of all else is a multiple
+    Parameters
+    ----------
+    counts : mapping
+        Samples of each family.
+    settings : Settings
+        What is done to each.
+    seconds : float
+        Of one evaluation, of which the time of all else is a multiple.
     """
     kernel = kernel_name(settings)
     for family in sorted(counts):
@@ -79,7 +119,7 @@ def plan_families(counts, settings, seconds) -> Iterator[FamilyPlan]:
         yield FamilyPlan(family, counts[family], len(stages), allowed, counts[family] * each)
 
 
-def seconds_per_evaluation(settings) -> float:
-    """How long the misfit of one sample with its gradient takes here."""
+def seconds_per_evaluation(settings: Settings) -> float:
+    """How long the misfit of one sample with its gradient takes here, in s."""
     simulator = Simulator(settings.survey, threads=settings.threads, device=settings.device)
     return measure_speed(simulator)[1]

@@ -1,13 +1,43 @@
 """Maps to start from for many records, on any executor."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from fwi_refine.errors import SampleError, WorkerError
+from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion import initial_model
+from fwi_refine.io.records import RecordSource
 from fwi_refine.runs import gpu_streams
+from fwi_refine.runs.executors import Executor
+
+Numbered = tuple[int, RecordSource]
+Made = NDArray[np.float64] | SampleError | WorkerError
 
 
-def each_made(executor, make, tasks):
-    """((number, record), map or the error that says why there is none) of each record of the tasks,
-    which are lists; a record whose process dies costs no other its map."""
+def each_made(
+    executor: Executor,
+    make: Callable[[Sequence[Numbered]], list[Made]],
+    tasks: Iterable[Sequence[Numbered]],
+) -> Iterator[tuple[Numbered, Made]]:
+    """The map of each record of some tasks; a record whose process dies costs no other its map.
+
+    Parameters
+    ----------
+    executor : Executor
+        Where they are made.
+    make : callable
+        Makes the maps of a task, see `make_starts`.
+    tasks : iterable of sequences
+        Numbers and records.
+
+    Yields
+    ------
+    ((int, RecordSource), array or error)
+        A record with its map, (nz, nx) in m/s, or the error that says why there is none.
+    """
     for task, found in executor.map(make, tasks):
         if not isinstance(found, WorkerError):
             yield from zip(task, found, strict=True)
@@ -17,10 +47,25 @@ def each_made(executor, make, tasks):
             yield from each_made(executor, make, [[one] for one in task])
 
 
-def make_starts(task, per_job, **how):
-    """The map of each record of a task, or the SampleError that says why there is none."""
+def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made]:
+    """The map of each record of a task, or the SampleError that says why there is none.
 
-    def make(numbered):
+    Parameters
+    ----------
+    task : sequence
+        Numbers and records.
+    per_job : int
+        How many are worked on at a time.
+    **how
+        Arguments of `initial_model.start_from_record`.
+
+    Raises
+    ------
+    MachineError, DeviceError
+        If the machine fails, which says nothing of a record.
+    """
+
+    def make(numbered: Numbered) -> Made:
         _, record = numbered
         try:
             with gpu_streams.one_thread():
@@ -30,6 +75,8 @@ def make_starts(task, per_job, **how):
         except Exception as error:
             if trouble := gpu_streams.trouble(error):
                 raise trouble from None
+            if is_machine_fault(error):
+                raise machine_error(error, record.where(0)) from error
             # a defect that one record brings to light must not cost the others their maps
             return SampleError(f"{type(error).__name__}: {error}")
 

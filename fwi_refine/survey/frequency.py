@@ -12,16 +12,39 @@ inversion changes.
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from fwi_refine.survey.geometry import OPENFWI
+from fwi_refine.survey.geometry import OPENFWI, Survey
 
 
-def lower_frequency(record, frequency, survey=OPENFWI):
-    """(survey, record (shots, n_steps, receivers)) as with a wavelet of a lower frequency (Hz).
+def lower_frequency(
+    record: ArrayLike, frequency: float, survey: Survey = OPENFWI
+) -> tuple[Survey, NDArray[np.float64]]:
+    """The survey and the record with a wavelet of a lower frequency.
 
     The longer wavelet has a longer delay; the Gaussian reaches less far ahead than that delay, so
-    that nothing beyond the end of the record is needed. Raises ValueError for a frequency that is
-    not below the survey's.
+    that nothing beyond the end of the record is needed.
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record; rows from n_steps on are not used.
+    frequency : float
+        Of the lower peak, Hz.
+    survey : Survey
+        That of the record.
+
+    Returns
+    -------
+    survey : Survey
+        The same with the lower frequency.
+    record : ndarray of float64, (shots, n_steps, receivers)
+        The record that it would give.
+
+    Raises
+    ------
+    ValueError
+        For a frequency that is not below the survey's.
     """
     if not 0 < frequency < survey.frequency:
         raise ValueError(f"frequency {frequency} Hz: expected less than {survey.frequency} Hz")

@@ -6,10 +6,13 @@ Everything that distinguishes one acquisition from another stands here, in one f
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.survey.stability import (
     CFL_LIMIT,
@@ -20,6 +23,13 @@ from fwi_refine.survey.stability import (
     phase_velocity_error,
 )
 
+Points = tuple[tuple[int, int], ...]
+
+# Rows and columns of a padded grid. In a block of four time steps the CPU kernel would overwrite
+# rows that it still needs where there are fewer than six; where there is one column, its
+# neighbours at distance 1 and 2 are itself.
+LEAST_PADDED = (6, 2)
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -27,20 +37,49 @@ class Survey:
 
     Positions are (row, column) of the map, row = depth. They may lie up to `absorbing_cells`
     outside the map, in the absorbing band.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (nz, nx), cells of the map.
+    spacing : float
+        Of the grid, the same in depth and position, m.
+    dt : float
+        Time step, s.
+    n_steps : int
+        Steps simulated and used for the misfit.
+    file_rows : int
+        Time rows of a record file; rows from n_steps on are not used.
+    frequency : float
+        Of the peak of the Ricker wavelet, Hz.
+    absorbing_cells : int
+        Width of the absorbing band on each side.
+    sources, receivers : tuple of tuple of int
+        Their positions.
+    velocity_bounds : tuple of float
+        Slowest and fastest velocity that count as physical, m/s.
+
+    Raises
+    ------
+    ValueError
+        For sizes that are no whole numbers or too small, positions outside the padded grid, a
+        velocity bound beyond the stability limit of the scheme with its damping, and a grid too
+        coarse for the wavelet.
     """
 
-    shape: tuple[int, int] = (70, 70)  # (nz, nx) cells of the map
-    spacing: float = 10.0  # m, the same in depth and position
-    dt: float = 1e-3  # s
-    n_steps: int = 999  # steps simulated and used for the misfit
-    file_rows: int = 1000  # time rows of a record file; rows from n_steps on are not used
-    frequency: float = 15.0  # Hz, peak of the Ricker wavelet
-    absorbing_cells: int = 120  # width of the absorbing band on each side
-    sources: tuple[tuple[int, int], ...] = ((1, 0), (1, 17), (1, 34), (1, 52), (1, 69))
-    receivers: tuple[tuple[int, int], ...] = tuple((1, column) for column in range(70))
-    velocity_bounds: tuple[float, float] = (1000.0, 6000.0)  # m/s, what counts as physical
+    shape: tuple[int, int] = (70, 70)
+    spacing: float = 10.0
+    dt: float = 1e-3
+    n_steps: int = 999
+    file_rows: int = 1000
+    frequency: float = 15.0
+    absorbing_cells: int = 120
+    sources: Points = ((1, 0), (1, 17), (1, 34), (1, 52), (1, 69))
+    receivers: Points = tuple((1, column) for column in range(70))
+    velocity_bounds: tuple[float, float] = (1000.0, 6000.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        self._check_sizes()
         nz, nx = self.shape
         for name in ("spacing", "dt", "frequency"):
             if not 0 < getattr(self, name) < math.inf:
@@ -53,18 +92,29 @@ class Survey:
         margin = self.absorbing_cells
         for name, points in (("source", self.sources), ("receiver", self.receivers)):
             for row, column in points:
+                if not (_is_whole(row) and _is_whole(column)):
+                    raise ValueError(f"{name} at ({row}, {column}): expected whole numbers")
                 if not (-margin <= row < nz + margin and -margin <= column < nx + margin):
                     raise ValueError(
                         f"{name} at row {row}, column {column} lies outside the padded grid "
                         f"(rows {-margin}..{nz + margin - 1}, columns {-margin}..{nx + margin - 1})"
                     )
-        stable = fastest_stable(self.spacing, self.dt)
+        # no map of any use is fast everywhere: half of the fastest velocity is taken for vmin
+        vmin = max(slowest, fastest / 2)
+        undamped, stable = self.stable_velocities(vmin)
         if fastest > stable:
+            # kappa = damping vmin, damping in proportion to dt / dx: in r = fastest dt / dx the
+            # limit r^2 = CFL_LIMIT^2 (1 - kappa / 2) is a quadratic
+            b = CFL_LIMIT**2 * self._strongest_damping * vmin / 2
+            b /= fastest * self.dt / self.spacing
+            courant = (math.sqrt(b**2 + 4 * CFL_LIMIT**2) - b) / 2
             raise ValueError(
-                f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m and dt "
-                f"{self.dt} s the scheme is stable up to {stable:.0f} m/s. Expected dt of at most "
-                f"{0.999 * CFL_LIMIT * self.spacing / fastest:.3g} s, or a spacing of at least "
-                f"{1.001 * fastest * self.dt / CFL_LIMIT:.3g} m"
+                f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m, dt "
+                f"{self.dt} s and {margin} absorbing cells the scheme is stable up to {stable:.0f} "
+                f"m/s. Expected dt of at most {0.999 * courant * self.spacing / fastest:.3g} s, or "
+                f"a spacing of at least {1.001 * fastest * self.dt / courant:.3g} m, "
+                + ("more absorbing cells, " if fastest <= undamped else "")
+                + "or a lower bound"
             )
         least, most = 0.01 / (self.n_steps * self.dt), 0.5 / self.dt
         if not least <= self.frequency <= most:
@@ -81,6 +131,47 @@ class Survey:
                 f"of at most {0.999 * finer * self.frequency:.3g} Hz, or a slowest velocity of at "
                 f"least {1.001 * slowest / finer:.4g} m/s"
             )
+
+    def _check_sizes(self) -> None:
+        if len(self.shape) != 2:
+            raise ValueError(f"shape is {self.shape}, expected (nz, nx)")
+        whole = {f"shape[{i}]": (n, 1) for i, n in enumerate(self.shape)}
+        whole |= {name: (getattr(self, name), 1) for name in ("n_steps", "file_rows")}
+        whole["absorbing_cells"] = (self.absorbing_cells, 0)
+        for name, (value, least) in whole.items():
+            if not (_is_whole(value) and value >= least):
+                raise ValueError(
+                    f"{name} is {value!r}, expected a whole number of at least {least}"
+                )
+        if any(n < least for n, least in zip(self.padded_shape, LEAST_PADDED, strict=True)):
+            raise ValueError(
+                f"the padded grid has {self.padded_shape} rows and columns, expected at least "
+                f"{LEAST_PADDED}"
+            )
+
+    def stable_velocities(self, vmin: float) -> tuple[float, float]:
+        """Highest velocities at which a map is simulated without growing waves.
+
+        Parameters
+        ----------
+        vmin : float
+            The velocity that scales the damping, m/s.
+
+        Returns
+        -------
+        tuple of float
+            That of cells inside the map and that of its edge cells, which the absorbing band
+            repeats and damps, m/s.
+        """
+        return (
+            fastest_stable(self.spacing, self.dt),
+            fastest_stable(self.spacing, self.dt, vmin * self._strongest_damping),
+        )
+
+    @property
+    def _strongest_damping(self) -> float:
+        """Of the band's outermost cells, per step and per unit of vmin."""
+        return float(self._absorbing_profile().max(initial=0.0))
 
     @property
     def dispersion(self) -> float:
@@ -106,7 +197,7 @@ class Survey:
     @property
     def padded_shape(self) -> tuple[int, int]:
         """Shape of the grid that is simulated: the map and its absorbing band."""
-        return tuple(n + 2 * self.absorbing_cells for n in self.shape)
+        return (self.shape[0] + 2 * self.absorbing_cells, self.shape[1] + 2 * self.absorbing_cells)
 
     @property
     def record_shape(self) -> tuple[int, int, int]:
@@ -129,7 +220,7 @@ class Survey:
         return (self.spacing / 10.0) ** 2
 
     @cached_property
-    def whole_wavelet(self) -> np.ndarray:
+    def whole_wavelet(self) -> NDArray[np.float64]:
         """Ricker wavelet in its own length, float64, also where the survey ends before it does.
 
         w = (1 - 2 b) exp(-b), b = (pi f (k - centre) dt)^2, cut to 2 floor(1.1 / (f dt)) + 1
@@ -145,14 +236,14 @@ class Survey:
         return int(np.argmax(self.whole_wavelet))
 
     @cached_property
-    def wavelet(self) -> np.ndarray:
+    def wavelet(self) -> NDArray[np.float64]:
         """The wavelet that sources inject, (n_steps,) float64: cut off, or zero after its end."""
         wavelet = np.zeros(self.n_steps)
         wavelet[: self.whole_wavelet.size] = self.whole_wavelet[: self.n_steps]
         return wavelet
 
     @cached_property
-    def damping(self) -> tuple[np.ndarray, np.ndarray]:
+    def damping(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Damping per step and per unit of vmin: (by row, by column), float64, zero on the map.
 
         kappa = vmin * damping. The left and right bands take the whole height with the damping
@@ -160,17 +251,41 @@ class Survey:
         bands have that of their row in the columns between.
         A band of width a damps by 3 ln(1e7) / (2 a) (x / a)^2, x counted outwards from the map.
         """
-        nbc = self.absorbing_cells
-        profile = np.zeros(0)
-        if nbc:
-            width = max(nbc - 1, 1) * self.spacing
-            x = np.arange(nbc) * self.spacing
-            profile = 1.5 * np.log(1e7) / width * (x / width) ** 2 * self.dt
-        return tuple(np.concatenate([profile[::-1], np.zeros(n), profile]) for n in self.shape)
+        profile = self._absorbing_profile()
+        by_row, by_column = (
+            np.concatenate([profile[::-1], np.zeros(n), profile]) for n in self.shape
+        )
+        return by_row, by_column
 
-    def padded_index(self, points) -> np.ndarray:
-        """(n, 2) int32 positions on the padded grid of (row, column) positions on the map."""
+    def _absorbing_profile(self) -> NDArray[np.float64]:
+        """Damping of the band per step and per unit of vmin, from the map outwards."""
+        nbc = self.absorbing_cells
+        if not nbc:
+            return np.zeros(0)
+        width = max(nbc - 1, 1) * self.spacing
+        x = np.arange(nbc) * self.spacing
+        profile: NDArray[np.float64] = 1.5 * np.log(1e7) / width * (x / width) ** 2 * self.dt
+        return profile
+
+    def padded_index(self, points: Iterable[tuple[int, int]]) -> NDArray[np.int32]:
+        """Positions on the padded grid.
+
+        Parameters
+        ----------
+        points : iterable of tuple of int
+            (row, column) on the map.
+
+        Returns
+        -------
+        ndarray of int32, (n, 2)
+            (row, column) on the padded grid.
+        """
+        points = tuple(points)
         return np.asarray(points, dtype=np.int32).reshape(-1, 2) + np.int32(self.absorbing_cells)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 OPENFWI = Survey()

@@ -41,14 +41,17 @@ has another delay have to be shifted by their owner.
 
 import logging
 import math
-import tomllib
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
 from fwi_refine.errors import InputError
-from fwi_refine.survey.geometry import Survey
-from fwi_refine.survey.stability import DISPERSION_WARNING, fastest_stable
+from fwi_refine.files import LARGEST_WRITTEN, read_toml
+from fwi_refine.survey.geometry import Points, Survey
+from fwi_refine.survey.stability import DISPERSION_WARNING
 
 SECTIONS = {
     "grid": ("rows", "columns", "spacing"),
@@ -66,18 +69,32 @@ LARGEST = 1_000_000  # of any whole number in a file: more is a mistake, or take
 log = logging.getLogger(__name__)
 
 
-def read_survey(path) -> Survey:
-    """The survey of a TOML file, whose form stands above.
+def read_survey(path: str | PathLike[str]) -> Survey:
+    """Read a survey from a TOML file, whose form stands above.
 
-    Raises InputError, naming file, key, what was found and what was expected, for a file that
-    cannot be read, unknown or missing keys, values of another type or that are not possible, and
-    for a survey that is unstable or too coarse. Logs a warning where the waves travel more than
-    2 % too slowly on its grid.
+    Logs a warning where the waves travel more than 2 % too slowly on its grid.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The file.
+
+    Returns
+    -------
+    Survey
+        The survey.
+
+    Raises
+    ------
+    InputError
+        Naming file, key, what was found and what was expected, for a file that cannot be read,
+        unknown or missing keys, values of another type or that are not possible, and for a survey
+        that is unstable or too coarse.
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        table = read_toml(path, LARGEST_WRITTEN)  # a message names its key
+    except (OSError, ValueError) as error:
         raise InputError(f"survey {path}: cannot be read ({error})") from error
     try:
         survey = _survey(table)
@@ -88,8 +105,19 @@ def read_survey(path) -> Survey:
     return survey
 
 
-def survey_table(survey: Survey) -> dict:
-    """What `read_survey` reads, as a table for a TOML writer."""
+def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
+    """What `read_survey` reads, as a table for a TOML writer.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    dict
+        From the names of sections to their keys and values.
+    """
     (rows, columns), (slowest, fastest) = survey.shape, survey.velocity_bounds
     return {
         "grid": {"rows": rows, "columns": columns, "spacing": survey.spacing},
@@ -102,12 +130,25 @@ def survey_table(survey: Survey) -> dict:
     }
 
 
-def write_survey(survey: Survey, path):
-    """Writes a file that `read_survey` reads as an equal survey. Raises OSError."""
+def write_survey(survey: Survey, path: str | PathLike[str]) -> None:
+    """Write a file that `read_survey` reads as an equal survey.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    path : str or PathLike
+        The file.
+
+    Raises
+    ------
+    OSError
+        For a file that cannot be written.
+    """
     Path(path).write_text(tomli_w.dumps(survey_table(survey)), encoding="utf-8")
 
 
-def _survey(table) -> Survey:
+def _survey(table: dict[str, Any]) -> Survey:
     """Raises ValueError, without the name of the file."""
     unknown = [name for name in table if name not in SECTIONS and name not in POINTS]
     if unknown:
@@ -121,46 +162,30 @@ def _survey(table) -> Survey:
     time, velocity = table["time"], table["velocity"]
     cells = _whole(table["absorbing"]["cells"], "absorbing.cells", 0)
     steps = _whole(time["steps"], "time.steps", 1)
-    survey = Survey(
-        shape=tuple(
-            _whole(table["grid"][key], f"grid.{key}", LEAST_CELLS) for key in ("rows", "columns")
-        ),
+    rows, columns = (
+        _whole(table["grid"][key], f"grid.{key}", LEAST_CELLS) for key in ("rows", "columns")
+    )
+    slowest, fastest = (
+        _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
+    )
+    return Survey(
+        shape=(rows, columns),
         spacing=_positive(table["grid"]["spacing"], "grid.spacing"),
         dt=_positive(time["dt"], "time.dt"),
         n_steps=steps,
         file_rows=_whole(time.get("file_rows", steps), "time.file_rows", steps),
         frequency=_positive(table["wavelet"]["frequency"], "wavelet.frequency"),
         absorbing_cells=cells,
-        velocity_bounds=tuple(
-            _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
-        ),
-        **{name: _positions(table.get(name), name, -cells) for name in POINTS},
+        velocity_bounds=(slowest, fastest),
+        sources=_positions(table.get("sources"), "sources", -cells),
+        receivers=_positions(table.get("receivers"), "receivers", -cells),
     )
-    _check_band(survey)
-    return survey
 
 
-def _check_band(survey):
-    """Raises ValueError where the damping of a narrow band makes the scheme unstable.
-
-    It grows with the slowest velocity of a map: half of the fastest is taken for that, as no map
-    of any use is fast everywhere.
-    """
-    slowest, fastest = survey.velocity_bounds
-    strongest = max(slowest, fastest / 2) * max(d.max() for d in survey.damping)
-    stable = fastest_stable(survey.spacing, survey.dt, strongest)
-    if fastest > stable:
-        raise ValueError(
-            f"absorbing.cells is {survey.absorbing_cells}: the damping of so narrow a band makes "
-            f"the scheme unstable above {stable:.0f} m/s, expected up to velocity.fastest, "
-            f"{fastest:g} m/s: take more cells, or a smaller time.dt"
-        )
-
-
-def _positions(value, name, least) -> tuple[tuple[int, int], ...]:
+def _positions(value: Any, name: str, least: int) -> Points:
     """The positions of one line, or of several, one after the other."""
     lines = value if isinstance(value, list) else [value]
-    found = []
+    found: list[tuple[int, int]] = []
     for i, line in enumerate(lines):
         where = f"{name}[{i}]" if isinstance(value, list) else name
         _check_keys(line, where, LINE, f"a section [{name}]", needed=False)
@@ -170,7 +195,8 @@ def _positions(value, name, least) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _of_line(line, where, least):
+def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, int]]:
+    """Positions of one line."""
     if "positions" in line:
         if len(line) > 1:
             raise ValueError(f"{where}: found positions and {_other(line)}, expected one of them")
@@ -179,9 +205,10 @@ def _of_line(line, where, least):
             isinstance(pair, list) and len(pair) == 2 for pair in pairs
         ):
             raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
+        places = [f"{where}.positions[{i}]" for i in range(len(pairs))]
         return [
-            tuple(_whole(number, f"{where}.positions[{i}]", least) for number in pair)
-            for i, pair in enumerate(pairs)
+            (_whole(row, place, least), _whole(column, place, least))
+            for (row, column), place in zip(pairs, places, strict=True)
         ]
     fixed = [key for key in ("row", "column") if key in line]
     if len(fixed) != 1:
@@ -203,7 +230,8 @@ def _of_line(line, where, least):
     return [(place, n) if fixed == ["row"] else (n, place) for n in numbers]
 
 
-def _numbers(line, where, along, least):
+def _numbers(line: dict[str, Any], where: str, along: str, least: int) -> Iterable[int]:
+    """The rows or columns of a line."""
     if along in line:
         if not isinstance(line[along], list):
             raise ValueError(f"{where}.{along} is {line[along]!r}, expected a list of numbers")
@@ -213,7 +241,7 @@ def _numbers(line, where, along, least):
     return range(first, last + 1, _whole(line.get("step", 1), f"{where}.step", 1))
 
 
-def _as_line(points):
+def _as_line(points: Points) -> dict[str, Any]:
     """The shortest description of some positions."""
     (row, column), last = points[0], points[-1]
     step = points[1][1] - column if len(points) > 1 else 1
@@ -222,7 +250,10 @@ def _as_line(points):
     return {"positions": [[*point] for point in points]}
 
 
-def _check_keys(section, name, keys, expected, needed=True):
+def _check_keys(
+    section: Any, name: str, keys: Sequence[str], expected: str, needed: bool = True
+) -> None:
+    """Raises ValueError for what is no section, for unknown keys and for missing ones."""
     if not isinstance(section, dict):
         found = "is missing" if section is None else f"is {section!r}"
         raise ValueError(f"{name} {found}, expected {expected}")
@@ -234,13 +265,13 @@ def _check_keys(section, name, keys, expected, needed=True):
             raise ValueError(f"{name}.{key} is missing")
 
 
-def _whole(value, name, least) -> int:
+def _whole(value: Any, name: str, least: int) -> int:
     if type(value) is not int or not least <= value <= LARGEST:
         raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
     return value
 
 
-def _positive(value, name) -> float:
+def _positive(value: Any, name: str) -> float:
     try:
         number = float(value) if type(value) in (int, float) else math.nan
     except OverflowError:
@@ -250,5 +281,5 @@ def _positive(value, name) -> float:
     return number
 
 
-def _other(line):
+def _other(line: dict[str, Any]) -> str:
     return next(key for key in line if key != "positions")

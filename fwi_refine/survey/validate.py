@@ -4,18 +4,41 @@ The checks raise `SampleError` with what was found and what was expected, and re
 that the rest of the program can take as it is.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.survey.geometry import OPENFWI
+from fwi_refine.survey.geometry import OPENFWI, Survey
 
 
-def check_prediction(prediction, *, survey=OPENFWI, where="prediction") -> np.ndarray:
-    """(nz, nx) float64 copy of a predicted map in m/s, checked.
+def check_prediction(
+    prediction: ArrayLike, *, survey: Survey = OPENFWI, where: str = "prediction"
+) -> NDArray[np.float64]:
+    """Check a predicted map.
 
-    prediction: (nz, nx) or (1, nz, nx), of any float type. `where` names it in the message.
-    Values outside the survey's velocity bounds pass: refining starts from what is nearest to
-    them. Raises SampleError for another type or shape, and for values that are not finite.
+    Values outside the survey's velocity bounds pass: refining starts from what is nearest to them.
+
+    Parameters
+    ----------
+    prediction : array_like, (nz, nx) or (1, nz, nx)
+        The map, of any float type, m/s.
+    survey : Survey
+        That of the sample.
+    where : str
+        Its name in a message.
+
+    Returns
+    -------
+    ndarray of float64, (nz, nx)
+        A copy.
+
+    Raises
+    ------
+    SampleError
+        For another type or shape, and for values that are not finite.
     """
     array = _float_array(prediction, where)
     if array.shape not in (survey.shape, (1, *survey.shape)):
@@ -25,8 +48,31 @@ def check_prediction(prediction, *, survey=OPENFWI, where="prediction") -> np.nd
     return np.array(array, dtype=np.float64, order="C")
 
 
-def check_velocity(velocity, *, survey=OPENFWI, where="map") -> np.ndarray:
-    """As `check_prediction`, for a map that is to be simulated: within the velocity bounds."""
+def check_velocity(
+    velocity: ArrayLike, *, survey: Survey = OPENFWI, where: str = "map"
+) -> NDArray[np.float64]:
+    """Check a map that is to be simulated: also its velocities, and that the scheme is stable.
+
+    Parameters
+    ----------
+    velocity : array_like, (nz, nx) or (1, nz, nx)
+        The map, of any float type, m/s.
+    survey : Survey
+        That of the sample.
+    where : str
+        Its name in a message.
+
+    Returns
+    -------
+    ndarray of float64, (nz, nx)
+        A copy.
+
+    Raises
+    ------
+    SampleError
+        As `check_prediction`; also for velocities outside the survey's bounds, and for ones beyond
+        the stability limit of the scheme with the damping that the map's minimum gives it.
+    """
     v = check_prediction(velocity, survey=survey, where=where)
     low, high = survey.velocity_bounds
     if v.min() < low or v.max() > high:
@@ -34,14 +80,43 @@ def check_velocity(velocity, *, survey=OPENFWI, where="map") -> np.ndarray:
             f"{where}: found velocities {v.min():.6g} to {v.max():.6g} m/s, expected {low:.6g} "
             f"to {high:.6g}"
         )
+    edges = np.concatenate([v[0], v[-1], v[:, 0], v[:, -1]])
+    limits = survey.stable_velocities(float(v.min()))
+    for fastest, limit, place in zip((v.max(), edges.max()), limits, ("", " edge"), strict=True):
+        if fastest > limit:
+            raise SampleError(
+                f"{where}: found{place} velocities up to {fastest:.6g} m/s with a minimum of "
+                f"{v.min():.6g}, expected at most {limit:.6g}, up to which the scheme is stable "
+                "with its damping"
+            )
     return v
 
 
-def check_record(record, *, survey=OPENFWI, where="record") -> np.ndarray:
-    """(shots, rows >= n_steps, receivers) record, checked; float64 stays, other types: float32.
+def check_record(
+    record: ArrayLike, *, survey: Survey = OPENFWI, where: str = "record"
+) -> NDArray[Any]:
+    """Check a record.
 
-    Rows from n_steps on are not used, so they are not checked. Raises SampleError for another
-    type or shape, for values that are not finite, and for a record of zeros only.
+    Rows from n_steps on are not used, so they are not checked.
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record, of any float type.
+    survey : Survey
+        That of the sample.
+    where : str
+        Its name in a message.
+
+    Returns
+    -------
+    ndarray, (shots, >= n_steps, receivers)
+        A copy; float64 stays, other types become float32.
+
+    Raises
+    ------
+    SampleError
+        For another type or shape, for values that are not finite, and for a record of zeros only.
     """
     array = _float_array(record, where)
     shots, n_steps, receivers = survey.record_shape
@@ -62,8 +137,19 @@ def check_record(record, *, survey=OPENFWI, where="record") -> np.ndarray:
     return np.array(array, dtype=dtype, order="C")
 
 
-def to_numpy(values) -> np.ndarray:
-    """A numpy array of an array, a list or a tensor on any device."""
+def to_numpy(values: Any) -> NDArray[Any]:
+    """A numpy array of an array, a list or a tensor.
+
+    Parameters
+    ----------
+    values : array_like or torch.Tensor
+        A tensor may be on any device and require a gradient.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape and type; bfloat16, which numpy lacks, becomes float32.
+    """
     import torch  # here, as it takes seconds, which `--help` does not have
 
     if isinstance(values, torch.Tensor):
@@ -72,11 +158,33 @@ def to_numpy(values) -> np.ndarray:
     return np.asarray(values)
 
 
-def to_maps(values, survey, name, kinds="f") -> tuple[np.ndarray, tuple[int, ...]]:
-    """One map or many as (N, nz, nx), and the shape that they were given in.
+def to_maps(
+    values: Any, survey: Survey, name: str, kinds: str = "f"
+) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """One map or many as an array of maps.
 
-    kinds: of numpy's types, those that will do. Raises InputError for what are no maps; `name`
-    says in its message which argument it is about.
+    Parameters
+    ----------
+    values : array_like or torch.Tensor, (nz, nx), (N, nz, nx) or (N, 1, nz, nx)
+        The maps, or a list of single ones.
+    survey : Survey
+        That of the maps.
+    name : str
+        Of the argument, for a message.
+    kinds : str
+        Of numpy's types, those that will do.
+
+    Returns
+    -------
+    maps : ndarray, (N, nz, nx)
+        The maps.
+    shape : tuple of int
+        The shape that they were given in.
+
+    Raises
+    ------
+    InputError
+        For what are no maps.
     """
     if isinstance(values, (list, tuple)):
         try:
@@ -98,14 +206,14 @@ def to_maps(values, survey, name, kinds="f") -> tuple[np.ndarray, tuple[int, ...
     return array.reshape(leading[0] if leading else 1, nz, nx), array.shape
 
 
-def _float_array(values, where) -> np.ndarray:
+def _float_array(values: ArrayLike, where: str) -> NDArray[Any]:
     array = np.asarray(values)
     if array.dtype.kind != "f":
         raise SampleError(f"{where}: found type {array.dtype}, expected a float type")
     return array
 
 
-def _check_finite(array, where, axes):
+def _check_finite(array: NDArray[Any], where: str, axes: Sequence[str]) -> None:
     """Raises SampleError that counts the values that are not finite and places the first."""
     finite = np.isfinite(array)
     if finite.all():

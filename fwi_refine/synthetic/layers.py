@@ -1,167 +1,186 @@
 """Maps of the eight layered OpenFWI families: flat or bent layers, with and without faults.
 
 What the families look like follows the description of the data sets in Deng et al., "OpenFWI"
-(NeurIPS 2022). The released maps are not used: everything here is drawn.
+(NeurIPS 2022), and statistics of released training maps: 100 of FlatVel_A, 200 of CurveVel_A, 300
+of FlatFault_A and 15 of CurveFault_B. Only the statistics stand here; every map is drawn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fwi_refine.survey import OPENFWI
+from fwi_refine.synthetic.faults import (
+    Joined,
+    Section,
+    blended_faults,
+    block_fault,
+    master_fault,
+    sharp_faults,
+    small_faults,
+)
 
 SHAPE = OPENFWI.shape
-VELOCITY_RANGE = (1500, 4500)  # m/s, both included
-THICKNESS_RANGE = (5, 30)  # cells; in maps of two layers the upper limit is what is left
-LEAST_CONTRAST = 150  # m/s between neighbouring layers
-THROW_RANGE = (3, 15)  # cells that a fault shifts the layers by
-SUBCELLS = 4  # a cell on a fault is the mean of SUBCELLS x SUBCELLS points
+VELOCITY_RANGE = (1500, 4500)  # m/s, both included; uniform draws have the released quartiles
+# Thickness in cells of the inner layers of one map: 9 to 25, median 12, equal within a cell.
+THICKNESSES = (10, 10, 12, 12, 14, 17, 24)
+TOP_LAYER = (0.5, 1.5)  # of the others' thickness (quartiles 10 and 18 cells)
+BEND_PERIODS = {False: (0.25, 1.0), True: (0.15, 0.5)}  # of the map's width; True: steep bends
+LEAST_AREA = 25  # cells; the smallest level of the 15 CurveFault_B maps has 29
 
 
 @dataclass(frozen=True)
 class Layering:
-    """What distinguishes one layered family from another."""
+    """What distinguishes one layered family from another.
 
-    layers: tuple[int, int]  # least and largest number of layers
-    increasing: bool  # velocity increases with depth (the A families)
-    bent: bool = False
-    faults: tuple[int, int] = (0, 0)  # least and largest number of faults
+    Attributes
+    ----------
+    counts : tuple of int
+        Numbers of layers to choose from; a number may stand there twice. Empty: as many as the
+        thickness gives.
+    increasing : bool
+        Velocity increases with depth.
+    bend : tuple of float
+        Least and largest bend of the interfaces, crest to trough, in cells.
+    blended : bool
+        Faults have blended cells, as in the A families; else each cell is of one layer.
+    """
+
+    counts: tuple[int, ...] = ()
+    increasing: bool = True
+    bend: tuple[float, float] = (0.0, 0.0)
+    blended: bool = False
+
+    @property
+    def faulted(self) -> bool:
+        """Whether faults cut the layers."""
+        return bool(self.counts)
 
 
 LAYERINGS = {
-    "FlatVel_A": Layering((2, 6), True),
-    "FlatVel_B": Layering((2, 6), False),
-    "CurveVel_A": Layering((3, 6), True, bent=True),
-    "CurveVel_B": Layering((3, 6), False, bent=True),
-    "FlatFault_A": Layering((2, 2), True, faults=(1, 2)),
-    "FlatFault_B": Layering((5, 9), False, faults=(2, 3)),
-    "CurveFault_A": Layering((2, 2), True, bent=True, faults=(1, 2)),
-    "CurveFault_B": Layering((5, 9), False, bent=True, faults=(2, 3)),
+    "FlatVel_A": Layering(),
+    "FlatVel_B": Layering(increasing=False),
+    "CurveVel_A": Layering(bend=(8.0, 38.0)),
+    "CurveVel_B": Layering(increasing=False, bend=(8.0, 38.0)),
+    "FlatFault_A": Layering((3, 4, 4, 4, 5, 6), blended=True),
+    "FlatFault_B": Layering((6,)),
+    "CurveFault_A": Layering((3, 4, 4, 4, 5, 6), bend=(8.0, 22.0), blended=True),
+    "CurveFault_B": Layering((6,), bend=(12.0, 45.0)),
 }
 
 
-def layered_map(family: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw a map of one of the layered families: (70, 70) float64, integer m/s.
+def layered_map(
+    family: str, rng: np.random.Generator, layers: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a map of one of the layered families.
 
-    A map is drawn anew until every layer shows in it, and in the two-velocity families until the
-    interface stays inside the map. Raises KeyError for a family that has no layers.
+    Parameters
+    ----------
+    family : str
+        A key of `LAYERINGS`.
+    rng : numpy.random.Generator
+    layers : int, optional
+        Number of layers in a section of a faulted family, in place of a number of the family's.
+
+    Returns
+    -------
+    velocity : numpy.ndarray
+        (70, 70) float64, m/s; integers, except along the blended interfaces and faults of
+        FlatFault_A and CurveFault_A.
+    blocks : numpy.ndarray
+        (70, 70) int: the fault block of each cell, 0 where nothing has moved.
+
+    Raises
+    ------
+    KeyError
+        For a family that has no layers.
     """
     layering = LAYERINGS[family]
+    if layers is not None:
+        layering = replace(layering, counts=(layers,))
     while True:
-        count = int(rng.integers(layering.layers[0], layering.layers[1] + 1))
-        bottoms = np.cumsum(draw_thicknesses(count, rng))[:-1]
-        velocities = draw_velocities(count, layering.increasing, rng)
-        bend = Bend.draw(rng) if layering.bent else None
-        cuts = int(rng.integers(layering.faults[0], layering.faults[1] + 1))
-        faults = [Fault.draw(bottoms, bend, rng) for _ in range(cuts)]
-        velocity = _paint(bottoms, velocities, bend, faults)
-        if _is_complete(velocity, velocities):
-            return velocity
+        section = draw_section(layering, rng)
+        if not layering.faulted:
+            velocity = section.at(*np.indices(SHAPE))
+            blocks = np.zeros(SHAPE, int)
+        elif layering.blended:
+            velocity, blocks = blended_faults(section, (block_fault(section, rng),), rng)
+        else:
+            section = Joined(section, draw_section(layering, rng), master_fault(rng))
+            velocity, blocks = sharp_faults(section, small_faults(rng))
+        if _is_complete(velocity, section.velocities, layering):
+            return velocity, blocks
 
 
-def draw_thicknesses(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Thicknesses of `count` layers that fill the map: (count,) int cells."""
-    least, most = THICKNESS_RANGE
-    spare = SHAPE[0] - count * least
-    if count == 2:
-        most = SHAPE[0] - least
-    while True:
-        cuts = np.sort(rng.integers(0, spare + 1, count - 1))
-        thicknesses = least + np.diff(np.concatenate([[0], cuts, [spare]]))
-        if thicknesses.max() <= most:
-            return thicknesses
+def draw_section(layering: Layering, rng: np.random.Generator) -> Section:
+    """Draw the layers before any fault.
 
+    Parameters
+    ----------
+    layering : Layering
+    rng : numpy.random.Generator
 
-def draw_velocities(count: int, increasing: bool, rng: np.random.Generator) -> np.ndarray:
-    """Velocities of `count` layers from top to bottom: (count,) int, m/s."""
-    while True:
-        velocities = rng.integers(VELOCITY_RANGE[0], VELOCITY_RANGE[1] + 1, count)
-        if increasing:
-            velocities = np.sort(velocities)
-        if np.abs(np.diff(velocities)).min() >= LEAST_CONTRAST:
-            return velocities
-
-
-@dataclass(frozen=True)
-class Bend:
-    """How far all interfaces are bent at a position: a sum of sines that may fade with depth."""
-
-    amplitudes: np.ndarray  # cells
-    wavenumbers: np.ndarray  # radians per cell
-    phases: np.ndarray
-    fading: float  # part of the bend that is lost at the bottom of the map
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Bend":
-        """Between one and three sines; their sum bends by a few to some 15 cells."""
-        count = int(rng.integers(1, 4))
-        amplitudes = rng.uniform(0.3, 1.0, count)
-        amplitudes *= rng.uniform(3.0, 15.0) / amplitudes.sum()
-        periods = rng.uniform(0.4, 2.0, count) * SHAPE[1]
-        fading = rng.uniform(0.3, 0.9) if rng.random() < 0.4 else 0.0
-        return cls(amplitudes, 2 * np.pi / periods, rng.uniform(0, 2 * np.pi, count), fading)
-
-    def __call__(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Depth in cells by which the layer at row z, column x lies below its flat place."""
-        waves = np.sin(x[..., None] * self.wavenumbers + self.phases) @ self.amplitudes
-        return waves * (1 - self.fading * np.clip(z / SHAPE[0], 0, 1))
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A straight oblique fault: the side right of it has slipped along it by `throw` rows."""
-
-    row: float  # of a point on the fault
-    column: float
-    tangent: float  # columns per row of depth
-    throw: int  # rows, positive downwards
-
-    @classmethod
-    def draw(cls, bottoms: np.ndarray, bend: Bend | None, rng: np.random.Generator) -> "Fault":
-        """A fault 10 to 50 degrees off the vertical that cuts one of the interfaces."""
-        column = rng.uniform(0.15, 0.85) * SHAPE[1]
-        row = float(rng.choice(bottoms))
-        if bend is not None:
-            row += float(bend(np.array(row), np.array(column)))
-        tangent = np.tan(np.deg2rad(rng.uniform(10, 50))) * rng.choice([-1, 1])
-        throw = rng.integers(THROW_RANGE[0], THROW_RANGE[1] + 1) * rng.choice([-1, 1])
-        return cls(row, column, float(tangent), int(throw))
-
-    def slipped(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Whether points lie on the side that has slipped."""
-        return x - self.column > (z - self.row) * self.tangent
-
-
-def _paint(bottoms, velocities, bend, faults) -> np.ndarray:
-    """The map: (70, 70) integer m/s in float64.
-
-    The points inside a cell decide only on which side of the faults they lie; the layer is the
-    one at the centre of the cell. So cells along a fault take values in between, and
-    interfaces that no fault has cut stay sharp.
+    Returns
+    -------
+    Section
     """
-    z, x = np.meshgrid(*(np.arange(n) + 0.5 for n in SHAPE), indexing="ij")
-    offsets = (np.arange(SUBCELLS) + 0.5) / SUBCELLS - 0.5
-    total = np.zeros(SHAPE)
-    for dz in offsets:
-        for dx in offsets:
-            shift_z, shift_x = np.zeros(SHAPE), np.zeros(SHAPE)
-            for fault in faults:
-                # The last fault has cut what the earlier ones left, so it is undone first.
-                slipped = fault.slipped(z + dz - shift_z, x + dx - shift_x)
-                shift_z += slipped * fault.throw
-                shift_x += slipped * fault.throw * fault.tangent
-            depth, column = z - shift_z, x - shift_x
-            if bend is not None:
-                depth = depth - bend(depth, column)
-            total += velocities[np.searchsorted(bottoms, depth, side="right")]
-    return np.round(total / SUBCELLS**2)
+    count = int(rng.choice(layering.counts)) if layering.counts else 0
+    bend = draw_bend(layering, rng)
+    bottoms = draw_bottoms(count, layering, rng)
+    number = len(bottoms) + 1
+    velocities = rng.choice(np.arange(VELOCITY_RANGE[0], VELOCITY_RANGE[1] + 1), number, False)
+    if layering.increasing:
+        velocities = np.sort(velocities)
+    return Section(bottoms, velocities.astype(float), bend)
 
 
-def _is_complete(velocity: np.ndarray, velocities: np.ndarray) -> bool:
-    """Whether every layer shows in the map; with two, whether they are the top and the bottom."""
-    if len(velocities) == 2:
-        return bool(
-            (velocity[:4] == velocities[0]).all() and (velocity[-4:] == velocities[1]).all()
-        )
-    shown = [(velocity == layer).sum() for layer in velocities]
-    return min(shown) >= THICKNESS_RANGE[0] * SHAPE[1] // 2
+def draw_bottoms(count: int, layering: Layering, rng: np.random.Generator) -> np.ndarray:
+    """Rows of the interfaces in an undisturbed section: (n - 1,) int.
+
+    The inner layers have one thickness within a cell, and the bottom of the map cuts the last.
+    In the B families they have 7 to 10 cells, save for a thick one in some.
+    """
+    nz = SHAPE[0]
+    if layering.faulted and not layering.blended:
+        inner = rng.integers(7, 11, count - 2)
+        if rng.random() < 0.6:
+            inner[rng.integers(count - 2)] = rng.integers(12, 31)
+        spare = nz - inner.sum()
+        return np.cumsum([int(rng.integers(4, max(5, spare - 6))), *inner])
+    thickness = round(nz / (count + 0.2)) if count else int(rng.choice(THICKNESSES))
+    top = max(4, round(thickness * rng.uniform(*TOP_LAYER)))
+    inner = thickness + rng.integers(-1, 2, (count or nz) - 2)
+    bottoms = np.cumsum([top, *inner])
+    return bottoms if count else bottoms[bottoms < nz - 1]
+
+
+def draw_bend(layering: Layering, rng: np.random.Generator) -> np.ndarray:
+    """Rows by which all interfaces lie below their flat place, by column: (nx,) int.
+
+    A sum of one to three sines with a tilt; in CurveFault_B on a part of the map, in others on all
+    of it.
+    """
+    least, most = layering.bend
+    nx = SHAPE[1]
+    if most == 0:
+        return np.zeros(nx, int)
+    x = np.arange(nx)
+    count = int(rng.integers(2, 4))
+    steep = bool(layering.counts) and not layering.blended
+    periods = nx * rng.uniform(*BEND_PERIODS[steep], count)
+    phases = 2 * np.pi * rng.random(count)
+    bend = np.sin(2 * np.pi * x[:, None] / periods + phases) @ rng.uniform(0.3, 1.0, count)
+    bend += rng.normal(0, 0.4) * x / nx
+    if steep:
+        bend *= 1 / (1 + np.exp(rng.choice([-1, 1]) * (x - rng.uniform(0.4, 1.2) * nx) / 4))
+    bend -= bend.mean()
+    size = np.exp(rng.uniform(np.log(least), np.log(most)))
+    return np.round(bend * size / max(np.ptp(bend), 1e-9)).astype(int)
+
+
+def _is_complete(velocity: np.ndarray, velocities: np.ndarray, layering: Layering) -> bool:
+    """Whether the layers show in the map, and the number of them is the family's."""
+    shown = [int((velocity == level).sum()) for level in velocities]
+    if layering.faulted:
+        return min(shown) >= (200 if layering.blended else LEAST_AREA)
+    return min(shown) > 0 and (3 if layering.bend == (0, 0) else 4) <= len(shown) <= 8

@@ -8,10 +8,10 @@ import torch
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic.layers import LAYERINGS, layered_map
 from fwi_refine.synthetic.starts import make_start
-from fwi_refine.synthetic.styles import TEXTURES, style_map
+from fwi_refine.synthetic.styles import PHOTOGRAPHS, style_map
 from fwi_refine.wave import Simulator, released_record
 
-FAMILIES = (*LAYERINGS, *TEXTURES)
+FAMILIES = (*LAYERINGS, *PHOTOGRAPHS)
 ALL_ROWS = replace(OPENFWI, n_steps=OPENFWI.file_rows)  # of a record file
 
 
@@ -28,15 +28,39 @@ class SyntheticSample:
     start_misfit: float  # rms over the rows that the misfit uses
 
 
-def make_map(family: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw a map of one of `FAMILIES`: (70, 70) float64 m/s, integers except in the Style ones.
+def make_map(family: str, rng: np.random.Generator, layers: int | None = None) -> np.ndarray:
+    """Draw a map of one of `FAMILIES`.
 
-    Raises ValueError for an unknown family.
+    Parameters
+    ----------
+    family : str
+    rng : numpy.random.Generator
+    layers : int, optional
+        Number of layers, in the families with faults; 2 in FlatFault_A and CurveFault_A, of which
+        some of the released files hold such maps, gives two velocities.
+
+    Returns
+    -------
+    numpy.ndarray
+        (70, 70) float64, m/s; integers, except in the Style families and in the blended cells of
+        FlatFault_A and CurveFault_A.
+
+    Raises
+    ------
+    ValueError
+        For an unknown family.
     """
+    return draw_map(family, rng, layers)[0]
+
+
+def draw_map(
+    family: str, rng: np.random.Generator, layers: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a map as `make_map` does, with the fault block of each cell: (70, 70) int, else 0."""
     if family in LAYERINGS:
-        return layered_map(family, rng)
-    if family in TEXTURES:
-        return style_map(family, rng)
+        return layered_map(family, rng, layers)
+    if family in PHOTOGRAPHS:
+        return style_map(family, rng), np.zeros(OPENFWI.shape, int)
     raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
 
 
@@ -49,18 +73,39 @@ def make_record(velocity: np.ndarray) -> np.ndarray:
     return released_record(torch.as_tensor(np.asarray(velocity)), survey=ALL_ROWS).numpy()
 
 
-def make_sample(family: str, seed: int, index: int = 0, hardness: float = 1.0) -> SyntheticSample:
-    """SyntheticSample number `index` of a family.
+def make_sample(
+    family: str, seed: int, index: int = 0, hardness: float = 1.0, layers: int | None = None
+) -> SyntheticSample:
+    """Make one sample of a family: map, network-like start and record.
 
-    It depends on the arguments alone, not on which samples were made before. Samples that differ
-    only in `hardness` have the same id, truth, record and pattern of errors.
+    Parameters
+    ----------
+    family : str
+        One of `FAMILIES`.
+    seed, index : int
+        The sample depends on the arguments alone, not on which samples were made before.
+    hardness : float
+        Scales the start's error. Samples that differ only in it have the same id, truth, record and
+        pattern of errors.
+    layers : int, optional
+        As for `make_map`.
+
+    Returns
+    -------
+    SyntheticSample
+
+    Raises
+    ------
+    ValueError
+        For an unknown family, or a negative or infinite hardness.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}, expected one of {', '.join(FAMILIES)}")
     rng = np.random.default_rng([seed, FAMILIES.index(family), index])
     name = rng.bytes(5).hex()
-    truth = make_map(family, rng).astype(np.float32)
-    start = make_start(truth.astype(np.float64), family, rng, hardness).astype(np.float32)
+    truth, blocks = draw_map(family, rng, layers)
+    truth = truth.astype(np.float32)
+    start = make_start(truth.astype(np.float64), family, rng, hardness, blocks).astype(np.float32)
     record = make_record(truth)
     simulated = Simulator().forward(torch.from_numpy(start.astype(np.float64))[None])[0].numpy()
     difference = simulated - record[:, : OPENFWI.n_steps]

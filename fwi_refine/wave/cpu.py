@@ -10,20 +10,24 @@ import functools
 import importlib.machinery
 import os
 import threading
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave import released_arithmetic
+from fwi_refine.wave.kernel import check_call, check_kernel, check_out
+from fwi_refine.wave.threads import number_of_threads
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 STATUS_TEXT = {
     1: "out of memory in the compiled wave kernel",
-    2: "velocity is not finite and positive, or too high for the time step (v dt / dx must be < 1)",
+    2: "velocity is not finite and positive, or too high for the time step",
 }
-
 
 FRAMES = object()  # stands for the scratch memory in a list of arguments
 
@@ -41,7 +45,13 @@ class _CpuCall(ctypes.Structure):
 
 
 def library_path() -> Path | None:
-    """Path of the built kernel, or None when the package was installed without a compiler."""
+    """Find the built kernel.
+
+    Returns
+    -------
+    Path or None
+        None when the package was installed without a compiler.
+    """
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = Path(__file__).with_name("_kernel" + suffix)
         if path.exists():
@@ -51,7 +61,13 @@ def library_path() -> Path | None:
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """The kernel's library, or None when it was not built or cannot be loaded."""
+    """Load the kernel's library, once.
+
+    Returns
+    -------
+    ctypes.CDLL or None
+        None when it was not built or cannot be loaded, or FWI_REFINE_KERNEL is "reference".
+    """
     path = library_path()
     if path is None or os.environ.get("FWI_REFINE_KERNEL") == "reference":
         return None
@@ -61,34 +77,98 @@ def load() -> ctypes.CDLL | None:
         return None
 
 
-def open_library(path) -> ctypes.CDLL:
-    """A kernel's library with its types declared. Raises OSError where it cannot be loaded."""
+def open_library(path: str | Path) -> ctypes.CDLL:
+    """Load a kernel's library and declare its types.
+
+    Parameters
+    ----------
+    path : str or Path
+        The library.
+
+    Returns
+    -------
+    ctypes.CDLL
+        The library.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be loaded.
+    """
     library = ctypes.CDLL(str(path))
     library.fwi_frame_bytes.restype = ctypes.c_size_t
     return library
 
 
-class NativeKernel:
-    """The compiled kernel for one survey and one precision.
+class _Forks:
+    """Whether this process was forked from one that had kernels, and the kernels in it.
 
-    Every method takes alpha = (v dt / dx)^2 on the padded grid, (B, rows, cols), and vmin, (B,)
-    m/s, and raises ValueError where the kernel refuses a velocity.
+    A fork takes no threads along but its own. OpenMP, torch's as well, would wait for ever for those
+    of its pool, and a kernel for another thread that had its lock.
     """
 
-    def __init__(self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow=True):
-        self._library = load()
-        if self._library is None:
+    def __init__(self) -> None:
+        self.happened = False
+        self.kernels: weakref.WeakSet[NativeKernel] = weakref.WeakSet()
+
+    def note(self) -> None:
+        """In the child: one thread from now on, and locks that nobody has."""
+        if not self.kernels:
+            return
+        self.happened = True
+        torch.set_num_threads(1)
+        for kernel in self.kernels:
+            kernel._lock = threading.Lock()
+
+
+_forks = _Forks()
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+    os.register_at_fork(after_in_child=_forks.note)
+
+
+class NativeKernel:
+    """The compiled kernel for one survey and one precision: a `kernel.Kernel`.
+
+    After a fork it computes in the calling thread alone.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    dtype : torch.dtype
+        float32 or float64.
+    threads : int
+        Most threads of the CPU.
+    every : int
+        Steps between two wavefields that a gradient correlates.
+    narrow : bool
+        False: compute every cell at every step.
+
+    Raises
+    ------
+    RuntimeError
+        Where the kernel was not built.
+    """
+
+    def __init__(
+        self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow: bool = True
+    ):
+        check_kernel(dtype, every)
+        library = load()
+        if library is None:
             raise RuntimeError("the compiled wave kernel is not available: reinstall fwi-refine")
+        self._library = library
         self.name = f"native {INSTRUCTION_SETS[self._library.fwi_best_isa()]}"
         if not self._library.fwi_has_openmp():
             self.name += " without OpenMP"
         self._survey, self._dtype = survey, dtype
-        self._threads = threads
-        self._scratch = None
+        self._threads = number_of_threads(threads)
+        self._scratch: torch.Tensor | None = None
         self._lock = threading.Lock()  # one call at a time may use the scratch memory
+        _forks.kernels.add(self)
         self._suffix = {torch.float32: "f32", torch.float64: "f64"}[dtype]
         # ctypes keeps only addresses: these arrays must live as long as the kernel
-        self._arrays = {
+        self._arrays: dict[str, np.ndarray[Any, Any]] = {
             "sources": survey.padded_index(survey.sources),
             "receivers": survey.padded_index(survey.receivers),
             "wavelet": np.ascontiguousarray(survey.wavelet * survey.spacing**2),
@@ -97,7 +177,7 @@ class NativeKernel:
         }
         rows, cols = survey.padded_shape
         self._trace_shape = survey.record_shape
-        self._sizes = {
+        self._sizes: dict[str, int] = {
             "rows": rows,
             "cols": cols,
             "shots": len(survey.sources),
@@ -109,102 +189,144 @@ class NativeKernel:
             "isa": self._library.fwi_best_isa(),
         }
 
-    def forward(self, alpha, vmin):
-        """Records, (B, shots, steps, receivers)."""
+    def forward(self, alpha: torch.Tensor, vmin: torch.Tensor) -> torch.Tensor:
+        """Records, (B, shots, n_steps, receivers)."""
+        check_call(self._survey, alpha, vmin)
         record = self._empty(alpha.shape[0], *self._trace_shape)
         self._run("forward", alpha, [self._in(alpha), self._in64(vmin), record])
         return record
 
-    def wavefields(self, alpha, vmin, out=None):
+    def wavefields(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
+        check_call(self._survey, alpha, vmin, every=self._sizes["every"])
         frames, stride, offset = (ctypes.c_int32() for _ in range(3))
         layout = map(ctypes.byref, (self._call(alpha), frames, stride, offset))
         self._library.fwi_frame_layout(*layout)
         samples, rows, cols = alpha.shape
         shape = (samples, self._trace_shape[0], frames.value, rows, stride.value)
+        check_out(out, (*shape[:-1], cols), self._dtype, torch.device("cpu"))
         # what is zero is not written
         if out is None:
             fields = torch.zeros(shape, dtype=self._dtype)
-        elif tuple(out.shape) == (*shape[:-1], cols) and out.dtype == self._dtype:
-            fields = out.zero_().as_strided(shape, out.stride(), 0)
         else:
-            raise ValueError(
-                f"out of shape {tuple(out.shape)} and {out.dtype}: expected "
-                f"{(*shape[:-1], cols)} and {self._dtype}"
-            )
+            fields = self._whole(out, shape, offset.value).zero_()
         self._run("fields", alpha, [self._in(alpha), self._in64(vmin), fields])
         return fields[..., offset.value : offset.value + cols]
 
-    def tangent(self, alpha, vmin, dalpha, dvmin):
+    @staticmethod
+    def _whole(out: torch.Tensor, shape: tuple[int, ...], offset: int) -> torch.Tensor:
+        """The memory that an earlier result was cut from. Raises ValueError for what is none."""
+        strides = torch.empty(shape, device="meta").stride()
+        begin = out.storage_offset() - offset
+        used = begin + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + 1
+        same = out.stride() == strides or (len(out) == 1 and out.stride()[1:] == strides[1:])
+        if not same or begin < 0 or used * out.itemsize > out.untyped_storage().nbytes():
+            raise ValueError("out: expected an earlier result, or one sample of it and first shots")
+        return out.as_strided(shape, strides, begin)
+
+    def tangent(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, dalpha: torch.Tensor, dvmin: torch.Tensor
+    ) -> torch.Tensor:
         """Change of the records, to first order, for a change of alpha and of vmin."""
+        check_call(self._survey, alpha, vmin, dalpha=dalpha, dvmin=dvmin)
         record = self._empty(alpha.shape[0], *self._trace_shape)
         inputs = [self._in(alpha), self._in64(vmin), self._in(dalpha), self._in64(dvmin)]
         self._run("tangent", alpha, [*inputs, record])
         return record
 
-    def adjoint(self, alpha, vmin, u):
+    def adjoint(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, u: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of sum(u * record) by alpha, (B, rows, cols), and by vmin, (B,) float64."""
-        gradient, by_vmin = self._gradients(alpha.shape)
+        check_call(self._survey, alpha, vmin, data=u, every=self._sizes["every"])
+        gradient, by_vmin = self._gradients(alpha)
         inputs = [self._in(alpha), self._in64(vmin), self._in(u)]
         self._run("adjoint", alpha, [*inputs, FRAMES, gradient, by_vmin])
         return gradient.sum(1), by_vmin.sum(1)
 
-    def misfit(self, alpha, vmin, data, gradient):
+    def misfit(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, data: torch.Tensor, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """sum((record - data)^2), (B,) float64, and its gradients where gradient is true."""
+        every = self._sizes["every"] if gradient else None
+        check_call(self._survey, alpha, vmin, data=data, every=every)
         value = torch.empty(alpha.shape[0], self._trace_shape[0], dtype=torch.float64)
-        by_alpha, by_vmin = self._gradients(alpha.shape) if gradient else (None, None)
         inputs = [self._in(alpha), self._in64(vmin), self._in(data)]
-        frames = FRAMES if gradient else None
-        self._run("misfit", alpha, [*inputs, frames, value, by_alpha, by_vmin])
         if not gradient:
+            self._run("misfit", alpha, [*inputs, None, value, None, None])
             return value.sum(1), None, None
+        by_alpha, by_vmin = self._gradients(alpha)
+        self._run("misfit", alpha, [*inputs, FRAMES, value, by_alpha, by_vmin])
         return value.sum(1), by_alpha.sum(1), by_vmin.sum(1)
 
-    def released(self, alpha, vmin, strength):
+    def released(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, strength: torch.Tensor
+    ) -> torch.Tensor:
         """Records in released arithmetic; strength: (B, shots), of the sources."""
+        check_call(self._survey, alpha, vmin, strength=strength, single=self._dtype)
         record = self._empty(alpha.shape[0], *self._trace_shape)
         self._released(alpha, vmin, strength, None, None, False, record)
         return record
 
-    def first_differences(self, alpha, vmin, strength, data, stop):
+    def first_differences(
+        self,
+        alpha: torch.Tensor,
+        vmin: torch.Tensor,
+        strength: torch.Tensor,
+        data: torch.Tensor,
+        stop: bool,
+    ) -> torch.Tensor:
         """(B, shots, receivers) first step in which such a record is not the data."""
+        check_call(self._survey, alpha, vmin, strength=strength, data=data, single=self._dtype)
         shots, _, receivers = self._trace_shape
         found = torch.empty(alpha.shape[0], shots, receivers, dtype=torch.int32)
         self._released(alpha, vmin, strength, self._in(data), found, stop, None)
         return found
 
-    def _released(self, alpha, vmin, strength, data, differs, stop, record):
+    def _released(
+        self,
+        alpha: torch.Tensor,
+        vmin: torch.Tensor,
+        strength: torch.Tensor,
+        data: torch.Tensor | None,
+        differs: torch.Tensor | None,
+        stop: bool,
+        record: torch.Tensor | None,
+    ) -> None:
         pulses = released_arithmetic.pulses(self._in(strength), self._survey)
         inputs = [self._in(alpha), self._in64(vmin), pulses, data, differs]
         self._run("released", alpha, [*inputs, ctypes.c_int(stop), record])
 
-    def _empty(self, *shape):
+    def _empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(*shape, dtype=self._dtype)
 
-    def _gradients(self, alpha_shape):
+    def _gradients(self, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One gradient per shot: they are summed in a fixed order, whichever thread made them."""
-        samples, rows, cols = alpha_shape
+        samples, rows, cols = alpha.shape
         shots = self._trace_shape[0]
         return self._empty(samples, shots, rows, cols), torch.empty(
             samples, shots, dtype=torch.float64
         )
 
-    def _in(self, tensor):
+    def _in(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to("cpu", self._dtype).contiguous()
 
-    def _in64(self, tensor):
+    def _in64(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to("cpu", torch.float64).contiguous()
 
-    def _call(self, alpha):
+    def _call(self, alpha: torch.Tensor) -> _CpuCall:
         tasks = alpha.shape[0] * self._sizes["shots"]
         return _CpuCall(
             samples=alpha.shape[0],
-            threads=min(self._threads, tasks),  # each has scratch memory of its own
+            # each has scratch memory of its own
+            threads=1 if _forks.happened else min(self._threads, tasks),
             **self._sizes,
             **{name: array.ctypes.data for name, array in self._arrays.items()},
         )
 
-    def _run(self, function, alpha, tensors):
+    def _run(self, function: str, alpha: torch.Tensor, tensors: Sequence[Any]) -> None:
         call = self._call(alpha)
         entry = getattr(self._library, f"fwi_{function}_{self._suffix}")
         with self._lock:
@@ -217,7 +339,7 @@ class NativeKernel:
             error = MemoryError if status == 1 else ValueError
             raise error(STATUS_TEXT[status])
 
-    def _frames(self, call):
+    def _frames(self, call: _CpuCall) -> torch.Tensor:
         """Scratch for wavefields, kept: touching fresh memory costs a quarter of a gradient."""
         size = self._library.fwi_frame_bytes(
             ctypes.byref(call), ctypes.c_size_t(self._dtype.itemsize)

@@ -3,18 +3,44 @@
 import torch
 import torch.nn.functional as F
 
+from fwi_refine.survey import Survey
+
 # as float32 has them, in every precision: see kernels/step.h
 C1, C2, C3 = torch.tensor([-5 / 2, 4 / 3, -1 / 12], dtype=torch.float32).tolist()
 
 
-def pad(maps, survey):
-    """Maps (B, nz, nx) on the padded grid, (B, rows, cols): the band has the edge's values."""
+def pad(maps: torch.Tensor, survey: Survey) -> torch.Tensor:
+    """Maps on the padded grid: the band has the edge's values.
+
+    Parameters
+    ----------
+    maps : torch.Tensor, (B, nz, nx)
+        The maps.
+    survey : Survey
+        Their survey.
+
+    Returns
+    -------
+    torch.Tensor, (B, rows, cols)
+        The padded maps.
+    """
     margin = survey.absorbing_cells
     return F.pad(maps[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else maps
 
 
-def damping(survey):
-    """Damping per step and per unit of vmin, (rows, cols) float64: kappa = vmin * damping."""
+def damping(survey: Survey) -> torch.Tensor:
+    """Damping per step and per unit of vmin: kappa = vmin * damping.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    torch.Tensor of float64, (rows, cols)
+        In s / m.
+    """
     by_row, by_column = (torch.from_numpy(profile) for profile in survey.damping)
     # the side bands take the whole height with their column's damping, also where it is zero
     padded = by_column.repeat(len(by_row), 1)

@@ -6,29 +6,47 @@ pickled and moved, and add nothing to a `state_dict`.
 """
 
 import functools
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.simulator import IMAGING_STEP, Simulator, simulate
+from fwi_refine.wave.kernel import check_kernel
+from fwi_refine.wave.simulator import IMAGING_STEP, Simulator, simulate, vmin_of_each
+from fwi_refine.wave.threads import number_of_threads
 
 
 class WaveSimulator(torch.nn.Module):
-    """Velocity maps to records: (B, nz, nx) or (B, 1, nz, nx) m/s to (B, shots, steps, receivers).
+    """Velocity maps to records, differentiable.
 
-    survey: grid, time steps, sources and receivers. imaging_step: a gradient correlates the wave
-    at every so many steps; 1 is exact, the default differs by a few 1e-6 relative and needs less
-    memory. threads: of the CPU; default all cores that torch uses.
+    Every velocity has to be positive and below the stability limit of the scheme with its damping
+    (`Survey.stable_velocities`): let a network end in something bounded, such as
+    `low + (high - low) * sigmoid(x)`.
 
-    Every velocity has to be positive and slow enough for the time steps: let a network end in
-    something bounded, such as `low + (high - low) * sigmoid(x)`. Raises ValueError otherwise, and
-    for maps of another shape.
+    Parameters
+    ----------
+    survey : Survey
+        Grid, time steps, sources and receivers.
+    imaging_step : int
+        A gradient correlates the wave at every so many steps; 1 is exact, the default differs by a
+        few 1e-6 relative and needs less memory.
+    threads : int, optional
+        Of the CPU; default all cores that torch uses.
 
+    Raises
+    ------
+    ValueError
+        For an imaging step or a number of threads below 1.
+
+    Examples
+    --------
     >>> from dataclasses import replace
     >>> import torch
     >>> from fwi_refine import OPENFWI, WaveSimulator
     >>> tiny = replace(
     ...     OPENFWI, shape=(8, 12), n_steps=60, file_rows=60, absorbing_cells=8,
+    ...     velocity_bounds=(1000.0, 4500.0),
     ...     sources=((1, 0), (1, 11)), receivers=tuple((1, x) for x in range(12)),
     ... )
     >>> simulate = WaveSimulator(tiny)
@@ -48,24 +66,45 @@ class WaveSimulator(torch.nn.Module):
         threads: int | None = None,
     ):
         super().__init__()
+        check_kernel(torch.float32, imaging_step)
+        if threads is not None:
+            number_of_threads(threads)
         self.survey = survey
         self.imaging_step = imaging_step
         self.threads = threads
 
-    def forward(self, v, vmin=None):
-        """Records of the maps v, differentiable by v and by vmin.
+    def forward(
+        self, v: torch.Tensor, vmin: ArrayLike | torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Records of the maps, differentiable by v and by vmin.
 
-        vmin: (B,) m/s, what scales the absorbing band; default the minimum of each map.
+        Parameters
+        ----------
+        v : torch.Tensor, (B, nz, nx) or (B, 1, nz, nx)
+            Maps, m/s.
+        vmin : array_like or torch.Tensor, () or (B,), optional
+            The velocity that scales the absorbing band, m/s; default the minimum of each map.
+
+        Returns
+        -------
+        torch.Tensor, (B, shots, n_steps, receivers)
+            The records.
+
+        Raises
+        ------
+        ValueError
+            For maps or vmin of another shape, and velocities that cannot be simulated.
         """
         v = self._maps(v)
         return simulate(v, vmin, self._simulator(v))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
+        """Shapes of a map and of its record."""
         nz, nx = self.survey.shape
         shots, steps, receivers = self.survey.record_shape
         return f"({nz}, {nx}) -> ({shots}, {steps}, {receivers})"
 
-    def _maps(self, v):
+    def _maps(self, v: torch.Tensor) -> torch.Tensor:
         """(B, nz, nx) in a type that can be simulated."""
         nz, nx = self.survey.shape
         if v.ndim == 4 and v.shape[1] == 1:
@@ -75,14 +114,9 @@ class WaveSimulator(torch.nn.Module):
                 f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx}) or (B, 1, {nz}, "
                 f"{nx})"
             )
-        if not bool((v > 0).all()):  # a negative one has the square of a positive one
-            raise ValueError(
-                f"velocity: found a minimum of {v.min().item():.6g} m/s, expected finite and "
-                "positive values"
-            )
         return v if v.dtype == torch.float64 else v.float()
 
-    def _simulator(self, v):
+    def _simulator(self, v: torch.Tensor) -> Simulator:
         return _simulator(self.survey, v.dtype, v.device, self.imaging_step, self.threads)
 
 
@@ -91,8 +125,10 @@ class RecordMisfit(WaveSimulator):
 
     The same as `(WaveSimulator()(v) - record).square().mean(dim=(1, 2, 3))`, but value and
     gradient come out of one pass, which simulates each map once instead of twice, and records are
-    never whole in memory. A loss is its mean.
+    never whole in memory. A loss is its mean. The parameters are those of `WaveSimulator`.
 
+    Examples
+    --------
     >>> import torch
     >>> from fwi_refine import RecordMisfit, simulate
     >>> truth = torch.full((1, 70, 70), 2000.0)
@@ -104,11 +140,30 @@ class RecordMisfit(WaveSimulator):
     True
     """
 
-    def forward(self, v, record, vmin=None):
-        """Misfit of each map, (B,), in the square of the record's unit.
+    def forward(  # type: ignore[override]
+        self,
+        v: torch.Tensor,
+        record: torch.Tensor,
+        vmin: ArrayLike | torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Misfit of each map, differentiable by v and by vmin.
 
-        record: (B, shots, >= n_steps, receivers), of which the first n_steps rows count; no
-        gradient goes to it. vmin as for `WaveSimulator`.
+        Parameters
+        ----------
+        v, vmin
+            As for `WaveSimulator`.
+        record : torch.Tensor, (B, shots, >= n_steps, receivers)
+            Records, of which the first n_steps rows count; no gradient goes to them.
+
+        Returns
+        -------
+        torch.Tensor, (B,)
+            In the square of the record's unit.
+
+        Raises
+        ------
+        ValueError
+            For arrays of other shapes, and velocities that cannot be simulated.
         """
         v = self._maps(v)
         shots, steps, receivers = self.survey.record_shape
@@ -119,15 +174,19 @@ class RecordMisfit(WaveSimulator):
             )
         if found[2] < steps:
             raise ValueError(f"record of shape {found}: expected at least {steps} rows")
-        vmin = v.amin(dim=(1, 2)) if vmin is None else torch.as_tensor(vmin, device=v.device)
-        return _Misfit.apply(v, vmin, record[:, :, :steps], self._simulator(v))
+        misfit: torch.Tensor = _Misfit.apply(  # type: ignore[no-untyped-call]
+            v, vmin_of_each(v, vmin), record[:, :, :steps], self._simulator(v)
+        )
+        return misfit
 
 
 class _Misfit(torch.autograd.Function):
     """The misfit; its gradient is computed with it, where there is need for one."""
 
     @staticmethod
-    def forward(ctx, v, vmin, record, simulator):
+    def forward(
+        ctx: Any, v: torch.Tensor, vmin: torch.Tensor, record: torch.Tensor, simulator: Simulator
+    ) -> torch.Tensor:
         if not any(ctx.needs_input_grad[:2]):
             return simulator.misfit(v, record, vmin).to(v)
         value, by_v, by_vmin = simulator.misfit_and_gradient(v, record, vmin)
@@ -136,12 +195,18 @@ class _Misfit(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, u):
+    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         by_v, by_vmin = ctx.saved_tensors
         return u[:, None, None] * by_v, u.to(by_vmin) * by_vmin, None, None
 
 
 @functools.lru_cache(maxsize=4)
-def _simulator(survey, dtype, device, imaging_step, threads) -> Simulator:
+def _simulator(
+    survey: Survey,
+    dtype: torch.dtype,
+    device: torch.device,
+    imaging_step: int,
+    threads: int | None,
+) -> Simulator:
     """Modules share simulators: their scratch memory counts once, and copies need not carry it."""
     return Simulator(survey, dtype=dtype, device=device, imaging_step=imaging_step, threads=threads)

@@ -25,20 +25,53 @@ import torch
 from fwi_refine.survey import Survey
 from fwi_refine.wave import released_arithmetic
 from fwi_refine.wave.grid import C1, C2, C3, damping
+from fwi_refine.wave.kernel import check_call, check_kernel, check_out
 
 
-def laplacian(p):
-    """L p = 2 c1 p + c2 N1 + c3 N2 over the last two dimensions, which wrap around."""
+def laplacian(p: torch.Tensor) -> torch.Tensor:
+    """L p = 2 c1 p + c2 N1 + c3 N2 over the last two dimensions, which wrap around.
+
+    Parameters
+    ----------
+    p : torch.Tensor, (..., rows, cols)
+        A field.
+
+    Returns
+    -------
+    torch.Tensor, (..., rows, cols)
+        Its Laplacian, times the spacing squared.
+    """
     near, far = (
-        sum(torch.roll(p, shift, dims=dim) for shift in (-k, k) for dim in (-2, -1)) for k in (1, 2)
+        sum(
+            (torch.roll(p, shift, dims=dim) for shift in (-k, k) for dim in (-2, -1)),
+            start=torch.zeros((), dtype=p.dtype, device=p.device),
+        )
+        for k in (1, 2)
     )
     return 2 * C1 * p + C2 * near + C3 * far
 
 
 class ReferenceKernel:
-    """The same interface as cpu.NativeKernel, with a loop over the steps in Python."""
+    """A `kernel.Kernel` with a loop over the steps in Python.
 
-    def __init__(self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow=True):
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    dtype : torch.dtype
+        float32 or float64.
+    threads : int
+        Not used: torch uses its own.
+    every : int
+        Steps between two wavefields that a gradient correlates.
+    narrow : bool
+        Not used: every cell is always computed.
+    """
+
+    def __init__(
+        self, survey: Survey, dtype: torch.dtype, threads: int, every: int, narrow: bool = True
+    ):
+        check_kernel(dtype, every)
         del threads, narrow  # torch uses its own threads, and every cell is always computed
         self.name = "reference"
         self._dtype = dtype
@@ -50,19 +83,29 @@ class ReferenceKernel:
         self._wavelet = (survey.wavelet * survey.spacing**2).tolist()
         self._damping = damping(survey)
 
-    def forward(self, alpha, vmin):
-        """Records, (B, shots, steps, receivers)."""
+    def forward(self, alpha: torch.Tensor, vmin: torch.Tensor) -> torch.Tensor:
+        """Records, (B, shots, n_steps, receivers)."""
+        check_call(self._survey, alpha, vmin)
         record, _ = self._propagate(alpha, vmin, store=False)
         return record
 
-    def wavefields(self, alpha, vmin, out=None):
+    def wavefields(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
-        del out
+        check_call(self._survey, alpha, vmin, every=self._every)
         _, frames = self._propagate(alpha, vmin, store=True)
+        shape = (len(alpha), len(self._sources), len(frames), *self._survey.padded_shape)
+        check_out(out, shape, self._dtype, torch.device("cpu"))
+        if not frames:
+            return torch.empty(shape, dtype=self._dtype)
         return torch.stack(list(frames.values()), dim=2)
 
-    def tangent(self, alpha, vmin, dalpha, dvmin):
+    def tangent(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, dalpha: torch.Tensor, dvmin: torch.Tensor
+    ) -> torch.Tensor:
         """Change of the records, to first order, for a change of alpha and of vmin."""
+        check_call(self._survey, alpha, vmin, dalpha=dalpha, dvmin=dvmin)
         alpha, kappa = self._coefficients(alpha, vmin)
         dalpha = dalpha.to(alpha)[:, None]
         dkappa = self._damping.to(alpha) * dvmin.to(alpha)[:, None, None, None]
@@ -80,13 +123,19 @@ class ReferenceKernel:
             traces.append(self._at_receivers(dp))
         return torch.stack(traces, dim=2)
 
-    def adjoint(self, alpha, vmin, u):
+    def adjoint(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, u: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of sum(u * record) by alpha, (B, rows, cols), and by vmin, (B,) float64."""
+        check_call(self._survey, alpha, vmin, data=u, every=self._every)
         _, frames = self._propagate(alpha, vmin, store=True)
         return self._backpropagate(alpha, vmin, u, frames)
 
-    def misfit(self, alpha, vmin, data, gradient):
+    def misfit(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, data: torch.Tensor, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """sum((record - data)^2), (B,) float64, and its gradients where gradient is true."""
+        check_call(self._survey, alpha, vmin, data=data, every=self._every if gradient else None)
         record, frames = self._propagate(alpha, vmin, store=gradient)
         residual = record - data.to(record)
         value = residual.double().square().sum(dim=(1, 2, 3))
@@ -94,34 +143,48 @@ class ReferenceKernel:
             return value, None, None
         return value, *self._backpropagate(alpha, vmin, 2 * residual, frames)
 
-    def released(self, alpha, vmin, strength):
+    def released(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, strength: torch.Tensor
+    ) -> torch.Tensor:
         """Records in released arithmetic; strength: (B, shots), of the sources."""
-        self._coefficients(alpha, vmin)
+        check_call(self._survey, alpha, vmin, strength=strength, single=self._dtype)
         return released_arithmetic.propagate(alpha, vmin, strength, self._survey)
 
-    def first_differences(self, alpha, vmin, strength, data, stop):
+    def first_differences(
+        self,
+        alpha: torch.Tensor,
+        vmin: torch.Tensor,
+        strength: torch.Tensor,
+        data: torch.Tensor,
+        stop: bool,
+    ) -> torch.Tensor:
         """(B, shots, receivers) first step in which such a record is not the data."""
+        check_call(self._survey, alpha, vmin, data=data)
         del stop
         return released_arithmetic.first_unequal(
             self.released(alpha, vmin, strength), data.to(alpha)
         )
 
-    def _coefficients(self, alpha, vmin):
+    def _coefficients(
+        self, alpha: torch.Tensor, vmin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """alpha and kappa with a dimension for the shots."""
         alpha = alpha.detach().to(self._dtype)[:, None]
-        if not bool(((alpha > 0) & (alpha < 1)).all()):
-            raise ValueError("velocity is not finite and positive, or too high for the time step")
         kappa = self._damping.to(alpha) * vmin.detach().to(alpha)[:, None, None, None]
         return alpha, kappa
 
-    def _at_receivers(self, p):
+    def _at_receivers(self, p: torch.Tensor) -> torch.Tensor:
         return p[:, :, self._receivers[:, 0], self._receivers[:, 1]]
 
-    def _propagate(self, alpha, vmin, store):
+    def _propagate(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, store: bool
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """Records, and p[n] for n = every, 2 every, ... < n_steps where store is true."""
         alpha, kappa = self._coefficients(alpha, vmin)
         shots, (rows, cols) = range(len(self._sources)), self._sources.T
         p = old = torch.zeros_like(alpha).repeat(1, len(self._sources), 1, 1)
-        traces, frames = [], {}
+        traces: list[torch.Tensor] = []
+        frames: dict[int, torch.Tensor] = {}
         for n, w in enumerate(self._wavelet):
             if store and n and n % self._every == 0:
                 frames[n] = p
@@ -131,7 +194,14 @@ class ReferenceKernel:
             traces.append(self._at_receivers(p))
         return torch.stack(traces, dim=2), frames
 
-    def _backpropagate(self, alpha, vmin, u, frames):
+    def _backpropagate(
+        self,
+        alpha: torch.Tensor,
+        vmin: torch.Tensor,
+        u: torch.Tensor,
+        frames: dict[int, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradients by alpha and vmin from the stored wavefields."""
         alpha, kappa = self._coefficients(alpha, vmin)
         u = u.detach().to(alpha)
         shots, (rows, cols) = range(len(self._sources)), self._sources.T

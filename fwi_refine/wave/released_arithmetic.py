@@ -26,10 +26,28 @@ from fwi_refine.wave.grid import C2, C3, damping, pad
 SINGLE = torch.float32
 
 
-def released_medium(v, vmin, survey: Survey):
-    """(alpha (B, rows, cols), vmin (B,) float64, strength (B, shots)) of maps v (B, nz, nx).
+def released_medium(
+    v: torch.Tensor, vmin: torch.Tensor | None, survey: Survey
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The medium as the released data's arithmetic has it.
 
-    As the released data's arithmetic has them, float32; strength: x^2 at each source.
+    Parameters
+    ----------
+    v : torch.Tensor, (B, nz, nx)
+        Velocity maps, m/s.
+    vmin : torch.Tensor, (B,), or None
+        The velocity that scales the damping, m/s; None for the minimum of each map in float32.
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    alpha : torch.Tensor of float32, (B, rows, cols)
+        (v dt / dx)^2 on the padded grid.
+    vmin : torch.Tensor of float64, (B,)
+        m/s.
+    strength : torch.Tensor of float32, (B, shots)
+        x^2 = (v dt)^2 at each source, m^2.
     """
     v = v.to(SINGLE)
     x = pad(v, survey) * torch.tensor(survey.dt, dtype=SINGLE)
@@ -39,22 +57,60 @@ def released_medium(v, vmin, survey: Survey):
     return alpha, vmin.detach().to(v.device, torch.float64), x.square()[:, rows, columns]
 
 
-def first_unequal(record, data):
-    """(..., receivers) first of the steps (..., steps, receivers) in which two records are not
-    equal; the number of steps where there is none."""
+def first_unequal(record: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    """The first step in which two records are not equal.
+
+    Parameters
+    ----------
+    record, data : torch.Tensor, (..., steps, receivers)
+        The records.
+
+    Returns
+    -------
+    torch.Tensor of int32, (..., receivers)
+        The number of steps where there is none.
+    """
     unequal = (record != data).movedim(-2, -1)
     first = unequal.int().argmax(-1).to(torch.int32)
     return torch.where(unequal.any(-1), first, record.shape[-2])
 
 
-def pulses(strength, survey: Survey):
-    """What the sources inject, (B, shots, steps)."""
+def pulses(strength: torch.Tensor, survey: Survey) -> torch.Tensor:
+    """What the sources inject.
+
+    Parameters
+    ----------
+    strength : torch.Tensor, (B, shots)
+        Of the sources, m^2.
+    survey : Survey
+        The survey, for its wavelet.
+
+    Returns
+    -------
+    torch.Tensor, (B, shots, n_steps)
+        In m^2.
+    """
     wavelet = torch.from_numpy(survey.wavelet).to(strength.device, SINGLE)
     return strength[..., None] * wavelet
 
 
-def propagate(alpha, vmin, strength, survey: Survey):
-    """The record (B, shots, steps, receivers) of the docstring above, step by step in torch."""
+def propagate(
+    alpha: torch.Tensor, vmin: torch.Tensor, strength: torch.Tensor, survey: Survey
+) -> torch.Tensor:
+    """The record of the formula above, step by step in torch.
+
+    Parameters
+    ----------
+    alpha, vmin, strength : torch.Tensor
+        As `released_medium` returns them.
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    torch.Tensor of float32, (B, shots, n_steps, receivers)
+        The record.
+    """
     alpha = alpha[:, None]
     kappa = (damping(survey).to(alpha.device) * vmin[:, None, None, None]).to(SINGLE)
     shots = torch.arange(len(survey.sources), device=alpha.device)
@@ -73,7 +129,7 @@ def propagate(alpha, vmin, strength, survey: Survey):
     return torch.stack(traces, dim=2)
 
 
-def _sum(p, distance):
+def _sum(p: torch.Tensor, distance: int) -> torch.Tensor:
     """The four neighbours at a distance, in the released order; the grid wraps around."""
     up, down, left, right = (
         torch.roll(p, shift, dims=dim) for dim in (-2, -1) for shift in (distance, -distance)

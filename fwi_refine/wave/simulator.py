@@ -8,9 +8,12 @@ map unless it is given: in an inversion it is an unknown of its own, as min(v) i
 import functools
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.cpu import NativeKernel
@@ -18,8 +21,10 @@ from fwi_refine.wave.cpu import load as load_native
 from fwi_refine.wave.cuda import program as cuda
 from fwi_refine.wave.cuda.kernel import BlockKernel
 from fwi_refine.wave.grid import pad
+from fwi_refine.wave.kernel import Kernel, is_stable
 from fwi_refine.wave.reference import ReferenceKernel
 from fwi_refine.wave.released_arithmetic import released_medium
+from fwi_refine.wave.threads import number_of_threads
 
 # Imaging every 5th step changes the gradient by a few 1e-6 relative (BENCHMARKS.md).
 IMAGING_STEP = 5
@@ -33,16 +38,37 @@ FALLBACK_WARNING = (
 class Simulator:
     """The wave operator of one survey.
 
-    Shapes: velocity maps v (B, nz, nx) m/s; vmin (B,) m/s; records (B, shots, steps, receivers).
-    All methods take torch tensors and return tensors of the simulator's dtype (misfit values and
-    derivatives by vmin: float64), without autograd; `simulate` is the differentiable door.
+    Shapes: velocity maps v (B, nz, nx) m/s; vmin (B,) m/s, one number being taken for all maps;
+    records (B, shots, n_steps, receivers). All methods take torch tensors and return tensors of
+    the simulator's dtype (misfit values and derivatives by vmin: float64), without autograd;
+    `simulate` is the differentiable door.
 
-    device: "cpu", or a GPU such as "cuda" or "cuda:1": there tensors are taken to and results
-    stay. kernel: "auto" takes the compiled kernel where it was built, "native" insists on it,
-    "cuda" is that of a GPU, "reference" is plain torch. imaging_step: gradients correlate every so
-    many steps; 1 is exact. threads: of the CPU, default all cores that torch uses. Raises
-    ValueError for a velocity that is not finite and positive, or too high for the time step,
-    RuntimeError, saying why, for a GPU that cannot be used.
+    Parameters
+    ----------
+    survey : Survey
+        Grid, time steps, sources and receivers.
+    dtype : torch.dtype
+        float32 or float64.
+    kernel : str
+        "auto" takes the compiled kernel where it was built, "native" insists on it, "cuda" is that
+        of a GPU, "reference" is plain torch.
+    threads : int, optional
+        Of the CPU; default all cores that torch uses.
+    imaging_step : int
+        Gradients correlate the wave at every so many steps; 1 is exact.
+    narrow : bool
+        False: the compiled kernel computes every cell at every step.
+    device : str or torch.device, optional
+        "cpu", or a GPU such as "cuda" or "cuda:1": there tensors are taken to and results stay.
+
+    Raises
+    ------
+    ValueError
+        For arguments that make no sense. From every method: for arrays of other shapes or types,
+        and for a velocity or vmin that is not finite and positive, or beyond the stability limit
+        of the scheme with its damping.
+    RuntimeError
+        For a GPU that cannot be used, saying why, and a kernel that was not built.
     """
 
     def __init__(
@@ -57,8 +83,6 @@ class Simulator:
     ):
         if kernel not in ("auto", "native", "reference", "cuda"):
             raise ValueError(f"kernel {kernel!r}: expected 'auto', 'native', 'reference' or 'cuda'")
-        if imaging_step < 1:
-            raise ValueError(f"imaging_step {imaging_step}: expected at least 1")
         self.device = torch.device(device or ("cuda" if kernel == "cuda" else "cpu"))
         on_gpu = self.device.type != "cpu"
         if kernel != "auto" and on_gpu != (kernel == "cuda"):
@@ -69,18 +93,22 @@ class Simulator:
                 warnings.warn(FALLBACK_WARNING, RuntimeWarning, stacklevel=2)
         self.survey = survey
         self.dtype = dtype
-        self.threads = threads or torch.get_num_threads()
+        self.threads = number_of_threads(threads)
+        self._make: Callable[[torch.dtype], Kernel]
         if on_gpu:
             program = cuda.program(self.device)
             self.device = program.device
             self._make = lambda dtype: BlockKernel(survey, dtype, imaging_step, program)
+        elif kernel == "native":
+            how = self.threads, imaging_step, narrow
+            self._make = lambda dtype: NativeKernel(survey, dtype, *how)
         else:
-            kind = NativeKernel if kernel == "native" else ReferenceKernel
-            self._make = lambda dtype: kind(survey, dtype, self.threads, imaging_step, narrow)
+            how = self.threads, imaging_step, narrow
+            self._make = lambda dtype: ReferenceKernel(survey, dtype, *how)
         self._kernel = self._make(dtype)
 
     @functools.cached_property
-    def _single(self):
+    def _single(self) -> Kernel:
         """The kernel in float32, which the released data was made in."""
         return self._kernel if self.dtype == torch.float32 else self._make(torch.float32)
 
@@ -90,105 +118,300 @@ class Simulator:
         return self._kernel.name
 
     @property
-    def how(self) -> dict:
+    def how(self) -> dict[str, Any]:
         """Keyword arguments of another simulator, or of `jacobian`, that is to run like this."""
         kind = self.kernel.split()[0]
         return {"kernel": kind, "threads": self.threads, "device": self.device}
 
-    def forward(self, v, vmin=None):
-        """Records of the maps v, (B, shots, steps, receivers)."""
-        alpha, vmin = self._medium(v, vmin)
-        return self._kernel.forward(alpha, vmin)
+    def forward(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> torch.Tensor:
+        """Simulate records.
 
-    def released(self, v, vmin=None):
-        """Records of the maps v with the bits of the released data (released_arithmetic.py)."""
-        self._check(v)
-        return self._single.released(
-            *released_medium(v.detach().to(self.device), vmin, self.survey)
+        Parameters
+        ----------
+        v : torch.Tensor, (B, nz, nx)
+            Maps, m/s.
+        vmin : torch.Tensor, (B,), optional
+            The velocity that scales the damping, m/s; default the minimum of each map.
+
+        Returns
+        -------
+        torch.Tensor, (B, shots, n_steps, receivers)
+            Their records.
+        """
+        return self._kernel.forward(*self._medium(v, vmin))
+
+    def is_stable(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> bool:
+        """Whether maps can be simulated: finite, positive, below the stability limit.
+
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+
+        Returns
+        -------
+        bool
+            True if all of them can.
+        """
+        self._check_shape(v)
+        v = v.detach().to(self.device)
+        return bool((v > 0).all()) and is_stable(
+            self.survey, self._alpha(v), self._of_each(v, vmin, "vmin")
         )
 
-    def recorded(self, v):
-        """Records of the maps v as a file has them: `released` ones in float32 of OpenFWI's survey,
-        whatever its number of steps, `forward` ones otherwise."""
+    def released(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> torch.Tensor:
+        """Simulate records with the bits of the released data (released_arithmetic.py).
+
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+
+        Returns
+        -------
+        torch.Tensor of float32, (B, shots, n_steps, receivers)
+            The records.
+        """
+        return self._single.released(*self._released_medium(v, vmin))
+
+    def recorded(self, v: torch.Tensor) -> torch.Tensor:
+        """Records as a file has them.
+
+        Parameters
+        ----------
+        v : torch.Tensor, (B, nz, nx)
+            Maps, m/s.
+
+        Returns
+        -------
+        torch.Tensor, (B, shots, n_steps, receivers)
+            `released` ones in float32 of OpenFWI's survey, whatever its number of steps, `forward`
+            ones otherwise.
+        """
         ours = replace(self.survey, n_steps=OPENFWI.n_steps) == OPENFWI
         return (self.released if ours and self.dtype == torch.float32 else self.forward)(v)
 
-    def first_differences(self, v, d, vmin=None, stop=False):
-        """(B, shots, receivers) int32: the first step in which `released` records of v are not d.
+    def first_differences(
+        self,
+        v: torch.Tensor,
+        d: torch.Tensor,
+        vmin: torch.Tensor | None = None,
+        stop: bool = False,
+    ) -> torch.Tensor:
+        """The first step in which the `released` record of a map is not a given one.
 
-        n_steps where there is none. stop: a shot may end with the first of its differences.
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+        d : torch.Tensor, (B, shots, n_steps, receivers)
+            Records, compared in float32.
+        stop : bool
+            A shot may end with the first of its differences.
+
+        Returns
+        -------
+        torch.Tensor of int32, (B, shots, receivers)
+            n_steps where there is none.
         """
-        self._check(v)
-        medium = released_medium(v.detach().to(self.device), vmin, self.survey)
-        return self._single.first_differences(*medium, d, stop)
+        return self._single.first_differences(*self._released_medium(v, vmin), d, stop)
 
-    def wavefields(self, v, vmin=None, out=None):
+    def wavefields(
+        self,
+        v: torch.Tensor,
+        vmin: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Every k-th wavefield p[k], p[2k], ... before the last step, k the imaging step.
 
-        (B, shots, frames, rows, columns) on the padded grid; p[n] is what row n - 1 of a record
-        was taken from. In a survey without receivers nothing is left out; with receivers the
-        compiled kernel leaves zeros where nothing can reach one of them any more. out: an earlier
-        result of the same shape, or of one sample and more shots cut to this shape, to overwrite.
+        p[n] is what row n - 1 of a record was taken from. In a survey without receivers nothing is
+        left out; with receivers the compiled kernel leaves zeros where nothing can reach one of
+        them any more.
+
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+        out : torch.Tensor, optional
+            An earlier result of the same shape, or of one sample and more shots cut to this shape,
+            to overwrite.
+
+        Returns
+        -------
+        torch.Tensor, (B, shots, frames, rows, columns)
+            On the padded grid.
         """
         return self._kernel.wavefields(*self._medium(v, vmin), out)
 
-    def tangent(self, v, dv, vmin=None, dvmin=None):
-        """J dv: change of the records, to first order, for changes dv of v and dvmin of vmin.
+    def tangent(
+        self,
+        v: torch.Tensor,
+        dv: torch.Tensor,
+        vmin: torch.Tensor | None = None,
+        dvmin: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Change of the records, to first order.
 
         vmin stays what it is unless dvmin says otherwise, whatever dv does to the minimum.
+
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+        dv : torch.Tensor, (B, nz, nx)
+            Change of the maps, m/s.
+        dvmin : torch.Tensor, (B,), optional
+            Change of vmin, m/s; default none.
+
+        Returns
+        -------
+        torch.Tensor, (B, shots, n_steps, receivers)
+            J (dv, dvmin).
         """
         alpha, vmin = self._medium(v, vmin)
-        dvmin = torch.zeros_like(vmin) if dvmin is None else dvmin.to(vmin)
+        if dv.shape != v.shape:
+            raise ValueError(
+                f"change of velocity of shape {tuple(dv.shape)}: expected {tuple(v.shape)}"
+            )
+        dvmin = torch.zeros_like(vmin) if dvmin is None else self._of_each(v, dvmin, "dvmin")
         v, dv = (x.to(self.device, self.dtype) for x in (v, dv))
         dalpha = 2 * pad(v * dv, self.survey) * self._scale
-        return self._kernel.tangent(alpha, vmin, dalpha, dvmin)
+        return self._kernel.tangent(alpha, vmin, dalpha, dvmin.to(vmin))
 
-    def adjoint(self, v, u, vmin=None):
-        """J^T u: (by v (B, nz, nx), by vmin (B,)); exact for imaging_step = 1."""
+    def adjoint(
+        self, v: torch.Tensor, u: torch.Tensor, vmin: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradient of sum(u * record); exact for imaging_step = 1.
+
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+        u : torch.Tensor, (B, shots, n_steps, receivers)
+            Weights of the records' samples.
+
+        Returns
+        -------
+        by_v : torch.Tensor, (B, nz, nx)
+            J^T u by the cells of the maps.
+        by_vmin : torch.Tensor of float64, (B,)
+            By vmin.
+        """
         alpha, vmin = self._medium(v, vmin)
         by_alpha, by_vmin = self._kernel.adjoint(alpha, vmin, u)
         return self._by_velocity(v, by_alpha), by_vmin
 
-    def misfit(self, v, d, vmin=None):
-        """mean((s(v) - d)^2) over shots, steps and receivers, (B,) float64."""
+    def misfit(
+        self, v: torch.Tensor, d: torch.Tensor, vmin: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean square difference from given records, over shots, steps and receivers.
+
+        Parameters
+        ----------
+        v, vmin
+            As for `forward`.
+        d : torch.Tensor, (B, shots, n_steps, receivers)
+            The records.
+
+        Returns
+        -------
+        torch.Tensor of float64, (B,)
+            mean((s(v) - d)^2).
+        """
         alpha, vmin = self._medium(v, vmin)
         value, _, _ = self._kernel.misfit(alpha, vmin, d, gradient=False)
         return value / self._samples_per_record
 
-    def misfit_and_gradient(self, v, d, vmin=None):
-        """mean((s(v) - d)^2), (B,), its gradient by v, (B, nz, nx), and by vmin, (B,)."""
+    def misfit_and_gradient(
+        self, v: torch.Tensor, d: torch.Tensor, vmin: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `misfit`, with its gradient.
+
+        Parameters
+        ----------
+        v, d, vmin
+            As for `misfit`.
+
+        Returns
+        -------
+        value : torch.Tensor of float64, (B,)
+            mean((s(v) - d)^2).
+        by_v : torch.Tensor, (B, nz, nx)
+            Its gradient by the cells of the maps.
+        by_vmin : torch.Tensor of float64, (B,)
+            By vmin.
+        """
         alpha, vmin = self._medium(v, vmin)
         value, by_alpha, by_vmin = self._kernel.misfit(alpha, vmin, d, gradient=True)
+        assert by_alpha is not None
+        assert by_vmin is not None
         n = self._samples_per_record
         return value / n, self._by_velocity(v, by_alpha) / n, by_vmin / n
 
     @property
-    def _samples_per_record(self):
+    def _samples_per_record(self) -> int:
         shots, steps, receivers = self.survey.record_shape
         return shots * steps * receivers
 
     @property
-    def _scale(self):
+    def _scale(self) -> float:
         return (self.survey.dt / self.survey.spacing) ** 2
 
-    def _medium(self, v, vmin):
-        self._check(v)
-        v = v.detach().to(self.device)
-        vmin = v.amin(dim=(1, 2)).double() if vmin is None else vmin.to(self.device)
-        return pad(v.to(self.dtype), self.survey).square() * self._scale, vmin
+    def _medium(
+        self, v: torch.Tensor, vmin: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """alpha (B, rows, cols) and vmin (B,), as kernels take them."""
+        v = self._checked(v)
+        return self._alpha(v), self._of_each(v, vmin, "vmin")
 
-    def _check(self, v):
+    def _released_medium(
+        self, v: torch.Tensor, vmin: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same in released arithmetic, with the strength of the sources."""
+        v = self._checked(v)
+        vmin = None if vmin is None else self._of_each(v, vmin, "vmin")
+        return released_medium(v, vmin, self.survey)
+
+    def _alpha(self, v: torch.Tensor) -> torch.Tensor:
+        return pad(v.to(self.dtype), self.survey).square() * self._scale
+
+    def _of_each(self, v: torch.Tensor, numbers: torch.Tensor | None, name: str) -> torch.Tensor:
+        """One number for each map, by default its minimum; a single one is that of all."""
+        if numbers is None:
+            return v.amin(dim=(1, 2)).double()
+        numbers = numbers.detach().to(self.device)
+        if numbers.ndim == 0:
+            numbers = numbers.expand(len(v))
+        if numbers.shape != (len(v),):
+            raise ValueError(
+                f"{name} of shape {tuple(numbers.shape)}: expected ({len(v)},), one for each map"
+            )
+        return numbers if numbers.is_floating_point() else numbers.double()
+
+    def _checked(self, v: torch.Tensor) -> torch.Tensor:
+        """The maps, on the device. alpha, which a kernel checks, has lost their sign."""
+        self._check_shape(v)
+        v = v.detach().to(self.device)
+        if not bool((v > 0).all()):
+            raise ValueError(
+                f"velocity is not finite and positive: found a minimum of {float(v.min()):.6g} m/s"
+            )
+        return v
+
+    def _check_shape(self, v: torch.Tensor) -> None:
         nz, nx = self.survey.shape
         if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
             raise ValueError(f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx})")
+        if v.is_complex():
+            raise ValueError(f"velocity of type {v.dtype}: expected real numbers")
 
-    def _by_velocity(self, v, by_alpha):
+    def _by_velocity(self, v: torch.Tensor, by_alpha: torch.Tensor) -> torch.Tensor:
         """By the cells of the map; d alpha / dv = 2 v (dt / dx)^2."""
         # one after the other: a GPU's sum over the band might come in an order for the batch
         folded = torch.cat([self._folded(one) for one in by_alpha.split(1)])
         return folded * 2 * self._scale * v.detach().to(folded)
 
-    def _folded(self, by_alpha):
+    def _folded(self, by_alpha: torch.Tensor) -> torch.Tensor:
         """The padded band added to the edge cells that it repeats."""
         margin = self.survey.absorbing_cells
         for dim in (1, 2):
@@ -204,77 +427,183 @@ class _Simulate(torch.autograd.Function):
     """Forward run with the adjoint run as its backward; nothing but v is kept in between."""
 
     @staticmethod
-    def forward(ctx, v, vmin, simulator):
+    def forward(
+        ctx: Any, v: torch.Tensor, vmin: torch.Tensor, simulator: Simulator
+    ) -> torch.Tensor:
         ctx.save_for_backward(v, vmin)
         ctx.simulator = simulator
         return simulator.forward(v, vmin)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, u):
+    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         v, vmin = ctx.saved_tensors
         by_v, by_vmin = ctx.simulator.adjoint(v, u, vmin)
         return by_v.to(v), by_vmin.to(vmin), None
 
 
 @functools.lru_cache(maxsize=2)
-def _default_simulator(dtype, device):
+def _default_simulator(dtype: torch.dtype, device: torch.device) -> Simulator:
     return Simulator(dtype=dtype, device=device)
 
 
-def simulate(v, vmin=None, simulator: Simulator | None = None):
-    """Records of velocity maps v, (B, nz, nx) m/s or (nz, nx), differentiable by v and vmin.
+def vmin_of_each(v: torch.Tensor, vmin: ArrayLike | torch.Tensor | None) -> torch.Tensor:
+    """vmin of each map, differentiable.
 
-    With vmin=None it is the minimum of each map, and its derivative goes to the minimal cell.
-    simulator: default one for the type and device of v. Returns (B, shots, steps, receivers),
-    without B where v has none. A network can be trained through it.
+    Parameters
+    ----------
+    v : torch.Tensor, (B, nz, nx)
+        Maps, m/s.
+    vmin : array_like or torch.Tensor, () or (B,), or None
+        One number for all maps or for each; None for the minimum of each map, whose derivative
+        goes to the minimal cells.
+
+    Returns
+    -------
+    torch.Tensor, (B,)
+        m/s.
+
+    Raises
+    ------
+    ValueError
+        For another shape.
+    """
+    if vmin is None:
+        return v.amin(dim=(1, 2))
+    given = torch.as_tensor(vmin, device=v.device)
+    given = given if given.is_floating_point() else given.double()
+    if given.shape not in ((), (len(v),)):
+        raise ValueError(
+            f"vmin of shape {tuple(given.shape)}: expected one number or ({len(v)},), one for "
+            "each map"
+        )
+    return given.expand(len(v))
+
+
+def simulate(
+    v: torch.Tensor,
+    vmin: ArrayLike | torch.Tensor | None = None,
+    simulator: Simulator | None = None,
+) -> torch.Tensor:
+    """Records of velocity maps, differentiable: a network can be trained through it.
+
+    Parameters
+    ----------
+    v : torch.Tensor, (B, nz, nx) or (nz, nx)
+        Maps, m/s.
+    vmin : array_like or torch.Tensor, () or (B,), optional
+        The velocity that scales the damping, m/s; default the minimum of each map, whose
+        derivative goes to the minimal cell.
+    simulator : Simulator, optional
+        Default one for the type and device of v and OpenFWI's survey.
+
+    Returns
+    -------
+    torch.Tensor, (B, shots, n_steps, receivers)
+        The records, without B where v has none.
+
+    Raises
+    ------
+    ValueError
+        For maps or vmin of another shape, and velocities that cannot be simulated.
     """
     batched = v if v.ndim == 3 else v[None]
     simulator = simulator or _default_simulator(v.dtype, v.device)
-    vmin = (
-        batched.amin(dim=(1, 2))
-        if vmin is None
-        else torch.as_tensor(vmin, device=v.device).reshape(-1)
+    record: torch.Tensor = _Simulate.apply(  # type: ignore[no-untyped-call]
+        batched, vmin_of_each(batched, vmin), simulator
     )
-    record = _Simulate.apply(batched, vmin, simulator)
     return record if v.ndim == 3 else record[0]
 
 
 def released_record(
-    v, vmin=None, survey: Survey = OPENFWI, threads: int | None = None, kernel: str = "auto"
-):
-    """The record of one map v (nz, nx) m/s as the released data has it: (shots, steps, receivers).
+    v: torch.Tensor,
+    vmin: float | torch.Tensor | None = None,
+    survey: Survey = OPENFWI,
+    threads: int | None = None,
+    kernel: str = "auto",
+) -> torch.Tensor:
+    """The record of one map as the released data has it, on any device and by any kernel.
 
-    float32, with the bits of the released data, on any device and by any kernel. vmin: default the
-    minimum of v. threads: on the CPU, default torch's number. On a GPU where v is on one.
-    Raises ValueError for a v of another shape.
+    Parameters
+    ----------
+    v : torch.Tensor, (nz, nx)
+        The map, m/s. On a GPU the record is made there.
+    vmin : float or torch.Tensor, optional
+        The velocity that scales the damping, m/s; default the minimum of v.
+    survey : Survey
+        The survey.
+    threads : int, optional
+        Of the CPU; default torch's number.
+    kernel : str
+        As for `Simulator`.
+
+    Returns
+    -------
+    torch.Tensor of float32, (shots, n_steps, receivers)
+        The record, with the bits of the released data.
+
+    Raises
+    ------
+    ValueError
+        For a v of another shape, and velocities that cannot be simulated.
     """
-    v, vmin = _one(v, vmin, survey)
-    return _simulator(survey, threads, kernel, v.device).released(v, vmin)[0]
+    v, given = _one(v, vmin, survey)
+    return _simulator(survey, threads, kernel, v.device).released(v, given)[0]
 
 
 def first_differences(
-    v, record, vmin=None, survey: Survey = OPENFWI, *, stop=False, threads=None, kernel="auto"
-):
-    """(shots, receivers) int32: the first row in which a record is not that of one map v.
+    v: torch.Tensor,
+    record: ArrayLike | torch.Tensor,
+    vmin: float | torch.Tensor | None = None,
+    survey: Survey = OPENFWI,
+    *,
+    stop: bool = False,
+    threads: int | None = None,
+    kernel: str = "auto",
+) -> torch.Tensor:
+    """The first row in which a record is not that of a map.
 
-    record: (shots, rows >= n_steps, receivers). n_steps where a trace is equal throughout: a map
-    all of whose traces are is proven by its record. stop: each shot ends with the first of its
-    differences, which is what is sought where a map is tried; later ones are not looked for.
-    Raises ValueError for arrays of other shapes.
+    A map all of whose traces are equal throughout is proven by its record.
+
+    Parameters
+    ----------
+    v : torch.Tensor, (nz, nx)
+        The map, m/s.
+    record : array_like or torch.Tensor, (shots, >= n_steps, receivers)
+        The record; rows from n_steps on are not used.
+    vmin, survey, threads, kernel
+        As for `released_record`.
+    stop : bool
+        Each shot ends with the first of its differences, which is what is sought where a map is
+        tried; later ones are not looked for.
+
+    Returns
+    -------
+    torch.Tensor of int32, (shots, receivers)
+        n_steps where a trace is equal throughout.
+
+    Raises
+    ------
+    ValueError
+        For arrays of other shapes, and velocities that cannot be simulated.
     """
-    v, vmin = _one(v, vmin, survey)
+    v, given = _one(v, vmin, survey)
     data = torch.as_tensor(record)[None, :, : survey.n_steps]
     simulator = _simulator(survey, threads, kernel, v.device)
-    return simulator.first_differences(v, data, vmin, stop=stop)[0]
+    return simulator.first_differences(v, data, given, stop=stop)[0]
 
 
-def _one(v, vmin, survey):
+def _one(
+    v: torch.Tensor, vmin: float | torch.Tensor | None, survey: Survey
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A map and its vmin as a batch."""
     if tuple(v.shape) != survey.shape:
         raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
-    vmin = None if vmin is None else torch.as_tensor(vmin, dtype=torch.float64).reshape(1)
-    return v.detach()[None], vmin
+    given = None if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
+    if given is not None and given.numel() != 1:
+        raise ValueError(f"vmin of shape {tuple(given.shape)}: expected one number")
+    return v.detach()[None], None if given is None else given.reshape(1)
 
 
-def _simulator(survey, threads, kernel, device):
+def _simulator(survey: Survey, threads: int | None, kernel: str, device: torch.device) -> Simulator:
     return Simulator(survey, torch.float32, kernel, threads, device=device)

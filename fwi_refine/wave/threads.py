@@ -1,20 +1,74 @@
 """Threads that share the linear algebra so that its bits do not depend on how many they are."""
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Pool(Protocol):
+    """What shares work: a pool of threads, or as if it were one."""
+
+    def map(self, fn: Callable[..., T], *iterables: Any) -> Iterator[T]:
+        """fn of the members of the iterables, in their order."""
+        ...
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """What fn will return."""
+        ...
+
+
+def number_of_threads(threads: int | None) -> int:
+    """A number of threads of the CPU, checked.
+
+    Parameters
+    ----------
+    threads : int or None
+        None for as many as torch uses.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        For what is no positive whole number.
+    """
+    if threads is None:
+        return torch.get_num_threads()
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ValueError(f"threads {threads!r}: expected a whole number of at least 1")
+    return threads
+
 
 @contextmanager
-def one_thread_each(threads: int):
+def one_thread_each(threads: int) -> Iterator[ThreadPoolExecutor]:
     """A pool of threads in which torch uses one thread for an operation.
 
     A product that torch splits among its own threads may round differently with their number.
     Here the work is cut into fixed pieces, and each is done by one thread, whichever it is.
+
+    Parameters
+    ----------
+    threads : int
+        Of the pool.
+
+    Yields
+    ------
+    ThreadPoolExecutor
+        The pool; what has not begun when the context ends is not done.
     """
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(
+        number_of_threads(threads), initializer=torch.set_num_threads, initargs=(1,)
+    )
     try:
         yield pool
     finally:
@@ -25,18 +79,30 @@ def one_thread_each(threads: int):
 class _Here:
     """As a pool, but in this thread: a GPU spreads the work itself."""
 
-    map = staticmethod(map)
+    def map(self, fn: Callable[..., T], *iterables: Any) -> Iterator[T]:
+        return map(fn, *iterables)
 
-    @staticmethod
-    def submit(function, *arguments):
-        done = Future()
-        done.set_result(function(*arguments))
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        done: Future[T] = Future()
+        done.set_result(fn(*args, **kwargs))
         return done
 
 
-def workers(device: torch.device, threads: int | None):
-    """What shares the linear algebra on a device: threads of the CPU, by default as many as torch
-    uses, or nobody but the GPU."""
+def workers(device: torch.device, threads: int | None) -> AbstractContextManager[Pool]:
+    """What shares the linear algebra on a device.
+
+    Parameters
+    ----------
+    device : torch.device
+        The CPU or a GPU.
+    threads : int or None
+        Of the CPU, None for as many as torch uses.
+
+    Returns
+    -------
+    context manager
+        Of a pool of threads, or for a GPU of nobody but the GPU.
+    """
     if device.type == "cpu":
-        return one_thread_each(threads or torch.get_num_threads())
+        return one_thread_each(number_of_threads(threads))
     return nullcontext(_Here())

@@ -7,7 +7,9 @@ import logging
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.look import look, look_at
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.files import read_json
 from fwi_refine.io.inputs import AUTO
 
 log = logging.getLogger(__name__)
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 @click.argument("preds", metavar="A B ...", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "--out",
-    type=options.PATH,
+    type=options.OUTPUT,
     required=True,
     help="Where to write the maps: .npy, float32. Beside it come .csv, a row for each sample, "
     "and .json, the weights.",
@@ -66,13 +68,14 @@ log = logging.getLogger(__name__)
 )
 @options.survey
 @options.ids
+@options.conversion()
 @options.priors
 @options.overwrite
 @options.config
 @options.logging_options
 def command(
     preds, out, records, truth, weights, median, mix, families, samples, rounds,
-    max_simulations, seed, survey_file, ids_file, priors_file, overwrite, config,
+    max_simulations, seed, survey_file, ids_file, conversion, force, priors_file, overwrite, config,
 ):  # fmt: skip
     """Blend several predictions A B ... of the same samples.
 
@@ -98,8 +101,9 @@ def command(
     if not median:
         outputs["the table of weights"] = out.with_suffix(".json")
     for what, path in outputs.items():
-        io.claim_output(path, overwrite, what, (*preds, truth, weights, families))
-    ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file))
+        options.claim(path, overwrite, what)
+    ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file), conversion)
+    _look(ensemble, force)
     priors = load_priors(priors_file) if str(families) == AUTO else None
     family_of, problems = family_of_each(ensemble, families, priors)
 
@@ -134,6 +138,22 @@ def _check_usage(preds, records, truth, weights, median, mix, families):
         refuse("--mix needs --records.")
     if families and str(families) == "auto" and not records:
         refuse("--families auto needs --records: the family is told from both.")
+
+
+def _look(ensemble, force):
+    """Looks at a few maps of each member, and at records with the first. Raises InputError."""
+    from fwi_refine.routing.recognise import looked_at
+
+    for member in ensemble.members:
+        look_at(member, ensemble.survey, force)
+    if ensemble.has_records:
+        maps, records = [], []
+        for k in looked_at(ensemble.count):
+            with contextlib.suppress(SampleError):
+                v, d = ensemble.members[0].read(k), ensemble.record(k)
+                maps.append(v)
+                records.append(d)
+        look(maps, records, ensemble.survey, force)
 
 
 def _find_weights(ensemble, family_of, samples, rounds, seed) -> dict:
@@ -180,11 +200,18 @@ def _climb(ensemble, drawn, rounds) -> dict:
 
 def _read_table(path, size, family_of) -> dict:
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path)
         found = {
             name: [float(w) for w in row["weights"]] for name, row in table["families"].items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise InputError(f"--weights {path}: no table of weights ({error!r})") from error
     for family, weights in found.items():
         if len(weights) != size or not min(weights) >= 0 or not 0 < sum(weights) < float("inf"):

@@ -8,6 +8,7 @@ from collections import Counter
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options.files import load_priors
 from fwi_refine.errors import SampleError
 from fwi_refine.io.inputs import open_inputs
@@ -26,10 +27,13 @@ log = logging.getLogger(__name__)
 @options.ids
 @options.limit
 @options.shard
+@options.conversion()
 @options.priors
 @options.config
 @options.logging_options
-def command(predictions, records, truth, ids_file, limit, shard, priors_file, config):
+def command(
+    predictions, records, truth, ids_file, limit, shard, conversion, force, priors_file, config
+):
     """Say as which family each sample is refined, and why.
 
     \b
@@ -43,7 +47,10 @@ def command(predictions, records, truth, ids_file, limit, shard, priors_file, co
     from fwi_refine import io
 
     families = io.read_families(truth) if truth else None
-    inputs = open_inputs(predictions, records, ids_file, limit=limit, shard=shard)
+    inputs = open_inputs(
+        predictions, records, ids_file, limit=limit, shard=shard, conversion=conversion
+    )
+    look_at_inputs(inputs, inputs.survey, force)
     from fwi_refine.io.report import describe_evidence
     from fwi_refine.routing import classify
 

@@ -8,9 +8,10 @@ import sys
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options.files import load_priors, load_survey
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.io.inputs import AUTO, known_families
+from fwi_refine.io.inputs import AUTO, known_families, open_converted_predictions
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,15 @@ log = logging.getLogger(__name__)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of CSV.")
 @options.survey
 @options.ids
+@options.limit
+@options.conversion()
 @options.priors
 @options.config
 @options.logging_options
 def command(
-    pred, truth, families, records, by, as_json, survey_file, ids_file, priors_file, config
-):
+    pred, truth, families, records, by, as_json, survey_file, ids_file, limit, conversion, force,
+    priors_file, config,
+):  # fmt: skip
     """Measure the error of the maps PRED against the maps TRUTH.
 
     \b
@@ -60,13 +64,16 @@ def command(
     from fwi_refine.analysis.evaluation import TABLES, MapRecords, match
 
     survey = load_survey(survey_file)
-    maps, true_maps = io.open_predictions(pred, survey), io.open_predictions(truth, survey)
+    maps = open_converted_predictions(pred, survey, conversion)
+    true_maps = io.open_predictions(truth, survey)
     names, indices = match(maps, true_maps, ids_file and io.read_ids(ids_file))
-    seen = MapRecords(records, names, maps.count, survey) if records else None
+    look_at(maps, survey, force)
+    look_at(true_maps, survey, force)
+    seen = MapRecords(records, names, maps.count, survey, conversion) if records else None
     family_of = _families(families, names, maps, seen, priors_file)
 
     table, failed = TABLES[by](survey), 0
-    for k, index in enumerate(indices):
+    for k, index in enumerate(indices[:limit]):
         name = names[k] if names else f"number {k + 1}"
         try:
             v, true = _read(maps, k, survey), _read(true_maps, index, survey)

@@ -57,12 +57,12 @@ def command(train, out, predictions, base, limit, overwrite):
     import tomli_w
 
     from fwi_refine.errors import InputError
-    from fwi_refine.io import atomic_path, claim_output
+    from fwi_refine.io import atomic_path
     from fwi_refine.priors import load, to_table
     from fwi_refine.routing.fit import fit_priors
     from fwi_refine.version import __version__
 
-    claim_output(out, overwrite)
+    options.claim(out, overwrite)
     try:
         priors = load(base)
     except ValueError as error:

@@ -33,7 +33,10 @@ def figure_options(command):
             help="Dots per inch of a PNG.",
         ),
         click.option(
-            "--out", type=options.PATH, required=True, help="Picture to write: .png, .pdf or .svg."
+            "--out",
+            type=options.OUTPUT,
+            required=True,
+            help="Picture to write: .png, .pdf or .svg.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -191,10 +194,9 @@ def beside(out, name):
 
 
 def claim(names, overwrite):
-    from fwi_refine import io
 
     for name in names:
-        io.claim_output(name, overwrite, "--out")
+        options.claim(name, overwrite, "--out")
 
 
 def choose(run, ids, sort, count) -> list[int]:

@@ -12,6 +12,7 @@ import click
 
 from fwi_refine.cli import OK, options
 from fwi_refine.errors import InputError
+from fwi_refine.files import read_json
 
 PLAN = "probe.json"
 ODD_COLUMNS = slice(1, None, 2)  # all that a submission holds
@@ -43,7 +44,7 @@ def command():
 
 @command.command("write")
 @click.argument("pred", type=options.PATH)
-@click.option("--out", type=options.PATH, required=True, help="Folder to write to; made if new.")
+@click.option("--out", type=options.OUTPUT, required=True, help="Folder to write to; made if new.")
 @click.option(
     "--families",
     type=options.PATH,
@@ -53,7 +54,7 @@ def command():
 @click.option("--family", required=True, help="The family whose samples are shifted.")
 @click.option(
     "--shifts",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     nargs=2,
     metavar="A1 A2",
     help="The two shifts, m/s.  [default: what no error can exceed, and 100000]",
@@ -107,7 +108,7 @@ def write(pred, out, families, family, shifts, bounds, like, seed, ids_file, ove
     names = ["unchanged.csv", *(f"shifted_by_{shift:.10g}.csv" for shift in shifts)]
     if out.is_dir():
         for name in (*names, PLAN):
-            io.claim_output(out / name, overwrite)
+            options.claim(out / name, overwrite)
     out.mkdir(parents=True, exist_ok=True)
     for name, shift in zip(names, (0.0, *shifts), strict=True):
         shifted = Shifted(maps, chosen, shift, seed) if shift else maps
@@ -159,12 +160,12 @@ def _shifts(asked, maps, chosen, bounds):
 @click.argument("scores", nargs=3, metavar="UNCHANGED FIRST SECOND")
 @click.option(
     "--rounding",
-    type=click.FloatRange(min=0),
+    type=options.Number(min=0),
     help="By how much a score may be off.  [default: half of its last decimal as typed]",
 )
 @click.option(
     "--scored",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=options.Number(min=0, max=1, min_open=True),
     default=1.0,
     show_default=True,
     help="Part of the test set that the leaderboard scores; only for the error of the signs.",
@@ -187,7 +188,8 @@ def solve(folder, scores, rounding, scored, as_json, config):
     error         its mean absolute error, m/s
     contribution  share times error: its part of the unchanged score, m/s
     rest          mean absolute error of all other samples, m/s
-    low and high  what agrees with the rounded scores
+    low and high  what agrees with the rounded scores, and with three standard deviations of the
+                  random signs
     """
     from fwi_refine.analysis import leaderboard
     from fwi_refine.io.submission import VALUES_PER_MAP
@@ -208,8 +210,8 @@ def solve(folder, scores, rounding, scored, as_json, config):
     for name, estimate in estimates.items():
         numbers = [f"{estimate[key]:.6g}" for key in ("value", "low", "high")]
         writer.writerow([plan["family"], name, *numbers])
-    log.info("scores to within %.6g; besides, the random signs put a standard deviation of at most "
-             "%.2g m/s on error", rounding, found.sign_error)  # fmt: skip
+    log.info("scores to within %.6g; the random signs put a standard deviation of at most %.2g m/s "
+             "on error", rounding, found.sign_error)  # fmt: skip
     log.info("share of %s in the maps that were classified: %.6g",
              plan["family"], plan["share_of_maps"])  # fmt: skip
     return OK
@@ -218,7 +220,7 @@ def solve(folder, scores, rounding, scored, as_json, config):
 def _read_plan(folder):
     path = Path(folder) / PLAN if Path(folder).is_dir() else Path(folder)
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = read_json(path)
         near, far = (float(shift) for shift in plan["shifts"])
         return {
             "family": str(plan["family"]),
@@ -226,7 +228,7 @@ def _read_plan(folder):
             "samples": int(plan["samples"]),
             "share_of_maps": float(plan["share_of_maps"]),
         }
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: no plan of probe write ({error!r})") from error
 
 

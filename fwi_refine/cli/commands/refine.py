@@ -6,11 +6,12 @@ import logging
 import click
 
 from fwi_refine.cli import options
+from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import output_options
-from fwi_refine.cli.progress import Progress, is_wanted
-from fwi_refine.cli.run_directory import RunJob, merge_runs
+from fwi_refine.cli.progress import Progress
+from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 @options.records
 @output_options(required=False)
 @refine_options.choice
+@options.conversion()
 @refine_options.recipe
 @refine_options.place
 @refine_options.kept
@@ -29,9 +31,9 @@ log = logging.getLogger(__name__)
     "Results",
     click.option(
         "--history",
-        type=options.PATH,
+        type=options.OUTPUT,
         help="Also write how the misfit of each sample fell: CSV, which plot convergence draws. "
-        "Not with --run-dir.",
+        "Needs --out.",
     ),
 )
 @options.under(
@@ -42,7 +44,10 @@ log = logging.getLogger(__name__)
 )
 @options.config
 @options.logging_options
-def command(predictions, records, outputs, choice, recipe, place, kept, history, dry_run, config):
+def command(
+    predictions, records, outputs, choice, conversion, force, recipe, place, kept, history,
+    dry_run, config,
+):  # fmt: skip
     """Refine the velocity maps PREDICTIONS until they explain RECORDS.
 
     \b
@@ -74,29 +79,40 @@ def command(predictions, records, outputs, choice, recipe, place, kept, history,
         survey,
         absolute=bool(kept.run_dir or place.dask),
         shard=None if kept.run_dir else choice.shard,
+        conversion=conversion,
     )
     need_some(inputs.pairs, choice.shard, "samples")
     from fwi_refine.runs import batch
 
-    if not dry_run:
-        outputs.claim((predictions, records, *choice.candidates, choice.ids_file), history)
+    if outputs.out is not None or not dry_run:
+        outputs.claim(history)
 
+    look_at_inputs(inputs, survey, force)
     place = place.for_samples(len(inputs.pairs))
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     batch.check_memory(settings)
-    if kept.run_dir:
-        job = RunJob(kept.run_dir, inputs, settings, kept.chunk_size, choice.shard)
-        if dry_run:
-            return job.plan(place.jobs)
-        with place.executor() as executor:
-            bar = job.refine(executor)
-        return merge_runs([kept.run_dir], outputs) if outputs.out else bar.summary()
-    if dry_run:
+    if dry_run and not kept.run_dir:
         from fwi_refine.cli.plan import print_plan
 
         return print_plan(inputs, settings, place.jobs)
-    return refine(inputs, settings, place, outputs, history)
+    folder, hidden = kept.run_dir or hidden_directory(outputs.out), not kept.run_dir
+    job = RunJob(
+        folder,
+        inputs,
+        settings,
+        kept.chunk_size,
+        None if hidden else choice.shard,
+        place.chunk_size(len(inputs.pairs)),
+        hidden,
+    )
+    if hidden:
+        return refine(job, place, outputs, history)
+    if dry_run:
+        return job.plan(place.jobs)
+    with place.executor() as executor:
+        bar = job.refine(executor)
+    return merge_runs([kept.run_dir], outputs, history) if outputs.out else bar.summary()
 
 
 def check(outputs, kept, shard, history, dry_run):
@@ -106,8 +122,8 @@ def check(outputs, kept, shard, history, dry_run):
         raise click.UsageError("Missing option '--out' (or '--run-dir').")
     if kept.keep_deviation and run_dir is None:
         raise InputError("--keep-deviation: needs --run-dir; without one, see --deviation")
-    if history is not None and run_dir is not None:
-        raise InputError(f"--history {history}: not with --run-dir")
+    if history is not None and out is None:
+        raise InputError(f"--history {history}: needs --out")
     if out is not None and run_dir is not None and shard is not None:
         raise InputError(
             f"--out {out}: one shard is not the whole run; leave it out, and when all shards are "
@@ -115,10 +131,16 @@ def check(outputs, kept, shard, history, dry_run):
         )
 
 
-def refine(inputs, settings, place, outputs, history=None) -> int:
-    """Refines the samples without a run directory; returns the exit code."""
+def refine(job, place, outputs, history=None) -> int:
+    """Refines the samples without a run directory of the user's; returns the exit code.
+
+    Finished samples are kept in a hidden one beside the output, from which the same command goes
+    on, until that is written.
+    """
     from fwi_refine.io.results import Results
 
+    inputs, settings = job.inputs, job.settings
+    job.make_room(outputs.overwrite)
     results = Results(
         outputs.out,
         outputs.report,
@@ -130,40 +152,33 @@ def refine(inputs, settings, place, outputs, history=None) -> int:
         history,
     )
     with contextlib.closing(results), place.executor() as executor:
-        size = place.chunk_size(len(inputs.pairs))
-        code = _fill(results, inputs, settings, size, executor)
+        bar = _fill(results, job, executor)
+    job.remove()
+    code = bar.summary()
     log.info("%s, report in %s", outputs.out, outputs.report)
     return code
 
 
-def _fill(results, inputs, settings, size, executor) -> int:
-    """Runs the samples, `size` to a task, and publishes their results; returns the exit code."""
+def _fill(results, job, executor) -> Progress:
+    """Runs the samples and publishes their results."""
     from fwi_refine import io
-    from fwi_refine.runs import batch
 
-    place = {pair.index: k for k, pair in enumerate(inputs.pairs)}
-    with contextlib.closing(Progress(len(inputs.pairs), is_wanted())) as bar:
-        try:
-            for k, pair in enumerate(inputs.pairs):
-                results.start(k, io.read_start(inputs.predictions, pair.index, settings.survey))
-            chunks = inputs.chunks(range(-(-len(inputs.pairs) // size)), size)
-            for _, outcomes in batch.run(chunks, settings, executor):
-                with SIGNALS.shielded():
-                    for outcome in outcomes:
-                        results.add(
-                            place[outcome.index],
-                            outcome.velocity,
-                            outcome.row,
-                            outcome.deviation,
-                            outcome.history,
-                        )
-                        bar.add(outcome.row)
-            with SIGNALS.shielded(final=True):
-                results.publish()
-        except BaseException:
-            _keep_partial(results)
-            raise
-    return bar.summary()
+    def store(places, part):
+        maps = part.maps["velocity"], part.maps.get("deviation", [None] * len(places))
+        for k, (place, row, v, error) in enumerate(zip(places, part.rows, *maps, strict=True)):
+            results.add(place, v, row, error, part.history(k))
+
+    inputs = job.inputs
+    try:
+        for k, pair in enumerate(inputs.pairs):
+            results.start(k, io.read_start(inputs.predictions, pair.index, job.settings.survey))
+        bar = job.refine(executor, store)
+        with SIGNALS.shielded(final=True):
+            results.publish()
+    except BaseException:
+        _keep_partial(results)
+        raise
+    return bar
 
 
 def _keep_partial(results):
@@ -171,9 +186,9 @@ def _keep_partial(results):
         try:
             kept = results.keep_partial()
         except OSError as error:
-            log.error("what was finished could not be kept: %s", error)
+            log.error("the finished maps could not be written beside the output: %s", error)
             return
     if kept is None:
         log.error("no sample was finished; nothing was written")
     else:
-        log.error("finished samples are kept in %s, their report in %s", *kept)
+        log.error("the maps so far are in %s, their report in %s", *kept)

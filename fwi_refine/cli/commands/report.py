@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 @options.command("report")
 @opened.run_options
-@click.option("--out", type=options.PATH, required=True, help="Page to write: .html.")
+@click.option("--out", type=options.OUTPUT, required=True, help="Page to write: .html.")
 @click.option("--history", type=options.PATH, help="Show it too; as refine --history writes it.")
 @click.option(
     "--worst", type=click.IntRange(min=0), default=12, show_default=True, metavar="N",
@@ -43,7 +43,7 @@ def command(given, out, history, worst, sort, overwrite, config):
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out {out}: expected a name that ends in .html")
-    io.claim_output(out, overwrite, "--out")
+    options.claim(out, overwrite, "--out")
     run = opened.open_run(given)
     if not any(row.status for row in run.rows):
         raise InputError(f"{run.path}: has no report beside it; give it with --report")

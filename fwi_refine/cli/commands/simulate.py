@@ -6,6 +6,7 @@ from dataclasses import replace
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 @options.command("simulate")
 @click.argument("velocity", type=options.PATH)
 @click.option(
-    "--out", type=options.PATH, required=True, help="Directory to write <id>.npy to; made if new."
+    "--out", type=options.OUTPUT, required=True, help="Directory to write <id>.npy to; made if new."
 )
 @click.option(
     "--precision",
@@ -30,13 +31,15 @@ log = logging.getLogger(__name__)
 @options.ids
 @options.limit
 @options.shard
+@options.conversion(records=False)
 @options.device
 @options.overwrite
 @options.config
 @options.logging_options
 def command(
-    velocity, out, precision, survey_file, ids_file, limit, shard, device, overwrite, config
-):
+    velocity, out, precision, survey_file, ids_file, limit, shard, conversion, force, device,
+    overwrite, config,
+):  # fmt: skip
     """Simulate the records of the velocity maps VELOCITY.
 
     \b
@@ -50,11 +53,11 @@ def command(
     """
     from fwi_refine import io
     from fwi_refine.cli.options.files import load_survey
-    from fwi_refine.io.inputs import select
+    from fwi_refine.io.inputs import open_converted_predictions, select
 
     survey = load_survey(survey_file)
     survey = replace(survey, n_steps=survey.file_rows)
-    source = io.open_predictions(velocity, survey)
+    source = open_converted_predictions(velocity, survey, conversion)
     ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, velocity)
     names = ids or [f"{k:06d}" for k in range(source.count)]
     if len(set(names)) != len(names):
@@ -69,7 +72,11 @@ def command(
             f"--out {out} holds {len(standing)} of these records already, the first is "
             f"{standing[0]}.npy: choose another directory, or pass --overwrite"
         )
+    for name in standing:
+        options.refuse_input(out / f"{name}.npy", options.inputs(), "--out")
+    look_at(source, survey, force)
     out.mkdir(parents=True, exist_ok=True)
+    io.sweep(out, {f"{name}.npy" for _, name in samples})
 
     failed = _simulate(source, samples, out, survey, precision, options.torch_device(device))
     log.info("%d records in %s", len(samples) - failed, out)

@@ -7,9 +7,10 @@ import logging
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
-from fwi_refine.io.inputs import select
+from fwi_refine.io.inputs import open_converted_records, select
 
 log = logging.getLogger(__name__)
 
@@ -17,17 +18,21 @@ log = logging.getLogger(__name__)
 @options.command("start")
 @options.records
 @click.option(
-    "--out", type=options.PATH, required=True, help="Where to write the maps: .npy, float32, m/s."
+    "--out", type=options.OUTPUT, required=True, help="Where to write the maps: .npy, float32, m/s."
 )
 @options.survey
 @options.limit
 @options.shard
+@options.conversion(maps=False)
 @options.priors
 @refine_options.place
 @options.overwrite
 @options.config
 @options.logging_options
-def command(records, out, survey_file, limit, shard, priors_file, place, overwrite, config):
+def command(
+    records, out, survey_file, limit, shard, conversion, force, priors_file, place, overwrite,
+    config,
+):  # fmt: skip
     """Make smooth maps to start from, from RECORDS alone.
 
     \b
@@ -48,8 +53,10 @@ def command(records, out, survey_file, limit, shard, priors_file, place, overwri
     from fwi_refine.runs import starts
 
     survey = load_survey(survey_file)
-    io.claim_output(out, overwrite)
-    source = io.open_records(records.absolute() if place.dask else records)
+    options.claim(out, overwrite)
+    path = records.absolute() if place.dask else records
+    source = open_converted_records(path, survey, conversion)
+    look_at(source, survey, force, records=True)
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     place = place.for_samples(len(numbers))

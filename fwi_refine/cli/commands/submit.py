@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @options.command("submit")
 @click.argument("pred", type=options.PATH)
-@click.option("--out", type=options.PATH, required=True, help="CSV to write.")
+@click.option("--out", type=options.OUTPUT, required=True, help="CSV to write.")
 @click.option(
     "--like", type=options.PATH, help="Sample submission; its lines give the ids and their order."
 )
@@ -48,7 +48,7 @@ def command(pred, out, like, decimals, ids_file, overwrite, config):
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
     if out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: expected a name that ends in .csv")
-    io.claim_output(out, overwrite, "--out")
+    options.claim(out, overwrite, "--out")
     with tqdm(total=2 * maps.count, unit="map", disable=None, desc="write, read back") as bar:
         written = write_submission(maps, ids, out, like=like, decimals=decimals, advance=bar.update)
     if written < maps.count:

@@ -1,16 +1,19 @@
 """Arguments and options that several commands share, each in one place."""
 
+import difflib
 import functools
 import logging
+import math
 import re
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
+from fwi_refine.files import check_regular, is_same_file, read_toml
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +21,13 @@ log = logging.getLogger(__name__)
 FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 
 PATH = click.Path(path_type=Path)
+
+
+class Output(click.Path):
+    """The type of options that name what is written; every other path is an input."""
+
+
+OUTPUT = Output(path_type=Path)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -26,8 +36,8 @@ def _read_config(ctx, parameter, path):
     if path is None:
         return None
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_toml(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"--config {path}: cannot be read ({error})") from error
     named = {
         option.lstrip("-"): p
@@ -110,11 +120,97 @@ def torch_device(device: str) -> str:
     return device
 
 
+class FamilyName(click.ParamType):
+    """A route, or one of OpenFWI's families, which stands for the route that it takes."""
+
+    name = "family"
+
+    def __init__(self, *others):
+        self.choices = (*others, *FAMILIES)
+
+    def convert(self, value, parameter, ctx):
+        if value in self.choices:
+            return value
+        from fwi_refine.routing.families import OPENFWI_FAMILIES
+
+        plain = {_plain(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
+        plain |= {_plain(name): name for name in self.choices}
+        if _plain(value) in plain:
+            return plain[_plain(value)]
+        known = (*self.choices, *OPENFWI_FAMILIES)
+        near = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
+        hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
+        self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
+
+    def shell_complete(self, ctx, parameter, incomplete):
+        found = [name for name in self.choices if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in found]
+
+
+def _plain(name) -> str:
+    """A family's name without its case and signs: OpenFWI's own are written in several ways."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
 GENERAL = "General options"
 
 
+def _paths(ctx, written):
+    """The paths that a command was given, those that it writes or the others."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name)
+        if isinstance(parameter.type, Output) == written:
+            for item in value if isinstance(value, (tuple, list)) else [value]:
+                if isinstance(item, Path):
+                    yield item
+
+
+def inputs(ctx=None) -> list[Path]:
+    """The paths that the present command reads."""
+    return [*_paths(ctx or click.get_current_context(), False)]
+
+
+def claim(path, overwrite, what="output") -> Path:
+    """The path of an output, if it can be written and is no input; see io/outputs.py."""
+    from fwi_refine.io import claim_output
+
+    return claim_output(path, overwrite, what, inputs())
+
+
+def refuse_input(path, others, what="output"):
+    """Raises InputError where an output is one of the inputs; see io/outputs.py."""
+    if others:
+        from fwi_refine.io.outputs import refuse_input
+
+        refuse_input(path, others, what)
+
+
+class Number(click.FloatRange):
+    """A number in a range; not "not a number", which no comparison refuses."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 class Command(click.Command):
-    """A command whose help lists its options under headings, see `under`."""
+    """A command whose help lists its options under headings, see `under`.
+
+    What it reads are files or folders, and what it writes is none of them: that is checked before
+    it begins.
+    """
+
+    def invoke(self, ctx):
+        for path in inputs(ctx):
+            check_regular(path)
+        outputs = [*_paths(ctx, True)]
+        for k, path in enumerate(outputs):
+            refuse_input(path, inputs(ctx))
+            if any(is_same_file(path, other) for other in outputs[:k]):
+                raise InputError(f"{path}: two outputs with one name; give each its own")
+        return super().invoke(ctx)
 
     def format_options(self, ctx, formatter):
         headings = {}
@@ -172,6 +268,96 @@ def grouped(kind, name, heading, *options):
     return decorate
 
 
+def conversion(maps=True, records=True):
+    """The options that say in which units, scale and order the inputs are stored; the command gets
+    them as `conversion`, and `force`."""
+    options = [*(_OF_MAPS if maps else ()), *(_OF_RECORDS if records else ()), _FORCE]
+
+    def decorate(command):
+        @functools.wraps(command)
+        def wrap(*args, force, **kwargs):
+            from fwi_refine.io.convert import Conversion
+
+            names = [field.name for field in fields(Conversion) if field.name in kwargs]
+            given = Conversion(**{name: kwargs.pop(name) for name in names})
+            return command(*args, conversion=given, force=force, **kwargs)
+
+        for option in reversed(options):
+            wrap = under("How the inputs are stored", option)(wrap)
+        return wrap
+
+    return decorate
+
+
+def _axes(ctx, parameter, text):
+    if sorted(text) != sorted("str"):
+        raise click.BadParameter(f"{text!r}: expected the letters s, t and r, such as srt")
+    return text
+
+
+def _factor(ctx, parameter, value):
+    if value is not None and not (value and math.isfinite(value)):
+        raise click.BadParameter(f"{value}: expected a number other than 0")
+    return value
+
+
+def _ends(ctx, parameter, value):
+    if value is not None and not -math.inf < value[0] < value[1] < math.inf:
+        raise click.BadParameter(f"{value[0]} {value[1]}: expected LOW < HIGH")
+    return value
+
+
+_OF_MAPS = (
+    click.option(
+        "--units",
+        type=click.Choice(["m/s", "km/s", "-1..1", "0..1"]),
+        default="m/s",
+        show_default=True,
+        help="Units of the given maps; -1..1 and 0..1 stand for 1500 to 4500 m/s, as in OpenFWI's "
+        "loaders. What is written is in m/s.",
+    ),
+    click.option("--transpose", is_flag=True, help="The given maps have depth along their rows."),
+)
+_OF_RECORDS = (
+    click.option(
+        "--record-axes",
+        default="str",
+        show_default=True,
+        callback=_axes,
+        metavar="ORDER",
+        help="Order of the axes of a record: s shots, t time rows, r receivers.",
+    ),
+    click.option(
+        "--record-range",
+        type=float,
+        nargs=2,
+        callback=_ends,
+        metavar="LOW HIGH",
+        help="Records were normalised so that LOW, in their own units, is -1 and HIGH is 1.",
+    ),
+    click.option(
+        "--record-log",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="K",
+        help="Records d are stored as sign(d) ln(1 + K |d|), before any normalisation.",
+    ),
+    click.option(
+        "--record-scale",
+        type=float,
+        default=1.0,
+        show_default=True,
+        callback=_factor,
+        metavar="X",
+        help="Factor that gives records their own units; -1 for the other sign.",
+    ),
+)
+_FORCE = click.option(
+    "--force",
+    is_flag=True,
+    help="Go on where the inputs look like other units, another scale or another order.",
+)
+
+
 def logging_options(command):
     """-v, -q and --log-file, which take effect before the command runs."""
 
@@ -181,7 +367,7 @@ def logging_options(command):
         return command(*args, **kwargs)
 
     for option in (
-        click.option("--log-file", type=PATH, help="Write the log to this file as well."),
+        click.option("--log-file", type=OUTPUT, help="Write the log to this file as well."),
         click.option("-q", "--quiet", count=True, help="Say errors only."),
         click.option("-v", "--verbose", count=True, help="Say more."),
     ):

@@ -32,13 +32,11 @@ class Outputs:
         if self.report is None and self.out is not None:
             object.__setattr__(self, "report", self.out.with_suffix(".csv"))
 
-    def claim(self, inputs=(), history=None):
-        """Raises OutputExistsError or InputError if one of them, or a history, may not be written;
-        inputs: files that must stay as they are."""
-        from fwi_refine import io
-
+    def claim(self, history=None):
+        """Raises OutputExistsError or InputError if one of them, or a history, may not be written
+        or is an input."""
         for path in filter(None, (self.out, self.report, self.deviation, history)):
-            io.claim_output(path, self.overwrite, inputs=inputs)
+            options.claim(path, self.overwrite)
 
 
 def output_options(required):
@@ -50,19 +48,19 @@ def output_options(required):
         "Results",
         click.option(
             "--out",
-            type=options.PATH,
+            type=options.OUTPUT,
             required=required,
             help="Where to write the refined maps: .npy, float32, m/s, shape and order of the "
             f"predictions.{without}",
         ),
         click.option(
             "--report",
-            type=options.PATH,
+            type=options.OUTPUT,
             help="Report to write: CSV, a row for each sample. Default: --out with .csv as suffix.",
         ),
         click.option(
             "--deviation",
-            type=options.PATH,
+            type=options.OUTPUT,
             help="Also write the expected rms error of each cell, in m/s: .npy like --out, NaN "
             "where it is not known.",
         ),

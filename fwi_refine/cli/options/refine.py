@@ -30,7 +30,7 @@ class Choice:
     limit: int | None
     shard: tuple[int, int] | None  # (i, n), i from 1
 
-    def open(self, predictions, records, survey, absolute, shard):
+    def open(self, predictions, records, survey, absolute, shard, conversion):
         """The inputs, see io/inputs.py. absolute: other processes, and later ones, have to find
         them from another folder; shard: the part of the samples that is opened."""
         candidates = self.candidates
@@ -38,7 +38,14 @@ class Choice:
             predictions, records = predictions.absolute(), records.absolute()
             candidates = [path.absolute() for path in candidates]
         return open_inputs(
-            predictions, records, self.ids_file, candidates, self.limit, shard, survey
+            predictions,
+            records,
+            self.ids_file,
+            candidates,
+            self.limit,
+            shard,
+            survey,
+            conversion,
         )
 
 
@@ -192,10 +199,12 @@ recipe = options.grouped(
     ),
     click.option(
         "--family",
-        type=click.Choice(["auto", *options.FAMILIES]),
+        type=options.FamilyName("auto"),
+        metavar="|".join(["auto", *options.FAMILIES]),
         default="auto",
         show_default=True,
-        help="Take every sample to be of this family instead of classifying it.",
+        help="Take every sample to be of this family instead of classifying it; OpenFWI's names, "
+        "such as Style_A, stand for the route that they take.",
     ),
     click.option(
         "--max-evaluations",
@@ -205,7 +214,7 @@ recipe = options.grouped(
     ),
     click.option(
         "--time-budget",
-        type=click.FloatRange(min=0, min_open=True),
+        type=options.Number(min=0, min_open=True),
         metavar="S",
         help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
         "takes.",
@@ -251,9 +260,10 @@ kept = options.grouped(
     "Runs that can be stopped and continued",
     click.option(
         "--run-dir",
-        type=options.PATH,
-        help="Keep finished parts in this directory. The same command continues a run that was "
-        "stopped; with --shard, several machines share one.",
+        type=options.OUTPUT,
+        help="Keep finished samples in this directory. The same command continues a run that was "
+        "stopped; with --shard, several machines share one. Without it they are kept beside --out "
+        "until that is written.",
     ),
     click.option(
         "--chunk-size",
@@ -261,7 +271,8 @@ kept = options.grouped(
         metavar="N",
         default=8,
         show_default=True,
-        help="So many samples make one file of --run-dir; --per-job cannot be more.",
+        help="So many samples make one file of --run-dir. A sample that is finished is kept, "
+        "whatever the number.",
     ),
     click.option(
         "--keep-deviation",

@@ -17,12 +17,14 @@ MakePrior = Callable[[torch.Tensor, Priors], Any]
 
 def every_cell(v: torch.Tensor, priors: Priors) -> Parameters:
     """One unknown for each cell."""
-    return Full(tuple(v.shape))
+    nz, nx = v.shape
+    return Full((nz, nx))
 
 
 def every_row(v: torch.Tensor, priors: Priors) -> Parameters:
     """One unknown for each row: flat layers."""
-    return Rows(tuple(v.shape))
+    nz, nx = v.shape
+    return Rows((nz, nx))
 
 
 def style_a_modes(least: float) -> Unknowns:

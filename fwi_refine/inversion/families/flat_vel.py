@@ -1,6 +1,7 @@
 """Flat layers: one velocity for each row."""
 
 from functools import partial
+from typing import Any
 
 from fwi_refine.inversion.families.choices import (
     every_row,
@@ -13,7 +14,7 @@ from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage, Subset
 
 # each shot tells all of flat layers
-_first_shot = {"data": Subset(shots=1), "target": GOOD_FIT}
+_first_shot: dict[str, Any] = {"data": Subset(shots=1), "target": GOOD_FIT}
 # one unknown for each layer
 tied_rows = partial(
     newton,

@@ -26,7 +26,7 @@ CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT = 9e-4, 6.4e-3
 
 # starts may be far off: short steps first
 _newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)
-_stop_at_noise = {"iterations": 4, "target": GOOD_FIT}
+_stop_at_noise: dict[str, Any] = {"iterations": 4, "target": GOOD_FIT}
 
 
 def _lower_frequency(misfit: float, frequency: float, iterations: int) -> Stage:

@@ -1,5 +1,5 @@
-"""Maps of few levels, which are what layered maps are.
+"""Maps of few levels, as layered maps are.
 
-`levels` reads them off a map, `assign` gives each cell its level, `refine` repeats that until the
-record is explained, and `rounding` takes out of it what the data's own rounding put in.
+`levels` reads the levels off a map, `assign` gives each cell its level, `refine` repeats that until
+the record is explained, and `rounding` removes the rounding of the released data from the record.
 """

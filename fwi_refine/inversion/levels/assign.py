@@ -1,11 +1,11 @@
 """Assigns a level to each cell of a layered map.
 
-One cell more or less of a layer changes a record by more than its rounding does, but neighbours
-stand in for each other, so that no gradient leads to the right ones. So all cells near edges are
-assigned at once, by `optimise.expectation_propagation`, on the quadratic that the full Jacobian
-gives.
+One cell more or less of a layer changes a record by more than its rounding, but neighbours stand in
+for each other, so that no gradient leads to the right cells. All cells near edges are therefore
+assigned at once, by `optimise.expectation_propagation`, on the quadratic of the full Jacobian.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,24 @@ AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
 
 @dataclass(frozen=True)
 class AssignedLevels:
-    """What was assigned; steps (n,) are from the map where the Jacobian is from.
+    """Levels of the cells, as steps from the map of the Jacobian, with their probabilities.
 
-    step: to a map with the open cells at a level where that is sure, and where they are expected
-    otherwise; sure (nz, nx) bool: which are at a level. levels: (K,) m/s, and level_variance.
-    probabilities: (K + 1, nz, nx), of having each, the last of lying between; between: the step to
-    a map of open cells that all lie between, and between_variance (nz, nx) of them.
+    Attributes
+    ----------
+    step : Tensor, shape (n,)
+        Step to the map with each open cell at a level if that is sure, or else at its expectation.
+    sure : Tensor of bool, shape (nz, nx)
+        Whether a cell is at a level.
+    levels : Tensor, shape (K,)
+        Mean velocity of each level, m/s.
+    level_variance : Tensor, shape (K,)
+        Variance of each, (m/s)^2.
+    probabilities : Tensor, shape (K + 1, nz, nx)
+        Of each cell having each level; the last of lying between levels.
+    between : Tensor, shape (n,)
+        Step to the map whose open cells all lie between levels.
+    between_variance : Tensor, shape (nz, nx)
+        Variance of the steps of these cells, (m/s)^2; 0 for settled ones.
     """
 
     step: torch.Tensor
@@ -45,15 +57,23 @@ class AssignedLevels:
 
 
 class EdgeCells:
-    """A map of levels whose cells near edges are open, and where the levels lie exactly.
+    """A map of K levels: the levels of the cells near edges are open, and so are their velocities.
 
-    v (nz, nx), vmin m/s: the map where the Jacobian J is from, whose n = nz * nx + 1 columns are
-    for steps from v with the retraction in squared slowness, vmin last. On the CPU.
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map of the Jacobian J, m/s, on the CPU. J has n = nz * nx + 1 columns, vmin last, for steps
+        from `v` in squared slowness (`Parameters.retract`).
+    vmin : Tensor, shape ()
+        Velocity that scales the damping, m/s.
 
-    found: whether there are levels.
+    Attributes
+    ----------
+    found : bool
+        Whether the map has levels; without any there is nothing to assign.
     """
 
-    def __init__(self, v, vmin):
+    def __init__(self, v: torch.Tensor, vmin: torch.Tensor) -> None:
         levels = find_levels(v)
         self.found = bool(len(levels.velocities))
         if not self.found:
@@ -74,21 +94,51 @@ class EdgeCells:
         self.along[self.settled, own] = (self.base[self.settled] / self.levels[own]) ** 3
         self.along[-1, 0] = 1.0
 
-    def columns(self, rows):
-        """Rows of J (m, n) to those of J C (m, open cells + K + 1): by the open cells, by the
-        levels, and along the step to them."""
+    def columns(self, rows: torch.Tensor) -> torch.Tensor:
+        """Chain rule for rows of the Jacobian.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (m, n)
+            Rows of J.
+
+        Returns
+        -------
+        Tensor, shape (m, open cells + K + 1)
+            Rows of J C, float64: by the open cells, by the levels, and along the step that takes
+            the settled cells to their levels.
+        """
         dense = torch.from_numpy(np.column_stack([self.along, self.step])).to(rows.device)
         cells = torch.from_numpy(self.cells).to(rows.device)
         return torch.cat([rows[:, cells].double(), rows.double() @ dense], dim=1)
 
-    def assign(self, normal, gradient, variance, should_stop):
-        """`AssignedLevels`, or None where there are none.
+    def assign(
+        self,
+        normal: torch.Tensor,
+        gradient: torch.Tensor,
+        variance: float,
+        should_stop: Callable[[], bool],
+    ) -> AssignedLevels | None:
+        """Assign a level to each cell.
 
-        normal: (J C)^T J C, C as in `columns`, on any device; gradient: J^T r (n,), r the residual
-        at v, on the CPU; variance: of its noise
+        Parameters
+        ----------
+        normal : Tensor, shape (open cells + K + 1, open cells + K + 1)
+            (J C)^T J C, C as in `columns`, on any device.
+        gradient : Tensor, shape (n,)
+            J^T r, r the residual at the map, on the CPU.
+        variance : float
+            Variance of the noise of the residual, in the squared unit of the record.
+        should_stop : callable
+            Asked before each iteration; True ends the assignment without a result.
+
+        Returns
+        -------
+        AssignedLevels or None
+            None where it was stopped, or where the matrix is not positive definite.
         """
-        gradient = gradient.numpy()
-        by_unknown = np.concatenate([gradient[self.cells], self.along.T @ gradient])
+        by_x = gradient.numpy()
+        by_unknown = np.concatenate([by_x[self.cells], self.along.T @ by_x])
         slope = by_unknown + normal[:-1, -1].cpu().numpy()
         problem = LevelProblem(
             matrix=normal[:-1, :-1] / variance,
@@ -114,7 +164,7 @@ class EdgeCells:
         at_levels = self.step + self.along @ shift
         probabilities = np.vstack([self._settled_at(), np.zeros(len(self.base))])
         probabilities[:, self.cells] = found.probabilities
-        between, variance = found.between
+        between, between_variance = found.between
         settled, none = np.ones(len(self.base), dtype=bool), np.zeros(len(self.base))
         return AssignedLevels(
             step=self._with_cells(at_levels, np.where(sure, level, inside)),
@@ -123,26 +173,27 @@ class EdgeCells:
             level_variance=torch.from_numpy(found.variance),
             probabilities=torch.from_numpy(probabilities).reshape(-1, *self.shape),
             between=self._with_cells(at_levels, between.clip(found.low, found.high)),
-            between_variance=self._with_cells(none, variance).reshape(self.shape),
+            between_variance=self._with_cells(none, between_variance).reshape(self.shape),
         )
 
-    def _with_cells(self, whole, cells):
+    def _with_cells(self, whole: np.ndarray, cells: np.ndarray) -> torch.Tensor:
+        """A copy of an array of all cells with these values of the open ones."""
         whole = whole.copy()
         whole[self.cells] = cells
         return torch.from_numpy(whole)
 
-    def _settled_at(self):
+    def _settled_at(self) -> np.ndarray:
         """(K, all cells): 1 at the level that a settled cell has, else 0."""
         held = np.zeros((len(self.levels), len(self.base)))
         held[self.which[self.settled], self.settled] = 1.0
         return held
 
-    def _choices(self, shift):
-        """The step (K, cells) of each cell to each level, shifted by (K,)."""
+    def _choices(self, shift: np.ndarray) -> np.ndarray:
+        """The step (K, open cells) of each cell to each level, shifted by (K,), m/s."""
         return self._step_to((self.levels + shift)[:, None], self.base[self.cells])
 
-    def _favour(self, probabilities):
-        """What the four neighbours add to the log probabilities (K + 1, cells)."""
+    def _favour(self, probabilities: np.ndarray | None) -> np.ndarray:
+        """Term of the four neighbours in the log probabilities (K + 1, open cells)."""
         held = self._settled_at()
         if probabilities is not None:
             held[:, self.cells] = probabilities[:-1]
@@ -151,5 +202,6 @@ class EdgeCells:
         return np.vstack([FAVOUR * around, np.zeros(len(self.cells))])
 
     @staticmethod
-    def _step_to(levels, base):
+    def _step_to(levels: np.ndarray, base: np.ndarray) -> np.ndarray:
+        """Steps that take velocities `base` to `levels`, m/s, in squared slowness."""
         return (base - base**3 * levels**-2.0) / 2

@@ -1,7 +1,7 @@
-"""Maps of few levels.
+"""The levels of a layered map.
 
-A layered map has a handful of integer velocities, shared by areas far apart, and along its faults
-cells that lie between two of them. Once a map is almost right its levels can be read off.
+A layered map has a handful of integer velocities, its levels, shared by areas far apart, and cells
+between two of them along its faults. The levels can be read off once the map is almost right.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_ed
 from fwi_refine.objective.connected import connected_areas
 
 AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
-LEAST_AREA = 12  # cells; what is smaller are cells along an edge
+LEAST_AREA = 12  # cells; smaller areas are cells along an edge
 # m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken as one
 # the cells along their edges make up for it and are wrong; pieces of one layer that seem to differ
 # have two levels until they are better known.
@@ -30,32 +30,65 @@ SQUARE = np.ones((3, 3), dtype=bool)
 
 @dataclass(frozen=True)
 class Levels:
-    """velocities: (K,) m/s, rising. near: (K, nz, nx) bool, the cells that may have each."""
+    """K levels of a map.
+
+    Attributes
+    ----------
+    velocities : Tensor, shape (K,)
+        In m/s, rising.
+    near : Tensor of bool, shape (K, nz, nx)
+        Whether a cell may have each level.
+    """
 
     velocities: torch.Tensor
     near: torch.Tensor
 
-    def distance(self, v):
-        """(distance from the nearest level nearby, inf without one; its number), both (nz, nx)."""
+    def distance(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distance of each cell from the nearest of the levels that it may have.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Map in m/s.
+
+        Returns
+        -------
+        distance : Tensor, shape (nz, nx)
+            In m/s; infinite for a cell without a level.
+        number : Tensor of int64, shape (nz, nx)
+            Of that level, from 0 on.
+        """
         if not len(self.velocities):
             return torch.full_like(v, torch.inf), torch.zeros_like(v, dtype=torch.long)
         off = (v - self.velocities[:, None, None]).abs()
         return torch.where(self.near, off, torch.inf).min(0)
 
 
-def find_levels(v) -> Levels:
-    """The levels of a map v (nz, nx) m/s: the velocities of its areas, similar ones as one."""
+def find_levels(v: torch.Tensor) -> Levels:
+    """Levels of a map: the velocities of its areas, similar ones as one.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+
+    Returns
+    -------
+    Levels
+        On the device of `v`.
+    """
     values = v.cpu().numpy()
     areas = connected_areas(values, AREA_TOLERANCE)
     sizes = np.bincount(areas.ravel())
-    groups = {}  # areas by the median of the largest of them: a chain of small ones joins no two
+    # areas by the median of the largest of them: a chain of small ones joins no two
+    groups: dict[float, list[int]] = {}
     for area in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes >= LEAST_AREA)]:
         median = np.median(values[areas == area])
         nearest = min(groups, key=lambda known: abs(known - median), default=np.inf)
         own = nearest if abs(nearest - median) <= SAME_LEVEL else median
         groups.setdefault(own, []).append(area)
-    groups = [groups[median] for median in sorted(groups)]
-    cells = _without_small_ones(values, [np.isin(areas, group) for group in groups])
+    masks = [np.isin(areas, groups[median]) for median in sorted(groups)]
+    cells = _without_small_ones(values, masks)
     velocities = np.array([np.median(values[mask]) for mask in cells])
     return Levels(
         torch.from_numpy(velocities).to(v),
@@ -63,9 +96,10 @@ def find_levels(v) -> Levels:
     )
 
 
-def _without_small_ones(values, cells):
-    """The masks of the levels' cells, without those of levels that are another one nearby."""
-    kept, inside = list(cells), [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
+def _without_small_ones(values: np.ndarray, cells: list[np.ndarray]) -> list[np.ndarray]:
+    """The masks of the levels' cells, without those of small levels that are another one nearby."""
+    kept: list[np.ndarray | None] = list(cells)
+    inside = [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
     velocities = [np.median(values[mask]) for mask in cells]
     for k in np.argsort(inside):
         larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
@@ -75,13 +109,15 @@ def _without_small_ones(values, cells):
     return [mask for mask in kept if mask is not None]
 
 
-def _near(values, velocities, cells):
+def _near(values: np.ndarray, velocities: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
     """(K, nz, nx) bool: cells within reach of one that is nearest to this level.
 
     Of levels that are about as near in velocity, that is the one whose areas are nearest in space.
     """
-    off, cells = np.abs(values - velocities[:, None, None]), np.array(cells, dtype=bool)
-    may = cells.reshape(off.shape) | (off <= off.min(0, initial=np.inf) + ALIKE)
+    off = np.abs(values - velocities[:, None, None])
+    may = np.array(cells, dtype=bool).reshape(off.shape) | (
+        off <= off.min(0, initial=np.inf) + ALIKE
+    )
     away = np.array([distance_transform_edt(~mask) for mask in cells]).reshape(off.shape)
     away[~may | (off >= SAME_IF_SMALL)] = np.inf
     own = np.isfinite(away) & (away == away.min(0, initial=np.inf))
@@ -89,9 +125,20 @@ def _near(values, velocities, cells):
     return np.array([binary_dilation(mask, reach) for mask in own]).reshape(own.shape)
 
 
-def along_edges(labels):
-    """Cells (nz, nx) bool with another label than a neighbour, or between levels (label -1)."""
-    found = labels < 0
+def along_edges(labels: np.ndarray) -> np.ndarray:
+    """Cells along edges.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (nz, nx)
+        Number of the level of each cell; -1 between levels.
+
+    Returns
+    -------
+    ndarray of bool, shape (nz, nx)
+        Cells with another label than a neighbour, and those between levels.
+    """
+    found: np.ndarray = labels < 0
     down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
     found[1:] |= down
     found[:-1] |= down
@@ -100,16 +147,41 @@ def along_edges(labels):
     return found
 
 
-def near_edges(v, levels, snap):
-    """Cells (nz, nx) bool whose level is open: those along an edge, or further than snap (m/s)
-    from a level, and the neighbours of these."""
+def near_edges(v: torch.Tensor, levels: Levels, snap: float) -> torch.Tensor:
+    """Cells whose level is open.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+    levels : Levels
+        Levels of the map.
+    snap : float
+        Distance from a level, m/s, within which a cell has it.
+
+    Returns
+    -------
+    Tensor of bool, shape (nz, nx)
+        Cells along an edge or without a level, and the neighbours of these.
+    """
     off, which = levels.distance(v)
     labels = torch.where(off < snap, which, -1).cpu().numpy()
     return torch.from_numpy(binary_dilation(along_edges(labels))).to(v.device)
 
 
-def level_labels(v):
-    """Labels (nz, nx): the number of its level for each cell, one of its own near an edge."""
+def level_labels(v: torch.Tensor) -> torch.Tensor:
+    """Labels of the unknowns of a map of levels, for `Regions`.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+
+    Returns
+    -------
+    Tensor of int64, shape (nz, nx)
+        Number of its level for each cell; a number of its own for each cell near an edge.
+    """
     levels = find_levels(v)
     labels = levels.distance(v)[1]
     own = near_edges(v, levels, SNAP)
@@ -117,9 +189,23 @@ def level_labels(v):
     return labels
 
 
-def to_integers(v, snap=SNAP):
-    """(the map (nz, nx) in integers, its minimum): cells within snap (m/s) of a level get it, none
-    exceeds all."""
+def to_integers(v: torch.Tensor, snap: float = SNAP) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a map of levels to integers.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+    snap : float
+        Distance from a level, m/s, within which a cell takes its velocity.
+
+    Returns
+    -------
+    integers : Tensor, shape (nz, nx)
+        Map in m/s, between the lowest and the highest level.
+    vmin : Tensor, shape ()
+        The lowest level, m/s; the minimum of the map where there are no levels.
+    """
     levels = find_levels(v)
     rounded = v.round()
     if not len(levels.velocities):

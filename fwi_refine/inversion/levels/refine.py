@@ -18,6 +18,7 @@ from fwi_refine.inversion.stages import (
     Curvature,
     Solution,
     StageResult,
+    Trace,
     penalty,
     run_stage,
 )
@@ -161,7 +162,8 @@ def assign_levels(
     integers = Model(*to_integers(model.v, SNAP_TOLERANCE))
     added = rounding_of(integers, data, budget)
     best = _Candidate(integers, added.misfit)
-    cleared, traces, stopped = data.without(added.shift), (), False
+    cleared, stopped = data.without(added.shift), False
+    traces: tuple[Trace, ...] = ()
     for _ in range(0 if best.misfit < floor else assignment.rounds):
         if not budget.affords(_round_cost(data, model)) or budget.should_stop():
             stopped = True
@@ -206,7 +208,7 @@ def assign_levels(
 
 def _round_cost(data: Data, model: Model) -> int:
     """Evaluations that a round takes at most, but for the stage that follows."""
-    jacobian = BandMisfit(data.simulator, Full(model.v.shape), data.record).hessian_cost()
+    jacobian = BandMisfit(data.simulator, Full(model.shape), data.record).hessian_cost()
     return 2 * jacobian + ROUND_COST
 
 
@@ -241,7 +243,7 @@ def _are_better_integers(assigned: _Candidate, fit: _Candidate, data: Data, budg
 
 def _linearise(data: Data, model: Model, budget: Budget) -> _Linear:
     """The record to first order at a map."""
-    cells, parameters = EdgeCells(model.v.cpu(), model.vmin.cpu()), Full(model.v.shape)
+    cells, parameters = EdgeCells(model.v.cpu(), model.vmin.cpu()), Full(model.shape)
     x = parameters.from_velocity(model.v, model.vmin)
     if not cells.found:
         return _Linear(x, parameters, cells)
@@ -305,6 +307,8 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
     if not cells.found or linear.normal is None or linear.pull_back is None:
         return unassigned
     residual = BandMisfit(data.simulator, parameters, data.record).residual(x)
+    if residual is None:  # the map is outside the velocity bounds
+        return unassigned
     budget.charge(2 * data.cost)
     half = residual.numel() / 2
     gradient = linear.pull_back(residual).cpu() * half

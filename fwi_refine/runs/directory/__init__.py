@@ -4,6 +4,7 @@ A run directory holds
 
     run.toml                              what the run is: samples, settings, inputs; never changed
     parts/part-000012-0123456789abcdef.h5 results of chunk 12 and the digest of that file
+    parts/piece-000099-0123456789abcdef.h5 of sample 99, as long as its chunk is not finished
     shards/3-of-8.lock, .jsonl, .log      of each shard: who works on it, what happened, messages
 
 A part is written under another name, fsynced and renamed, and never changed after that. So done
@@ -12,11 +13,11 @@ else is believed, and nothing finished can be lost with the process that made it
 """
 
 from fwi_refine.runs.directory.check import RunState, check_parts, look
-from fwi_refine.runs.directory.config import describe
+from fwi_refine.runs.directory.config import describe, differences
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
 from fwi_refine.runs.directory.run_directory import RunDirectory
-from fwi_refine.runs.directory.shards import log_file, shard_chunks
+from fwi_refine.runs.directory.shards import claimed, log_file, shard_chunks
 from fwi_refine.runs.directory.work import Work, carry_out
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "Work",
     "carry_out",
     "check_parts",
+    "claimed",
     "describe",
+    "differences",
     "log_file",
     "look",
     "merge",

@@ -1,25 +1,43 @@
 """How far a run is, and whether what it holds is sound."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fwi_refine.errors import PartError
-from fwi_refine.runs.directory.parts import VELOCITY
+from fwi_refine.errors import MachineError, PartError
+from fwi_refine.runs.directory.parts import VELOCITY, Part
 from fwi_refine.runs.directory.run_directory import RunDirectory
-from fwi_refine.runs.directory.shards import held_shards, known_shards, last_start, stored_parts
+from fwi_refine.runs.directory.shards import (
+    held_shards,
+    known_shards,
+    last_start,
+    stored_samples,
+)
 
-RECENT = 20  # parts of a shard from which its present rate is taken
+RECENT = 100  # samples of a shard from which its present rate is taken
 
 
 @dataclass(frozen=True)
 class RunState:
     """How far a run is. Parts are counted by name; `check_parts` looks into them.
 
-    status, families: of the samples that the journals know of. rate: samples per second of the
-    shards that are worked on, None where there are none or none has finished two parts yet.
+    Attributes
+    ----------
+    samples, done : int
+        Samples of the run, and those that are finished.
+    parts, chunks : int
+        Chunks that are finished, and all.
+    status, families : dict
+        Counts of the samples that the journals know of.
+    rate : float or None
+        Samples per second of the shards that are worked on, None where there are none or none has
+        finished two samples yet.
+    shards : list of dict
+        Name, pid, host, running, done, chunks.
     """
 
     samples: int
@@ -29,21 +47,28 @@ class RunState:
     status: dict[str, int]
     families: dict[str, int]
     rate: float | None
-    shards: list[dict]  # name, pid, host, running, done, chunks
+    shards: list[dict[str, Any]]
 
     @property
     def seconds_left(self) -> float | None:
+        """How long the rest takes at this rate, s; None where that is not known."""
         return (self.samples - self.done) / self.rate if self.rate else None
 
 
 def look(run: RunDirectory) -> RunState:
     """The progress of a run; changes nothing and reads no part."""
     parts = run.parts()
+    pieces = {place for place in run.pieces() if run.chunk_of(place) not in parts}
     held = held_shards(run.shards_folder)
-    events, shards, rate = {}, [], 0.0
+    events: dict[int, dict[str, Any]] = {}
+    shards, rate = [], 0.0
     for shard in known_shards(run.shards_folder):
-        finished = [e for e in stored_parts(run.shards_folder, shard) if e["chunk"] in parts]
-        events |= {entry["chunk"]: entry for entry in finished}
+        finished = [
+            entry
+            for entry in stored_samples(run.shards_folder, shard)
+            if entry["place"] in pieces or run.chunk_of(entry["place"]) in parts
+        ]
+        events |= {entry["place"]: entry for entry in finished}
         last = last_start(run.shards_folder, shard)
         chunks = run.chunks(shard)
         shards.append(
@@ -58,44 +83,48 @@ def look(run: RunDirectory) -> RunState:
         )
         if shard in held:
             since = [e for e in finished if e["time"] >= last.get("time", 0)]
-            rate += _rate(run, since[-RECENT:])
-    status, families = Counter(), Counter()
-    for entry in events.values():
-        for counts, name in ((status, "status"), (families, "family")):
-            counts.update(_counts(entry.get(name)))
+            rate += _rate(since[-RECENT:])
     return RunState(
         samples=run.count,
-        done=sum(len(run.samples(number)) for number in parts),
+        done=len(pieces) + sum(len(run.samples(number)) for number in parts),
         parts=len(parts),
         chunks=run.chunk_count,
-        status=dict(status),
-        families=dict(families),
+        status=_counts(events, "status"),
+        families=_counts(events, "family"),
         rate=rate or None,
         shards=shards,
     )
 
 
-def _counts(value) -> dict:
-    """Counts of a journal, nothing where it holds something else."""
-    items = value.items() if isinstance(value, dict) else ()
-    return {name: n for name, n in items if type(n) is int}
+def _counts(events: dict[int, dict[str, Any]], key: str) -> dict[str, int]:
+    """How often each value of a key stands in a journal, without what is no text."""
+    values = (entry.get(key) for entry in events.values())
+    return dict(Counter(value for value in values if value and isinstance(value, str)))
 
 
-def _rate(run, finished) -> float:
-    """Samples per second between the first and the last of some parts."""
+def _rate(finished: Sequence[dict[str, Any]]) -> float:
+    """Samples per second between the first and the last of some."""
     if len(finished) < 2:
         return 0.0
     seconds = finished[-1]["time"] - finished[0]["time"]
-    samples = sum(len(run.samples(entry["chunk"])) for entry in finished[1:])
-    return samples / seconds if seconds > 0 else 0.0
+    return (len(finished) - 1) / seconds if seconds > 0 else 0.0
 
 
 def check_parts(run: RunDirectory) -> Iterator[tuple[int, str | None]]:
-    """(chunk, what is wrong with it, None if nothing is) for every part; missing ones are left out.
+    """Reads every byte of every part. Changes nothing.
 
-    Every byte of every part is read. Changes nothing.
+    Parameters
+    ----------
+    run : RunDirectory
+        The run.
+
+    Yields
+    ------
+    (int, str or None)
+        For every part its chunk and what is wrong with it, None if nothing is; missing ones are
+        left out. For every piece with which something is wrong its chunk, and what it is.
     """
-    ids = set()
+    ids: set[str] = set()
     for number, paths in run.parts().items():
         problem = None
         if len(paths) > 1:
@@ -103,14 +132,20 @@ def check_parts(run: RunDirectory) -> Iterator[tuple[int, str | None]]:
         for path in paths:
             try:
                 part = run.read(path)
-            except PartError as error:
+            except (PartError, MachineError) as error:
                 problem = str(error)
                 break
             problem = problem or _suspicious(path, part, ids)
         yield number, problem
+    for place, paths in run.pieces().items():
+        for path in paths:
+            try:
+                run.read(path)
+            except (PartError, MachineError) as error:
+                yield run.chunk_of(place), str(error)
 
 
-def _suspicious(path, part, ids):
+def _suspicious(path: Path, part: Part, ids: set[str]) -> str | None:
     """What cannot be in a result, None if there is nothing such. ids: those seen so far."""
     for row, v in zip(part.rows, part.maps[VELOCITY], strict=True):
         if row.status != "failed" and not np.isfinite(v).all():

@@ -7,8 +7,12 @@ it was begun with. Where the input files stand may change, what they are may not
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
 
+from fwi_refine.io import Inputs
 from fwi_refine.priors import to_table
 from fwi_refine.runs.batch import Settings, identity
 
@@ -22,10 +26,22 @@ _TABLES = ("priors", "survey")  # settings that are tables of their own
 _POSITIONS = ("survey.sources", "survey.receivers")
 
 
-def describe(inputs, settings: Settings, chunk_size: int) -> dict:
-    """The table of a run. inputs: opened predictions, records, pairs and candidates.
+def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, Any]:
+    """The table of a run.
 
-    Raises OSError if an input file cannot be looked at.
+    Parameters
+    ----------
+    inputs : Inputs
+        Opened predictions, records, pairs and candidates.
+    settings : Settings
+        What is done to every sample.
+    chunk_size : int
+        Samples of a part.
+
+    Raises
+    ------
+    OSError
+        If an input file cannot be looked at.
     """
     version, kernel = identity(settings)
     chosen = {
@@ -57,10 +73,13 @@ def describe(inputs, settings: Settings, chunk_size: int) -> dict:
             "candidates": [_files(source.path, source.files()) for source in others],
         },
     }
-    return json.loads(json.dumps(table))  # as TOML gives it back: lists, no tuples
+    if changed := inputs.conversion.differences():  # runs of inputs as they are stay what they were
+        table["conversion"] = changed
+    copied: dict[str, Any] = json.loads(json.dumps(table))  # as TOML gives it: lists, no tuples
+    return copied
 
 
-def _files(path, files) -> dict:
+def _files(path: Path, files: Iterable[Path]) -> dict[str, Any]:
     """Which files an input consists of. Reading them all would take hours: as `make` does, a
     file counts as changed when its size or time of modification has."""
     lines, size = [], 0
@@ -68,16 +87,17 @@ def _files(path, files) -> dict:
         state = os.stat(file)
         size += state.st_size
         lines.append(f"{file.name}\t{state.st_size}\t{state.st_mtime_ns}")
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    return {"path": str(path.absolute()), "files": len(lines), "bytes": size, "digest": digest}
+    digest = hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
+    shown = os.fsencode(path.absolute()).decode(errors="backslashreplace")
+    return {"path": shown, "files": len(lines), "bytes": size, "digest": digest}
 
 
-def config_hash(config) -> str:
+def config_hash(config: dict[str, Any]) -> str:
     """SHA-256 of what is compared of a table."""
     return hashlib.sha256(json.dumps(_flat(config), sort_keys=True).encode()).hexdigest()
 
 
-def differences(stored, given) -> list[str]:
+def differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
     """What distinguishes two tables, a line each; empty where they are those of the same run."""
     old, new = _flat(stored), _flat(given)
     lines = []
@@ -99,19 +119,20 @@ def differences(stored, given) -> list[str]:
     return lines
 
 
-def _shown(flat, key):
+def _shown(flat: dict[str, Any], key: str) -> str:
     return repr(flat[key]) if key in flat else "not set"
 
 
-def _flat(value, name="") -> dict:
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
     """{"a.b": value} of nested tables and lists, without what is not compared."""
+    items: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list):
         items = enumerate(value)
     else:
         return {name: value}
-    found = {}
+    found: dict[str, Any] = {}
     for key, item in items:
         if key != _NOT_COMPARED:
             found |= _flat(item, f"{name}.{key}" if name else str(key))

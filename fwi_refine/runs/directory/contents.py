@@ -3,11 +3,14 @@
 import functools
 import logging
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import PartError, SampleError
-from fwi_refine.runs.directory.parts import VELOCITY
+from fwi_refine.io.report import Row
+from fwi_refine.runs.directory.parts import VELOCITY, Part
 from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import measured_seconds
 
@@ -17,35 +20,62 @@ log = logging.getLogger(__name__)
 class Contents:
     """The finished samples of a run, in sample order; read as predictions are (io/predictions.py).
 
-    rows: report.Row of each; numbers: their positions in the run. Every part is read once to find
-    them, and one that is damaged is left out with a warning. Changes nothing.
+    Every part is read once to find them, and one that is damaged is left out with a warning.
+    Changes nothing.
+
+    Parameters
+    ----------
+    run : RunDirectory
+        The run.
+
+    Attributes
+    ----------
+    rows : list of Row
+        What is reported of each.
+    numbers : list of int
+        Their places in the run.
     """
 
-    def __init__(self, run: RunDirectory):
+    def __init__(self, run: RunDirectory) -> None:
         self.run, self.path = run, run.path
-        self.rows, self.numbers, self._places = [], [], []
+        self.rows: list[Row] = []
+        self.numbers: list[int] = []
+        self._places: list[tuple[Path, int]] = []
         seconds = measured_seconds([run])
-        for number, paths in sorted(run.parts().items()):
-            part = _read_part(run, paths[0])
+        parts = run.parts()
+        files = [(run.samples(number), paths[0]) for number, paths in parts.items()]
+        files += [
+            (range(place, place + 1), paths[0])
+            for place, paths in run.pieces().items()
+            if run.chunk_of(place) not in parts
+        ]
+        for samples, path in sorted(files, key=lambda file: file[0].start):
+            part = _read_part(run, path)
             if part is None:
                 continue
-            times = seconds(number, len(part.rows))
-            self.rows += [replace(r, seconds=s) for r, s in zip(part.rows, times, strict=True)]
-            self.numbers += run.samples(number)
-            self._places += [(paths[0], k) for k in range(len(part.rows))]
-        self.ids = [row.id for row in self.rows]
+            self.rows += [
+                replace(row, seconds=seconds(place))
+                for row, place in zip(part.rows, samples, strict=True)
+            ]
+            self.numbers += samples
+            self._places += [(path, k) for k in range(len(part.rows))]
+        self.ids: list[str] | None = [row.id for row in self.rows]
         self.count = len(self.rows)
+        self.shape: tuple[int, ...] = (self.count, *run.config["survey"]["shape"])
         self._part = functools.lru_cache(maxsize=2)(run.read)
 
-    def where(self, k) -> str:
+    def where(self, k: int) -> str:
+        """File and row of map k, for messages."""
         path, row = self._places[k]
         return f"{path}, row {row}"
 
-    def read(self, k) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
         """Map k, (nz, nx) float32. Raises SampleError if its part has been damaged meanwhile."""
-        return self.read_other(VELOCITY, k)
+        velocity = self.read_other(VELOCITY, k)
+        assert velocity is not None  # every part has one
+        return velocity
 
-    def read_other(self, name, k) -> np.ndarray | None:
+    def read_other(self, name: str, k: int) -> NDArray[Any] | None:
         """What else is stored of the cells of map k, None if there is no such thing."""
         path, row = self._places[k]
         try:
@@ -54,14 +84,19 @@ class Contents:
             raise SampleError(str(error)) from error
         return maps[name][row] if name in maps else None
 
-    def salvage(self, k) -> np.ndarray | None:
+    def salvage(self, k: int) -> NDArray[Any] | None:
+        """Map k, None where it is damaged."""
         try:
             return self.read(k)
         except SampleError:
             return None
 
+    def files(self) -> list[Path]:
+        """The files of all maps."""
+        return sorted({path for path, _ in self._places})
 
-def _read_part(run, path):
+
+def _read_part(run: RunDirectory, path: Path) -> Part | None:
     try:
         return run.read(path)
     except PartError as error:

@@ -1,32 +1,59 @@
 """The parts of a finished run, merged: maps and report as a run without parts writes them."""
 
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
-from fwi_refine.errors import InputError, PartError, RunError
+from fwi_refine.errors import InputError, MachineError, PartError, RunError
+from fwi_refine.io.report import Row
 from fwi_refine.io.results import Results
 from fwi_refine.runs.directory.config import differences
-from fwi_refine.runs.directory.parts import DEVIATION, VELOCITY
+from fwi_refine.runs.directory.parts import DEVIATION, VELOCITY, Part
 from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import measured_seconds
 
 
 def merge(
-    runs: list[RunDirectory],
-    out,
-    report,
-    overwrite=False,
-    deviation=None,
-    told: Callable = lambda rows: None,
-    shielded=nullcontext,
-):
-    """Writes `out` (.npy, float32) and `report` (.csv) from the parts of a run.
+    runs: Sequence[RunDirectory],
+    out: str | os.PathLike[str],
+    report: str | os.PathLike[str],
+    overwrite: bool = False,
+    deviation: str | os.PathLike[str] | None = None,
+    told: Callable[[list[Row]], object] = lambda rows: None,
+    shielded: Callable[[], AbstractContextManager[object]] = nullcontext,
+    history: str | os.PathLike[str] | None = None,
+) -> None:
+    """Writes maps and report from the parts of a run.
 
-    runs: directories with parts of the same run, as machines without a common disk have them.
-    deviation: a .npy of the expected errors too. told: hears the rows of each part. Raises
-    InputError if they are not the same run or keep no expected errors, RunError if parts are
-    missing, PartError if one is damaged, OutputExistsError; nothing is written then.
+    Parameters
+    ----------
+    runs : sequence of RunDirectory
+        Directories with parts of the same run, as machines without a common disk have them.
+    out, report : path-like
+        `.npy` of the maps, float32 in m/s, and `.csv`.
+    overwrite : bool
+        Whether files of these names may be replaced.
+    deviation, history : path-like, optional
+        `.npy` of the expected errors, and `.csv` of the histories.
+    told : callable
+        Hears the rows of each part.
+    shielded : callable
+        Gives the context in which the results get their names.
+
+    Raises
+    ------
+    InputError
+        If they are not the same run or keep no expected errors.
+    RunError
+        If parts are missing.
+    PartError
+        If one is damaged.
+    MachineError
+        If one cannot be read.
+    OutputExistsError
+        If an output stands already. Nothing is written in any of these cases.
     """
     run = runs[0]
     for other in runs[1:]:
@@ -53,29 +80,31 @@ def merge(
     ids = [""] * run.count
     shape = (run.count, *run.sample_shape)
     map_shape = run.config["survey"]["shape"]
-    results = Results(out, report, shape, map_shape, ids, overwrite, deviation)
+    results = Results(out, report, shape, map_shape, ids, overwrite, deviation, history)
     with closing(results):
         for number, paths in enumerate(files):
             part = _read(paths)
             rows = [
-                replace(row, seconds=time)
-                for row, time in zip(part.rows, seconds(number, len(part.rows)), strict=True)
+                replace(row, seconds=seconds(k))
+                for row, k in zip(part.rows, run.samples(number), strict=True)
             ]
             maps = part.maps[VELOCITY], part.maps.get(DEVIATION, [None] * len(rows))
-            for k, row, v, error in zip(run.samples(number), rows, *maps, strict=True):
+            for n, (k, row, v, error) in enumerate(
+                zip(run.samples(number), rows, *maps, strict=True)
+            ):
                 ids[k] = row.id
-                results.add(k, v, row, error)
+                results.add(k, v, row, error, part.history(n))
             told(rows)
         with shielded():
             results.publish()
 
 
-def _read(paths):
-    """The first sound part of a chunk. Raises PartError where there is none."""
-    problem = None
+def _read(paths: Sequence[tuple[RunDirectory, Path]]) -> Part:
+    """The first sound part of a chunk. Raises PartError or MachineError where there is none."""
+    problems: list[PartError | MachineError] = []
     for run, path in paths:
         try:
             return run.read(path)
-        except PartError as error:
-            problem = problem or error
-    raise problem
+        except (PartError, MachineError) as error:
+            problems.append(error)
+    raise problems[0]

@@ -1,19 +1,20 @@
-"""Working on a shard of a run: what is missing is refined and stored, chunk by chunk."""
+"""Working on a shard of a run: what is missing is refined and stored, sample by sample."""
 
 import logging
-from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fwi_refine.io import read_start
+from fwi_refine.io import Inputs, read_start
 from fwi_refine.io.report import Row
+from fwi_refine.io.samples import Sample
 from fwi_refine.runs import batch
-from fwi_refine.runs.directory.parts import DEVIATION, VELOCITY, Part
+from fwi_refine.runs.directory.parts import DEVIATION, VELOCITY, Part, joined, one_of
 from fwi_refine.runs.directory.run_directory import RunDirectory
-from fwi_refine.runs.directory.shards import Journal, claimed
+from fwi_refine.runs.directory.shards import Journal, claimed, measured_seconds
+from fwi_refine.runs.executors import Executor
 
 log = logging.getLogger(__name__)
 
@@ -22,67 +23,178 @@ log = logging.getLogger(__name__)
 class Work:
     """What is to be done, and with what.
 
-    inputs: opened predictions, and `chunks(numbers, size)`, see io/inputs.py; executor: see
-    executors.py; shard: (i, n), i from 1; refine: what is done to a sample instead of
-    `batch.refine_one`, for those who measure or test the rest.
+    Attributes
+    ----------
+    inputs : Inputs
+        Opened predictions and records, see io/inputs.py.
+    settings : Settings
+        What is done to every sample.
+    executor : Executor
+        Where it is done, see executors.py.
+    shard : (int, int)
+        Part i of n, counted from 1.
+    refine : callable, optional
+        What is done to a sample instead of `batch.refine_one`, for those who measure or test the
+        rest.
+    task_size : int
+        Samples that are handed out, and come back, together.
+    needs_locks : bool
+        Whether a disk without locks is refused.
     """
 
-    inputs: object
+    inputs: Inputs
     settings: batch.Settings
-    executor: object
+    executor: Executor
     shard: tuple[int, int] = (1, 1)
-    refine: Callable | None = None
+    refine: Callable[[Sample, batch.Settings], batch.Outcome] | None = None
+    task_size: int = 1
+    needs_locks: bool = True
 
 
 def carry_out(
     run: RunDirectory,
     work: Work,
-    found: Callable[[list[Row]], None] = lambda rows: None,
-    added: Callable[[list[Row]], None] = lambda rows: None,
-    shielded: Callable[[], AbstractContextManager] = nullcontext,
-):
+    found: Callable[[list[Row]], object] = lambda rows: None,
+    added: Callable[[list[Row]], object] = lambda rows: None,
+    shielded: Callable[[], AbstractContextManager[object]] = nullcontext,
+    stored: Callable[[Sequence[int], Part], object] = lambda places, part: None,
+) -> None:
     """Completes a shard of a run.
 
-    found, added: told the rows of each chunk that was finished before, and that is finished now;
-    shielded: the context in which a result is stored and told. Raises RunError if another process
-    works on these chunks, OSError if a result cannot be stored; what is stored stays.
+    A sample is stored as soon as it is finished, as a piece of its chunk; the last one of a chunk
+    makes them a part.
+
+    Parameters
+    ----------
+    run : RunDirectory
+        The run.
+    work : Work
+        What is to be done.
+    found, added : callable
+        Told the rows of samples that were finished before, and that are finished now.
+    shielded : callable
+        Gives the context in which results are stored and told.
+    stored : callable
+        Told places and results of both.
+
+    Raises
+    ------
+    RunError
+        If another process works on these chunks.
+    OSError
+        If a result cannot be stored; what is stored stays.
+    MachineError
+        If the machine fails otherwise.
     """
     chunks = run.chunks(work.shard)
-    with claimed(run.shards_folder, work.shard, run.chunk_count):
+    with claimed(run.shards_folder, work.shard, run.chunk_count, work.needs_locks):
         journal = Journal(run.shards_folder, work.shard)
         journal.write("start", chunks=len(chunks))
         try:
-            done = set()
-            for number, part in run.recover(chunks):
-                done.add(number)
+            pieces = _Pieces(run, chunks)
+            for places, part in _recovered(run, chunks):
+                pieces.found(places, part)
                 found(part.rows)
-            log.info("%s: %d of %d parts are there", run.path, len(done), len(chunks))
-            missing = [number for number in chunks if number not in done]
-            todo = work.inputs.chunks(missing, run.chunk_size)
-            with closing(batch.run(todo, work.settings, work.executor, work.refine)) as results:
+                stored(places, part)
+            log.info("%s: %d of %d parts are there", run.path, pieces.parts, len(chunks))
+            todo = [*_tasks(pieces.missing(), work.task_size)]
+            chosen = work.inputs.tasks(todo)
+            with closing(batch.run(chosen, work.settings, work.executor, work.refine)) as results:
                 for chunk, outcomes in results:
                     with shielded():
-                        run.add(chunk.number, _part(work, outcomes))
-                        rows = [outcome.row for outcome in outcomes]
-                        journal.write("part", chunk=chunk.number, **_facts(rows))
-                        added(rows)
+                        places, part = todo[chunk.number], _part(work, outcomes)
+                        for k, place in enumerate(places):
+                            pieces.add(place, one_of(part, k))
+                            journal.write("sample", place=place, **_facts(part.rows[k]))
+                        added(part.rows)
+                        stored(places, part)
         except BaseException as error:
-            with suppress(OSError):  # a full disk, most likely, and that is what is raised
-                journal.write("stop", reason=f"{type(error).__name__}: {error}")
+            journal.write("stop", reason=f"{type(error).__name__}: {error}")
             raise
         journal.write("stop", reason="finished")
 
 
-def _facts(rows) -> dict:
+def _recovered(run: RunDirectory, chunks: range) -> Iterator[tuple[Sequence[int], Part]]:
+    """What is finished, with the times that it took."""
+    seconds = measured_seconds([run])
+    for places, part in run.recover(chunks):
+        rows = [
+            replace(row, seconds=seconds(place))
+            for row, place in zip(part.rows, places, strict=True)
+        ]
+        yield places, replace(part, rows=rows)
+
+
+def _tasks(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for k in range(0, len(places), size):
+        yield places[k : k + size]
+
+
+class _Pieces:
+    """Samples of chunks that are not finished; those of a finished chunk become its part."""
+
+    def __init__(self, run: RunDirectory, chunks: range) -> None:
+        self._run, self._chunks = run, chunks
+        self._kept: dict[int, dict[int, Part]] = {}  # by chunk and place
+        self._done: set[int] = set()
+        self._files = run.pieces()
+
+    @property
+    def parts(self) -> int:
+        return len(self._done)
+
+    def found(self, places: Sequence[int], part: Part) -> None:
+        """Takes what stands on disk already."""
+        chunk = self._run.chunk_of(places[0])
+        if len(places) == len(self._run.samples(chunk)):
+            self._done.add(chunk)
+        else:
+            self._keep(places[0], part)
+
+    def add(self, place: int, part: Part) -> None:
+        """Stores the result of a sample."""
+        chunk = self._run.chunk_of(place)
+        if len(self._run.samples(chunk)) == 1:
+            self._run.add(chunk, part)
+            self._done.add(chunk)
+        elif len(self._kept.get(chunk, ())) + 1 < len(self._run.samples(chunk)):
+            self._files[place] = [self._run.add_piece(place, part)]
+            self._keep(place, part)
+        else:
+            self._keep(place, part)
+
+    def _keep(self, place: int, part: Part) -> None:
+        chunk = self._run.chunk_of(place)
+        kept = self._kept.setdefault(chunk, {})
+        kept[place] = part
+        if len(kept) == len(self._run.samples(chunk)):
+            self._run.add(chunk, joined([kept[k] for k in sorted(kept)]))
+            self._done.add(chunk)
+            for path in (path for k in kept for path in self._files.pop(k, ())):
+                path.unlink(missing_ok=True)
+            del self._kept[chunk]
+
+    def missing(self) -> list[int]:
+        """Places of the samples that are still to be refined."""
+        return [
+            place
+            for chunk in self._chunks
+            if chunk not in self._done
+            for place in self._run.samples(chunk)
+            if place not in self._kept.get(chunk, ())
+        ]
+
+
+def _facts(row: Row) -> dict[str, object]:
     return {
-        "seconds": [row.seconds and round(row.seconds, 3) for row in rows],
-        "status": Counter(row.status for row in rows),
-        "family": Counter(row.family for row in rows if row.family),
+        "seconds": row.seconds and round(row.seconds, 3),
+        "status": row.status,
+        "family": row.family,
     }
 
 
-def _part(work, outcomes) -> Part:
-    """What is stored of a chunk: where a sample failed, its start stands for the map."""
+def _part(work: Work, outcomes: Sequence[batch.Outcome]) -> Part:
+    """What is stored of some samples: where one failed, its start stands for the map."""
     survey = work.settings.survey
     velocity = [
         read_start(work.inputs.predictions, outcome.index, survey)
@@ -95,4 +207,5 @@ def _part(work, outcomes) -> Part:
         unknown = np.full(survey.shape, np.nan, np.float32)
         found = (outcome.deviation for outcome in outcomes)
         maps[DEVIATION] = np.stack([unknown if v is None else v for v in found])
-    return Part([outcome.row for outcome in outcomes], maps)
+    histories = [outcome.history for outcome in outcomes]
+    return Part([outcome.row for outcome in outcomes], maps, histories)

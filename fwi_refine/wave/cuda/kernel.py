@@ -7,16 +7,18 @@ here stays on the program's device; torch owns the memory.
 import ctypes
 import functools
 import math
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
 from fwi_refine.survey import Survey
-from fwi_refine.wave.cuda.layout import FIELDS
+from fwi_refine.wave.cuda.layout import FIELDS, Layout
 from fwi_refine.wave.deterministic import in_order
+from fwi_refine.wave.kernel import check_call, check_kernel, check_out
 from fwi_refine.wave.released_arithmetic import first_unequal
 
 ALIGNMENT = 16  # bytes, of what a thread reads or writes at once
-LEAST_SHAPE = 3, 2  # rows and columns of a grid that wraps around but once in the kernels
 MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
 
 
@@ -36,79 +38,140 @@ class _CudaCall(ctypes.Structure):
     ]
 
 
-class BlockKernel:
-    """The kernels of one survey and one precision: the interface of `cpu.NativeKernel`.
+class Launcher(Protocol):
+    """What launches the kernels: `program.Program` on a GPU."""
 
-    program: has `name`, `device`, `layout(kernel, survey, dtype)`, `launch(kernel, layout, survey,
-    dtype, call, tasks)` and `release()`. memory: most bytes of wavefields that are kept at a
-    time, None for what the device has. Shots that do not fit are done in parts, each half as many
-    as before when memory runs out: that changes no bit of the result. Every cell is computed at
-    every step. Several threads may use one object; nothing is put on the device before it is used.
-    Raises ValueError for a grid of fewer than three rows or two columns.
+    name: str
+    device: torch.device
+
+    def layout(self, kernel: str, survey: Survey, dtype: torch.dtype) -> Layout:
+        """How a kernel spreads a shot over threads."""
+        ...
+
+    def launch(
+        self,
+        kernel: str,
+        layout: Layout,
+        survey: Survey,
+        dtype: torch.dtype,
+        call: ctypes.Structure,
+        tasks: int,
+    ) -> None:
+        """Starts a kernel for some shots."""
+        ...
+
+    def release(self) -> None:
+        """Gives memory back that is kept for later."""
+        ...
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+class BlockKernel:
+    """The GPU's kernels for one survey and one precision: a `kernel.Kernel`.
+
+    Shots that do not fit into memory are done in parts, each half as many as before when memory
+    runs out: that changes no bit of the result. Every cell is computed at every step. Several
+    threads may use one object; nothing is put on the device before it is used.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    dtype : torch.dtype
+        float32 or float64.
+    every : int
+        Steps between two wavefields that a gradient correlates.
+    program : Launcher
+        What launches the kernels.
+    memory : int, optional
+        Most bytes of wavefields that are kept at a time; None for what the device has.
     """
 
-    def __init__(self, survey: Survey, dtype: torch.dtype, every: int, program, memory=None):
-        if any(n < least for n, least in zip(survey.padded_shape, LEAST_SHAPE, strict=True)):
-            raise ValueError(
-                f"a grid of {survey.padded_shape} cells: expected {LEAST_SHAPE} or more"
-            )
+    def __init__(
+        self,
+        survey: Survey,
+        dtype: torch.dtype,
+        every: int,
+        program: Launcher,
+        memory: int | None = None,
+    ):
+        check_kernel(dtype, every)
         self.name = program.name
         self._program, self._dtype, self._memory = program, dtype, memory
         self._device = program.device
         self._survey, self._every = survey, every
         self._most = MOST_TASKS  # tasks that have fitted so far
-        self._prepared = {}  # kernel -> its layout and what depends on it
+        self._prepared: dict[
+            str, tuple[Layout, Tensors]
+        ] = {}  # kernel -> its layout and what depends on it
 
-    def forward(self, alpha, vmin):
-        """Records, (B, shots, steps, receivers)."""
+    def forward(self, alpha: torch.Tensor, vmin: torch.Tensor) -> torch.Tensor:
+        """Records, (B, shots, n_steps, receivers)."""
+        check_call(self._survey, alpha, vmin)
         return self._records("forward", *self._medium(alpha, vmin))
 
-    def released(self, alpha, vmin, strength):
+    def released(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, strength: torch.Tensor
+    ) -> torch.Tensor:
         """Records in released arithmetic; strength: (B, shots), of the sources."""
+        check_call(self._survey, alpha, vmin, strength=strength, single=self._dtype)
         medium, tasks = self._medium(alpha, vmin)
         medium["column_decay"] = self._cast(self._vmin(vmin) * self._damping[1])
         medium["strength"] = self._cast(strength)
         medium["wavelet"] = self._wavelet_as(torch.float32)
         return self._records("released", medium, tasks)
 
-    def first_differences(self, alpha, vmin, strength, data, stop):
+    def first_differences(
+        self,
+        alpha: torch.Tensor,
+        vmin: torch.Tensor,
+        strength: torch.Tensor,
+        data: torch.Tensor,
+        stop: bool,
+    ) -> torch.Tensor:
         """(B, shots, receivers) first step in which such a record is not the data."""
         del stop  # a record is one launch
-        return first_unequal(self.released(alpha, vmin, strength), data.to(self._device))
+        check_call(self._survey, alpha, vmin, data=data)
+        return first_unequal(self.released(alpha, vmin, strength), self._cast(data))
 
-    def wavefields(self, alpha, vmin, out=None):
+    def wavefields(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """p[every], p[2 every], ... before the last step, (B, shots, frames, rows, cols)."""
+        check_call(self._survey, alpha, vmin, every=self._every)
         medium, tasks = self._medium(alpha, vmin)
         shape = (len(alpha), len(self._survey.sources), self._frames, *self._survey.padded_shape)
+        check_out(out, shape, self._dtype, self._device)
         if out is None:
             out = self._empty(*shape)
-        elif (
-            (tuple(out.shape), out.dtype, out.device) != (shape, self._dtype, self._device)
-            or not out.is_contiguous()
-            or out.data_ptr() % ALIGNMENT
-        ):
-            raise ValueError(
-                f"out of shape {tuple(out.shape)} and {out.dtype} on {out.device}: expected "
-                f"{shape} and {self._dtype} on {self._device}, contiguous and aligned"
-            )
+        elif not out.is_contiguous() or out.data_ptr() % ALIGNMENT:
+            raise ValueError(f"out: expected it contiguous and aligned to {ALIGNMENT} bytes")
         frames = out.view(tasks, *shape[2:])
         self._in_parts(tasks, lambda part: self._launch("forward", medium, part, frames=frames))
         return out
 
-    def tangent(self, alpha, vmin, dalpha, dvmin):
+    def tangent(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, dalpha: torch.Tensor, dvmin: torch.Tensor
+    ) -> torch.Tensor:
         """Change of the records, to first order, for a change of alpha and of vmin."""
+        check_call(self._survey, alpha, vmin, dalpha=dalpha, dvmin=dvmin)
         medium, tasks = self._medium(alpha, vmin)
         medium["dalpha"] = self._map(dalpha)
         vmin, dvmin = (x.to(self._device, torch.float64) for x in (vmin, dvmin))
         medium["relative_vmin"] = (dvmin / vmin).to(self._dtype)
         return self._records("tangent", medium, tasks)
 
-    def adjoint(self, alpha, vmin, u):
+    def adjoint(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, u: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of sum(u * record) by alpha, (B, rows, cols), and by vmin, (B,) float64."""
+        check_call(self._survey, alpha, vmin, data=u, every=self._every)
         medium, tasks = self._medium(alpha, vmin)
         u, image = self._traces(u), self._image(tasks)
 
-        def work(part):
+        def work(part: range) -> None:
             frames = self._kept(part)
             self._launch("forward", medium, part, frames=frames)
             self._launch("adjoint", medium, part, frames=frames, data=u, **image)
@@ -116,14 +179,17 @@ class BlockKernel:
         self._in_parts(tasks, work)
         return self._gradients(image, vmin)
 
-    def misfit(self, alpha, vmin, data, gradient):
+    def misfit(
+        self, alpha: torch.Tensor, vmin: torch.Tensor, data: torch.Tensor, gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """sum((record - data)^2), (B,) float64, and its gradients where gradient is true."""
+        check_call(self._survey, alpha, vmin, data=data, every=self._every if gradient else None)
         medium, tasks = self._medium(alpha, vmin)
         data, squares = self._traces(data), self._sums(tasks, "forward")
         image = self._image(tasks) if gradient else None
 
-        def work(part):
-            if not gradient:
+        def work(part: range) -> None:
+            if image is None:
                 self._launch("forward", medium, part, data=data, sums=squares)
                 return
             frames, twice = self._kept(part), self._empty(len(part), *data.shape[1:])
@@ -134,15 +200,15 @@ class BlockKernel:
 
         self._in_parts(tasks, work)
         value = in_order(self._by_sample(squares).flatten(1))
-        return (value, *self._gradients(image, vmin)) if gradient else (value, None, None)
+        return (value, None, None) if image is None else (value, *self._gradients(image, vmin))
 
-    def _records(self, kernel, medium, tasks):
+    def _records(self, kernel: str, medium: Tensors, tasks: int) -> torch.Tensor:
         """What a kernel writes as records, by sample."""
         record = self._empty(tasks, *self._survey.record_shape[1:])
         self._in_parts(tasks, lambda part: self._launch(kernel, medium, part, record=record))
         return self._by_sample(record)
 
-    def _in_parts(self, tasks, work):
+    def _in_parts(self, tasks: int, work: Callable[[range], None]) -> None:
         """work(range of tasks) for all of them, as many at a time as memory allows."""
         first = 0
         while first < tasks:
@@ -159,7 +225,7 @@ class BlockKernel:
             self._most = min(self._most, len(part) // 2)
             self._program.release()
 
-    def _launch(self, kernel, medium, part, **by_task):
+    def _launch(self, kernel: str, medium: Tensors, part: range, **by_task: torch.Tensor) -> None:
         """Launches for a range of tasks. Arrays of its length belong to it, longer ones to all."""
         layout, tensors = self._prepare(kernel)
         rows, cols = self._survey.padded_shape
@@ -180,7 +246,7 @@ class BlockKernel:
         )
         self._program.launch(kernel, layout, self._survey, self._dtype, call, len(part))
 
-    def _prepare(self, kernel):
+    def _prepare(self, kernel: str) -> tuple[Layout, Tensors]:
         """A kernel's layout, and the receivers in the order of the threads that have them."""
         if kernel not in self._prepared:
             shape = self._survey.padded_shape
@@ -201,11 +267,9 @@ class BlockKernel:
             )
         return self._prepared[kernel]
 
-    def _medium(self, alpha, vmin):
-        """(tensors of the medium, number of tasks). Raises ValueError for a bad velocity."""
+    def _medium(self, alpha: torch.Tensor, vmin: torch.Tensor) -> tuple[Tensors, int]:
+        """(tensors of the medium, number of tasks)."""
         alpha = self._map(alpha)
-        if not bool(((alpha > 0) & (alpha < 1)).all()):
-            raise ValueError("velocity is not finite and positive, or too high for the time step")
         vmin = self._vmin(vmin)
         by_row, by_column = self._damping
         medium = {
@@ -215,13 +279,13 @@ class BlockKernel:
         }
         return medium, len(alpha) * len(self._survey.sources)
 
-    def _vmin(self, vmin):
+    def _vmin(self, vmin: torch.Tensor) -> torch.Tensor:
         return vmin.detach().to(self._device, torch.float64)[:, None]
 
-    def _cast(self, tensor):
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to(self._device, self._dtype).contiguous()
 
-    def _map(self, padded):
+    def _map(self, padded: torch.Tensor) -> torch.Tensor:
         """The map, (B, nz, nx), with a layout's `side` columns more on both sides: the band repeats
         its edges, and the kernel knows that."""
         margin, (nz, nx) = self._survey.absorbing_cells, self._survey.shape
@@ -231,24 +295,24 @@ class BlockKernel:
         wider = torch.cat([*side * [left], inside, *side * [right]], dim=2)
         return wider.to(self._device, self._dtype).contiguous()
 
-    def _traces(self, records):
+    def _traces(self, records: torch.Tensor) -> torch.Tensor:
         records = records.detach().to(self._device, self._dtype).contiguous()
         return records.view(-1, *self._survey.record_shape[1:])
 
-    def _wavelet_as(self, dtype):
+    def _wavelet_as(self, dtype: torch.dtype) -> torch.Tensor:
         """The wavelet as it is in a precision, float64."""
         wavelet = torch.from_numpy(self._survey.wavelet).to(dtype).double()
         return wavelet.to(self._device)
 
     @functools.cached_property
-    def _damping(self):
+    def _damping(self) -> list[torch.Tensor]:
         return [torch.from_numpy(d).to(self._device) for d in self._survey.damping]
 
     @property
-    def _frames(self):
+    def _frames(self) -> int:
         return (self._survey.n_steps - 1) // self._every
 
-    def _kept(self, part):
+    def _kept(self, part: range) -> torch.Tensor:
         """Memory for the wavefields of some tasks. Raises torch.OutOfMemoryError."""
         shape = (len(part), self._frames, *self._survey.padded_shape)
         size = math.prod(shape) * self._dtype.itemsize
@@ -259,24 +323,24 @@ class BlockKernel:
             )
         return self._empty(*shape)
 
-    def _image(self, tasks):
+    def _image(self, tasks: int) -> Tensors:
         gradient = self._empty(tasks, *self._survey.padded_shape)
         return {"gradient": gradient, "sums": self._sums(tasks, "adjoint")}
 
-    def _sums(self, tasks, kernel):
+    def _sums(self, tasks: int, kernel: str) -> torch.Tensor:
         blocks = self._prepare(kernel)[0].blocks
         return torch.empty(tasks, blocks, dtype=torch.float64, device=self._device)
 
-    def _gradients(self, image, vmin):
+    def _gradients(self, image: Tensors, vmin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         vmin = vmin.detach().to(self._device, torch.float64)
         damped = in_order(self._by_sample(image["sums"]).flatten(1))
         return in_order(self._by_sample(image["gradient"])), damped / vmin
 
-    def _by_sample(self, by_task):
+    def _by_sample(self, by_task: torch.Tensor) -> torch.Tensor:
         return by_task.unflatten(0, (-1, len(self._survey.sources)))
 
-    def _empty(self, *shape):
+    def _empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=self._dtype, device=self._device)
 
-    def _integers(self, values):
+    def _integers(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values).to(self._device, torch.int32).contiguous()

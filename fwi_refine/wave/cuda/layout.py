@@ -2,6 +2,7 @@
 kernels/cuda/blocks.h."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fwi_refine.survey import Survey
@@ -23,10 +24,20 @@ WARP = 32
 class Layout:
     """How a shot is spread over threads.
 
-    blocks: thread blocks of a shot; width, strips: threads side by side and above one another in
-    a block; side: columns of a thread that stand side by side; halo: rows of its neighbours that a
-    block has on both sides; shared: fields in the blocks' shared memory, otherwise in global
-    memory; resident: blocks that a multiprocessor is to have room for
+    Parameters
+    ----------
+    blocks : int
+        Thread blocks of a shot.
+    width, strips : int
+        Threads side by side and above one another in a block.
+    side : int
+        Columns of a thread that stand side by side.
+    halo : int
+        Rows of its neighbours that a block has on both sides.
+    shared : bool
+        Fields in the blocks' shared memory, otherwise in global memory.
+    resident : int
+        Blocks that a multiprocessor is to have room for.
     """
 
     blocks: int
@@ -82,27 +93,64 @@ class Layout:
 
 
 def side(survey: Survey) -> int:
-    """How many columns a thread may have side by side: as many as divide the map and its band."""
+    """How many columns a thread may have side by side: as many as divide the map and its band.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    int
+        2 or 1.
+    """
     return 2 if survey.shape[1] % 2 == survey.absorbing_cells % 2 == 0 else 1
 
 
-def choose_layout(survey, fields, itemsize, capability, shared_memory, room) -> Layout:
+def choose_layout(
+    survey: Survey,
+    fields: int,
+    itemsize: int,
+    capability: tuple[int, int],
+    shared_memory: int,
+    room: Callable[[Layout], object],
+) -> Layout:
     """How a card spreads a shot of a survey.
 
     A cluster of blocks keeps the fields in its blocks' shared memory where the card has clusters,
-    enough of that memory (shared_memory: bytes that a block may have) and room(layout) for at
-    least one cluster, which a part of a card may not have; with rows of its neighbours, where
-    there is room for them. Else one block keeps the fields in global memory. It does not depend on
-    the batch, so neither does a bit of the result.
+    enough of that memory and room for at least one cluster, which a part of a card may not have;
+    with rows of its neighbours, where there is room for them. Else one block keeps the fields in
+    global memory. It does not depend on the batch, so neither does a bit of the result.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    fields : int
+        That a kernel keeps for each shot.
+    itemsize : int
+        Bytes of a number.
+    capability : tuple of int
+        The card's compute capability.
+    shared_memory : int
+        Bytes that a block may have.
+    room : callable
+        True for a layout of which the card can hold a cluster.
+
+    Returns
+    -------
+    Layout
+        The layout.
     """
     width_of_side, shape = side(survey), survey.padded_shape
     width = WARP * -(-shape[1] // (width_of_side * WARP))
 
-    def layout(blocks, most, halo, shared):
+    def layout(blocks: int, most: int, halo: int, shared: bool) -> Layout:
         columns = min(width, most)
         return Layout(blocks, columns, most // columns, width_of_side, halo, shared)
 
-    def fitting(cluster):
+    def fitting(cluster: Layout) -> int:
         """How many of its blocks a multiprocessor has the shared memory for."""
         memory = cluster.memory(shape, fields, itemsize) + COUNTERS
         return (shared_memory + RESERVED) // (memory + RESERVED)

@@ -11,8 +11,10 @@ import hashlib
 import os
 import tempfile
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +35,13 @@ EXTRA = 'pip install "fwi-refine[gpu]"'
 
 
 def problem() -> str | None:
-    """Why the CUDA kernels cannot be used here; None where they can."""
+    """Say why the CUDA kernels cannot be used here.
+
+    Returns
+    -------
+    str or None
+        None where they can.
+    """
     if not torch.cuda.is_available():
         built = "finds no GPU" if torch.version.cuda else "was installed without CUDA"
         return f"torch {torch.__version__} {built}"
@@ -51,7 +59,13 @@ def problem() -> str | None:
 
 
 def devices() -> list[str]:
-    """The GPUs that can be used, as CUDA_VISIBLE_DEVICES names them; empty without any."""
+    """The GPUs that can be used.
+
+    Returns
+    -------
+    list of str
+        As CUDA_VISIBLE_DEVICES names them; empty without any.
+    """
     if problem() is not None:
         return []
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -60,14 +74,35 @@ def devices() -> list[str]:
 
 
 def memory() -> int:
-    """Bytes of memory of the smallest visible GPU; 0 without any."""
+    """Memory of the smallest visible GPU.
+
+    Returns
+    -------
+    int
+        Bytes; 0 without any GPU.
+    """
     count = torch.cuda.device_count()
     sizes = (torch.cuda.get_device_properties(i).total_memory for i in range(count))
     return min(sizes, default=0)
 
 
 def defines(layout: Layout, survey: Survey, dtype: torch.dtype) -> list[tuple[str, str]]:
-    """Macros that wave.cu is compiled with."""
+    """Macros that wave.cu is compiled with.
+
+    Parameters
+    ----------
+    layout : Layout
+        How a shot is spread over threads.
+    survey : Survey
+        The survey.
+    dtype : torch.dtype
+        float32 or float64.
+
+    Returns
+    -------
+    list of tuple of str
+        Names and values.
+    """
     constants = layout.constants(survey)
     values = {
         "REAL": REALS[dtype],
@@ -82,9 +117,26 @@ def defines(layout: Layout, survey: Survey, dtype: torch.dtype) -> list[tuple[st
     return [(name, str(value)) for name, value in values.items()]
 
 
-def cubin(macros, arch: str) -> bytes:
-    """Machine code of wave.cu for a card such as "sm_90", from the cache or compiled; no GPU is
-    needed for that. Raises RuntimeError with the compiler's log."""
+def cubin(macros: Sequence[tuple[str, str]], arch: str) -> bytes:
+    """Machine code of wave.cu, from the cache or compiled; no GPU is needed for that.
+
+    Parameters
+    ----------
+    macros : sequence of tuple of str
+        Names and values.
+    arch : str
+        Of the card, such as "sm_90".
+
+    Returns
+    -------
+    bytes
+        The code.
+
+    Raises
+    ------
+    RuntimeError
+        With the compiler's log.
+    """
     from cuda.bindings import nvrtc
     from cuda.core import Program as Source
     from cuda.core import ProgramOptions
@@ -93,7 +145,7 @@ def cubin(macros, arch: str) -> bytes:
     version = nvrtc.nvrtcVersion()[1:]
     key = hashlib.sha256(repr((sources, macros, arch, version)).encode()).hexdigest()
 
-    def compiled():
+    def compiled() -> bytes:
         folder = str(KERNELS / "cuda")
         options = ProgramOptions(arch=arch, define_macro=macros, include_path=[folder])
         try:
@@ -105,14 +157,32 @@ def cubin(macros, arch: str) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: XDG_CACHE_HOME, by default ~/.cache, then fwi-refine."""
+    """Where compiled kernels are kept.
+
+    Returns
+    -------
+    Path
+        fwi-refine in XDG_CACHE_HOME, by default in ~/.cache.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fwi-refine"
 
 
-def cached(path: Path, make) -> bytes:
-    """What stands in a file of the cache; where it is missing or damaged, make(), which is kept.
+def cached(path: Path, make: Callable[[], bytes]) -> bytes:
+    """What stands in a file of the cache, or is made and kept there.
 
     A cache that cannot be written costs time and nothing else.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    make : callable
+        Called where the file is missing or damaged.
+
+    Returns
+    -------
+    bytes
+        The content.
     """
     with suppress(OSError):
         stored = path.read_bytes()
@@ -135,17 +205,36 @@ def cached(path: Path, make) -> bytes:
 
 @functools.cache
 def program(device: torch.device) -> "Program":
-    """The one Program of a device such as torch.device("cuda", 1), with what it has loaded."""
+    """The one Program of a device, with what it has loaded.
+
+    Parameters
+    ----------
+    device : torch.device
+        Such as torch.device("cuda", 1).
+
+    Returns
+    -------
+    Program
+        The same each time.
+    """
     return Program(device)
 
 
 class Program:
     """The kernels on one GPU, as `kernel.BlockKernel` launches them.
 
-    device: such as "cuda" or "cuda:1". Raises RuntimeError, saying why, where there is none.
+    Parameters
+    ----------
+    device : str or torch.device
+        Such as "cuda" or "cuda:1".
+
+    Raises
+    ------
+    RuntimeError
+        Where it cannot be used, saying why.
     """
 
-    def __init__(self, device="cuda"):
+    def __init__(self, device: str | torch.device = "cuda"):
         reason = problem()
         if reason is not None:
             raise RuntimeError(f"the CUDA kernels cannot be used: {reason}")
@@ -158,21 +247,32 @@ class Program:
         self.device = torch.device("cuda", index)
         properties = torch.cuda.get_device_properties(self.device)
         self._capability = (properties.major, properties.minor)
-        self._shared_memory = properties.shared_memory_per_block_optin
+        # torch has it, its types do not
+        self._shared_memory: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
         self._arch = f"sm_{properties.major}{properties.minor}"
-        self._functions, self._lock = {}, threading.Lock()
+        # (kernel, macros, memory) -> (what keeps it loaded, its handle)
+        self._functions: dict[tuple[str, tuple[tuple[str, str], ...], int], tuple[Any, Any]] = {}
+        self._lock = threading.Lock()
         self.name = f"cuda {properties.name}"
 
-    def layout(self, kernel, survey, dtype) -> Layout:
+    def layout(self, kernel: str, survey: Survey, dtype: torch.dtype) -> Layout:
         """The layout of a kernel for a survey."""
 
-        def has_room(layout):
+        def has_room(layout: Layout) -> bool:
             return self.room(kernel, layout, survey, dtype) > 0
 
         card = self._capability, self._shared_memory
         return choose_layout(survey, FIELDS[kernel], dtype.itemsize, *card, has_room)
 
-    def launch(self, kernel, layout, survey, dtype, call, tasks):
+    def launch(
+        self,
+        kernel: str,
+        layout: Layout,
+        survey: Survey,
+        dtype: torch.dtype,
+        call: ctypes.Structure,
+        tasks: int,
+    ) -> None:
         """Starts a kernel on torch's current stream. Raises DeviceError if CUDA refuses."""
         from cuda.bindings import driver
 
@@ -188,11 +288,11 @@ class Program:
                 f"{kernel} of {tasks} shots",
             )
 
-    def release(self):
+    def release(self) -> None:
         """Gives memory that torch keeps for later back to the card."""
         torch.cuda.empty_cache()
 
-    def room(self, kernel, layout, survey, dtype) -> int:
+    def room(self, kernel: str, layout: Layout, survey: Survey, dtype: torch.dtype) -> int:
         """How many clusters the device, which may be a part of a card, can hold at a time."""
         from cuda.bindings import driver
 
@@ -203,9 +303,11 @@ class Program:
             function, config.sharedMemBytes = self._function(kernel, layout, survey, dtype)
             found = driver.cuOccupancyMaxActiveClusters(function, config)
         (count,) = check(found, f"room for a cluster of {layout.blocks} blocks")
-        return count
+        return int(count)
 
-    def _function(self, kernel, layout, survey, dtype):
+    def _function(
+        self, kernel: str, layout: Layout, survey: Survey, dtype: torch.dtype
+    ) -> tuple[Any, int]:
         """The loaded kernel, which stays loaded as long as this object, and the bytes of shared
         memory that a block of it takes."""
         memory = layout.memory(survey.padded_shape, FIELDS[kernel], dtype.itemsize)
@@ -216,7 +318,9 @@ class Program:
                 self._functions[key] = self._load(*key)
         return self._functions[key][1], memory
 
-    def _load(self, kernel, macros, memory):
+    def _load(
+        self, kernel: str, macros: tuple[tuple[str, str], ...], memory: int
+    ) -> tuple[Any, Any]:
         from cuda.bindings import driver
         from cuda.core import ObjectCode
 
@@ -232,7 +336,7 @@ class Program:
         return loaded, driver.CUfunction(int(handle))
 
     @contextmanager
-    def _current(self):
+    def _current(self) -> Iterator[None]:
         """This thread in torch's context of the device, as a thread that has not used the GPU is
         in none; afterwards it has the device that it had before."""
         from cuda.core import Device
@@ -242,9 +346,28 @@ class Program:
             yield
 
 
-def check(result, what):
-    """What a call of the driver returned after its status. Raises DeviceError if it failed, or
-    torch.OutOfMemoryError."""
+def check(result: Sequence[Any], what: str) -> list[Any]:
+    """What a call of the driver returned after its status.
+
+    Parameters
+    ----------
+    result : sequence
+        Status and values.
+    what : str
+        Names the call in a message.
+
+    Returns
+    -------
+    list
+        The values.
+
+    Raises
+    ------
+    DeviceError
+        If it failed.
+    torch.OutOfMemoryError
+        If memory ran out.
+    """
     status, *values = result
     if int(status):
         kind = torch.OutOfMemoryError if status.name.endswith("OUT_OF_MEMORY") else DeviceError

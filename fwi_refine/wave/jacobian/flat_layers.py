@@ -17,6 +17,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from scipy.fft import next_fast_len
 
 from fwi_refine.survey import OPENFWI, Survey
@@ -27,9 +28,22 @@ from fwi_refine.wave.simulator import Simulator
 
 
 def has_flat_jacobian(survey: Survey) -> bool:
-    """Whether `flat_jacobian` is for this survey: its sources and receivers stand at one depth of
-    the map, and there is an absorbing band. How good it is depends on how well that absorbs what
-    comes round the grid sideways: with 12 cells rows are 10 % off."""
+    """Whether `flat_jacobian` is for this survey.
+
+    Its sources and receivers stand at one depth of the map, and there is an absorbing band. How
+    good it is depends on how well that absorbs what comes round the grid sideways: with 12 cells
+    rows are 10 % off.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    bool
+        True if it is.
+    """
     nz, nx = survey.shape
     rows, columns = (
         set(positions) for positions in zip(*survey.sources, *survey.receivers, strict=True)
@@ -38,34 +52,64 @@ def has_flat_jacobian(survey: Survey) -> bool:
     return len(rows) == 1 and inside and survey.absorbing_cells > 0
 
 
-def first_return(layers, survey: Survey = OPENFWI) -> float:
-    """When a wave straight down has gone round the grid once, in s after it was sent.
+def first_return(layers: ArrayLike | torch.Tensor, survey: Survey = OPENFWI) -> float:
+    """When a wave straight down has gone round the grid once.
 
-    layers: (nz,) m/s
+    Parameters
+    ----------
+    layers : array_like or torch.Tensor, (nz,)
+        Velocities by row, m/s.
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    float
+        Time after it was sent, s.
     """
     layers = torch.as_tensor(layers, dtype=torch.float64)
     return float((survey.spacing / layers[row_of(survey).to(layers.device)]).sum())
 
 
 def flat_jacobian(
-    layers,  # (nz,) m/s
-    vmin,  # m/s
+    layers: ArrayLike | torch.Tensor,
+    vmin: float | torch.Tensor,
     *,
     survey: Survey = OPENFWI,
     kernel: str = "auto",
     threads: int | None = None,
     device: str | torch.device | None = None,
 ) -> torch.Tensor:
-    """Derivative of the record by the velocity of each row: (shots, receivers, modes, nz) float32.
+    """Derivative of the record of flat layers by the velocity of each row.
 
-    modes: coefficients of the basis `record_basis(survey)`. kernel, threads, device: as for
-    `Simulator`. Costs one shot on a map twice as wide, whatever the number of shots.
+    Costs one shot on a map twice as wide, whatever the number of shots.
 
+    Parameters
+    ----------
+    layers : array_like or torch.Tensor, (nz,)
+        Velocities by row, m/s.
+    vmin : float or torch.Tensor
+        The velocity that scales the damping, m/s.
+    survey : Survey
+        One that `has_flat_jacobian`.
+    kernel, threads, device
+        As for `Simulator`.
+
+    Returns
+    -------
+    torch.Tensor of float32, (shots, receivers, modes, nz)
+        modes: coefficients of the basis `record_basis(survey)`.
+
+    Raises
+    ------
+    ValueError
+        For a survey that is not `has_flat_jacobian`, and velocities that cannot be simulated.
+
+    Notes
+    -----
     Measured on six made maps, a shot of OpenFWI's, up to `first_return`, relative: rows differ
     from the tangent by 1e-3 to 2e-2 in the median, smooth changes by 1e-3 to 5e-2. The larger
     numbers are for layers much faster than vmin, in which the sides absorb less.
-
-    Raises ValueError for a survey that is not `has_flat_jacobian`.
     """
     if not has_flat_jacobian(survey):
         raise ValueError(
@@ -103,17 +147,29 @@ def flat_jacobian(
 
 
 def flat_jacobian_shots(survey: Survey = OPENFWI) -> float:
-    """How many shots of the survey it takes the time of."""
+    """How many shots of the survey `flat_jacobian` takes the time of.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    float
+        In shots.
+    """
     columns = survey.padded_shape[1]
     return (2 * _half_width(survey) + 1 + 2 * survey.absorbing_cells) / columns
 
 
-def _half_width(survey):
+def _half_width(survey: Survey) -> int:
     """Columns on each side of the source: the band is to be as far from it as on the real map."""
     return max(int(_offsets(survey).max()), survey.shape[1] // 2)
 
 
-def _offsets(survey):
+def _offsets(survey: Survey) -> NDArray[np.int_]:
     """Of each receiver from each source, in cells: (shots, receivers)."""
     sources, receivers = (np.array(p)[:, 1] for p in (survey.sources, survey.receivers))
-    return abs(receivers - sources[:, None])
+    offsets: NDArray[np.int_] = abs(receivers - sources[:, None])
+    return offsets

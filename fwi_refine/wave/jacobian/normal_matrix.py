@@ -9,9 +9,12 @@ some depth on, is taken for zero. The rest is a J of its own, so that its J^T J 
 semidefinite as well.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
+
+from fwi_refine.wave.threads import Pool
 
 ROWS = 4096  # rows of J in one product
 COLUMNS = 500  # columns of J^T J in one product
@@ -21,27 +24,52 @@ PIECE = 64  # of a group's rows, copied at a time
 DEEP = 0.3  # of the map's depth, from which on cells are deep where receivers are combined
 
 
-def sum_of_products(parts, pool):
-    """The sum of part^T part over parts (m, n) of J, float64; only its upper triangle is filled.
+def sum_of_products(parts: Iterable[torch.Tensor], pool: Pool) -> torch.Tensor:
+    """The sum of part^T part over parts of J.
 
-    pool: see `workers`.
+    Parameters
+    ----------
+    parts : iterable of torch.Tensor, (m, n)
+        Rows of J.
+    pool : Pool
+        See `workers`.
+
+    Returns
+    -------
+    torch.Tensor of float64, (n, n)
+        Only its upper triangle is filled.
     """
-    parts = iter(parts)
-    wide = next(parts).double()
+    rest = iter(parts)
+    wide = next(rest).double()
     normal = wide.new_zeros(wide.shape[1], wide.shape[1])
     while True:
         _add(normal, wide, wide.shape[1], pool)
-        part = next(parts, None)
+        part = next(rest, None)
         if part is None:
             return normal
         wide = wide[: len(part)].copy_(part)  # fresh memory would cost as much as the product
 
 
-def sum_without_hidden(matrix, shape, hidden, pool):
+def sum_without_hidden(
+    matrix: torch.Tensor, shape: tuple[int, int], hidden: float, pool: Pool
+) -> torch.Tensor:
     """The same for J itself, less what is hidden.
 
-    matrix: (shots, receivers, modes, nz * nx + 1), by each cell, row by row, and by vmin; shape:
-    (nz, nx); hidden: the norm that a row's part by all cells from some depth on must exceed
+    Parameters
+    ----------
+    matrix : torch.Tensor, (shots, receivers, modes, nz * nx + 1)
+        J by each cell, row by row, and by vmin.
+    shape : tuple of int
+        (nz, nx).
+    hidden : float
+        The norm that a row's part by all cells from some depth on must exceed.
+    pool : Pool
+        See `workers`.
+
+    Returns
+    -------
+    torch.Tensor of float64, (nz * nx + 1, nz * nx + 1)
+        Only its upper triangle is filled.
     """
     shots, receivers, modes, n = matrix.shape
     normal = torch.zeros(n, n, dtype=torch.float64, device=matrix.device)
@@ -59,7 +87,9 @@ def sum_without_hidden(matrix, shape, hidden, pool):
     return normal
 
 
-def _combine(traces, out, *, shape, hidden):
+def _combine(
+    traces: torch.Tensor, out: torch.Tensor, *, shape: tuple[int, int], hidden: float
+) -> torch.Tensor:
     """Fills out with the combined rows of one mode (shots, receivers, n); the depth down to which
     each counts, (shots * receivers,)."""
     deep = traces[..., int(DEEP * shape[0]) * shape[1] : -1]
@@ -69,15 +99,15 @@ def _combine(traces, out, *, shape, hidden):
     return (energies.flip(1).cumsum(1) > 1).sum(1)
 
 
-def _copy_rows(rows, which, out):
+def _copy_rows(rows: torch.Tensor, which: torch.Tensor, out: torch.Tensor) -> None:
     out.copy_(rows[which])
 
 
-def _add(normal, part, count, pool):
+def _add(normal: torch.Tensor, part: torch.Tensor, count: int, pool: Pool) -> None:
     """Adds part^T part to the upper triangle, of which columns from `count` on, but for the last,
     are taken for zero."""
 
-    def add(i):
+    def add(i: int) -> None:
         own = part[:, i : min(i + COLUMNS, count)].T
         normal[i : i + len(own), i:count].addmm_(own, part[:, i:count])
         if count < len(normal):

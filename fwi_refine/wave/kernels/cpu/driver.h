@@ -117,15 +117,62 @@ static void LOCAL(run_task)(const Call *call, const LOCAL(Arrays) *a, const Shot
                  a->gradient_vmin + task);
 }
 
+/* What the threads of one call share: which task is next, and the worst status so far. */
+typedef struct {
+    const Call *call;
+    const LOCAL(Arrays) *arrays;
+    const int *row_start, *by_row;
+    size_t arena_bytes;
+    int next, status;
+} LOCAL(Work);
+
+/* Takes one task after the other, as long as there are any. */
+static void LOCAL(take_tasks)(LOCAL(Work) *work)
+{
+    const Call *call = work->call;
+    const LOCAL(Arrays) *a = work->arrays;
+    const int tasks = call->samples * call->shots;
+    const size_t cells = (size_t)call->rows * call->cols;
+    const size_t n_frames = (call->n_steps - 1) / call->every;
+    const size_t frames_size = n_frames * call->rows * stride_of(call);
+    const int narrow = a->job == RELEASED ? 0 : call->narrow;
+    Arena arena = {aligned_alloc(ALIGNMENT, work->arena_bytes), 0};
+    const unsigned before = float_mode();
+    /* the released data has subnormal numbers, whatever the caller does with them */
+    set_float_mode(a->job == RELEASED ? before & ~(unsigned)FLUSH : before | FLUSH);
+    for (;;) {
+        int task;
+#pragma omp atomic capture
+        task = work->next++;
+        if (task >= tasks)
+            break;
+        Shot shot;
+        const size_t place = a->job == FIELDS ? task : thread_number();
+        REAL *frames = a->frames ? a->frames + place * frames_size : NULL;
+        const REAL *alpha = a->alpha + (size_t)(task / call->shots) * cells;
+        const int here = arena.memory ? LOCAL(prepare)(&shot, call, alpha, task % call->shots,
+                                                       narrow, work->row_start, work->by_row)
+                                      : FWI_NO_MEMORY;
+        if (here == FWI_OK) {
+            arena.used = 0;
+            LOCAL(run_task)(call, a, &shot, &arena, frames, task);
+            free_windows(&shot.windows);
+        } else {
+#pragma omp atomic write
+            work->status = here;
+        }
+    }
+    set_float_mode(before);
+    free(arena.memory);
+}
+
 static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
 {
-    const int tasks = call->samples * call->shots;
     const size_t trace = (size_t)call->n_steps * call->n_receivers;
     const size_t stride = stride_of(call), field = call->rows * stride;
-    const size_t n_frames = (call->n_steps - 1) / call->every;
-    /* the largest task takes 7 fields, 2 records and 6 rows or columns */
+    /* TANGENT takes most: 6 fields, 2 records, 3 lines of a stride and 1 of the rows. RELEASED takes
+     * 3 fields, 1 record, the same lines and 2 of Sizes, which are together less than a field. */
     const size_t reals = 7 * field + 2 * trace + 5 * stride + call->rows;
-    const size_t arena_bytes = (sizeof(REAL) * reals / ALIGNMENT + 32) * ALIGNMENT;
     int *by_row = malloc(sizeof(int) * (size_t)(call->rows + 1 + call->n_receivers));
     if (!by_row)
         return FWI_NO_MEMORY;
@@ -137,37 +184,16 @@ static int LOCAL(run)(const Call *call, const LOCAL(Arrays) *a)
                 by_row[filled++] = j;
     }
     row_start[call->rows] = filled;
-    int status = FWI_OK;
+    LOCAL(Work) work = {.call = call, .arrays = a, .row_start = row_start, .by_row = by_row,
+                        .arena_bytes = (sizeof(REAL) * reals / ALIGNMENT + 32) * ALIGNMENT};
+    if (call->threads > 1) {
 #pragma omp parallel num_threads(call->threads)
-    {
-        Arena arena = {aligned_alloc(ALIGNMENT, arena_bytes), 0};
-        const unsigned before = float_mode();
-        if (a->job != RELEASED)
-            set_float_mode(before | FLUSH);
-#pragma omp for schedule(dynamic, 1)
-        for (int task = 0; task < tasks; task++) {
-            Shot shot;
-            const size_t place = a->job == FIELDS ? task : thread_number();
-            REAL *frames = a->frames ? a->frames + place * n_frames * field : NULL;
-            const REAL *alpha = a->alpha + (size_t)(task / call->shots) * call->rows * call->cols;
-            const int narrow = a->job == RELEASED ? 0 : call->narrow;
-            int here = arena.memory ? LOCAL(prepare)(&shot, call, alpha, task % call->shots, narrow,
-                                                     row_start, by_row)
-                                    : FWI_NO_MEMORY;
-            if (here == FWI_OK) {
-                arena.used = 0;
-                LOCAL(run_task)(call, a, &shot, &arena, frames, task);
-                free_windows(&shot.windows);
-            } else {
-#pragma omp atomic write
-                status = here;
-            }
-        }
-        set_float_mode(before);
-        free(arena.memory);
+        LOCAL(take_tasks)(&work);
+    } else {
+        LOCAL(take_tasks)(&work); /* no OpenMP at all: its threads do not survive a fork */
     }
     free(by_row);
-    return status;
+    return work.status;
 }
 
 int ENTRY(forward)(const Call *call, const REAL *alpha, const double *vmin, REAL *record)

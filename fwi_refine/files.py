@@ -1,0 +1,260 @@
+"""Files as the program reads them: regular ones only, no more of them than can be meant.
+
+Here too it is decided whether an error is one of the machine. A disk that fails, a mount that has
+gone, too many open files, too little memory: such an error says nothing of the file that was read,
+so it must not become the result of a sample.
+"""
+
+import errno
+import io
+import json
+import os
+import re
+import socket
+import stat
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO, TextIO, TypeVar
+
+from fwi_refine.errors import InputError, MachineError
+
+LONGEST_LINE = 2**20  # characters
+LARGEST_TOML = 2**22  # bytes
+DEEPEST = 20  # tables and lists within one another
+LARGEST_INTEGER = 2**63  # what TOML promises, and what the arrays can hold
+LARGEST_WRITTEN = 10**4000  # Python writes no longer ones, also in a message
+
+# Errors that may have passed by the next moment, and the waits before another try, in s.
+PASSING = {
+    errno.EIO, errno.ESTALE, errno.ENOENT, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.EINTR,
+    errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
+}  # fmt: skip
+WAITS = (0.1, 0.5, 1.5)
+
+T = TypeVar("T")
+
+_HDF5_ERRNO = re.compile(r"errno = (\d+)")
+
+
+def error_number(error: BaseException) -> int | None:
+    """The errno of a system error, None where it is none.
+
+    HDF5 gives it in its text alone; its other errors are about what a file holds.
+    """
+    if not isinstance(error, OSError):
+        return None
+    found = _HDF5_ERRNO.search(str(error))
+    return error.errno or (int(found[1]) if found and int(found[1]) else None)
+
+
+def is_machine_fault(error: BaseException) -> bool:
+    """Whether an error is one of the machine, and says nothing of what was read or computed.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised.
+
+    Returns
+    -------
+    bool
+        True for errors of the system and for too little memory, which torch reports in words.
+    """
+    if isinstance(error, MemoryError | MachineError):
+        return True
+    if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+        return True
+    return error_number(error) is not None
+
+
+def machine_error(error: BaseException, what: str) -> MachineError:
+    """The MachineError that tells of `error`, where it happened and on which machine."""
+    if isinstance(error, MachineError):
+        return error
+    if isinstance(error, OSError):
+        number = error_number(error)
+        reason = os.strerror(number) if number else str(error)
+        named = error.filename and str(error.filename) != what
+        place = f" {error.filename!s}:" if named else ""
+        return MachineError(f"{what}:{place} {reason} (on {socket.gethostname()})")
+    return MachineError(
+        f"{what}: too little memory (on {socket.gethostname()}); use fewer --jobs, or a larger "
+        "machine"
+    )
+
+
+def persistently(read: Callable[[], T], what: str) -> T:
+    """What `read` returns, tried again while the machine fails in a way that may pass.
+
+    Parameters
+    ----------
+    read : Callable
+        Without arguments; may be called several times.
+    what : str
+        What is read, for the message.
+
+    Returns
+    -------
+    object
+        The result of `read`.
+
+    Raises
+    ------
+    MachineError
+        If the machine still fails after about two seconds, or in a way that does not pass.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return read()
+        except (OSError, MemoryError) as error:
+            if not is_machine_fault(error):
+                raise
+            if wait is None or error_number(error) not in PASSING:
+                raise machine_error(error, what) from error
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file to read its bytes.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file, or a link to one.
+
+    Returns
+    -------
+    BinaryIO
+        The open file.
+
+    Raises
+    ------
+    InputError
+        If it is a directory, a pipe, a socket or a device: reading it could wait for ever.
+    OSError
+        If it cannot be opened.
+    """
+    # a pipe without a writer would block the opening itself
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    try:
+        _refuse_irregular(path, os.fstat(number).st_mode)
+        return open(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def check_regular(path: Path) -> None:
+    """Raises InputError for what stands there and is neither a regular file nor a directory."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # it is opened later, and says then what is wrong
+        return
+    if not stat.S_ISDIR(mode):
+        _refuse_irregular(path, mode)
+
+
+def _refuse_irregular(path: str | os.PathLike[str], mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is {_kind(mode)}, expected a regular file")
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def open_text(path: str | os.PathLike[str]) -> TextIO:
+    """A regular file as UTF-8 text, without the byte order mark that some programs begin it with.
+
+    Line ends stay as they are. Raises as `open_regular` does.
+    """
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="")
+
+
+def lines(file: IO[str], path: str | os.PathLike[str]) -> Iterator[str]:
+    """The lines of a text file. Raises InputError for one that no table has, before it is read."""
+    number = 0
+    while line := file.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE:
+            raise InputError(f"{path}, line {number}: longer than {LONGEST_LINE} characters")
+        yield line
+
+
+def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of a regular file. Raises InputError where there are more than `limit`."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise InputError(f"{path}: found {size} bytes, expected at most {limit}")
+        return file.read(limit + 1)
+
+
+def read_toml(path: str | os.PathLike[str], largest: int = LARGEST_INTEGER) -> dict[str, Any]:
+    """The table of a TOML file.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file of at most 4 MiB.
+    largest : int
+        What every integer is below.
+
+    Returns
+    -------
+    dict
+        Its table; tables and lists are at most 20 deep.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file; InputError is one.
+    OSError
+        If it cannot be read.
+    """
+    try:
+        table = tomllib.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+    check_values(table, largest)
+    return table
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds, within the limits of `read_toml`. Raises as that does."""
+    try:
+        value = json.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+    check_values(value)
+    return value
+
+
+def check_values(value: object, largest: int = LARGEST_INTEGER) -> None:
+    """Raises ValueError for integers that are too large and for what is nested too deeply.
+
+    Such values have no use here, and the text of the one and a walk through the other fail.
+    """
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
+        if isinstance(item, dict):
+            waiting += [(inner, depth + 1) for inner in item.values()]
+        elif isinstance(item, list):
+            waiting += [(inner, depth + 1) for inner in item]
+        elif isinstance(item, int) and abs(item) >= largest:
+            raise ValueError(f"holds an integer of {item.bit_length()} bits, which is too large")
+
+
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths name one file, also by way of links; either may not exist yet."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()

@@ -1,0 +1,156 @@
+"""Inputs in other units, scales or orders than the program takes, converted as they are read.
+
+Training loaders hand out velocities in km/s or scaled to -1..1, and records normalised, or as
+logarithms, or with their axes exchanged. A `Conversion` says which of it was done to the inputs;
+sources wrapped in it give maps in m/s and records in the units of the released data.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fwi_refine.survey import Survey
+
+# m/s = factor * value + offset. Scaled maps are those of OpenFWI's loaders, 1500 to 4500 m/s.
+UNITS = {
+    "m/s": (1.0, 0.0),
+    "km/s": (1000.0, 0.0),
+    "-1..1": (1500.0, 3000.0),
+    "0..1": (3000.0, 1500.0),
+}
+AXES = "str"  # of a record: shots, time rows, receivers
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What distinguishes the inputs from maps in m/s and from records as they were simulated.
+
+    A record x is read as d = scale * unlog(unrange(x)).
+
+    Parameters
+    ----------
+    units
+        Of the maps, a key of `UNITS`.
+    transpose
+        Whether the maps are stored as (nx, nz).
+    record_axes
+        Order of a record's axes in its file: s shots, t time rows, r receivers.
+    record_range
+        (low, high), where records were scaled so that `low` became -1 and `high` became 1: in the
+        record's units before any logarithm.
+    record_log
+        k, where records were stored as sign(d) ln(1 + k |d|).
+    record_scale
+        Factor that gives the record its own units.
+    """
+
+    units: str = "m/s"
+    transpose: bool = False
+    record_axes: str = AXES
+    record_range: tuple[float, float] | None = None
+    record_log: float | None = None
+    record_scale: float = 1.0
+
+    def velocity(self, values: np.ndarray) -> np.ndarray:
+        """Maps (..., nz, nx) in m/s of maps as they are stored; the array itself if they agree."""
+        factor, offset = UNITS[self.units]
+        if self.transpose and values.ndim >= 2:
+            values = np.swapaxes(values, -1, -2)
+        if self.units == "m/s" or values.dtype.kind != "f":
+            return values
+        return factor * values.astype(np.float64) + offset
+
+    def record(self, values: np.ndarray) -> np.ndarray:
+        """Record (shots, rows, receivers) of one as it is stored; the array itself if they
+        agree."""
+        if self.record_axes != AXES and values.ndim == 3:
+            values = values.transpose([self.record_axes.index(axis) for axis in AXES])
+        if self._keeps_values or values.dtype.kind != "f":
+            return values
+        d = values.astype(np.float64)
+        if self.record_range is not None:
+            low, high = (forward_log(x, self.record_log) for x in self.record_range)
+            d = low + (d + 1) / 2 * (high - low)
+        if self.record_log is not None:
+            with np.errstate(over="ignore"):  # what was no logarithm is refused as not finite
+                d = np.sign(d) * np.expm1(np.abs(d)) / self.record_log
+        return (self.record_scale * d).astype(np.float32 if values.itemsize < 8 else np.float64)
+
+    @property
+    def _keeps_values(self) -> bool:
+        return self.record_range is None and self.record_log is None and self.record_scale == 1.0
+
+    def stored_survey(self, survey: Survey) -> Survey:
+        """A survey with the shape that maps have in their files."""
+        nz, nx = survey.shape
+        if not self.transpose or nz == nx:
+            return survey
+        return replace(survey, shape=(nx, nz), sources=(), receivers=())
+
+    def differences(self) -> dict[str, Any]:
+        """What differs from inputs as they are taken, by name; lists instead of tuples."""
+        given = asdict(self)
+        named = {name: given[name] for name in given if given[name] != asdict(AS_THEY_ARE)[name]}
+        return {k: [*v] if isinstance(v, tuple) else v for k, v in named.items()}
+
+
+def forward_log(d: Any, k: float | None) -> Any:
+    """sign(d) ln(1 + k |d|), as OpenFWI's loaders store a record; d itself without k."""
+    return d if k is None else np.sign(d) * np.log1p(k * np.abs(d))
+
+
+def conversion_of(table: dict[str, Any]) -> Conversion:
+    """The conversion that `Conversion.differences` was written of."""
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return Conversion(**given)
+
+
+AS_THEY_ARE = Conversion()
+
+
+class ConvertedPredictions:
+    """Predictions of io/predictions.py, converted as they are read."""
+
+    def __init__(self, source: Any, conversion: Conversion):
+        self._source, self._conversion = source, conversion
+        self.path, self.ids, self.count = source.path, source.ids, source.count
+        shape = tuple(source.shape)
+        self.shape = (*shape[:-2], *shape[:-3:-1]) if conversion.transpose else shape
+
+    def where(self, k: int) -> str:
+        return self._source.where(k)
+
+    def read(self, k: int) -> np.ndarray:
+        return self._conversion.velocity(self._source.read(k))
+
+    def salvage(self, k: int) -> np.ndarray | None:
+        values = self._source.salvage(k)
+        return None if values is None else self._conversion.velocity(values)
+
+    def files(self) -> list[Path]:
+        return self._source.files()
+
+
+class ConvertedRecords:
+    """Records of io/records.py, converted as they are read; true maps beside them stay."""
+
+    def __init__(self, source: Any, conversion: Conversion):
+        self._source, self._conversion = source, conversion
+        self.path, self.ids, self.named = source.path, source.ids, source.named
+
+    def where(self, k: int) -> str:
+        return self._source.where(k)
+
+    def read(self, k: int) -> np.ndarray:
+        return self._conversion.record(self._source.read(k))
+
+    def truth(self, k: int) -> np.ndarray | None:
+        return self._source.truth(k)
+
+    def alone(self, k: int) -> "ConvertedRecords":
+        return ConvertedRecords(self._source.alone(k), self._conversion)
+
+    def files(self, ks: list[int]) -> list[Path]:
+        return self._source.files(ks)

@@ -1,0 +1,49 @@
+"""The interface of a prior."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Prior(Protocol):
+    """A function of a velocity map, or of the coefficients of one, that is low for likely ones.
+
+    `fwi_refine.objective.PriorTerm` makes an objective of it. A prior that is minus twice the
+    logarithm of a density takes the weight (noise variance) / (number of samples) beside a mean
+    squared residual.
+    """
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the Hessian is the same everywhere."""
+        ...
+
+    def value_and_gradient(self, u: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Value and gradient in one pass.
+
+        Parameters
+        ----------
+        u : Tensor, shape (nz, nx) or (k,)
+            Map in m/s, or coefficients.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+        gradient : Tensor, of the shape of `u`
+        """
+        ...
+
+    def hessian(self, u: Tensor, /) -> Tensor:
+        """Hessian, or that of a quadratic which touches the prior at `u` and lies above it.
+
+        Parameters
+        ----------
+        u : Tensor, shape (nz, nx) or (k,)
+            Map in m/s, or coefficients.
+
+        Returns
+        -------
+        Tensor, shape (n, n)
+            For the n numbers of `u`, in row order; positive semidefinite.
+        """
+        ...
