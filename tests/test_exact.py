@@ -26,6 +26,7 @@ SMALL = Survey(
     n_steps=260,
     file_rows=260,
     absorbing_cells=20,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 0), (1, 12), (1, 25)),
     receivers=tuple((1, column) for column in range(26)),
 )

@@ -25,6 +25,7 @@ SURVEY = replace(
     shape=(16, 20),
     n_steps=260,
     absorbing_cells=20,
+    velocity_bounds=(1000.0, 5000.0),
     sources=((1, 0), (1, 10), (1, 19)),
     receivers=tuple((1, column) for column in range(20)),
 )
