@@ -51,8 +51,7 @@ def test_an_order_in_doubt_is_refused_where_it_decides(tmp_path):
 
 
 def open_without_ids(folder):
-    from fwi_refine.io.convert import AS_THEY_ARE
-from fwi_refine.io.inputs import open_inputs
+    from fwi_refine.io.inputs import open_inputs
 
     return open_inputs(folder / "starts.npy", folder / "seismic")
 
