@@ -197,6 +197,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
     """
     from fwi_refine import runs
 
+    assert outputs.out is not None and outputs.report is not None  # where --out is given
     found = [runs.RunDirectory(path) for path in paths]
     with contextlib.closing(Progress(found[0].count, is_wanted())) as bar:
         runs.merge(

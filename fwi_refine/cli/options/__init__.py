@@ -299,7 +299,11 @@ def _with_options(command: Function, heading: str, options: Sequence[Decorator])
 def conversion(maps: bool = True, records: bool = True) -> Decorator:
     """The options that say in which units, scale and order the inputs are stored; the command gets
     them as `conversion`, and `force`."""
-    options: list[Decorator] = [*(_OF_MAPS if maps else ()), *(_OF_RECORDS if records else ()), _FORCE]
+    options: list[Decorator] = [
+        *(_OF_MAPS if maps else ()),
+        *(_OF_RECORDS if records else ()),
+        _FORCE,
+    ]
 
     def decorate(command: Function) -> Function:
         @functools.wraps(command)
@@ -390,9 +394,7 @@ def logging_options(command: Function) -> Function:
     """-v, -q and --log-file, which take effect before the command runs."""
 
     @functools.wraps(command)
-    def wrap(
-        *args: Any, verbose: int, quiet: int, log_file: Path | None, **kwargs: Any
-    ) -> Any:
+    def wrap(*args: Any, verbose: int, quiet: int, log_file: Path | None, **kwargs: Any) -> Any:
         logs.set_up(verbose, quiet, log_file)
         return command(*args, **kwargs)
 
