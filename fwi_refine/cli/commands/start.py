@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+from pathlib import Path
 
 import click
 
@@ -10,6 +11,7 @@ from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
+from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_records, select
 
 log = logging.getLogger(__name__)
@@ -30,9 +32,18 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    records, out, survey_file, limit, shard, conversion, force, priors_file, place, overwrite,
-    config,
-):  # fmt: skip
+    records: Path,
+    out: Path,
+    survey_file: Path | None,
+    limit: int | None,
+    shard: tuple[int, int] | None,
+    conversion: Conversion,
+    force: bool,
+    priors_file: Path | None,
+    place: refine_options.Place,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Make smooth maps to start from, from RECORDS alone.
 
     \b

@@ -1,6 +1,7 @@
 """`fwi-refine submit`: maps as the competition's CSV."""
 
 import logging
+from pathlib import Path
 
 import click
 
@@ -26,7 +27,15 @@ log = logging.getLogger(__name__)
 @options.overwrite
 @options.config
 @options.logging_options
-def command(pred, out, like, decimals, ids_file, overwrite, config):
+def command(
+    pred: Path,
+    out: Path,
+    like: Path | None,
+    decimals: int | None,
+    ids_file: Path | None,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Write the maps PRED as a submission to the competition.
 
     \b
