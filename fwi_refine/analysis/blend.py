@@ -8,13 +8,16 @@ that it was found with.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.wave import Simulator
 
 ROUNDS = 20  # weights are multiples of 1/n, n up to this
 
@@ -28,15 +31,17 @@ class Climbed:
     alone: tuple[float, ...]
 
 
-def climb(score: Callable[[np.ndarray], float], members: int, rounds: int = ROUNDS) -> Climbed:
+def climb(
+    score: Callable[[NDArray[np.float64]], float], members: int, rounds: int = ROUNDS
+) -> Climbed:
     """Weights of `members` predictions that make `score`, a function of them, small.
 
     score: gets (members,) weights that add up to 1. A state is never scored twice. Raises
     InputError if no member has a finite score.
     """
-    known = {}
+    known: dict[tuple[int, ...], float] = {}
 
-    def scored(counts):
+    def scored(counts: tuple[int, ...]) -> float:
         # 1:1 and 2:2 are the same mean.
         state = tuple(n // math.gcd(*counts) for n in counts)
         if state not in known:
@@ -55,7 +60,7 @@ def climb(score: Callable[[np.ndarray], float], members: int, rounds: int = ROUN
     return Climbed(weights, scored(best), tuple(map(scored, single)))
 
 
-def _sum(a, b):
+def _sum(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
@@ -65,11 +70,11 @@ class LabelScore:
     maps: (samples, members, nz, nx); truth: (samples, nz, nx); both m/s.
     """
 
-    def __init__(self, maps, truth):
+    def __init__(self, maps: ArrayLike, truth: ArrayLike) -> None:
         self._maps = np.asarray(maps, np.float32)
         self._truth = np.asarray(truth, np.float32)
 
-    def __call__(self, weights) -> float:
+    def __call__(self, weights: NDArray[np.float64]) -> float:
         total = 0.0
         # A sample at a time: no second copy of all maps.
         for maps, truth in zip(self._maps, self._truth, strict=True):
@@ -86,18 +91,22 @@ class MisfitScore:
     members, nz, nx) m/s; records: (samples, shots, rows, receivers).
     """
 
-    def __init__(self, maps, records, simulator):
+    def __init__(
+        self, maps: ArrayLike, records: Sequence[NDArray[Any]], simulator: Simulator
+    ) -> None:
         self._maps = np.asarray(maps, np.float64)
         self._records = records
         self._simulator = simulator
 
-    def __call__(self, weights) -> float:
+    def __call__(self, weights: NDArray[np.float64]) -> float:
         blends = (np.tensordot(weights, maps, 1) for maps in self._maps)
         pairs = zip(blends, self._records, strict=True)
         return float(np.mean([np.sqrt(misfits(self._simulator, [v], d)[0]) for v, d in pairs]))
 
 
-def misfits(simulator, maps, record) -> np.ndarray:
+def misfits(
+    simulator: Simulator, maps: Sequence[NDArray[Any]], record: NDArray[Any]
+) -> NDArray[np.float64]:
     """Mean square misfit to one record of each map (n, nz, nx), as far as it is physical.
 
     A map beyond the survey's velocity bounds is measured as what is nearest to it. inf where it
@@ -113,7 +122,9 @@ def misfits(simulator, maps, record) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.inf)
 
 
-def combine(maps, weights) -> np.ndarray:
+def combine(
+    maps: Sequence[NDArray[Any] | None], weights: Sequence[float] | None
+) -> NDArray[np.float64]:
     """The weighted mean of those maps that are there, (nz, nx) float64.
 
     maps: (nz, nx) m/s of each member, None for one that cannot be used; its weight goes to the

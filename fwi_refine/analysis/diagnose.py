@@ -3,13 +3,15 @@
 import importlib.metadata
 import platform
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
-from fwi_refine.survey import OPENFWI
+from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator, gpu_problem, measure_speed
 
@@ -26,7 +28,7 @@ class Check:
     passed: bool | None = None
 
 
-def installation(simulator) -> list[Check]:
+def installation(simulator: Simulator) -> list[Check]:
     """Versions, devices and the kernel in use."""
     checks = [Check("python", platform.python_version())]
     checks += [Check(name, importlib.metadata.version(name)) for name in PACKAGES]
@@ -40,7 +42,9 @@ def installation(simulator) -> list[Check]:
     return checks
 
 
-def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
+def adjoint_test(
+    survey: Survey = OPENFWI, seed: int = 0, device: str | torch.device | None = None
+) -> Check:
     """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
 
     Every step is imaged, as only that is exact, and kept short: it takes memory.
@@ -50,7 +54,7 @@ def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
     survey = replace(survey, n_steps=min(survey.n_steps, 200))
     simulator = Simulator(survey, imaging_step=1, device=device)
 
-    def draw(*shape):
+    def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
     v = 2500 + 300 * draw(1, nz, nx).clamp(-3, 3)
@@ -63,13 +67,15 @@ def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
     return Check("adjoint test, relative error", error, "<= 1e-12", passed=error <= 1e-12)
 
 
-def speed(simulator) -> list[Check]:
+def speed(simulator: Simulator) -> list[Check]:
     """Seconds for one sample: the records of a map, and the misfit with its gradient."""
     simulation, gradient = measure_speed(simulator)
     return [Check("simulation, s", simulation), Check("misfit and gradient, s", gradient)]
 
 
-def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
+def reciprocity_errors(
+    record: NDArray[Any], survey: Survey = OPENFWI
+) -> dict[tuple[int, int], float]:
     """Rms difference of the two traces between each pair of sources, in the record's units.
 
     The scheme is reciprocal up to a factor, G(r <- x) = G(x <- r) (v_r / v_x)^2, and a source at
@@ -89,7 +95,7 @@ def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
     return errors
 
 
-def check_physics(record, simulator) -> list[Check]:
+def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
     """Does this record come from the survey that is simulated? Raises SampleError if unusable.
 
     Sources that stand at no receiver tell less: without them nothing is known of velocities and

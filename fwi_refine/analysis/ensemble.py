@@ -2,12 +2,16 @@
 
 import functools
 import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine import io
 from fwi_refine.errors import SampleError
-from fwi_refine.io.convert import AS_THEY_ARE
+from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.io.inputs import (
     AUTO,
     indices_in,
@@ -15,8 +19,16 @@ from fwi_refine.io.inputs import (
     open_converted_predictions,
     open_converted_records,
 )
-from fwi_refine.survey import OPENFWI
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.blend import LabelScore, MisfitScore
+    from fwi_refine.priors import Priors
+    from fwi_refine.wave import Simulator
+
+PathLike = str | os.PathLike[str]
 
 EVERYTHING = "all"  # the one family, where none were asked for
 
@@ -31,18 +43,19 @@ class Ensemble:
 
     def __init__(
         self,
-        paths,
-        ids_file=None,
-        records=None,
-        truth=None,
-        survey=OPENFWI,
-        conversion=AS_THEY_ARE,
-    ):
+        paths: Sequence[PathLike],
+        ids_file: PathLike | None = None,
+        records: PathLike | None = None,
+        truth: PathLike | None = None,
+        survey: Survey = OPENFWI,
+        conversion: Conversion = AS_THEY_ARE,
+    ) -> None:
         self.survey = survey
         first = open_converted_predictions(paths[0], survey, conversion)
-        ids = io.resolve_ids(first.ids, ids_file and io.read_ids(ids_file), first.count, paths[0])
+        listed = io.read_ids(ids_file) if ids_file else None
+        ids = io.resolve_ids(first.ids, listed, first.count, paths[0])
         self.count, self.shape, self.names = first.count, first.shape, [str(p) for p in paths]
-        self._sources = [(first, range(first.count))]
+        self._sources: list[tuple[Predictions, Sequence[int]]] = [(first, range(first.count))]
         for path in paths[1:]:
             other = open_converted_predictions(path, survey, conversion)
             self._sources.append((other, indices_in(other, first, ids)))
@@ -57,12 +70,12 @@ class Ensemble:
             ids = [pair.id for pair in self._pairs]
         self.ids = ids
 
-    def describe(self, k) -> str:
+    def describe(self, k: int) -> str:
         return self.ids[k] if self.ids else f"number {k + 1}"
 
-    def maps(self, k) -> list:
+    def maps(self, k: int) -> list[NDArray[np.float64] | None]:
         """(nz, nx) of each member, None for one that cannot be used."""
-        found = []
+        found: list[NDArray[np.float64] | None] = []
         for source, indices in self._sources:
             try:
                 found.append(self._read(source, indices[k]))
@@ -71,60 +84,64 @@ class Ensemble:
                 found.append(None)
         return found
 
-    def first(self, k) -> np.ndarray:
+    def first(self, k: int) -> NDArray[np.float32]:
         """The first member's map as it stands in the file: what a sample that fails keeps."""
         source, indices = self._sources[0]
         return io.read_start(source, indices[k], self.survey)
 
     @property
-    def members(self):
+    def members(self) -> list[Predictions]:
         """The sources of the maps, in their order."""
         return [source for source, _ in self._sources]
 
-    def truth(self, k) -> np.ndarray:
+    def truth(self, k: int) -> NDArray[np.float64]:
         source, indices = self._truth
         return self._read(source, indices[k])
 
-    def record(self, k) -> np.ndarray:
+    def record(self, k: int) -> NDArray[Any]:
         """(shots, rows, receivers), checked. Raises SampleError."""
         pair = self._pairs[k]
         if pair.problem is not None:
             raise SampleError(pair.problem)
+        assert pair.record is not None  # as there is no problem
         where = self._records.where(pair.record)
         return check_record(self._records.read(pair.record), survey=self.survey, where=where)
 
-    def _read(self, source, k):
+    def _read(self, source: Predictions, k: int) -> NDArray[np.float64]:
         return check_prediction(source.read(k), survey=self.survey, where=source.where(k))
 
     @functools.cached_property
-    def simulator(self):
+    def simulator(self) -> "Simulator":
         from fwi_refine.wave import Simulator
 
         simulator = Simulator(self.survey)
         log.info("kernel: %s", simulator.kernel)
         return simulator
 
-    def score(self, ks):
+    def score(self, ks: Iterable[int]) -> "tuple[LabelScore | MisfitScore, int]":
         """(score of weights by those samples that can be used, how many these are)."""
         from fwi_refine.analysis.blend import LabelScore, MisfitScore
 
-        maps, known = [], []
+        maps: list[NDArray[np.float32]] = []
+        known: list[NDArray[Any]] = []
         for k in ks:
-            found = self.maps(k)
-            if any(v is None for v in found):
+            usable = [v for v in self.maps(k) if v is not None]
+            if len(usable) < len(self._sources):
                 continue
             try:
                 known.append(self.truth(k) if self.has_truth else self.record(k))
             except SampleError as error:
                 log.warning("%s: weights are found without it: %s", self.describe(k), error)
                 continue
-            maps.append(np.stack(found).astype(np.float32))
+            maps.append(np.stack(usable).astype(np.float32))
         if self.has_truth:
             return LabelScore(maps, known), len(maps)
         return MisfitScore(maps, known, self.simulator), len(maps)
 
 
-def family_of_each(ensemble, families, priors=None):
+def family_of_each(
+    ensemble: Ensemble, families: PathLike | None, priors: "Priors | None" = None
+) -> tuple[Sequence[str | None], dict[int, str]]:
     """(family of each sample, None where it cannot be told; index -> why it cannot be).
 
     families: None, a file, or "auto", for which `priors` are needed
@@ -137,7 +154,9 @@ def family_of_each(ensemble, families, priors=None):
 
     from fwi_refine.routing import classify
 
-    found, problems = [], {}
+    assert priors is not None  # as the families are to be told
+    found: list[str | None] = []
+    problems: dict[int, str] = {}
     for k in tqdm(range(ensemble.count), unit="map", desc="classify", disable=None):
         try:
             usable = [v for v in ensemble.maps(k) if v is not None]

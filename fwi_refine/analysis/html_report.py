@@ -7,15 +7,19 @@ whatever is not in the file, so that a page made from somebody else's report is 
 import base64
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
 import jinja2
 import tomli_w
+from matplotlib.figure import Figure
 
 from fwi_refine.analysis import plots
 from fwi_refine.analysis.run_view import OpenedRun
+from fwi_refine.io.history import Step
+from fwi_refine.io.report import Row
 from fwi_refine.version import __version__
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -46,7 +50,7 @@ class Group:
     numbers: list[float | None]
 
 
-def summarise(rows) -> list[Group]:
+def summarise(rows: Sequence[Row]) -> list[Group]:
     """A Group for each family, by name, and one of all samples.
 
     Misfits are medians over the samples for which they are known, the other numbers means.
@@ -56,7 +60,7 @@ def summarise(rows) -> list[Group]:
     return [_group(name or "not classified", members) for name, members in [*groups, (ALL, rows)]]
 
 
-def _group(name, rows) -> Group:
+def _group(name: str, rows: Sequence[Row]) -> Group:
     numbers = []
     for _, column, combine in NUMBERS:
         values = [getattr(row, column) for row in rows if getattr(row, column) is not None]
@@ -64,7 +68,9 @@ def _group(name, rows) -> Group:
     return Group(name, len(rows), Counter(row.status for row in rows), numbers)
 
 
-def render(run: OpenedRun, sort: str, worst: int = 12, history: dict | None = None) -> str:
+def render(
+    run: OpenedRun, sort: str, worst: int = 12, history: dict[str, list[Step]] | None = None
+) -> str:
     """The page as text. sort: a key of run_view.SORTED_BY, for the `worst` samples, which have
     pictures; history: as history.read_history gives it."""
     groups = summarise(run.rows)
@@ -95,7 +101,7 @@ def render(run: OpenedRun, sort: str, worst: int = 12, history: dict | None = No
     )
 
 
-def digits(value) -> str:
+def digits(value: float | None) -> str:
     """A number as a table shows it: three digits; a dash where it is not known."""
     if value is None:
         return "–"
@@ -104,26 +110,26 @@ def digits(value) -> str:
     return f"{value:.3g}" if not math.isfinite(value) or abs(value) < 1000 else f"{value:.0f}"
 
 
-def _histogram(rows):
+def _histogram(rows: Sequence[Row]) -> str | None:
     before, after = [row.misfit_before for row in rows], [row.misfit_after for row in rows]
     return _svg(plots.misfit_histogram(before, after)) if any(after) else None
 
 
-def _pictured(run, k):
+def _pictured(run: OpenedRun, k: int) -> tuple[Row, str]:
     """A row and its picture."""
     figure = plots.samples([run.view(k, with_record=False)])
     return run.rows[k], _data_uri(plots.to_bytes(figure, "png", RESOLUTION), "image/png")
 
 
-def _svg(figure) -> str:
+def _svg(figure: Figure) -> str:
     return _data_uri(plots.to_bytes(figure, "svg"), "image/svg+xml")
 
 
-def _data_uri(data, kind) -> str:
+def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _settings(run) -> list[tuple[str, str]]:
+def _settings(run: OpenedRun) -> list[tuple[str, str]]:
     """What is known of how the run was done: (name, value)."""
     found = []
     for table in ("program", "settings"):

@@ -44,6 +44,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError
 
@@ -122,11 +123,11 @@ def solve(
         _solve([s + side * rounding for s, side in zip(scores, sides, strict=True)], amounts)
         for sides in product((-1, 1), repeat=3)
     ]
-    share, error, contribution, rest = (
+    share, error, contribution, others = (
         Estimate(value, *(pick(c[i] for c in corners) for pick in (min, max)))
         for i, value in enumerate(_solve(scores, amounts))
     )
-    rest = rest if share.high < 1 - ROUNDOFF else None
+    rest = others if share.high < 1 - ROUNDOFF else None
     count = share.value * values if values else math.inf
     sign_error = math.sqrt(max(error.value, 0.0) * near / count)
     # How far below zero the signs may push the results, at three standard deviations: for the
@@ -180,7 +181,7 @@ class Shifted:
     and both shifted submissions have the same. Has what submission.write_submission asks for.
     """
 
-    def __init__(self, predictions: Any, chosen: Iterable[int], amount: float, seed: int):
+    def __init__(self, predictions: Any, chosen: Iterable[int], amount: float, seed: int) -> None:
         self._predictions, self._chosen = predictions, frozenset(chosen)
         self._amount, self._seed = amount, seed
         self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
@@ -188,7 +189,7 @@ class Shifted:
     def where(self, k: int) -> str:
         return self._predictions.where(k)
 
-    def read(self, k: int) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
         v = self._predictions.read(k)
         if k not in self._chosen:
             return v
