@@ -10,14 +10,16 @@ that it was found with.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.wave import Simulator
+
+if TYPE_CHECKING:
+    from fwi_refine.wave import Simulator
 
 ROUNDS = 20  # weights are multiples of 1/n, n up to this
 
@@ -92,7 +94,7 @@ class MisfitScore:
     """
 
     def __init__(
-        self, maps: ArrayLike, records: Sequence[NDArray[Any]], simulator: Simulator
+        self, maps: ArrayLike, records: Sequence[NDArray[Any]], simulator: "Simulator"
     ) -> None:
         self._maps = np.asarray(maps, np.float64)
         self._records = records
@@ -105,7 +107,7 @@ class MisfitScore:
 
 
 def misfits(
-    simulator: Simulator, maps: Sequence[NDArray[Any]], record: NDArray[Any]
+    simulator: "Simulator", maps: Sequence[NDArray[Any]], record: NDArray[Any]
 ) -> NDArray[np.float64]:
     """Mean square misfit to one record of each map (n, nz, nx), as far as it is physical.
 

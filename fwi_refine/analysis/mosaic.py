@@ -8,14 +8,16 @@ is kept only if the simulated record then fits better; so the misfit never rises
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.analysis.blend import misfits
-from fwi_refine.wave import Simulator
+
+if TYPE_CHECKING:
+    from fwi_refine.wave import Simulator
 
 AREAS = (35, 14, 7)  # cells on a side of the areas, in turn
 TRIES = 4  # simulations for each gradient
@@ -40,7 +42,7 @@ class Mosaic:
 def make_mosaic(
     maps: Sequence[ArrayLike],
     record: NDArray[Any],
-    simulator: Simulator,
+    simulator: "Simulator",
     *,
     max_simulations: int = 100,
     areas: Sequence[int] = AREAS,
@@ -74,7 +76,7 @@ class _State:
         self,
         maps: list[NDArray[np.float32]],
         record: NDArray[Any],
-        simulator: Simulator,
+        simulator: "Simulator",
         max_simulations: int,
     ) -> None:
         self._maps, self._simulator = maps, simulator

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from fwi_refine.analysis.plots import style
 from fwi_refine.analysis.plots.style import Scale
-from fwi_refine.analysis.run_view import RunView
 from fwi_refine.io.report import Row
 from fwi_refine.survey import Survey
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.run_view import RunView
 
 # Inches: room for the labels at the left, between panels, for a title, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.55, 0.13, 0.22, 0.42
@@ -32,7 +34,7 @@ class _Panels:
     record: bool = False
 
 
-def panels(view: RunView, shots: Sequence[int] = ()) -> Figure:
+def panels(view: "RunView", shots: Sequence[int] = ()) -> Figure:
     """A Figure of one sample, a run_view.RunView: a row for each quantity, with one colour scale.
 
     Start, refined map and truth; their differences; real and expected error; and for each of
@@ -103,13 +105,13 @@ def _receiver_axis(survey: Survey) -> tuple[str, float, float]:
     return "receiver", 0.5, len(columns) + 0.5
 
 
-def _velocities(view: RunView) -> _Panels:
+def _velocities(view: "RunView") -> _Panels:
     maps = [("start", view.start), ("refined", view.refined), ("truth", view.truth)]
     images = [(title, v) for title, v in maps if v is not None]
     return _Panels(images, style.velocity_scale(*(v for _, v in images)))
 
 
-def _differences(view: RunView) -> _Panels | None:
+def _differences(view: "RunView") -> _Panels | None:
     images: list[tuple[str, NDArray[Any]]] = []
     for title, v in (("start", view.start), ("refined", view.refined)):
         if v is not None and view.truth is not None:
@@ -119,7 +121,7 @@ def _differences(view: RunView) -> _Panels | None:
     return _Panels(images, style.difference_scale(*(v for _, v in images))) if images else None
 
 
-def _errors(view: RunView) -> _Panels | None:
+def _errors(view: "RunView") -> _Panels | None:
     images: list[tuple[str, NDArray[Any]]] = []
     if view.truth is not None:
         error = np.abs(view.refined - view.truth)

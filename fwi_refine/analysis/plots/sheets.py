@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.analysis.plots import style
-from fwi_refine.analysis.run_view import RunView
 from fwi_refine.survey import Survey
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.run_view import RunView
 
 TALLEST = 1.35  # a contact sheet has so many more rows than columns, as a page has
 MIN_COLUMNS = 4
@@ -22,7 +24,7 @@ BAR = sum(style.Page.BAR)
 SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
 
-def samples(views: Sequence[RunView]) -> Figure:
+def samples(views: Sequence["RunView"]) -> Figure:
     """A Figure with a row for each sample: start, refined map, truth, difference, expected error.
 
     The maps of a row share one colour scale. What no sample has is left out. views: of
@@ -56,7 +58,7 @@ class _Row:
     """The maps of one sample, placed from left to right."""
 
     def __init__(
-        self, page: style.Page, view: RunView, top: float, height: float, last: bool
+        self, page: style.Page, view: "RunView", top: float, height: float, last: bool
     ) -> None:
         self.page, self.view, self.top, self.height, self.last = page, view, top, height, last
         self.left, self.named = LEFT, False
@@ -110,7 +112,7 @@ class _Row:
         self.left += BAR
 
 
-def _difference(view: RunView) -> NDArray[Any] | None:
+def _difference(view: "RunView") -> NDArray[Any] | None:
     return None if view.truth is None else view.refined - view.truth
 
 

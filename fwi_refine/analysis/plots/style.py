@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 WIDTH = 7.2  # inches, both columns of a journal's page
 
 # Text is 7 to 9 points at that width; text in a PDF or SVG can be searched and edited.
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
