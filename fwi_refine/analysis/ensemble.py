@@ -38,7 +38,36 @@ log = logging.getLogger(__name__)
 class Ensemble:
     """Maps of the same samples from several files, in the order of the first.
 
-    Raises InputError if any of it cannot be read, or does not match.
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Predictions, two files or more.
+    ids_file : path-like, optional
+        Ids of the first file's maps, one a line.
+    records, truth : path-like, optional
+        What is known of the samples.
+    survey : Survey
+        That of the samples.
+    conversion : Conversion
+        Of the predictions and the records; true maps are taken as they are.
+
+    Attributes
+    ----------
+    count : int
+        How many samples there are.
+    shape : tuple of int
+        Shape of the first file's maps as a whole.
+    names : list of str
+        Of the members.
+    ids : list of str or None
+        Of the samples.
+    has_truth, has_records : bool
+        Whether these were given.
+
+    Raises
+    ------
+    InputError
+        If any of it cannot be read, or does not match.
     """
 
     def __init__(
@@ -71,10 +100,11 @@ class Ensemble:
         self.ids = ids
 
     def describe(self, k: int) -> str:
+        """Sample k as messages call it."""
         return self.ids[k] if self.ids else f"number {k + 1}"
 
     def maps(self, k: int) -> list[NDArray[np.float64] | None]:
-        """(nz, nx) of each member, None for one that cannot be used."""
+        """The map of each member, (nz, nx) m/s, None for one that cannot be used."""
         found: list[NDArray[np.float64] | None] = []
         for source, indices in self._sources:
             try:
@@ -95,11 +125,12 @@ class Ensemble:
         return [source for source, _ in self._sources]
 
     def truth(self, k: int) -> NDArray[np.float64]:
+        """True map of sample k, (nz, nx) m/s, checked. Raises SampleError."""
         source, indices = self._truth
         return self._read(source, indices[k])
 
     def record(self, k: int) -> NDArray[Any]:
-        """(shots, rows, receivers), checked. Raises SampleError."""
+        """Record of sample k, (shots, rows, receivers), checked. Raises SampleError."""
         pair = self._pairs[k]
         if pair.problem is not None:
             raise SampleError(pair.problem)
@@ -112,6 +143,7 @@ class Ensemble:
 
     @functools.cached_property
     def simulator(self) -> "Simulator":
+        """The simulator of the survey, made when it is first asked for."""
         from fwi_refine.wave import Simulator
 
         simulator = Simulator(self.survey)
@@ -119,7 +151,20 @@ class Ensemble:
         return simulator
 
     def score(self, ks: Iterable[int]) -> "tuple[LabelScore | MisfitScore, int]":
-        """(score of weights by those samples that can be used, how many these are)."""
+        """A score of weights, by the truth if it was given, else by the records.
+
+        Parameters
+        ----------
+        ks : iterable of int
+            Samples to measure.
+
+        Returns
+        -------
+        score : LabelScore or MisfitScore
+            By those samples that can be used.
+        count : int
+            How many these are.
+        """
         from fwi_refine.analysis.blend import LabelScore, MisfitScore
 
         maps: list[NDArray[np.float32]] = []
@@ -142,9 +187,28 @@ class Ensemble:
 def family_of_each(
     ensemble: Ensemble, families: PathLike | None, priors: "Priors | None" = None
 ) -> tuple[Sequence[str | None], dict[int, str]]:
-    """(family of each sample, None where it cannot be told; index -> why it cannot be).
+    """The family of each sample.
 
-    families: None, a file, or "auto", for which `priors` are needed
+    Parameters
+    ----------
+    ensemble : Ensemble
+        The samples.
+    families : path-like or None
+        None (all are one family), a file, or "auto".
+    priors : Priors, optional
+        Needed for "auto".
+
+    Returns
+    -------
+    families : sequence of str or None
+        None where a family cannot be told.
+    problems : dict
+        Why it cannot be, by index.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or does not match the samples.
     """
     if families is None:
         return [EVERYTHING] * ensemble.count, {}

@@ -45,7 +45,13 @@ def _rooted(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 class BySample:
-    """One row for each sample, in the order of the maps."""
+    """One row for each sample, in the order of the maps.
+
+    Parameters
+    ----------
+    survey : Survey
+        That of the maps.
+    """
 
     def __init__(self, survey: Survey) -> None:
         self._rows: list[dict[str, Any]] = []
@@ -58,15 +64,35 @@ class BySample:
         truth: NDArray[Any],
         misfit: Misfit | None,
     ) -> None:
+        """Adds one sample.
+
+        Parameters
+        ----------
+        name : str
+            Its id.
+        family : str or None
+            Its family, where known.
+        v, truth : ndarray, (nz, nx)
+            The map and the true map, m/s.
+        misfit : callable or None
+            The mean square misfit of a map.
+        """
         which = {"id": name} | ({} if family is None else {"family": family})
         self._rows.append(which | _rooted(_measure(v, truth, misfit)))
 
     def rows(self) -> list[dict[str, Any]]:
+        """The table so far: values by name of the column."""
         return self._rows
 
 
 class ByFamily:
-    """Means over the samples of each family, and over all."""
+    """Means over the samples of each family, and over all.
+
+    Parameters
+    ----------
+    survey : Survey
+        That of the maps.
+    """
 
     def __init__(self, survey: Survey) -> None:
         self._survey = survey
@@ -81,6 +107,19 @@ class ByFamily:
         truth: NDArray[Any],
         misfit: Misfit | None,
     ) -> None:
+        """Adds one sample.
+
+        Parameters
+        ----------
+        name : str
+            Its id.
+        family : str or None
+            Its family, where known.
+        v, truth : ndarray, (nz, nx)
+            The map and the true map, m/s.
+        misfit : callable or None
+            The mean square misfit of a map.
+        """
         measured = self._measure(v, truth, misfit)
         for group in (OVERALL, *(() if family is None else (family,))):
             self._counts[group] += 1
@@ -98,17 +137,25 @@ class ByFamily:
             yield group, count, {k: v / count for k, v in self._groups[group].items()}
 
     def rows(self) -> list[dict[str, Any]]:
+        """The table: a row for each family, and the last one for all samples."""
         return [{"family": g, "samples": n, **_rooted(means)} for g, n, means in self._means()]
 
 
 class ByDepth(ByFamily):
-    """One row for each row of the maps, for each family and for all."""
+    """One row for each row of the maps, for each family and for all.
+
+    Parameters
+    ----------
+    survey : Survey
+        That of the maps.
+    """
 
     @staticmethod
     def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
         return metrics.error_by_depth(v, truth)
 
     def rows(self) -> list[dict[str, Any]]:
+        """The table: a row for each depth, family by family, all samples last."""
         rows = []
         for group, count, means in self._means():
             for k in range(self._survey.shape[0]):
@@ -128,16 +175,52 @@ TABLES: dict[str, type[BySample] | type[ByFamily]] = {
 def match(
     maps: Predictions, true_maps: Predictions, listed: Sequence[str] | None
 ) -> tuple[list[str] | None, Sequence[int]]:
-    """(ids or None, index in `true_maps` of each map): by id where both have ids.
+    """Which true map belongs to each map: by id where both have ids, else by place.
 
-    Raises InputError if the counts or the ids do not match.
+    Parameters
+    ----------
+    maps, true_maps : Predictions
+        Maps of the same samples.
+    listed : sequence of str or None
+        Ids of `maps`, if they were given in a list.
+
+    Returns
+    -------
+    ids : list of str or None
+        Of the maps, where any are known.
+    indices : sequence of int
+        Index in `true_maps` of each map.
+
+    Raises
+    ------
+    InputError
+        If the counts or the ids do not match.
     """
     names = io.resolve_ids(maps.ids, listed, maps.count, maps.path)
     return names or true_maps.ids, indices_in(true_maps, maps, names)
 
 
 class MapRecords:
-    """The record of each map, and the mean square misfit to it."""
+    """The record of each map, and the mean square misfit to it.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the records stand.
+    names : sequence of str or None
+        Ids of the maps.
+    count : int
+        How many maps there are.
+    survey : Survey
+        That of the records.
+    conversion : Conversion
+        Of the records.
+
+    Raises
+    ------
+    InputError
+        If the records cannot be read, or do not match the maps.
+    """
 
     def __init__(
         self,
@@ -155,7 +238,7 @@ class MapRecords:
         log.info("kernel: %s", self._simulator.kernel)
 
     def read(self, k: int) -> NDArray[Any]:
-        """(shots, rows, receivers), checked. Raises SampleError."""
+        """Record of map k, (shots, rows, receivers), checked. Raises SampleError."""
         if self._last is None or self._last[0] != k:
             pair = self._pairs[k]
             if pair.problem is not None:
@@ -167,6 +250,7 @@ class MapRecords:
         return self._last[1]
 
     def misfit(self, k: int, v: NDArray[Any]) -> float:
+        """Mean square misfit of a map (nz, nx), m/s, to record k. Raises SampleError."""
         d = torch.as_tensor(self.read(k)[:, : self.survey.n_steps], dtype=torch.float64)
         try:
             return self._simulator.misfit(torch.as_tensor(v)[None], d[None]).item()

@@ -42,7 +42,19 @@ STATUSES = ("refined", "unchanged", "failed")
 
 @dataclass(frozen=True)
 class Group:
-    """The samples of one family: how many have each status, and the numbers of `NUMBERS`."""
+    """The samples of one family, as a row of the page's table.
+
+    Attributes
+    ----------
+    family : str
+        Its name.
+    samples : int
+        How many there are.
+    status : dict
+        How many have each status.
+    numbers : list of float or None
+        As `NUMBERS` lists them, None where not known.
+    """
 
     family: str
     samples: int
@@ -51,9 +63,19 @@ class Group:
 
 
 def summarise(rows: Sequence[Row]) -> list[Group]:
-    """A Group for each family, by name, and one of all samples.
+    """Summarise a report by family.
 
     Misfits are medians over the samples for which they are known, the other numbers means.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        The report.
+
+    Returns
+    -------
+    list of Group
+        One for each family, by name, and one of all samples.
     """
     families = sorted({row.family for row in rows})
     groups = [(name, [row for row in rows if row.family == name]) for name in families]
@@ -71,8 +93,24 @@ def _group(name: str, rows: Sequence[Row]) -> Group:
 def render(
     run: OpenedRun, sort: str, worst: int = 12, history: dict[str, list[Step]] | None = None
 ) -> str:
-    """The page as text. sort: a key of run_view.SORTED_BY, for the `worst` samples, which have
-    pictures; history: as history.read_history gives it."""
+    """The page of a run.
+
+    Parameters
+    ----------
+    run : OpenedRun
+        The run.
+    sort : str
+        A key of run_view.SORTED_BY, by which the worst samples are chosen.
+    worst : int
+        How many samples have pictures.
+    history : dict, optional
+        Steps by id, as history.read_history gives them.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     groups = summarise(run.rows)
     shown = [k for k in range(len(NUMBERS)) if groups[-1].numbers[k] is not None]
     failed = [row for row in run.rows if row.status == "failed"]

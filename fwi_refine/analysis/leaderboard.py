@@ -54,8 +54,16 @@ SIGN_DEVIATIONS = 3  # of the random signs, that a range holds
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and the smallest and largest that agree with the rounded scores and, where the
-    number of values is known, with the random signs."""
+    """A number with its range.
+
+    Attributes
+    ----------
+    value : float
+        The number.
+    low, high : float
+        The smallest and largest that agree with the rounded scores and, where the number of
+        values is known, with the random signs.
+    """
 
     value: float
     low: float
@@ -66,10 +74,18 @@ class Estimate:
 class SubsetEstimates:
     """What three scores say.
 
-    share: of the subset in the scored values; error: the subset's mean absolute error, m/s; rest:
-    that of all other samples, None if there may be none; contribution: share times error, the part
-    of the unchanged score that is the subset's; sign_error: largest standard deviation of `error`
-    from the random signs; all in m/s.
+    Attributes
+    ----------
+    share : Estimate
+        Of the subset in the scored values.
+    error : Estimate
+        The subset's mean absolute error, m/s.
+    contribution : Estimate
+        Share times error, the part of the unchanged score that is the subset's, m/s.
+    rest : Estimate or None
+        Mean absolute error of all other samples, m/s; None if there may be none.
+    sign_error : float
+        Largest standard deviation of `error` from the random signs, m/s.
     """
 
     share: Estimate
@@ -90,13 +106,13 @@ def solve(
 
     Parameters
     ----------
-    scores
+    scores : sequence of float
         Of the maps unchanged, shifted by the first and by the second of the amounts, m/s.
-    amounts
+    amounts : sequence of float
         0 < a1 < a2, m/s, for instance from `least_shift`.
-    rounding
+    rounding : float
         Half of the last decimal of the scores, m/s.
-    values
+    values : int, optional
         How many values are scored in all; None leaves `sign_error` nan, and out of the ranges.
 
     Returns
@@ -170,7 +186,20 @@ def _solve(scores: Sequence[float], amounts: Sequence[float]) -> tuple[float, fl
 
 
 def least_shift(low: float, high: float, bounds: tuple[float, float]) -> float:
-    """What no error exceeds, m/s: predictions lie in low..high, the truth in `bounds`."""
+    """What no error exceeds.
+
+    Parameters
+    ----------
+    low, high : float
+        Smallest and largest predicted velocity, m/s.
+    bounds : tuple of float
+        Slowest and fastest true velocity, m/s.
+
+    Returns
+    -------
+    float
+        m/s.
+    """
     return max(high - bounds[0], bounds[1] - low)
 
 
@@ -179,6 +208,17 @@ class Shifted:
 
     The signs depend on the seed and the map's place alone, so that a map reads the same again,
     and both shifted submissions have the same. Has what submission.write_submission asks for.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        The maps.
+    chosen : iterable of int
+        Those that are shifted.
+    amount : float
+        By how much, m/s.
+    seed : int
+        Of the signs.
     """
 
     def __init__(self, predictions: Any, chosen: Iterable[int], amount: float, seed: int) -> None:
@@ -187,9 +227,11 @@ class Shifted:
         self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
 
     def where(self, k: int) -> str:
+        """File and place of map k, for messages."""
         return self._predictions.where(k)
 
     def read(self, k: int) -> NDArray[Any]:
+        """Map k, shifted if it was chosen, m/s. Raises SampleError."""
         v = self._predictions.read(k)
         if k not in self._chosen:
             return v

@@ -25,19 +25,50 @@ _WINDOW /= _WINDOW.sum()
 
 
 def root_mean_square_error(v: ArrayLike, truth: ArrayLike) -> float:
-    """Root of the mean of (v - truth)^2, m/s."""
+    """Root mean square error of a map.
+
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    float
+        Root of the mean of (v - truth)^2, m/s.
+    """
     return float(np.sqrt(np.square(_double(v) - _double(truth)).mean()))
 
 
 def leaderboard_error(v: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Mean of |v - truth| over the odd columns, m/s: all that a submission holds of a map."""
+    """Mean absolute error over the odd columns: all that a submission holds of a map.
+
+    Parameters
+    ----------
+    v, truth : ndarray, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    float
+        Mean of |v - truth|, m/s.
+    """
     return mean_absolute_error(v[:, 1::2], truth[:, 1::2])
 
 
 def error_by_depth(v: ArrayLike, truth: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """Each row's mean of |v - truth| ("mae"), of (v - truth)^2 ("mse") and of v - truth ("bias").
+    """Errors of each row of a map.
 
-    (nz,) each, in m/s and (m/s)^2. A positive bias: the map is too fast.
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    dict of ndarray, (nz,)
+        Mean of |v - truth| ("mae", m/s), of (v - truth)^2 ("mse", (m/s)^2) and of v - truth
+        ("bias", m/s; positive where the map is too fast).
     """
     error = _double(v) - _double(truth)
     return {
@@ -48,13 +79,36 @@ def error_by_depth(v: ArrayLike, truth: ArrayLike) -> dict[str, NDArray[np.float
 
 
 def structural_similarity(v: ArrayLike, truth: ArrayLike) -> float:
-    """SSIM of two maps (nz, nx) as OpenFWI reports it, the mean of `similarity`; 1 if equal."""
+    """SSIM of two maps as OpenFWI reports it.
+
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    float
+        The mean of `similarity`; 1 if the maps are equal.
+    """
     return float(similarity(v, truth).mean())
 
 
 def similarity(v: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """SSIM at each cell of two maps, (nz, nx).
+    """SSIM at each cell of two maps.
 
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    ndarray of float64, (nz, nx)
+        1 where the maps are equal.
+
+    Notes
+    -----
     Velocities are scaled from 1500..4500 m/s to 0..1; Gaussian window of 11 cells and 1.5 cells
     standard deviation (Wang et al., 2004). As in OpenFWI's test.py there are zeros outside the
     map and all cells count, where scikit-image mirrors the map and leaves its borders out.

@@ -26,13 +26,24 @@ GRADIENT_COST = 3  # a gradient costs as much as so many simulations
 
 @dataclass(frozen=True)
 class Mosaic:
-    """A mosaic. Misfits are mean squares, in the record's units squared.
+    """A mosaic of several maps.
 
-    origin: (nz, nx), which of the given maps each cell is from. simulations: what it cost.
+    Attributes
+    ----------
+    velocity : ndarray of float32, (nz, nx)
+        The mosaic, m/s.
+    start : int
+        Which of the given maps fits best as it is.
+    misfit_start, misfit : float
+        Mean square misfits of that map and of the mosaic, in the record's units squared.
+    origin : ndarray of int, (nz, nx)
+        Which of the given maps each cell is from.
+    simulations : int
+        What it cost.
     """
 
-    velocity: NDArray[np.float32]  # (nz, nx) float32, m/s
-    start: int  # which map fits best as it is
+    velocity: NDArray[np.float32]
+    start: int
     misfit_start: float
     misfit: float
     origin: NDArray[np.int_]
@@ -47,11 +58,27 @@ def make_mosaic(
     max_simulations: int = 100,
     areas: Sequence[int] = AREAS,
 ) -> Mosaic:
-    """A mosaic of what fits the record best from `maps`, (nz, nx) m/s each.
+    """A mosaic of what fits the record best from several maps.
 
-    record: (shots, rows, receivers), rows from the survey's n_steps on are not used. Maps are
-    rounded to float32, and to the survey's velocity bounds, first: what is measured is what will
-    be stored.
+    Maps are rounded to float32, and to the survey's velocity bounds, first: what is measured is
+    what will be stored.
+
+    Parameters
+    ----------
+    maps : sequence of array_like, (nz, nx)
+        The maps, m/s.
+    record : ndarray, (shots, >= n_steps, receivers)
+        The record; rows from n_steps on are not used.
+    simulator : Simulator
+        Of the record's survey.
+    max_simulations : int
+        How many simulations may be spent; a gradient counts as `GRADIENT_COST` of them.
+    areas : sequence of int
+        Cells on a side of the areas, in turn.
+
+    Returns
+    -------
+    Mosaic
     """
     bounds = simulator.survey.velocity_bounds
     rounded = [np.asarray(v, np.float64).clip(*bounds).astype(np.float32) for v in maps]
@@ -64,7 +91,20 @@ def make_mosaic(
 
 
 def tiles(shape: tuple[int, int], size: int) -> NDArray[np.int_]:
-    """Labels 0, 1, ... (nz, nx) of squares of `size` cells; those at the end may be smaller."""
+    """Squares that cover a map.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (nz, nx), cells of the map.
+    size : int
+        Cells on a side; squares at the end may be smaller.
+
+    Returns
+    -------
+    ndarray of int, (nz, nx)
+        The label of each cell's square, 0, 1, ...
+    """
     row, column = (np.arange(n) // size for n in shape)
     return row[:, None] * (column[-1] + 1) + column
 

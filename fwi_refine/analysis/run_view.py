@@ -37,9 +37,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Files:
-    """Where the rest stands; None: not given. Maps have any of the forms of predictions."""
+    """Where the rest stands; None: not given.
 
-    report: Path | None = None  # of refine, CSV
+    Attributes
+    ----------
+    report : Path or None
+        Report of refine, CSV.
+    start, truth, deviation : Path or None
+        Maps, in any of the forms of predictions.
+    records : Path or None
+        Records of the samples.
+    ids : Path or None
+        Ids of the samples, one a line.
+    """
+
+    report: Path | None = None
     start: Path | None = None
     records: Path | None = None
     truth: Path | None = None
@@ -49,9 +61,20 @@ class Files:
 
 @dataclass(frozen=True)
 class RunView:
-    """One sample, None what is not known of it. Maps (nz, nx) m/s, NaN in cells without a value.
+    """All that is known of one sample, None what is not.
 
-    measured, simulated: records (shots, n_steps, receivers), the latter that of the refined map.
+    Attributes
+    ----------
+    row : Row
+        What is reported of it.
+    refined : ndarray, (nz, nx)
+        The refined map, m/s, NaN in cells without a value; so are the other maps.
+    survey : Survey
+        Its survey.
+    start, truth, deviation : ndarray or None, (nz, nx)
+        The map before refining, the true map and the expected error, m/s.
+    measured, simulated : ndarray or None, (shots, n_steps, receivers)
+        Its record, and that of the refined map.
     """
 
     row: Row
@@ -67,10 +90,30 @@ class RunView:
 class OpenedRun:
     """The samples of a run, in its order.
 
-    rows: report.Row of each, with the errors that a given truth tells; config: the table of a run
-    directory, else empty; unfinished: how many of its samples have no row yet; survey: as given, or
-    that of the run directory. Raises InputError where a file cannot be read, or does not belong to
-    the others.
+    Parameters
+    ----------
+    path : path-like
+        A run directory, or maps.
+    files : Files, optional
+        What else is given.
+    survey : Survey
+        That of the maps; a run directory has its own.
+
+    Attributes
+    ----------
+    rows : list of Row
+        The report, with the errors that a given truth tells.
+    config : dict
+        The table of a run directory, else empty.
+    unfinished : int
+        How many samples of a run directory have no row yet.
+    survey : Survey
+        As given, or that of the run directory.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or does not belong to the others.
     """
 
     def __init__(
@@ -93,6 +136,7 @@ class OpenedRun:
 
     @staticmethod
     def is_run_directory(path: str | os.PathLike[str]) -> bool:
+        """Whether this is a run directory, and no maps."""
         return (Path(path) / "run.toml").is_file()
 
     def __len__(self) -> int:
@@ -114,9 +158,20 @@ class OpenedRun:
         )
 
     def map(self, name: str, k: int) -> NDArray[Any] | None:
-        """Map k of "refined", "start", "truth" or "deviation", (nz, nx) float32; None: not known.
+        """One map of sample k.
 
-        NaN where it has no usable shape. The refined map of a sample that failed is its start.
+        Parameters
+        ----------
+        name : str
+            "refined", "start", "truth" or "deviation".
+        k : int
+            Number of the sample.
+
+        Returns
+        -------
+        ndarray or None, (nz, nx)
+            m/s; None: not known; NaN where it has no usable shape. The refined map of a sample
+            that failed is its start.
         """
         if name == "refined":
             return self._refined(k)
@@ -130,7 +185,19 @@ class OpenedRun:
         return self._truth_beside_record(k) if name == "truth" else None
 
     def view(self, k: int, with_record: bool = True) -> RunView:
-        """All that is known of sample k. with_record: read its record, and simulate another."""
+        """All that is known of one sample.
+
+        Parameters
+        ----------
+        k : int
+            Number of the sample.
+        with_record : bool
+            Read its record, and simulate that of the refined map.
+
+        Returns
+        -------
+        RunView
+        """
         maps = {name: self.map(name, k) for name in ("start", "truth", "deviation")}
         refined, measured, simulated = self._refined(k), None, None
         if with_record:

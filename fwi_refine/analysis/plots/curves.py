@@ -17,10 +17,18 @@ NAMED = len(style.COLOURS)  # so many samples have a colour and a name each
 
 
 def convergence(history: Mapping[str, Sequence[Step]]) -> Figure:
-    """A Figure of the misfit against the evaluations. history: steps by id, as io/history.py has
-    them.
+    """The misfit against the evaluations.
 
     A few samples have a colour and a name each; many are thin lines, with their median.
+
+    Parameters
+    ----------
+    history : mapping
+        Steps by id, as io.history.read_history gives them.
+
+    Returns
+    -------
+    Figure
     """
     with style.styled():
         figure = style.new_figure(style.WIDTH / 2, 3.2)
@@ -78,7 +86,17 @@ def _median(history: Mapping[str, Sequence[Step]]) -> _Points:
 
 
 def misfit_histogram(before: Iterable[float | None], after: Iterable[float | None]) -> Figure:
-    """A Figure of the misfits (rms) of the samples of a run, before and after, in equal bins."""
+    """The misfits of the samples of a run, before and after, in equal bins.
+
+    Parameters
+    ----------
+    before, after : iterable of float or None
+        Rms misfit of each sample, in the record's units; None: not known.
+
+    Returns
+    -------
+    Figure
+    """
     first, last = (_positive(misfits) for misfits in (before, after))
     both = np.log10(np.concatenate([first, last]))
     low, high = (np.floor(both.min() * 4) / 4, np.ceil(both.max() * 4) / 4) if both.size else (0, 1)

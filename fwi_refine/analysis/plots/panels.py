@@ -27,7 +27,7 @@ RECORD = 1.1  # height of a record, in widths; of many, half of that
 
 @dataclass(frozen=True)
 class _Panels:
-    """One row of a page: images with one colour scale. images: (title, values)."""
+    """One row of a page: images, (title, values) each, with one colour scale."""
 
     images: list[tuple[str, NDArray[Any]]]
     scale: Scale
@@ -35,11 +35,21 @@ class _Panels:
 
 
 def panels(view: "RunView", shots: Sequence[int] = ()) -> Figure:
-    """A Figure of one sample, a run_view.RunView: a row for each quantity, with one colour scale.
+    """One sample on a page: a row for each quantity, with one colour scale.
 
-    Start, refined map and truth; their differences; real and expected error; and for each of
-    `shots` (counted from 0) the measured record, the simulated one, and the residual, which is
-    simulated - measured.
+    Start, refined map and truth; their differences; real and expected error; and for each shot
+    the measured record, the simulated one, and the residual, which is simulated - measured.
+
+    Parameters
+    ----------
+    view : RunView
+        The sample.
+    shots : sequence of int
+        Shots to show, counted from 0.
+
+    Returns
+    -------
+    Figure
     """
     found = [_velocities(view), _differences(view), _errors(view)]
     rows = [row for row in found if row is not None]

@@ -25,10 +25,18 @@ SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
 
 def samples(views: Sequence["RunView"]) -> Figure:
-    """A Figure with a row for each sample: start, refined map, truth, difference, expected error.
+    """A row for each sample: start, refined map, truth, difference, expected error.
 
-    The maps of a row share one colour scale. What no sample has is left out. views: of
-    run_view.RunView.
+    The maps of a row share one colour scale. What no sample has is left out.
+
+    Parameters
+    ----------
+    views : sequence of RunView
+        The samples, of one survey.
+
+    Returns
+    -------
+    Figure
     """
     known = [
         name
@@ -122,9 +130,22 @@ def contact_sheet(
     survey: Survey,
     difference: bool = False,
 ) -> Figure:
-    """A Figure of many maps (nz, nx), small, in reading order, with a line of text below each.
+    """Many small maps in reading order, with a line of text below each and one colour scale.
 
-    All have one colour scale. difference: they have a sign, and no velocity.
+    Parameters
+    ----------
+    maps : sequence of ndarray, (nz, nx)
+        The maps, m/s.
+    captions : sequence of str
+        One for each map.
+    survey : Survey
+        That of the maps.
+    difference : bool
+        They are differences, with a sign, and not velocities.
+
+    Returns
+    -------
+    Figure
     """
     captions = [style.plain(caption) for caption in captions]
     columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(maps) / TALLEST)))

@@ -46,7 +46,19 @@ CLIPPED_RECORD = 0.97
 
 @dataclass(frozen=True)
 class Scale:
-    """How values are coloured, and what the colour bar says."""
+    """How values are coloured, and what the colour bar says.
+
+    Attributes
+    ----------
+    label : str
+        Of the colour bar, with the unit.
+    colours : str
+        Name of a colour map of matplotlib.
+    low, high : float
+        Values at its ends.
+    extend : str
+        Which ends stand for values beyond them too: "neither", "both" or "max".
+    """
 
     label: str
     colours: str
@@ -61,7 +73,23 @@ class Scale:
         extent: tuple[float, float, float, float],
         aspect: str = "equal",
     ) -> Any:
-        """values as an image; cells without a value are grey. Returns the image."""
+        """Draws values as an image; cells without a value are grey.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes
+            Where it is drawn.
+        values : ndarray, (rows, columns)
+            In the unit of the label.
+        extent : tuple of float
+            Left, right, bottom and top edge, in the units of the axes.
+        aspect : str
+            "equal" or "auto".
+
+        Returns
+        -------
+        matplotlib.image.AxesImage
+        """
         colours = matplotlib.colormaps[self.colours].with_extremes(bad="0.7")
         limits = {"vmin": self.low, "vmax": self.high}
         return ax.imshow(values, colours, extent=extent, aspect=aspect, **limits)
@@ -72,6 +100,11 @@ class Page:
 
     Maps are square or not, rows have one map or five: so the maps of all rows stand in columns,
     and the bars beside them are as high as they are.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
     """
 
     BAR = (0.07, 0.08, 0.57)  # before a colour bar, its width, its labels
@@ -80,7 +113,7 @@ class Page:
         self.figure, self.width, self.height = Figure(figsize=(width, height)), width, height
 
     def axes(self, left: float, top: float, width: float, height: float) -> Any:
-        """Axes whose frame is this rectangle."""
+        """Axes whose frame is this rectangle, inches from the upper left corner."""
         w, h = self.width, self.height
         return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
@@ -182,7 +215,21 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def to_bytes(figure: Figure, kind: str = "png", dpi: float = 150) -> bytes:
-    """A figure as a file of that kind; the same figure gives the same bytes."""
+    """A figure as a file; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    kind : str
+        "png", "pdf" or "svg".
+    dpi : float
+        Dots per inch of images.
+
+    Returns
+    -------
+    bytes
+    """
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=_no_date(kind))
@@ -190,9 +237,21 @@ def to_bytes(figure: Figure, kind: str = "png", dpi: float = 150) -> bytes:
 
 
 def save(figures: Sequence[Figure], path: Path, dpi: float = 300) -> None:
-    """Writes figures under a name that ends in one of `SUFFIXES`: whole, or not at all.
+    """Writes figures to a file: whole, or not at all.
 
-    Several figures are pages, which only PDF has. Raises ValueError for another suffix.
+    Parameters
+    ----------
+    figures : sequence of Figure
+        Several figures are pages, which only PDF has.
+    path : Path
+        Ends in one of `SUFFIXES`.
+    dpi : float
+        Dots per inch of images.
+
+    Raises
+    ------
+    ValueError
+        For another suffix, or several figures in a file that is no PDF.
     """
     kind = path.suffix.lower()
     if kind not in SUFFIXES or (len(figures) > 1 and kind != ".pdf"):
