@@ -51,7 +51,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         for option in p.opts
         if option.startswith("--")
     }
-    defaults: dict[str | None, Any] = {}
+    defaults: dict[str, Any] = {}
     for key, value in values.items():
         parameter = named.get(key.replace("_", "-"))
         if parameter is None:
@@ -60,7 +60,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         text, fits = _as_typed(value, parameter)
         if not fits:
             raise InputError(f"--config {path}: {key} is {value!r}, which this option cannot be")
-        defaults[parameter.name] = text
+        defaults[str(parameter.name)] = text
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
