@@ -149,7 +149,8 @@ class FamilyName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
         known = (*self.choices, *OPENFWI_FAMILIES)
         near = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
         hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
-        self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
+        names = ", ".join(map(repr, known))
+        self.fail(f"{value!r} is not one of {names}.{hint}", parameter, ctx)
 
     def shell_complete(
         self, ctx: click.Context, parameter: click.Parameter, incomplete: str
