@@ -26,8 +26,8 @@ pytestmark = NEEDS_COMPILER
 ONE_BLOCK = Layout(1, 5, 2, side=2, halo=2, shared=False)  # as on cards without clusters
 CLUSTER = Layout(3, 4, 2, side=2, halo=2, shared=True)
 LAYOUTS = [
-    ONE_BLOCK,
     CLUSTER,
+    ONE_BLOCK,
     replace(CLUSTER, halo=0),  # as where rows of the neighbours find no room
     replace(ONE_BLOCK, side=1),
     Layout(8, 3, 1, side=1, halo=2, shared=True),
@@ -42,7 +42,7 @@ def emulated(survey=SMALL, dtype=torch.float64, imaging_step=3, layout=CLUSTER, 
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("layout", others_slow(LAYOUTS), ids=str)
 def test_equal_to_the_reference(layout, dtype, tolerance):
     """Two samples, three shots, receivers that share a cell or stand in every block."""
     survey = replace(SMALL, n_steps=70, receivers=(*SMALL.receivers, (5, 3), (8, 0)))
@@ -53,7 +53,7 @@ def test_equal_to_the_reference(layout, dtype, tolerance):
         assert (call(found).double() - expected).norm() <= tolerance * expected.norm(), name
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:4], ids=str)
+@pytest.mark.parametrize("layout", others_slow(LAYOUTS[:4]), ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_bits_of_the_released_data(layout, dtype):
     survey = replace(SMALL, n_steps=70)

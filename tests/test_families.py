@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_stages import SURVEY
+from wave_cases import TWO_SHOTS as SURVEY
 
 from fwi_refine.inversion import families
 from fwi_refine.inversion.budget import Budget

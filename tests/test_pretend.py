@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from emulation import NEEDS_COMPILER, Emulation
+from helpers import others_slow
 from jacobian_cases import SMALL, relative, smooth_change, textured
 from level_cases import blurred
 from pretend import pretended
@@ -105,7 +106,7 @@ def cases(v):
     yield Regions((v / 200).long()), TotalVariation2D()
 
 
-@pytest.mark.parametrize("case", range(5))
+@pytest.mark.parametrize("case", others_slow(range(5)))
 def test_levenberg_marquardt_and_the_expected_error(device, case):
     """The same steps as on the CPU, from objectives, priors and factors on the device."""
     truth = textured(SMALL)

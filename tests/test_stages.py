@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from wave_cases import TWO_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
@@ -27,17 +28,6 @@ from fwi_refine.wave import Simulator
 from fwi_refine.wave.cpu import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
-
-SURVEY = replace(
-    OPENFWI,
-    shape=(12, 14),
-    n_steps=200,
-    absorbing_cells=12,
-    velocity_bounds=(1000.0, 5000.0),
-    sources=((1, 0), (1, 13)),
-    receivers=tuple((1, column) for column in range(14)),
-)
-
 
 FIRST = newton(every_cell, layers_smoothed(10.0), weight=1e-10, prior_fraction=0.3)
 AGAIN = replace(FIRST, prior_fraction=0.2)

@@ -27,6 +27,15 @@ THREE_SHOTS = replace(
     sources=((1, 0), (1, 10), (1, 19)),
     receivers=tuple((1, column) for column in range(20)),
 )
+TWO_SHOTS = replace(
+    OPENFWI,
+    shape=(12, 14),
+    n_steps=200,
+    absorbing_cells=12,
+    velocity_bounds=(1000.0, 5000.0),
+    sources=((1, 0), (1, 13)),
+    receivers=tuple((1, column) for column in range(14)),
+)
 
 
 def random_maps(survey, samples=2, seed=0):
