@@ -4,7 +4,7 @@ import contextlib
 import functools
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from fwi_refine.errors import InputError
 if TYPE_CHECKING:
     from fwi_refine.cli.options.outputs import Outputs
     from fwi_refine.io.inputs import Inputs
+    from fwi_refine.io.report import Row
     from fwi_refine.runs.batch import Settings
     from fwi_refine.runs.directory.parts import Part
     from fwi_refine.runs.executors import Executor
@@ -165,8 +166,8 @@ class RunJob:
                 runs.carry_out(
                     run,
                     work,
-                    found=lambda rows: [bar.found(row) for row in rows],
-                    added=lambda rows: [bar.add(row) for row in rows],
+                    found=_each(bar.found),
+                    added=_each(bar.add),
                     shielded=SIGNALS.shielded,
                     stored=keep,
                 )
@@ -176,6 +177,16 @@ class RunJob:
                               sum(kept), sum(samples), self.path, command_line())  # fmt: skip
                 raise
         return bar
+
+
+def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":
+    """A function of several rows that counts each of them."""
+
+    def counted(rows: "Iterable[Row]") -> None:
+        for row in rows:
+            count(row)
+
+    return counted
 
 
 def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None = None) -> int:
@@ -197,7 +208,8 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
     """
     from fwi_refine import runs
 
-    assert outputs.out is not None and outputs.report is not None  # where --out is given
+    assert outputs.out is not None
+    assert outputs.report is not None  # it is where --out is given
     found = [runs.RunDirectory(path) for path in paths]
     with contextlib.closing(Progress(found[0].count, is_wanted())) as bar:
         runs.merge(
@@ -206,7 +218,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
             outputs.report,
             outputs.overwrite,
             outputs.deviation,
-            told=lambda rows: [bar.found(row) for row in rows],
+            told=_each(bar.found),
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )

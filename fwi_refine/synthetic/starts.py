@@ -233,7 +233,7 @@ def _blur_weights(n: int, width: np.ndarray) -> np.ndarray:
     lag = np.arange(n) - np.arange(n)[:, None]
     width = np.maximum(width, 1e-9)
 
-    def ramp(x):  # a unit slope from 0 on, blurred
+    def ramp(x: np.ndarray) -> np.ndarray:  # a unit slope from 0 on, blurred
         gauss = np.exp(-0.5 * (x / width) ** 2) / np.sqrt(2 * np.pi)
         return x * ndtr(x / width) + width * gauss
 
@@ -258,8 +258,8 @@ def _layer_biases(velocity: np.ndarray, growth: float, rng: np.random.Generator)
 
 def _areas_of_one_velocity(velocity: np.ndarray) -> np.ndarray:
     """Labels 0, 1, ... (nz, nx) of areas of equal velocity, in the order of their first cells."""
-    areas = connected_areas(velocity, 0)
-    _, first, areas = np.unique(areas, return_index=True, return_inverse=True)
+    labels = connected_areas(velocity, 0)
+    _, first, areas = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[areas].reshape(velocity.shape)
 
 

@@ -338,7 +338,7 @@ def _blend_one(
     from fwi_refine.analysis.blend import combine
 
     maps = ensemble.maps(k)
-    v = combine(maps, entry and entry["weights"])
+    v = combine(maps, entry["weights"] if entry else None)
     if make is None:
         return v, {}
     usable = [(name, m) for name, m in zip(ensemble.names, maps, strict=True) if m is not None]

@@ -90,7 +90,7 @@ def command(
     survey = load_survey(survey_file)
     maps = open_converted_predictions(pred, survey, conversion)
     true_maps = io.open_predictions(truth, survey)
-    names, indices = match(maps, true_maps, ids_file and io.read_ids(ids_file))
+    names, indices = match(maps, true_maps, io.read_ids(ids_file) if ids_file else None)
     look_at(maps, survey, force)
     look_at(true_maps, survey, force)
     seen = MapRecords(records, names, maps.count, survey, conversion) if records else None

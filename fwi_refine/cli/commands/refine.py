@@ -108,6 +108,7 @@ def command(
 
     look_at_inputs(inputs, survey, force)
     place = place.for_samples(len(inputs.pairs))
+    assert place.jobs is not None  # see `Place.for_samples`
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     batch.check_memory(settings)
@@ -116,7 +117,11 @@ def command(
 
         return print_plan(inputs, settings, place.jobs)
     hidden = kept.run_dir is None
-    folder = kept.run_dir or hidden_directory(outputs.out)
+    if kept.run_dir is None:
+        assert outputs.out is not None  # see `check`
+        folder = hidden_directory(outputs.out)
+    else:
+        folder = kept.run_dir
     job = RunJob(
         folder,
         inputs,
@@ -132,7 +137,7 @@ def command(
         return job.plan(place.jobs)
     with place.executor() as executor:
         bar = job.refine(executor)
-    return merge_runs([kept.run_dir], outputs, history) if outputs.out else bar.summary()
+    return merge_runs([folder], outputs, history) if outputs.out else bar.summary()
 
 
 def check(
@@ -183,7 +188,8 @@ def refine(
     """
     from fwi_refine.io.results import Results
 
-    assert outputs.out is not None and outputs.report is not None  # see `check`
+    assert outputs.out is not None  # see `check`
+    assert outputs.report is not None
 
     inputs, settings = job.inputs, job.settings
     job.make_room(outputs.overwrite)

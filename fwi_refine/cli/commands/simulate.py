@@ -81,7 +81,9 @@ def command(
     survey = load_survey(survey_file)
     survey = replace(survey, n_steps=survey.file_rows)
     source = open_converted_predictions(velocity, survey, conversion)
-    ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, velocity)
+    ids = io.resolve_ids(
+        source.ids, io.read_ids(ids_file) if ids_file else None, source.count, velocity
+    )
     names = ids or [f"{k:06d}" for k in range(source.count)]
     if len(set(names)) != len(names):
         double = next(name for name in names if names.count(name) > 1)

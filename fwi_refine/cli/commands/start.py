@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -76,13 +77,14 @@ def command(
         [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
         for i in range(0, len(numbers), size)
     )
-    how = {
+    how: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
         "threads": place.threads,
         "device": place.kind,
+        "per_job": place.per_job,
     }
-    make = functools.partial(starts.make_starts, per_job=place.per_job, **how)
+    make = functools.partial(starts.make_starts, **how)
     made = failed = 0
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
     with contextlib.ExitStack() as stack:
@@ -93,7 +95,9 @@ def command(
             for (n, record), v in starts.each_made(executor, make, tasks):
                 if isinstance(v, Exception):
                     failed += 1
-                    log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
+                    log.error(
+                        "record %s (%s) failed: %s", source.ids[numbers[n]], record.where(0), v
+                    )
                     v = np.zeros(survey.shape)
                 else:
                     made += 1

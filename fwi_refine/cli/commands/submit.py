@@ -52,7 +52,7 @@ def command(
     from fwi_refine.io.submission import write_submission
 
     maps = io.open_predictions(pred)
-    ids = io.resolve_ids(maps.ids, ids_file and io.read_ids(ids_file), maps.count, pred)
+    ids = io.resolve_ids(maps.ids, io.read_ids(ids_file) if ids_file else None, maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
     if out.suffix.lower() != ".csv":

@@ -51,7 +51,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         for option in p.opts
         if option.startswith("--")
     }
-    defaults: dict[str | None, Any] = {}
+    defaults: dict[str, Any] = {}
     for key, value in values.items():
         parameter = named.get(key.replace("_", "-"))
         if parameter is None:
@@ -60,7 +60,7 @@ def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> P
         text, fits = _as_typed(value, parameter)
         if not fits:
             raise InputError(f"--config {path}: {key} is {value!r}, which this option cannot be")
-        defaults[parameter.name] = text
+        defaults[str(parameter.name)] = text
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
@@ -149,7 +149,8 @@ class FamilyName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
         known = (*self.choices, *OPENFWI_FAMILIES)
         near = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
         hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
-        self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
+        names = ", ".join(map(repr, known))
+        self.fail(f"{value!r} is not one of {names}.{hint}", parameter, ctx)
 
     def shell_complete(
         self, ctx: click.Context, parameter: click.Parameter, incomplete: str

@@ -103,7 +103,8 @@ class RecipeOptions:
         self, place: "Place", keep_deviation: bool, survey: Survey = OPENFWI
     ) -> "Settings":
         """What is done to each sample, where it is done at `place`, with its numbers filled in."""
-        assert place.threads is not None and place.per_job is not None  # see `Place.for_samples`
+        assert place.threads is not None  # see `Place.for_samples`
+        assert place.per_job is not None
         from fwi_refine.runs.batch import Settings
 
         return Settings(
@@ -160,7 +161,8 @@ class Place:
         """Samples of a task, out of `count`; one, where a job works on one at a time."""
         if self.per_job == 1:
             return 1
-        assert self.jobs and self.per_job  # see `for_samples`
+        assert self.jobs  # see `for_samples`
+        assert self.per_job
         return min(CHUNK * self.per_job, -(-count // self.jobs))
 
     @contextlib.contextmanager
@@ -175,7 +177,8 @@ class Place:
             with contextlib.closing(executors.Dask(self.dask)) as executor:
                 yield executor
         else:
-            assert self.jobs and self.threads  # see `for_samples`
+            assert self.jobs  # see `for_samples`
+            assert self.threads
             yield executors.Processes(self.jobs, self.threads, self.gpus)
 
     def __str__(self) -> str:
