@@ -53,7 +53,7 @@ def test_a_run_directory_gives_what_a_run_without_one_gives(
     assert run(["status", str(tmp_path / "run"), "--json"]) == 0
     state = json.loads(capsys.readouterr().out)
     assert (state["samples"], state["done"], state["seconds_left"]) == (3, 3, None)
-    assert "3 refined" in (tmp_path / "run" / "shards" / "1-of-1.log").read_text()
+    assert "3 stopped early" in (tmp_path / "run" / "shards" / "1-of-1.log").read_text()
 
     assert run(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "m.npy")]) == 0
     assert (tmp_path / "m.npy").read_bytes() == (tmp_path / "o.npy").read_bytes()
