@@ -8,7 +8,7 @@ the package, and asking the program for help, stays fast.
 
 # ruff: noqa: F401 (the imports below are for type checkers)
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fwi_refine.api import Refinement, classify, refine, simulate
@@ -52,7 +52,7 @@ _OTHERWISE = {"load_priors": "load"}  # what it is called there
 __all__ = [*_MODULES]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
@@ -61,5 +61,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *_MODULES})

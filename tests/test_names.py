@@ -10,6 +10,7 @@ from run_cases import open_case, write_inputs
 from fwi_refine import io
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError
+from fwi_refine.io.convert import AS_THEY_ARE
 from fwi_refine.io.inputs import indices_in, known_families
 from fwi_refine.io.order import in_order
 from fwi_refine.io.report import ReportWriter, Row, read_report
@@ -66,6 +67,17 @@ def test_numbered_records_and_shards_are_paired_by_their_numbers(tmp_path):
     assert records.ids == [f"{name}_0" for name in NUMBERED]
     assert [records.read(k)[0, 0, 0] for k in range(3)] == [0, 1, 2]
     assert [records.alone(k).read(0)[0, 0, 0] for k in range(3)] == [0, 1, 2]
+
+
+def test_converted_inputs_keep_their_order_and_its_doubt(tmp_path):
+    from fwi_refine.io.convert import ConvertedPredictions, ConvertedRecords
+
+    case = write_inputs(tmp_path, ["a1", "a2", "a10", "best1"])
+    records = ConvertedRecords(io.open_records(case / "seismic"), None)
+    with pytest.raises(InputError, match="nothing decides"):
+        io.pair(None, 4, records)
+    maps = ConvertedPredictions(io.open_predictions(case / "starts.npy"), AS_THEY_ARE)
+    assert maps.order is None
 
 
 def test_families_in_text_order_are_refused_for_maps_without_ids(tmp_path):

@@ -37,7 +37,9 @@ def case(tmp_path, monkeypatch):
     return write_inputs(tmp_path, NAMES)
 
 
+# The records are noise, which the program would rather not refine: --force.
 COMMAND = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--out", "o.npy"]
+COMMAND += ["--force"]
 
 
 def stop_at(name, error):
@@ -89,6 +91,26 @@ def test_another_run_to_the_same_output_is_not_mixed_with_the_first(case, monkey
     assert look(RunDirectory(case / ".o.npy.run")).done == 3
     assert run_command([*other, "--overwrite"]) == 0
     assert not (case / ".o.npy.run").exists()
+
+
+@pytest.mark.parametrize(("ignored", "code"), [(False, 129), (True, 0)])
+def test_the_end_of_the_terminal_keeps_what_is_finished(case, monkeypatch, ignored, code):
+    """As SIGTERM does; under nohup, which has it ignored, the work goes on."""
+
+    def hang_up(sample, settings):
+        if sample.id == "c":
+            os.kill(os.getpid(), signal.SIGHUP)
+        return trivial(sample, settings)
+
+    monkeypatch.setattr(batch, "refine_one", hang_up)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        assert run_command(COMMAND) == code
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (case / "o.npy").exists() == ignored
+    if not ignored:
+        assert look(RunDirectory(case / ".o.npy.run")).done == 2
 
 
 # What is written is none of what is read

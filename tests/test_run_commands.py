@@ -10,7 +10,7 @@ import pytest
 
 from fwi_refine.cli import run
 
-QUICK = ["--method", "lbfgs", "--max-evaluations", "2", "--chunk-size", "2"]
+QUICK = ["--method", "lbfgs", "--max-evaluations", "5", "--chunk-size", "2"]
 
 
 def tree(folder):
@@ -142,7 +142,7 @@ def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--max-evaluations", "3"], "settings.max_evaluations: 2 in the run, 3 now"),
+        (["--max-evaluations", "3"], "settings.max_evaluations: 5 in the run, 3 now"),
         (["--method", "gauss-newton"], "settings.method: 'lbfgs' in the run, 'gauss-newton' now"),
         (["--time-budget", "5"], "settings.time_budget: not set in the run, 5.0 now"),
         (["--chunk-size", "1"], "samples.chunk_size: 2 in the run, 1 now"),

@@ -8,35 +8,74 @@ that it was found with.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError, SampleError
+
+if TYPE_CHECKING:
+    from fwi_refine.wave import Simulator
 
 ROUNDS = 20  # weights are multiples of 1/n, n up to this
 
 
 @dataclass(frozen=True)
 class Climbed:
-    """Weights that add up to 1, their score, and the score of each member alone."""
+    """Weights found by `climb`.
+
+    Attributes
+    ----------
+    weights : tuple of float
+        One for each member; they add up to 1.
+    score : float
+        That of the weights.
+    alone : tuple of float
+        The score of each member alone.
+    """
 
     weights: tuple[float, ...]
     score: float
     alone: tuple[float, ...]
 
 
-def climb(score: Callable[[np.ndarray], float], members: int, rounds: int = ROUNDS) -> Climbed:
-    """Weights of `members` predictions that make `score`, a function of them, small.
+def climb(
+    score: Callable[[NDArray[np.float64]], float], members: int, rounds: int = ROUNDS
+) -> Climbed:
+    """Weights of predictions that make a score small, by hill climbing.
 
-    score: gets (members,) weights that add up to 1. A state is never scored twice. Raises
-    InputError if no member has a finite score.
+    A state is never scored twice.
+
+    Parameters
+    ----------
+    score : callable
+        Gets weights, (members,), that add up to 1.
+    members : int
+        How many predictions there are.
+    rounds : int
+        Steps; weights are multiples of 1/n, n up to this.
+
+    Returns
+    -------
+    Climbed
+
+    Raises
+    ------
+    InputError
+        If no member has a finite score.
+
+    References
+    ----------
+    Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of models",
+    ICML 2004.
     """
-    known = {}
+    known: dict[tuple[int, ...], float] = {}
 
-    def scored(counts):
+    def scored(counts: tuple[int, ...]) -> float:
         # 1:1 and 2:2 are the same mean.
         state = tuple(n // math.gcd(*counts) for n in counts)
         if state not in known:
@@ -55,21 +94,26 @@ def climb(score: Callable[[np.ndarray], float], members: int, rounds: int = ROUN
     return Climbed(weights, scored(best), tuple(map(scored, single)))
 
 
-def _sum(a, b):
+def _sum(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 class LabelScore:
     """Mean `|weighted mean - truth|` of some samples, m/s, as a function of the weights.
 
-    maps: (samples, members, nz, nx); truth: (samples, nz, nx); both m/s.
+    Parameters
+    ----------
+    maps : array_like, (samples, members, nz, nx)
+        Predictions, m/s.
+    truth : array_like, (samples, nz, nx)
+        True maps, m/s.
     """
 
-    def __init__(self, maps, truth):
+    def __init__(self, maps: ArrayLike, truth: ArrayLike) -> None:
         self._maps = np.asarray(maps, np.float32)
         self._truth = np.asarray(truth, np.float32)
 
-    def __call__(self, weights) -> float:
+    def __call__(self, weights: NDArray[np.float64]) -> float:
         total = 0.0
         # A sample at a time: no second copy of all maps.
         for maps, truth in zip(self._maps, self._truth, strict=True):
@@ -82,26 +126,52 @@ class MisfitScore:
     """Mean over some samples of the rms of simulated minus given record.
 
     The mean of the roots, not the root of the mean: a network's error in m/s is near to
-    proportional to the rms misfit, and one bad sample should not decide alone. maps: (samples,
-    members, nz, nx) m/s; records: (samples, shots, rows, receivers).
+    proportional to the rms misfit, and one bad sample should not decide alone.
+
+    Parameters
+    ----------
+    maps : array_like, (samples, members, nz, nx)
+        Predictions, m/s.
+    records : sequence of ndarray, (shots, >= n_steps, receivers)
+        The record of each sample.
+    simulator : Simulator
+        Of their survey.
     """
 
-    def __init__(self, maps, records, simulator):
+    def __init__(
+        self, maps: ArrayLike, records: Sequence[NDArray[Any]], simulator: "Simulator"
+    ) -> None:
         self._maps = np.asarray(maps, np.float64)
         self._records = records
         self._simulator = simulator
 
-    def __call__(self, weights) -> float:
+    def __call__(self, weights: NDArray[np.float64]) -> float:
         blends = (np.tensordot(weights, maps, 1) for maps in self._maps)
         pairs = zip(blends, self._records, strict=True)
         return float(np.mean([np.sqrt(misfits(self._simulator, [v], d)[0]) for v, d in pairs]))
 
 
-def misfits(simulator, maps, record) -> np.ndarray:
-    """Mean square misfit to one record of each map (n, nz, nx), as far as it is physical.
+def misfits(
+    simulator: "Simulator", maps: Sequence[NDArray[Any]], record: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Mean square misfit of several maps to one record.
 
-    A map beyond the survey's velocity bounds is measured as what is nearest to it. inf where it
-    cannot be simulated, and where the misfit is no number.
+    A map beyond the survey's velocity bounds is measured as what is nearest to it.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        Of the record's survey.
+    maps : sequence of ndarray, (nz, nx)
+        The maps, m/s.
+    record : ndarray, (shots, >= n_steps, receivers)
+        The record; rows from n_steps on are not used.
+
+    Returns
+    -------
+    ndarray of float64, (n,)
+        In the record's units squared; inf where a map cannot be simulated, and where the misfit
+        is no number.
     """
     survey = simulator.survey
     v = torch.as_tensor(np.stack(maps).astype(np.float64).clip(*survey.velocity_bounds))
@@ -113,12 +183,28 @@ def misfits(simulator, maps, record) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.inf)
 
 
-def combine(maps, weights) -> np.ndarray:
-    """The weighted mean of those maps that are there, (nz, nx) float64.
+def combine(
+    maps: Sequence[NDArray[Any] | None], weights: Sequence[float] | None
+) -> NDArray[np.float64]:
+    """The weighted mean, or the median, of those maps that are there.
 
-    maps: (nz, nx) m/s of each member, None for one that cannot be used; its weight goes to the
-    others in proportion. weights: None for the median of each cell. Raises SampleError if there
-    is no map at all.
+    Parameters
+    ----------
+    maps : sequence of ndarray or None, (nz, nx)
+        The map of each member, m/s, None for one that cannot be used; its weight goes to the
+        others in proportion.
+    weights : sequence of float or None
+        One for each member; None for the median of each cell.
+
+    Returns
+    -------
+    ndarray, (nz, nx)
+        m/s.
+
+    Raises
+    ------
+    SampleError
+        If there is no map at all.
     """
     usable = [v for v in maps if v is not None]
     if not usable:

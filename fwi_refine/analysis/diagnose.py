@@ -3,13 +3,15 @@
 import importlib.metadata
 import platform
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
-from fwi_refine.survey import OPENFWI
+from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator, gpu_problem, measure_speed
 
@@ -18,16 +20,38 @@ PACKAGES = ("fwi-refine", "torch", "numpy", "scipy", "scikit-learn", "h5py", "jo
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's report. passed is None where there is nothing to pass."""
+    """One line of the doctor's report.
+
+    Attributes
+    ----------
+    name : str
+        What is checked.
+    value : float, list of float or str
+        What was found.
+    expected : str
+        What was expected, in words.
+    passed : bool or None
+        None where there is nothing to pass.
+    """
 
     name: str
-    value: object  # float, list of floats or str
+    value: object
     expected: str = ""
     passed: bool | None = None
 
 
-def installation(simulator) -> list[Check]:
-    """Versions, devices and the kernel in use."""
+def installation(simulator: Simulator) -> list[Check]:
+    """Versions, devices and the kernel in use.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        The one whose kernel and threads are reported.
+
+    Returns
+    -------
+    list of Check
+    """
     checks = [Check("python", platform.python_version())]
     checks += [Check(name, importlib.metadata.version(name)) for name in PACKAGES]
     found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -40,17 +64,33 @@ def installation(simulator) -> list[Check]:
     return checks
 
 
-def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
+def adjoint_test(
+    survey: Survey = OPENFWI, seed: int = 0, device: str | torch.device | None = None
+) -> Check:
     """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
 
     Every step is imaged, as only that is exact, and kept short: it takes memory.
+
+    Parameters
+    ----------
+    survey : Survey
+        Its first 200 time steps are used.
+    seed : int
+        Of dv and u.
+    device : str or torch.device, optional
+        Where it is computed; default the CPU.
+
+    Returns
+    -------
+    Check
+        Passed if the relative difference is at most 1e-12.
     """
     rng = torch.Generator().manual_seed(seed)
     nz, nx = survey.shape
     survey = replace(survey, n_steps=min(survey.n_steps, 200))
     simulator = Simulator(survey, imaging_step=1, device=device)
 
-    def draw(*shape):
+    def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=rng, dtype=torch.float64)
 
     v = 2500 + 300 * draw(1, nz, nx).clamp(-3, 3)
@@ -63,15 +103,41 @@ def adjoint_test(survey=OPENFWI, seed=0, device=None) -> Check:
     return Check("adjoint test, relative error", error, "<= 1e-12", passed=error <= 1e-12)
 
 
-def speed(simulator) -> list[Check]:
-    """Seconds for one sample: the records of a map, and the misfit with its gradient."""
+def speed(simulator: Simulator) -> list[Check]:
+    """Seconds for one sample: the records of a map, and the misfit with its gradient.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        The one that is timed.
+
+    Returns
+    -------
+    list of Check
+    """
     simulation, gradient = measure_speed(simulator)
     return [Check("simulation, s", simulation), Check("misfit and gradient, s", gradient)]
 
 
-def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
-    """Rms difference of the two traces between each pair of sources, in the record's units.
+def reciprocity_errors(
+    record: NDArray[Any], survey: Survey = OPENFWI
+) -> dict[tuple[int, int], float]:
+    """Rms difference of the two traces between each pair of sources.
 
+    Parameters
+    ----------
+    record : ndarray, (shots, >= n_steps, receivers)
+        The record.
+    survey : Survey
+        That of the record.
+
+    Returns
+    -------
+    dict
+        By pair of sources that stand at receivers, in the record's units.
+
+    Notes
+    -----
     The scheme is reciprocal up to a factor, G(r <- x) = G(x <- r) (v_r / v_x)^2, and a source at
     x injects with v_x^2: the factors cancel and both traces carry v_x^2 G(x <- r) alike.
     """
@@ -89,11 +155,27 @@ def reciprocity_errors(record, survey=OPENFWI) -> dict[tuple[int, int], float]:
     return errors
 
 
-def check_physics(record, simulator) -> list[Check]:
-    """Does this record come from the survey that is simulated? Raises SampleError if unusable.
+def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
+    """Does this record come from the survey that is simulated?
 
     Sources that stand at no receiver tell less: without them nothing is known of velocities and
     amplitudes, and without two of them nothing of reciprocity.
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record.
+    simulator : Simulator
+        Of the survey.
+
+    Returns
+    -------
+    list of Check
+
+    Raises
+    ------
+    SampleError
+        If the record is unusable.
     """
     survey = simulator.survey
     record = check_record(record, survey=survey)

@@ -2,12 +2,16 @@
 
 import functools
 import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine import io
 from fwi_refine.errors import SampleError
-from fwi_refine.io.convert import AS_THEY_ARE
+from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.io.inputs import (
     AUTO,
     indices_in,
@@ -15,8 +19,16 @@ from fwi_refine.io.inputs import (
     open_converted_predictions,
     open_converted_records,
 )
-from fwi_refine.survey import OPENFWI
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.blend import LabelScore, MisfitScore
+    from fwi_refine.priors import Priors
+    from fwi_refine.wave import Simulator
+
+PathLike = str | os.PathLike[str]
 
 EVERYTHING = "all"  # the one family, where none were asked for
 
@@ -26,23 +38,53 @@ log = logging.getLogger(__name__)
 class Ensemble:
     """Maps of the same samples from several files, in the order of the first.
 
-    Raises InputError if any of it cannot be read, or does not match.
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Predictions, two files or more.
+    ids_file : path-like, optional
+        Ids of the first file's maps, one a line.
+    records, truth : path-like, optional
+        What is known of the samples.
+    survey : Survey
+        That of the samples.
+    conversion : Conversion
+        Of the predictions and the records; true maps are taken as they are.
+
+    Attributes
+    ----------
+    count : int
+        How many samples there are.
+    shape : tuple of int
+        Shape of the first file's maps as a whole.
+    names : list of str
+        Of the members.
+    ids : list of str or None
+        Of the samples.
+    has_truth, has_records : bool
+        Whether these were given.
+
+    Raises
+    ------
+    InputError
+        If any of it cannot be read, or does not match.
     """
 
     def __init__(
         self,
-        paths,
-        ids_file=None,
-        records=None,
-        truth=None,
-        survey=OPENFWI,
-        conversion=AS_THEY_ARE,
-    ):
+        paths: Sequence[PathLike],
+        ids_file: PathLike | None = None,
+        records: PathLike | None = None,
+        truth: PathLike | None = None,
+        survey: Survey = OPENFWI,
+        conversion: Conversion = AS_THEY_ARE,
+    ) -> None:
         self.survey = survey
         first = open_converted_predictions(paths[0], survey, conversion)
-        ids = io.resolve_ids(first.ids, ids_file and io.read_ids(ids_file), first.count, paths[0])
+        listed = io.read_ids(ids_file) if ids_file else None
+        ids = io.resolve_ids(first.ids, listed, first.count, paths[0])
         self.count, self.shape, self.names = first.count, first.shape, [str(p) for p in paths]
-        self._sources = [(first, range(first.count))]
+        self._sources: list[tuple[Predictions, Sequence[int]]] = [(first, range(first.count))]
         for path in paths[1:]:
             other = open_converted_predictions(path, survey, conversion)
             self._sources.append((other, indices_in(other, first, ids)))
@@ -57,12 +99,13 @@ class Ensemble:
             ids = [pair.id for pair in self._pairs]
         self.ids = ids
 
-    def describe(self, k) -> str:
+    def describe(self, k: int) -> str:
+        """Sample k as messages call it."""
         return self.ids[k] if self.ids else f"number {k + 1}"
 
-    def maps(self, k) -> list:
-        """(nz, nx) of each member, None for one that cannot be used."""
-        found = []
+    def maps(self, k: int) -> list[NDArray[np.float64] | None]:
+        """The map of each member, (nz, nx) m/s, None for one that cannot be used."""
+        found: list[NDArray[np.float64] | None] = []
         for source, indices in self._sources:
             try:
                 found.append(self._read(source, indices[k]))
@@ -71,63 +114,101 @@ class Ensemble:
                 found.append(None)
         return found
 
-    def first(self, k) -> np.ndarray:
+    def first(self, k: int) -> NDArray[np.float32]:
         """The first member's map as it stands in the file: what a sample that fails keeps."""
         source, indices = self._sources[0]
         return io.read_start(source, indices[k], self.survey)
 
     @property
-    def members(self):
+    def members(self) -> list[Predictions]:
         """The sources of the maps, in their order."""
         return [source for source, _ in self._sources]
 
-    def truth(self, k) -> np.ndarray:
+    def truth(self, k: int) -> NDArray[np.float64]:
+        """True map of sample k, (nz, nx) m/s, checked. Raises SampleError."""
         source, indices = self._truth
         return self._read(source, indices[k])
 
-    def record(self, k) -> np.ndarray:
-        """(shots, rows, receivers), checked. Raises SampleError."""
+    def record(self, k: int) -> NDArray[Any]:
+        """Record of sample k, (shots, rows, receivers), checked. Raises SampleError."""
         pair = self._pairs[k]
         if pair.problem is not None:
             raise SampleError(pair.problem)
+        assert pair.record is not None  # as there is no problem
         where = self._records.where(pair.record)
         return check_record(self._records.read(pair.record), survey=self.survey, where=where)
 
-    def _read(self, source, k):
+    def _read(self, source: Predictions, k: int) -> NDArray[np.float64]:
         return check_prediction(source.read(k), survey=self.survey, where=source.where(k))
 
     @functools.cached_property
-    def simulator(self):
+    def simulator(self) -> "Simulator":
+        """The simulator of the survey, made when it is first asked for."""
         from fwi_refine.wave import Simulator
 
         simulator = Simulator(self.survey)
         log.info("kernel: %s", simulator.kernel)
         return simulator
 
-    def score(self, ks):
-        """(score of weights by those samples that can be used, how many these are)."""
+    def score(self, ks: Iterable[int]) -> "tuple[LabelScore | MisfitScore, int]":
+        """A score of weights, by the truth if it was given, else by the records.
+
+        Parameters
+        ----------
+        ks : iterable of int
+            Samples to measure.
+
+        Returns
+        -------
+        score : LabelScore or MisfitScore
+            By those samples that can be used.
+        count : int
+            How many these are.
+        """
         from fwi_refine.analysis.blend import LabelScore, MisfitScore
 
-        maps, known = [], []
+        maps: list[NDArray[np.float32]] = []
+        known: list[NDArray[Any]] = []
         for k in ks:
-            found = self.maps(k)
-            if any(v is None for v in found):
+            usable = [v for v in self.maps(k) if v is not None]
+            if len(usable) < len(self._sources):
                 continue
             try:
                 known.append(self.truth(k) if self.has_truth else self.record(k))
             except SampleError as error:
                 log.warning("%s: weights are found without it: %s", self.describe(k), error)
                 continue
-            maps.append(np.stack(found).astype(np.float32))
+            maps.append(np.stack(usable).astype(np.float32))
         if self.has_truth:
             return LabelScore(maps, known), len(maps)
         return MisfitScore(maps, known, self.simulator), len(maps)
 
 
-def family_of_each(ensemble, families, priors=None):
-    """(family of each sample, None where it cannot be told; index -> why it cannot be).
+def family_of_each(
+    ensemble: Ensemble, families: PathLike | None, priors: "Priors | None" = None
+) -> tuple[Sequence[str | None], dict[int, str]]:
+    """The family of each sample.
 
-    families: None, a file, or "auto", for which `priors` are needed
+    Parameters
+    ----------
+    ensemble : Ensemble
+        The samples.
+    families : path-like or None
+        None (all are one family), a file, or "auto".
+    priors : Priors, optional
+        Needed for "auto".
+
+    Returns
+    -------
+    families : sequence of str or None
+        None where a family cannot be told.
+    problems : dict
+        Why it cannot be, by index.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or does not match the samples.
     """
     if families is None:
         return [EVERYTHING] * ensemble.count, {}
@@ -137,7 +218,9 @@ def family_of_each(ensemble, families, priors=None):
 
     from fwi_refine.routing import classify
 
-    found, problems = [], {}
+    assert priors is not None  # as the families are to be told
+    found: list[str | None] = []
+    problems: dict[int, str] = {}
     for k in tqdm(range(ensemble.count), unit="map", desc="classify", disable=None):
         try:
             usable = [v for v in ensemble.maps(k) if v is not None]

@@ -2,24 +2,33 @@
 
 import logging
 import math
+import os
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from fwi_refine import io
 from fwi_refine.analysis import metrics
 from fwi_refine.errors import SampleError
-from fwi_refine.io.convert import AS_THEY_ARE
+from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.io.inputs import indices_in, open_converted_records
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator
 
 OVERALL = "all"
 
+# The mean square misfit of a map (nz, nx).
+Misfit = Callable[[NDArray[Any]], float]
+
 log = logging.getLogger(__name__)
 
 
-def _measure(v, truth, misfit):
+def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
     measured = {
         "mae": metrics.mean_absolute_error(v, truth),
         "mse": metrics.root_mean_square_error(v, truth) ** 2,
@@ -29,61 +38,124 @@ def _measure(v, truth, misfit):
     return measured | ({"mean_square_misfit": misfit(v)} if misfit else {})
 
 
-def _rooted(measured) -> dict:
+def _rooted(measured: dict[str, Any]) -> dict[str, Any]:
     """The measures as they are reported: squared ones are averaged before their root."""
     names = {"mse": "rmse", "mean_square_misfit": "misfit_rms"}
     return {names.get(k, k): math.sqrt(v) if k in names else v for k, v in measured.items()}
 
 
 class BySample:
-    """One row for each sample, in the order of the maps."""
+    """One row for each sample, in the order of the maps.
 
-    def __init__(self, survey):
-        self._rows = []
+    Parameters
+    ----------
+    survey : Survey
+        That of the maps.
+    """
 
-    def add(self, name, family, v, truth, misfit):
+    def __init__(self, survey: Survey) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        name: str,
+        family: str | None,
+        v: NDArray[Any],
+        truth: NDArray[Any],
+        misfit: Misfit | None,
+    ) -> None:
+        """Adds one sample.
+
+        Parameters
+        ----------
+        name : str
+            Its id.
+        family : str or None
+            Its family, where known.
+        v, truth : ndarray, (nz, nx)
+            The map and the true map, m/s.
+        misfit : callable or None
+            The mean square misfit of a map.
+        """
         which = {"id": name} | ({} if family is None else {"family": family})
         self._rows.append(which | _rooted(_measure(v, truth, misfit)))
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
+        """The table so far: values by name of the column."""
         return self._rows
 
 
 class ByFamily:
-    """Means over the samples of each family, and over all."""
+    """Means over the samples of each family, and over all.
 
-    def __init__(self, survey):
+    Parameters
+    ----------
+    survey : Survey
+        That of the maps.
+    """
+
+    def __init__(self, survey: Survey) -> None:
         self._survey = survey
-        self._groups = defaultdict(lambda: defaultdict(float))
-        self._counts = defaultdict(int)
+        self._groups: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(float))
+        self._counts: dict[str, int] = defaultdict(int)
 
-    def add(self, name, family, v, truth, misfit):
+    def add(
+        self,
+        name: str,
+        family: str | None,
+        v: NDArray[Any],
+        truth: NDArray[Any],
+        misfit: Misfit | None,
+    ) -> None:
+        """Adds one sample.
+
+        Parameters
+        ----------
+        name : str
+            Its id.
+        family : str or None
+            Its family, where known.
+        v, truth : ndarray, (nz, nx)
+            The map and the true map, m/s.
+        misfit : callable or None
+            The mean square misfit of a map.
+        """
         measured = self._measure(v, truth, misfit)
         for group in (OVERALL, *(() if family is None else (family,))):
             self._counts[group] += 1
             for key, value in measured.items():
                 self._groups[group][key] += value
 
-    _measure = staticmethod(_measure)
+    @staticmethod
+    def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
+        return _measure(v, truth, misfit)
 
-    def _means(self):
+    def _means(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """(family, number of samples, means) of each group, all samples last."""
         for group in sorted(self._groups, key=lambda name: (name == OVERALL, name)):
             count = self._counts[group]
             yield group, count, {k: v / count for k, v in self._groups[group].items()}
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: a row for each family, and the last one for all samples."""
         return [{"family": g, "samples": n, **_rooted(means)} for g, n, means in self._means()]
 
 
 class ByDepth(ByFamily):
-    """One row for each row of the maps, for each family and for all."""
+    """One row for each row of the maps, for each family and for all.
+
+    Parameters
+    ----------
+    survey : Survey
+        That of the maps.
+    """
 
     @staticmethod
-    def _measure(v, truth, misfit):
+    def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
         return metrics.error_by_depth(v, truth)
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: a row for each depth, family by family, all samples last."""
         rows = []
         for group, count, means in self._means():
             for k in range(self._survey.shape[0]):
@@ -93,41 +165,92 @@ class ByDepth(ByFamily):
         return rows
 
 
-TABLES = {"family": ByFamily, "depth": ByDepth, "sample": BySample}
+TABLES: dict[str, type[BySample] | type[ByFamily]] = {
+    "family": ByFamily,
+    "depth": ByDepth,
+    "sample": BySample,
+}
 
 
-def match(maps, true_maps, listed):
-    """(ids or None, index in `true_maps` of each map): by id where both have ids.
+def match(
+    maps: Predictions, true_maps: Predictions, listed: Sequence[str] | None
+) -> tuple[list[str] | None, Sequence[int]]:
+    """Which true map belongs to each map: by id where both have ids, else by place.
 
-    Raises InputError if the counts or the ids do not match.
+    Parameters
+    ----------
+    maps, true_maps : Predictions
+        Maps of the same samples.
+    listed : sequence of str or None
+        Ids of `maps`, if they were given in a list.
+
+    Returns
+    -------
+    ids : list of str or None
+        Of the maps, where any are known.
+    indices : sequence of int
+        Index in `true_maps` of each map.
+
+    Raises
+    ------
+    InputError
+        If the counts or the ids do not match.
     """
     names = io.resolve_ids(maps.ids, listed, maps.count, maps.path)
     return names or true_maps.ids, indices_in(true_maps, maps, names)
 
 
 class MapRecords:
-    """The record of each map, and the mean square misfit to it."""
+    """The record of each map, and the mean square misfit to it.
 
-    def __init__(self, path, names, count, survey, conversion=AS_THEY_ARE):
+    Parameters
+    ----------
+    path : path-like
+        Where the records stand.
+    names : sequence of str or None
+        Ids of the maps.
+    count : int
+        How many maps there are.
+    survey : Survey
+        That of the records.
+    conversion : Conversion
+        Of the records.
+
+    Raises
+    ------
+    InputError
+        If the records cannot be read, or do not match the maps.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        names: Sequence[str] | None,
+        count: int,
+        survey: Survey,
+        conversion: Conversion = AS_THEY_ARE,
+    ) -> None:
         self.survey = survey
         self._records = open_converted_records(path, survey, conversion)
         self._pairs = io.pair(names, count, self._records)
         self._simulator = Simulator(survey)
-        self._last = None, None
+        self._last: tuple[int, NDArray[Any]] | None = None
         log.info("kernel: %s", self._simulator.kernel)
 
-    def read(self, k):
-        """(shots, rows, receivers), checked. Raises SampleError."""
-        if self._last[0] != k:
+    def read(self, k: int) -> NDArray[Any]:
+        """Record of map k, (shots, rows, receivers), checked. Raises SampleError."""
+        if self._last is None or self._last[0] != k:
             pair = self._pairs[k]
             if pair.problem is not None:
                 raise SampleError(pair.problem)
+            assert pair.record is not None  # as there is no problem
             where = self._records.where(pair.record)
             record = self._records.read(pair.record)
             self._last = k, check_record(record, survey=self.survey, where=where)
         return self._last[1]
 
-    def misfit(self, k, v) -> float:
+    def misfit(self, k: int, v: NDArray[Any]) -> float:
+        """Mean square misfit of a map (nz, nx), m/s, to record k. Raises SampleError."""
         d = torch.as_tensor(self.read(k)[:, : self.survey.n_steps], dtype=torch.float64)
         try:
             return self._simulator.misfit(torch.as_tensor(v)[None], d[None]).item()

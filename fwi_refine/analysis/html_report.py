@@ -7,15 +7,19 @@ whatever is not in the file, so that a page made from somebody else's report is 
 import base64
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
 import jinja2
 import tomli_w
+from matplotlib.figure import Figure
 
 from fwi_refine.analysis import plots
 from fwi_refine.analysis.run_view import OpenedRun
+from fwi_refine.io.history import Step
+from fwi_refine.io.report import Row
 from fwi_refine.version import __version__
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -38,7 +42,19 @@ STATUSES = ("refined", "unchanged", "failed")
 
 @dataclass(frozen=True)
 class Group:
-    """The samples of one family: how many have each status, and the numbers of `NUMBERS`."""
+    """The samples of one family, as a row of the page's table.
+
+    Attributes
+    ----------
+    family : str
+        Its name.
+    samples : int
+        How many there are.
+    status : dict
+        How many have each status.
+    numbers : list of float or None
+        As `NUMBERS` lists them, None where not known.
+    """
 
     family: str
     samples: int
@@ -46,17 +62,27 @@ class Group:
     numbers: list[float | None]
 
 
-def summarise(rows) -> list[Group]:
-    """A Group for each family, by name, and one of all samples.
+def summarise(rows: Sequence[Row]) -> list[Group]:
+    """Summarise a report by family.
 
     Misfits are medians over the samples for which they are known, the other numbers means.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        The report.
+
+    Returns
+    -------
+    list of Group
+        One for each family, by name, and one of all samples.
     """
     families = sorted({row.family for row in rows})
     groups = [(name, [row for row in rows if row.family == name]) for name in families]
     return [_group(name or "not classified", members) for name, members in [*groups, (ALL, rows)]]
 
 
-def _group(name, rows) -> Group:
+def _group(name: str, rows: Sequence[Row]) -> Group:
     numbers = []
     for _, column, combine in NUMBERS:
         values = [getattr(row, column) for row in rows if getattr(row, column) is not None]
@@ -64,9 +90,27 @@ def _group(name, rows) -> Group:
     return Group(name, len(rows), Counter(row.status for row in rows), numbers)
 
 
-def render(run: OpenedRun, sort: str, worst: int = 12, history: dict | None = None) -> str:
-    """The page as text. sort: a key of run_view.SORTED_BY, for the `worst` samples, which have
-    pictures; history: as history.read_history gives it."""
+def render(
+    run: OpenedRun, sort: str, worst: int = 12, history: dict[str, list[Step]] | None = None
+) -> str:
+    """The page of a run.
+
+    Parameters
+    ----------
+    run : OpenedRun
+        The run.
+    sort : str
+        A key of run_view.SORTED_BY, by which the worst samples are chosen.
+    worst : int
+        How many samples have pictures.
+    history : dict, optional
+        Steps by id, as history.read_history gives them.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     groups = summarise(run.rows)
     shown = [k for k in range(len(NUMBERS)) if groups[-1].numbers[k] is not None]
     failed = [row for row in run.rows if row.status == "failed"]
@@ -95,7 +139,7 @@ def render(run: OpenedRun, sort: str, worst: int = 12, history: dict | None = No
     )
 
 
-def digits(value) -> str:
+def digits(value: float | None) -> str:
     """A number as a table shows it: three digits; a dash where it is not known."""
     if value is None:
         return "–"
@@ -104,26 +148,26 @@ def digits(value) -> str:
     return f"{value:.3g}" if not math.isfinite(value) or abs(value) < 1000 else f"{value:.0f}"
 
 
-def _histogram(rows):
+def _histogram(rows: Sequence[Row]) -> str | None:
     before, after = [row.misfit_before for row in rows], [row.misfit_after for row in rows]
     return _svg(plots.misfit_histogram(before, after)) if any(after) else None
 
 
-def _pictured(run, k):
+def _pictured(run: OpenedRun, k: int) -> tuple[Row, str]:
     """A row and its picture."""
     figure = plots.samples([run.view(k, with_record=False)])
     return run.rows[k], _data_uri(plots.to_bytes(figure, "png", RESOLUTION), "image/png")
 
 
-def _svg(figure) -> str:
+def _svg(figure: Figure) -> str:
     return _data_uri(plots.to_bytes(figure, "svg"), "image/svg+xml")
 
 
-def _data_uri(data, kind) -> str:
+def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _settings(run) -> list[tuple[str, str]]:
+def _settings(run: OpenedRun) -> list[tuple[str, str]]:
     """What is known of how the run was done: (name, value)."""
     found = []
     for table in ("program", "settings"):

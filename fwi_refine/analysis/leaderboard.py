@@ -44,6 +44,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError
 
@@ -53,8 +54,16 @@ SIGN_DEVIATIONS = 3  # of the random signs, that a range holds
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and the smallest and largest that agree with the rounded scores and, where the
-    number of values is known, with the random signs."""
+    """A number with its range.
+
+    Attributes
+    ----------
+    value : float
+        The number.
+    low, high : float
+        The smallest and largest that agree with the rounded scores and, where the number of
+        values is known, with the random signs.
+    """
 
     value: float
     low: float
@@ -65,10 +74,18 @@ class Estimate:
 class SubsetEstimates:
     """What three scores say.
 
-    share: of the subset in the scored values; error: the subset's mean absolute error, m/s; rest:
-    that of all other samples, None if there may be none; contribution: share times error, the part
-    of the unchanged score that is the subset's; sign_error: largest standard deviation of `error`
-    from the random signs; all in m/s.
+    Attributes
+    ----------
+    share : Estimate
+        Of the subset in the scored values.
+    error : Estimate
+        The subset's mean absolute error, m/s.
+    contribution : Estimate
+        Share times error, the part of the unchanged score that is the subset's, m/s.
+    rest : Estimate or None
+        Mean absolute error of all other samples, m/s; None if there may be none.
+    sign_error : float
+        Largest standard deviation of `error` from the random signs, m/s.
     """
 
     share: Estimate
@@ -89,13 +106,13 @@ def solve(
 
     Parameters
     ----------
-    scores
+    scores : sequence of float
         Of the maps unchanged, shifted by the first and by the second of the amounts, m/s.
-    amounts
+    amounts : sequence of float
         0 < a1 < a2, m/s, for instance from `least_shift`.
-    rounding
+    rounding : float
         Half of the last decimal of the scores, m/s.
-    values
+    values : int, optional
         How many values are scored in all; None leaves `sign_error` nan, and out of the ranges.
 
     Returns
@@ -122,11 +139,11 @@ def solve(
         _solve([s + side * rounding for s, side in zip(scores, sides, strict=True)], amounts)
         for sides in product((-1, 1), repeat=3)
     ]
-    share, error, contribution, rest = (
+    share, error, contribution, others = (
         Estimate(value, *(pick(c[i] for c in corners) for pick in (min, max)))
         for i, value in enumerate(_solve(scores, amounts))
     )
-    rest = rest if share.high < 1 - ROUNDOFF else None
+    rest = others if share.high < 1 - ROUNDOFF else None
     count = share.value * values if values else math.inf
     sign_error = math.sqrt(max(error.value, 0.0) * near / count)
     # How far below zero the signs may push the results, at three standard deviations: for the
@@ -169,7 +186,20 @@ def _solve(scores: Sequence[float], amounts: Sequence[float]) -> tuple[float, fl
 
 
 def least_shift(low: float, high: float, bounds: tuple[float, float]) -> float:
-    """What no error exceeds, m/s: predictions lie in low..high, the truth in `bounds`."""
+    """What no error exceeds.
+
+    Parameters
+    ----------
+    low, high : float
+        Smallest and largest predicted velocity, m/s.
+    bounds : tuple of float
+        Slowest and fastest true velocity, m/s.
+
+    Returns
+    -------
+    float
+        m/s.
+    """
     return max(high - bounds[0], bounds[1] - low)
 
 
@@ -178,17 +208,30 @@ class Shifted:
 
     The signs depend on the seed and the map's place alone, so that a map reads the same again,
     and both shifted submissions have the same. Has what submission.write_submission asks for.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        The maps.
+    chosen : iterable of int
+        Those that are shifted.
+    amount : float
+        By how much, m/s.
+    seed : int
+        Of the signs.
     """
 
-    def __init__(self, predictions: Any, chosen: Iterable[int], amount: float, seed: int):
+    def __init__(self, predictions: Any, chosen: Iterable[int], amount: float, seed: int) -> None:
         self._predictions, self._chosen = predictions, frozenset(chosen)
         self._amount, self._seed = amount, seed
         self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
 
     def where(self, k: int) -> str:
+        """File and place of map k, for messages."""
         return self._predictions.where(k)
 
-    def read(self, k: int) -> np.ndarray:
+    def read(self, k: int) -> NDArray[Any]:
+        """Map k, shifted if it was chosen, m/s. Raises SampleError."""
         v = self._predictions.read(k)
         if k not in self._chosen:
             return v

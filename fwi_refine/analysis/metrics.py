@@ -1,9 +1,22 @@
 """How far a map is from the truth, in the measures that the field reports."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import correlate1d
 
 from fwi_refine.io.report import mean_absolute_error
+
+__all__ = [
+    "VELOCITY_RANGE",
+    "error_by_depth",
+    "leaderboard_error",
+    "mean_absolute_error",
+    "root_mean_square_error",
+    "similarity",
+    "structural_similarity",
+]
 
 # OpenFWI scales velocities from this range before it measures SSIM (its dataset_config.json).
 VELOCITY_RANGE = (1500.0, 4500.0)
@@ -11,20 +24,51 @@ _WINDOW = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
 _WINDOW /= _WINDOW.sum()
 
 
-def root_mean_square_error(v, truth) -> float:
-    """Root of the mean of (v - truth)^2, m/s."""
+def root_mean_square_error(v: ArrayLike, truth: ArrayLike) -> float:
+    """Root mean square error of a map.
+
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    float
+        Root of the mean of (v - truth)^2, m/s.
+    """
     return float(np.sqrt(np.square(_double(v) - _double(truth)).mean()))
 
 
-def leaderboard_error(v, truth) -> float:
-    """Mean of |v - truth| over the odd columns, m/s: all that a submission holds of a map."""
+def leaderboard_error(v: NDArray[Any], truth: NDArray[Any]) -> float:
+    """Mean absolute error over the odd columns: all that a submission holds of a map.
+
+    Parameters
+    ----------
+    v, truth : ndarray, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    float
+        Mean of |v - truth|, m/s.
+    """
     return mean_absolute_error(v[:, 1::2], truth[:, 1::2])
 
 
-def error_by_depth(v, truth) -> dict[str, np.ndarray]:
-    """Each row's mean of |v - truth| ("mae"), of (v - truth)^2 ("mse") and of v - truth ("bias").
+def error_by_depth(v: ArrayLike, truth: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Errors of each row of a map.
 
-    (nz,) each, in m/s and (m/s)^2. A positive bias: the map is too fast.
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    dict of ndarray, (nz,)
+        Mean of |v - truth| ("mae", m/s), of (v - truth)^2 ("mse", (m/s)^2) and of v - truth
+        ("bias", m/s; positive where the map is too fast).
     """
     error = _double(v) - _double(truth)
     return {
@@ -34,14 +78,37 @@ def error_by_depth(v, truth) -> dict[str, np.ndarray]:
     }
 
 
-def structural_similarity(v, truth) -> float:
-    """SSIM of two maps (nz, nx) as OpenFWI reports it, the mean of `similarity`; 1 if equal."""
+def structural_similarity(v: ArrayLike, truth: ArrayLike) -> float:
+    """SSIM of two maps as OpenFWI reports it.
+
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    float
+        The mean of `similarity`; 1 if the maps are equal.
+    """
     return float(similarity(v, truth).mean())
 
 
-def similarity(v, truth) -> np.ndarray:
-    """SSIM at each cell of two maps, (nz, nx).
+def similarity(v: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
+    """SSIM at each cell of two maps.
 
+    Parameters
+    ----------
+    v, truth : array_like, (nz, nx)
+        The map and the true map, m/s.
+
+    Returns
+    -------
+    ndarray of float64, (nz, nx)
+        1 where the maps are equal.
+
+    Notes
+    -----
     Velocities are scaled from 1500..4500 m/s to 0..1; Gaussian window of 11 cells and 1.5 cells
     standard deviation (Wang et al., 2004). As in OpenFWI's test.py there are zeros outside the
     map and all cells count, where scikit-image mirrors the map and leaves its borders out.
@@ -58,11 +125,11 @@ def similarity(v, truth) -> np.ndarray:
     return result
 
 
-def _blur(m):
+def _blur(m: NDArray[np.float64]) -> NDArray[np.float64]:
     for axis in (0, 1):
         m = correlate1d(m, _WINDOW, axis=axis, mode="constant")
     return m
 
 
-def _double(m):
+def _double(m: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(m, dtype=np.float64)

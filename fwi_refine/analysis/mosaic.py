@@ -6,12 +6,18 @@ order, replacing an area changes the misfit by the sum of gradient times differe
 is kept only if the simulated record then fits better; so the misfit never rises.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.analysis.blend import misfits
+
+if TYPE_CHECKING:
+    from fwi_refine.wave import Simulator
 
 AREAS = (35, 14, 7)  # cells on a side of the areas, in turn
 TRIES = 4  # simulations for each gradient
@@ -20,29 +26,63 @@ GRADIENT_COST = 3  # a gradient costs as much as so many simulations
 
 @dataclass(frozen=True)
 class Mosaic:
-    """A mosaic. Misfits are mean squares, in the record's units squared.
+    """A mosaic of several maps.
 
-    origin: (nz, nx), which of the given maps each cell is from. simulations: what it cost.
+    Attributes
+    ----------
+    velocity : ndarray of float32, (nz, nx)
+        The mosaic, m/s.
+    start : int
+        Which of the given maps fits best as it is.
+    misfit_start, misfit : float
+        Mean square misfits of that map and of the mosaic, in the record's units squared.
+    origin : ndarray of int, (nz, nx)
+        Which of the given maps each cell is from.
+    simulations : int
+        What it cost.
     """
 
-    velocity: np.ndarray  # (nz, nx) float32, m/s
-    start: int  # which map fits best as it is
+    velocity: NDArray[np.float32]
+    start: int
     misfit_start: float
     misfit: float
-    origin: np.ndarray
+    origin: NDArray[np.int_]
     simulations: int
 
 
-def make_mosaic(maps, record, simulator, *, max_simulations=100, areas=AREAS) -> Mosaic:
-    """A mosaic of what fits the record best from `maps`, (nz, nx) m/s each.
+def make_mosaic(
+    maps: Sequence[ArrayLike],
+    record: NDArray[Any],
+    simulator: "Simulator",
+    *,
+    max_simulations: int = 100,
+    areas: Sequence[int] = AREAS,
+) -> Mosaic:
+    """A mosaic of what fits the record best from several maps.
 
-    record: (shots, rows, receivers), rows from the survey's n_steps on are not used. Maps are
-    rounded to float32, and to the survey's velocity bounds, first: what is measured is what will
-    be stored.
+    Maps are rounded to float32, and to the survey's velocity bounds, first: what is measured is
+    what will be stored.
+
+    Parameters
+    ----------
+    maps : sequence of array_like, (nz, nx)
+        The maps, m/s.
+    record : ndarray, (shots, >= n_steps, receivers)
+        The record; rows from n_steps on are not used.
+    simulator : Simulator
+        Of the record's survey.
+    max_simulations : int
+        How many simulations may be spent; a gradient counts as `GRADIENT_COST` of them.
+    areas : sequence of int
+        Cells on a side of the areas, in turn.
+
+    Returns
+    -------
+    Mosaic
     """
     bounds = simulator.survey.velocity_bounds
-    maps = [np.asarray(v, np.float64).clip(*bounds).astype(np.float32) for v in maps]
-    state = _State(maps, record, simulator, max_simulations)
+    rounded = [np.asarray(v, np.float64).clip(*bounds).astype(np.float32) for v in maps]
+    state = _State(rounded, record, simulator, max_simulations)
     for size in areas:
         labels = tiles(simulator.survey.shape, size)
         while state.improve(labels):
@@ -50,8 +90,21 @@ def make_mosaic(maps, record, simulator, *, max_simulations=100, areas=AREAS) ->
     return state.result()
 
 
-def tiles(shape, size) -> np.ndarray:
-    """Labels 0, 1, ... (nz, nx) of squares of `size` cells; those at the end may be smaller."""
+def tiles(shape: tuple[int, int], size: int) -> NDArray[np.int_]:
+    """Squares that cover a map.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (nz, nx), cells of the map.
+    size : int
+        Cells on a side; squares at the end may be smaller.
+
+    Returns
+    -------
+    ndarray of int, (nz, nx)
+        The label of each cell's square, 0, 1, ...
+    """
     row, column = (np.arange(n) // size for n in shape)
     return row[:, None] * (column[-1] + 1) + column
 
@@ -59,7 +112,13 @@ def tiles(shape, size) -> np.ndarray:
 class _State:
     """The map as it is so far."""
 
-    def __init__(self, maps, record, simulator, max_simulations):
+    def __init__(
+        self,
+        maps: list[NDArray[np.float32]],
+        record: NDArray[Any],
+        simulator: "Simulator",
+        max_simulations: int,
+    ) -> None:
         self._maps, self._simulator = maps, simulator
         self._record = np.asarray(record[:, : simulator.survey.n_steps], np.float64)
         values = misfits(simulator, maps, self._record)
@@ -68,9 +127,9 @@ class _State:
         self._misfit_start = self._misfit = float(values[self._start])
         self._v = maps[self._start].copy()
         self._origin = np.full(self._v.shape, self._start)
-        self._known_gradient = None
+        self._known_gradient: NDArray[np.float64] | None = None
 
-    def improve(self, labels) -> bool:
+    def improve(self, labels: NDArray[np.int_]) -> bool:
         """Tries the most promising replacements of areas, and keeps the best if it is better."""
         if self._spent + GRADIENT_COST >= self._max:
             return False
@@ -89,9 +148,10 @@ class _State:
         self._origin[mask] = member
         return True
 
-    def _promising(self, labels):
+    def _promising(self, labels: NDArray[np.int_]) -> list[tuple[int, NDArray[np.bool_]]]:
         """(member, mask) that should lower the misfit, the most promising first."""
-        gradient, found = self._gradient(), []
+        gradient = self._gradient()
+        found: list[tuple[float, int, NDArray[np.bool_]]] = []
         for member, other in enumerate(self._maps):
             gain = -gradient * (other.astype(np.float64) - self._v)
             gains = np.bincount(labels.ravel(), gain.ravel())
@@ -102,7 +162,7 @@ class _State:
         found.sort(key=lambda item: -item[0])
         return [(member, mask) for _, member, mask in found]
 
-    def _gradient(self):
+    def _gradient(self) -> NDArray[np.float64]:
         if self._known_gradient is None:
             self._spent += GRADIENT_COST
             v = torch.as_tensor(self._v.astype(np.float64))[None]

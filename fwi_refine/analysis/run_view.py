@@ -6,17 +6,23 @@ of a network for instance, can be looked at too.
 
 import functools
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fwi_refine import io
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io.convert import AS_THEY_ARE, conversion_of
 from fwi_refine.io.inputs import open_converted_predictions, open_converted_records
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.io.records import Records
 from fwi_refine.io.report import Row, read_report
 from fwi_refine.runs.directory import Contents, RunDirectory
 from fwi_refine.survey import OPENFWI, Survey
@@ -31,9 +37,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Files:
-    """Where the rest stands; None: not given. Maps have any of the forms of predictions."""
+    """Where the rest stands; None: not given.
 
-    report: Path | None = None  # of refine, CSV
+    Attributes
+    ----------
+    report : Path or None
+        Report of refine, CSV.
+    start, truth, deviation : Path or None
+        Maps, in any of the forms of predictions.
+    records : Path or None
+        Records of the samples.
+    ids : Path or None
+        Ids of the samples, one a line.
+    """
+
+    report: Path | None = None
     start: Path | None = None
     records: Path | None = None
     truth: Path | None = None
@@ -43,40 +61,82 @@ class Files:
 
 @dataclass(frozen=True)
 class RunView:
-    """One sample, None what is not known of it. Maps (nz, nx) m/s, NaN in cells without a value.
+    """All that is known of one sample, None what is not.
 
-    measured, simulated: records (shots, n_steps, receivers), the latter that of the refined map.
+    Attributes
+    ----------
+    row : Row
+        What is reported of it.
+    refined : ndarray, (nz, nx)
+        The refined map, m/s, NaN in cells without a value; so are the other maps.
+    survey : Survey
+        Its survey.
+    start, truth, deviation : ndarray or None, (nz, nx)
+        The map before refining, the true map and the expected error, m/s.
+    measured, simulated : ndarray or None, (shots, n_steps, receivers)
+        Its record, and that of the refined map.
     """
 
     row: Row
-    refined: np.ndarray
+    refined: NDArray[np.float32]
     survey: Survey = OPENFWI
-    start: np.ndarray | None = None
-    truth: np.ndarray | None = None
-    deviation: np.ndarray | None = None
-    measured: np.ndarray | None = None
-    simulated: np.ndarray | None = None
+    start: NDArray[Any] | None = None
+    truth: NDArray[Any] | None = None
+    deviation: NDArray[Any] | None = None
+    measured: NDArray[Any] | None = None
+    simulated: NDArray[Any] | None = None
 
 
 class OpenedRun:
     """The samples of a run, in its order.
 
-    rows: report.Row of each, with the errors that a given truth tells; config: the table of a run
-    directory, else empty; unfinished: how many of its samples have no row yet; survey: as given, or
-    that of the run directory. Raises InputError where a file cannot be read, or does not belong to
-    the others.
+    Parameters
+    ----------
+    path : path-like
+        A run directory, or maps.
+    files : Files, optional
+        What else is given.
+    survey : Survey
+        That of the maps; a run directory has its own.
+
+    Attributes
+    ----------
+    rows : list of Row
+        The report, with the errors that a given truth tells.
+    config : dict
+        The table of a run directory, else empty.
+    unfinished : int
+        How many samples of a run directory have no row yet.
+    survey : Survey
+        As given, or that of the run directory.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or does not belong to the others.
     """
 
-    def __init__(self, path, files: Files | None = None, survey: Survey = OPENFWI):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        files: Files | None = None,
+        survey: Survey = OPENFWI,
+    ) -> None:
         self.path, self.survey, self.files = Path(path), survey, files or Files()
-        self.config, self.unfinished = {}, 0
+        self.config: dict[str, Any] = {}
+        self.unfinished = 0
+        self.rows: list[Row]
+        self._maps: Contents | Predictions
+        self._records: Records | None
+        self._records_at: list[int | None]  # where there are records
         self._conversion = AS_THEY_ARE  # of a run's own predictions and records
         names = self._open_directory() if self.is_run_directory(path) else self._open_maps()
         self._find_inputs(names)
         self._measure_errors()
 
     @staticmethod
-    def is_run_directory(path) -> bool:
+    def is_run_directory(path: str | os.PathLike[str]) -> bool:
+        """Whether this is a run directory, and no maps."""
         return (Path(path) / "run.toml").is_file()
 
     def __len__(self) -> int:
@@ -97,41 +157,69 @@ class OpenedRun:
             f"{self.rows[0].id!r}; ids come from a report, from records or from --ids"
         )
 
-    def map(self, name: str, k: int) -> np.ndarray | None:
-        """Map k of "refined", "start", "truth" or "deviation", (nz, nx) float32; None: not known.
+    def map(self, name: str, k: int) -> NDArray[Any] | None:
+        """One map of sample k.
 
-        NaN where it has no usable shape. The refined map of a sample that failed is its start.
+        Parameters
+        ----------
+        name : str
+            "refined", "start", "truth" or "deviation".
+        k : int
+            Number of the sample.
+
+        Returns
+        -------
+        ndarray or None, (nz, nx)
+            m/s; None: not known; NaN where it has no usable shape. The refined map of a sample
+            that failed is its start.
         """
         if name == "refined":
-            return io.read_start(self._maps, k, self.survey)
-        source, indices = self._sources.get(name, (None, None))
-        if source is not None and indices[k] is not None:
-            return io.read_start(source, indices[k], self.survey)
-        if name == "deviation" and self.config:
+            return self._refined(k)
+        if name in self._sources:
+            source, indices = self._sources[name]
+            index = indices[k]
+            if index is not None:
+                return io.read_start(source, index, self.survey)
+        if name == "deviation" and isinstance(self._maps, Contents):
             return self._maps.read_other(name, k)
         return self._truth_beside_record(k) if name == "truth" else None
 
     def view(self, k: int, with_record: bool = True) -> RunView:
-        """All that is known of sample k. with_record: read its record, and simulate another."""
+        """All that is known of one sample.
+
+        Parameters
+        ----------
+        k : int
+            Number of the sample.
+        with_record : bool
+            Read its record, and simulate that of the refined map.
+
+        Returns
+        -------
+        RunView
+        """
         maps = {name: self.map(name, k) for name in ("start", "truth", "deviation")}
-        refined, measured, simulated = self.map("refined", k), None, None
-        if with_record and self._records is not None and self._records_at[k] is not None:
-            measured = self._read_record(self._records_at[k])
+        refined, measured, simulated = self._refined(k), None, None
+        if with_record:
+            measured = self._read_record(k)
         if measured is not None:
             simulated = self._simulate(refined, self.rows[k])
         return RunView(
             self.rows[k], refined, self.survey, **maps, measured=measured, simulated=simulated
         )
 
-    def _open_directory(self):
+    def _refined(self, k: int) -> NDArray[np.float32]:
+        return io.read_start(self._maps, k, self.survey)
+
+    def _open_directory(self) -> list[str | None]:
         """Ids of the whole run, None of those that are not finished."""
         if self.files.report is not None:
             raise InputError(
                 f"--report {self.files.report}: {self.path} is a run directory and has its own"
             )
         run = RunDirectory(self.path)
-        self._maps = Contents(run)
-        self.rows, self.config = self._maps.rows, run.config
+        self._maps = contents = Contents(run)
+        self.rows, self.config = contents.rows, run.config
         self.survey = _survey_of(run)
         self._conversion = conversion_of(run.config.get("conversion", {}))
         if not self.rows:
@@ -139,19 +227,17 @@ class OpenedRun:
         self.unfinished = run.count - len(self.rows)
         given = {name: path for name, path in vars(self.files).items() if path is not None}
         self.files = Files(**(_inputs_of(run.config) | given))
-        names = [None] * run.count
-        for number, row in zip(self._maps.numbers, self.rows, strict=True):
+        names: list[str | None] = [None] * run.count
+        for number, row in zip(contents.numbers, self.rows, strict=True):
             names[number] = row.id
         return names
 
-    def _open_maps(self):
+    def _open_maps(self) -> list[str]:
         """Ids of the maps: those of the report, or of anything else that has as many."""
         self._maps = io.open_predictions(self.path, self.survey)
         count, files = self._maps.count, self.files
         if files.report is None:
-            ids = io.resolve_ids(
-                self._maps.ids, files.ids and io.read_ids(files.ids), count, self.path
-            )
+            ids = io.resolve_ids(self._maps.ids, self._listed_ids(), count, self.path)
             if ids is None and files.records is not None:
                 ids = io.open_records(files.records).ids
             if ids is None or len(ids) != count:
@@ -166,7 +252,10 @@ class OpenedRun:
                 )
         return [row.id for row in self.rows]
 
-    def _find_inputs(self, names):
+    def _listed_ids(self) -> list[str] | None:
+        return io.read_ids(self.files.ids) if self.files.ids else None
+
+    def _find_inputs(self, names: Sequence[str | None]) -> None:
         """Opens what else is given and finds each sample in it."""
         ids, files = [row.id for row in self.rows], self.files
         opened = {
@@ -176,10 +265,12 @@ class OpenedRun:
             for name, path in vars(files).items()
             if name in ("start", "truth", "deviation") and path is not None
         }
-        self._records = files.records and open_converted_records(
-            files.records, self.survey, self._conversion
+        self._records = (
+            open_converted_records(files.records, self.survey, self._conversion)
+            if files.records
+            else None
         )
-        orders = [names, files.ids and io.read_ids(files.ids)]
+        orders: list[Sequence[Any] | None] = [names, self._listed_ids()]
         orders += [source.ids for source in opened.values()]
         if self._records is not None:
             known = self._records.ids
@@ -189,40 +280,54 @@ class OpenedRun:
                 ids, known, len(known), orders, f"records {files.records}"
             )
         self._sources = {
-            name: (source, io.find_indices(ids, source.ids, source.count, orders, source.path))
+            name: (source, io.find_indices(ids, source.ids, source.count, orders, str(source.path)))
             for name, source in opened.items()
         }
 
-    def _measure_errors(self):
+    def _measure_errors(self) -> None:
         """Fills in the errors against a truth that was given; refine knew of no other."""
         if "truth" not in self._sources:
             return
         for k, row in enumerate(self.rows):
-            truth, start, refined = (self.map(name, k) for name in ("truth", "start", "refined"))
+            truth, start, refined = self.map("truth", k), self.map("start", k), self._refined(k)
             before = row.mae_before if start is None else _error(start, truth)
             self.rows[k] = replace(row, mae_before=before, mae_after=_error(refined, truth))
 
-    def _truth_beside_record(self, k):
-        place = None if self._records is None else self._records_at[k]
-        values = None if place is None else self._records.truth(place)
+    def _record_of(self, k: int) -> tuple[Records, int] | None:
+        """The records and where that of sample k is among them, None where it has none."""
+        if self._records is None:
+            return None
+        place = self._records_at[k]
+        return None if place is None else (self._records, place)
+
+    def _truth_beside_record(self, k: int) -> NDArray[np.float32] | None:
+        found = self._record_of(k)
+        if found is None:
+            return None
+        records, place = found
+        values = records.truth(place)
         if values is None or values.size != np.prod(self.survey.shape):
             return None
         return values.reshape(self.survey.shape).astype(np.float32)
 
-    def _read_record(self, place):
-        where = f"record {self._records.where(place)}"
+    def _read_record(self, k: int) -> NDArray[np.float64] | None:
+        found = self._record_of(k)
+        if found is None:
+            return None
+        records, place = found
+        where = f"record {records.where(place)}"
         try:
-            record = check_record(self._records.read(place), survey=self.survey, where=where)
+            record = check_record(records.read(place), survey=self.survey, where=where)
         except SampleError as error:
             log.warning("%s", error)
             return None
         return record[:, : self.survey.n_steps].astype(np.float64)
 
     @functools.cached_property
-    def _simulator(self):
+    def _simulator(self) -> Simulator:
         return Simulator(self.survey)
 
-    def _simulate(self, v, row):
+    def _simulate(self, v: NDArray[np.float32], row: Row) -> NDArray[np.float64] | None:
         vmin = torch.tensor([row.vmin or v.min()], dtype=torch.float64)
         try:
             return self._simulator.forward(torch.as_tensor(v[None]).double(), vmin)[0].numpy()
@@ -231,10 +336,10 @@ class OpenedRun:
             return None
 
 
-def _survey_of(run) -> Survey:
+def _survey_of(run: RunDirectory) -> Survey:
     """The survey of a run, from its table. Raises InputError where it is none."""
 
-    def tuples(value):
+    def tuples(value: Any) -> Any:
         return tuple(map(tuples, value)) if isinstance(value, list) else value
 
     try:
@@ -243,7 +348,7 @@ def _survey_of(run) -> Survey:
         raise InputError(f"{run.path}: damaged: its survey cannot be used ({error})") from error
 
 
-def _inputs_of(config) -> dict[str, Path]:
+def _inputs_of(config: dict[str, Any]) -> dict[str, Path]:
     """Where the inputs of a run stood when it was begun, those that are still there."""
     found = {}
     for name, key in (("start", "predictions"), ("records", "records")):
@@ -255,7 +360,7 @@ def _inputs_of(config) -> dict[str, Path]:
     return found
 
 
-def _error(v, truth) -> float | None:
+def _error(v: NDArray[Any], truth: NDArray[Any] | None) -> float | None:
     if truth is None or not (np.isfinite(v).all() and np.isfinite(truth).all()):
         return None
     return mean_absolute_error(v, truth)

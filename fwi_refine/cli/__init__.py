@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 
 import click
 from click.shell_completion import CompletionItem
@@ -48,29 +49,32 @@ SIGHUP.
 class Commands(click.Group):
     """Loads a command when it is asked for; without the name of one, `refine` is meant."""
 
-    def list_commands(self, ctx):
-        return COMMANDS
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS]
 
-    def get_command(self, ctx, name):
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
         return importlib.import_module(f"fwi_refine.cli.commands.{name.replace('-', '_')}").command
 
-    def parse_args(self, ctx, args):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and not self._is_ours(ctx, args[0]):
             args = [DEFAULT, *args]
         return super().parse_args(ctx, args)
 
-    def shell_complete(self, ctx, incomplete):
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """What may stand first: a command, or what may follow `refine`, which need not be typed."""
         refine = self.get_command(ctx, DEFAULT)
+        assert refine is not None  # it is one of COMMANDS
         others = refine.shell_complete(click.Context(refine, parent=ctx), incomplete)
         if not incomplete.startswith("-"):
             others = [CompletionItem(incomplete, type="file")]
         found = [*super().shell_complete(ctx, incomplete), *others]
         return [*{(item.type, item.value): item for item in found}.values()]
 
-    def resolve_command(self, ctx, args):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -81,7 +85,7 @@ class Commands(click.Group):
                 f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?", ctx
             ) from error
 
-    def _is_ours(self, ctx, first):
+    def _is_ours(self, ctx: click.Context, first: str) -> bool:
         if first in COMMANDS or first in ("-h", "--help", "--version"):
             return True
         # What is neither a file nor looks like one is a misspelt command.
@@ -95,7 +99,7 @@ class Commands(click.Group):
     no_args_is_help=True,
 )
 @click.version_option(__version__, prog_name=PROGRAM)
-def program():
+def program() -> None:
     """Refines predicted velocity maps by full-waveform inversion of their records.
 
     \b
@@ -114,14 +118,25 @@ def program():
     """
 
 
-def run(args=None) -> int:
-    """Runs the command line; returns the exit code."""
+def run(args: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        What stands behind the program's name; by default as it was started.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
     given = sys.argv[1:] if args is None else [*args]
     with logs.forgiving_stderr():
         return _run(given)
 
 
-def _run(args) -> int:
+def _run(args: list[str]) -> int:
     SIGNALS.install()
     try:
         return program.main(args, prog_name=PROGRAM, standalone_mode=False, obj=args) or OK
@@ -146,7 +161,7 @@ def _run(args) -> int:
         SIGNALS.restore()
 
 
-def _fail(error, code) -> int:
+def _fail(error: object, code: int) -> int:
     logging.getLogger(__name__).debug("details", exc_info=True)
     click.echo(f"fwi-refine: {error}", err=True)
     return code
@@ -157,7 +172,8 @@ def command_line() -> str:
     return shlex.join([PROGRAM, *(click.get_current_context().find_root().obj or ())])
 
 
-def main():
+def main() -> None:
+    """The program: runs the command line and ends with its exit code."""
     logs.open_standard_streams()
     code = run()
     logs.close_standard_streams()

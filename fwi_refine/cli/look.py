@@ -33,6 +33,8 @@ def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
             v, d = inputs.predictions.read(pair.index), inputs.records.read(pair.record)
             maps.append(v)
             records.append(d)
+    for _, candidate, _ in inputs.candidates[1:]:
+        look_at(candidate, survey, force)
     named = [(pair.id, pair.record) for pair in pairs[:SEARCHED]]
     look(maps, records, survey, force, lambda: _each(named, inputs.records))
 

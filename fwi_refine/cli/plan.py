@@ -3,16 +3,35 @@
 import csv
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from fwi_refine.cli import OK, SAMPLES_FAILED
+
+if TYPE_CHECKING:
+    from fwi_refine.io.inputs import Inputs
+    from fwi_refine.runs.batch import Settings
 
 log = logging.getLogger(__name__)
 
 
-def print_plan(inputs, settings, jobs) -> int:
+def print_plan(inputs: "Inputs", settings: "Settings", jobs: int) -> int:
     """Reads and classifies every sample; CSV on stdout, a summary on stderr. Writes no file.
 
     An estimate: every stage with all its iterations, in multiples of a measured gradient.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        The samples.
+    settings : Settings
+        What is done to each.
+    jobs : int
+        How many are worked on at a time.
+
+    Returns
+    -------
+    int
+        The exit code.
     """
     from fwi_refine.runs.plan import count_families, plan_families, seconds_per_evaluation
 
@@ -39,7 +58,7 @@ def print_plan(inputs, settings, jobs) -> int:
     return SAMPLES_FAILED if failed else OK
 
 
-def describe_duration(seconds) -> str:
+def describe_duration(seconds: float) -> str:
     """Seconds in the largest unit that leaves a number above one."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= size:

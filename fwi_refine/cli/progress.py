@@ -3,14 +3,20 @@
 import logging
 from collections import Counter
 from math import exp, log
+from typing import TYPE_CHECKING
 
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED
 
-# What may have become of a sample, the most important first: statuses and flags of a report, and
-# how the summary calls them.
+if TYPE_CHECKING:
+    from fwi_refine.io.report import Row
+
+# What may have become of a sample: statuses and flags of a report, and how the summary calls them.
+# Proven maps come first, as no flag concerns them; then what is the most important.
+PROVEN = "proven"
 OUTCOMES = {
+    PROVEN: "proven by their records",
     "failed": "failed",
     "stopped early": "stopped early",
     "poor fit": "fit poorly",
@@ -28,26 +34,36 @@ def is_wanted() -> bool:
 
 
 class Progress:
-    """Counts finished samples. The bar goes to stderr, and only if that is a terminal."""
+    """Counts finished samples. The bar goes to stderr, and only if that is a terminal.
 
-    def __init__(self, total, visible):
+    Parameters
+    ----------
+    total : int
+        How many samples there are.
+    visible : bool
+        Whether a bar is wanted.
+    """
+
+    def __init__(self, total: int, visible: bool) -> None:
         from tqdm import tqdm
 
         self._bar = tqdm(total=total, unit="sample", disable=None if visible else True)
-        self._families = Counter()
-        self._status = Counter()
+        self._families: Counter[str] = Counter()
+        self._status: Counter[str] = Counter()
         self._log_reduction = 0.0  # sum over samples of ln(misfit before / after)
-        self._failed = []
-        self._outcomes = Counter()  # each sample counts once, as the first of OUTCOMES that it is
+        self._failed: list[Row] = []
+        # Each sample counts once, as the first of OUTCOMES that it is.
+        self._outcomes: Counter[str] = Counter()
 
-    def found(self, row):
+    def found(self, row: "Row") -> None:
         """Counts a sample that was finished by an earlier process."""
         self._count(row)
         if not self._bar.disable:
             self._bar.initial += 1  # it says nothing about the rate
             self._bar.update()
 
-    def add(self, row):
+    def add(self, row: "Row") -> None:
+        """Counts a sample that was finished just now."""
         if row.status == "failed":
             logger.warning("%s failed: %s", row.id, row.reason)
         else:
@@ -60,13 +76,15 @@ class Progress:
         self._bar.set_postfix_str(self._describe(), refresh=False)
         self._bar.update()
 
-    def _count(self, row):
+    def _count(self, row: "Row") -> None:
         self._status[row.status] += 1
         if row.status != "failed":
             self._families[row.family] += 1
         elif len(self._failed) < LISTED:
             self._failed.append(row)
         found = {row.status, *row.flags.split("; ")}
+        if row.exact == "yes":
+            found.add(PROVEN)
         self._outcomes[next((kind for kind in OUTCOMES if kind in found), row.status)] += 1
         if row.status != "failed" and row.misfit_before and row.misfit_after:
             self._log_reduction += log(row.misfit_before / row.misfit_after)
@@ -78,7 +96,8 @@ class Progress:
         mean = exp(self._log_reduction / sum(self._families.values()))
         return f"misfit {mean:.3g} times smaller, {families}"
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the bar."""
         self._bar.close()
 
     def summary(self) -> int:

@@ -4,39 +4,77 @@ import contextlib
 import functools
 import logging
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fwi_refine.cli import command_line
 from fwi_refine.cli.progress import Progress, is_wanted
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
 
+if TYPE_CHECKING:
+    from fwi_refine.cli.options.outputs import Outputs
+    from fwi_refine.io.inputs import Inputs
+    from fwi_refine.io.report import Row
+    from fwi_refine.runs.batch import Settings
+    from fwi_refine.runs.directory.parts import Part
+    from fwi_refine.runs.executors import Executor
+
 log = logging.getLogger(__name__)
 
 
-def hidden_directory(out):
+def hidden_directory(out: Path) -> Path:
     """Where the finished samples of a run without a run directory are, until it is done."""
     return out.with_name(f".{out.name}.run")
 
 
 class RunJob:
-    """One shard of a run. shard: (i, n), i from 1, or None for the whole; task_size: samples that
-    are handed out together; hidden: whether the directory is only for this run to go on."""
+    """One shard of a run.
 
-    def __init__(self, path, inputs, settings, chunk_size, shard, task_size=1, hidden=False):
+    Parameters
+    ----------
+    path : Path
+        The run directory.
+    inputs : Inputs
+        The samples of the whole run.
+    settings : Settings
+        What is done to each.
+    chunk_size : int
+        Samples of a part.
+    shard : (int, int) or None
+        Part i of n, counted from 1; None for the whole.
+    task_size : int
+        Samples that are handed out together.
+    hidden : bool
+        Whether the directory is only for this run to go on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: "Inputs",
+        settings: "Settings",
+        chunk_size: int,
+        shard: tuple[int, int] | None,
+        task_size: int = 1,
+        hidden: bool = False,
+    ) -> None:
         from fwi_refine import runs
 
         self.path, self.inputs, self.settings = path, inputs, settings
         self.shard = shard or (1, 1)
         self.task_size, self.hidden = task_size, hidden
-        self.config = runs.describe(inputs, settings, chunk_size)
+        self.config: dict[str, Any] = runs.describe(inputs, settings, chunk_size)
 
-    def plan(self, jobs) -> int:
+    def plan(self, jobs: int) -> int:
         """Prints the plan of what is missing; writes nothing. Returns the exit code."""
         from fwi_refine import runs
         from fwi_refine.cli.plan import print_plan
 
-        done, size = set(), self.config["samples"]["chunk_size"]
+        size = self.config["samples"]["chunk_size"]
+        done: set[int] = set()
         chunks = range(-(-len(self.inputs.pairs) // size))
         if (self.path / "run.toml").exists():
             run = runs.RunDirectory(self.path)
@@ -48,7 +86,7 @@ class RunJob:
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
-    def make_room(self, overwrite):
+    def make_room(self, overwrite: bool) -> None:
         """Refuses, or with --overwrite removes, a hidden directory of another run."""
         from fwi_refine import runs
 
@@ -69,14 +107,33 @@ class RunJob:
             log.warning("%s: an earlier run to the same output, removed", self.path)
             shutil.rmtree(self.path)
 
-    def remove(self):
+    def remove(self) -> None:
         """Removes the hidden directory of a run that is done."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def refine(self, executor, stored=lambda places, part: None) -> Progress:
-        """Completes the shard; what is returned knows how it went.
+    def refine(
+        self,
+        executor: "Executor",
+        stored: Callable[[Sequence[int], "Part"], object] = lambda places, part: None,
+    ) -> Progress:
+        """Completes the shard.
 
-        stored: told places and results of all samples, also of those finished before
+        Parameters
+        ----------
+        executor : Executor
+            Where the samples are refined.
+        stored : callable
+            Told places and results of all samples, also of those finished before.
+
+        Returns
+        -------
+        Progress
+            Knows how it went.
+
+        Raises
+        ------
+        InputError
+            If the shard holds no part.
         """
         from fwi_refine import runs
         from fwi_refine.cli import logs
@@ -98,9 +155,9 @@ class RunJob:
             task_size=self.task_size,
             needs_locks=not self.hidden,
         )
-        kept = []
+        kept: list[int] = []
 
-        def keep(places, part):
+        def keep(places: Sequence[int], part: "Part") -> None:
             kept.append(len(places))
             stored(places, part)
 
@@ -109,8 +166,8 @@ class RunJob:
                 runs.carry_out(
                     run,
                     work,
-                    found=lambda rows: [bar.found(row) for row in rows],
-                    added=lambda rows: [bar.add(row) for row in rows],
+                    found=_each(bar.found),
+                    added=_each(bar.add),
                     shielded=SIGNALS.shielded,
                     stored=keep,
                 )
@@ -122,10 +179,37 @@ class RunJob:
         return bar
 
 
-def merge_runs(paths, outputs, history=None) -> int:
-    """Merges run directories into `outputs`, see options/outputs.py; returns the exit code."""
+def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":
+    """A function of several rows that counts each of them."""
+
+    def counted(rows: "Iterable[Row]") -> None:
+        for row in rows:
+            count(row)
+
+    return counted
+
+
+def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None = None) -> int:
+    """Merges run directories.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The run directories.
+    outputs : Outputs
+        What is written, see options/outputs.py.
+    history : Path, optional
+        Where the course of the misfits is written.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
     from fwi_refine import runs
 
+    assert outputs.out is not None
+    assert outputs.report is not None  # it is where --out is given
     found = [runs.RunDirectory(path) for path in paths]
     with contextlib.closing(Progress(found[0].count, is_wanted())) as bar:
         runs.merge(
@@ -134,7 +218,7 @@ def merge_runs(paths, outputs, history=None) -> int:
             outputs.report,
             outputs.overwrite,
             outputs.deviation,
-            told=lambda rows: [bar.found(row) for row in rows],
+            told=_each(bar.found),
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )

@@ -6,6 +6,7 @@ Pure: no files, no clock, no globals. The same input gives the same bits.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families import METHODS, find_family
-from fwi_refine.inversion.levels.levels import to_integers
+from fwi_refine.inversion.levels.exact import Certificate, search
+from fwi_refine.inversion.levels.levels import find_levels, to_integers
 from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.minimum import with_minimum
@@ -36,6 +38,9 @@ POOR_FIT = 1e-2
 # left before; what fits worse has some cell that is not right yet, whose unrounded value is the
 # better guess. And where the family was only inferred, another route is tried above it.
 FIT = 1e-4
+# Rms misfit of integers from which the search for a proven map begins.
+SEARCHED = 1e-3
+NOT_TRIED = Certificate(None)
 # Where no route leads to a fit, another takes the place of the first if it leaves less than this
 # fraction of the rms: noise alone is fitted better by the one with more unknowns.
 FAR_BETTER = 0.5
@@ -78,6 +83,12 @@ class Refined:
         Expected rms error of each cell, m/s; see uncertainty.py.
     history : tuple of (int, int, float)
         (stage, evaluations, rms misfit) on the way, see io/history.py.
+    exact : bool or None
+        Whether the map is proven: its record, in the arithmetic of the released data, is equal to
+        the measured one in every sample. None where that was not tried: for maps that are not of
+        integers, and for records of another arithmetic.
+    equal_samples : float or None
+        Fraction of the samples that come before the first difference of their trace.
     """
 
     velocity: np.ndarray
@@ -97,6 +108,8 @@ class Refined:
     expected_error: float | None = None
     deviation: np.ndarray | None = None
     history: tuple[tuple[int, int, float], ...] = ()
+    exact: bool | None = None
+    equal_samples: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +134,8 @@ class RecipeResult:
         What the expected error follows from.
     traces
         One for the start, and one for each stage.
+    certificate
+        What the record says of the map, where it is one of integers.
     """
 
     family: str
@@ -133,6 +148,7 @@ class RecipeResult:
     curvature: Curvature
     traces: tuple[Trace, ...]
     reason: str = ""
+    certificate: Certificate = NOT_TRIED
 
     @property
     def rms(self) -> float:
@@ -221,7 +237,9 @@ def refine_sample(
     if best.family != chosen:
         words = f"{best.family} explains it better than {chosen}, which was tried first: {words}"
     deviation = None
-    if best.status == "refined" and best.curvature.uncertainty is not None:
+    if best.certificate.exact:
+        deviation = torch.zeros_like(best.model.v)
+    elif best.status == "refined" and best.curvature.uncertainty is not None:
         deviation = best.curvature.uncertainty.deviation(best.model.v)
     return Refined(
         velocity=best.model.v.cpu().numpy().copy(),
@@ -240,6 +258,8 @@ def refine_sample(
         flags=_flags(best, survey, clamped, why),
         expected_error=None if deviation is None else expected_error(deviation),
         deviation=None if deviation is None else deviation.float().cpu().numpy(),
+        exact=best.certificate.exact,
+        equal_samples=best.certificate.equal_fraction,
         history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
     )
 
@@ -280,7 +300,7 @@ def refine_by_routes(
         tried.append(result)
         alone = len(recipes) == 1
         right.append(_fits(result, data) and (alone or _looks_like(result, data, priors)))
-        if right[-1] or result.status == "failed" or result.stopped:
+        if right[-1] or result.certificate.exact or result.status == "failed" or result.stopped:
             break
         if number < len(recipes) and (not budget.affords(2) or budget.should_stop()):
             stopped = True
@@ -383,16 +403,26 @@ def run_recipe(
         return replace(unchanged, stopped=True, traces=traces, reason=reason)
     model, misfit = best_of(written(found.model, found.curvature), data, budget)
     after = misfit, misfit + penalty(first, model, priors)
-    rounded = None
+    rounded: bool | None = None
+    certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
         whole, squares = best_of(integers(found.model), data, budget)
-        total = squares + penalty(first, whole, priors)
         limit = max((FIT * data.survey.unit) ** 2, 4 * misfit)
-        rounded = squares <= limit and total < before[1]
+        whole, squares, certificate = proven(whole, squares, data, budget)
+        total = squares + penalty(first, whole, priors)
+        rounded = certificate.exact or (squares <= limit and total < before[1])
         if rounded:
             after, model = (squares, total), whole
-    result = replace(unchanged, stopped=found.stopped, rounded=rounded, traces=traces)
+    result = replace(
+        unchanged,
+        stopped=found.stopped and not certificate.exact,
+        rounded=rounded,
+        traces=traces,
+        certificate=certificate if rounded else NOT_TRIED,
+    )
     if not after[1] < before[1]:
+        if not model.same_as(given):
+            result = replace(result, certificate=NOT_TRIED)
         return replace(result, reason="nothing better than the start found")
     known = found.curvature or Curvature()
     return replace(result, status="refined", model=model, after=after, curvature=known)
@@ -427,6 +457,43 @@ def integers(model: Model) -> list[Model]:
     rounded = model.v.round()
     maps = (rounded, rounded.clamp_min(model.vmin.round()), to_integers(model.v)[0])
     return _distinct(map(Model.of, maps))
+
+
+def proven(
+    whole: Model, misfit: float, data: Data, budget: Budget
+) -> tuple[Model, float, Certificate]:
+    """A map of integers after the search for the one that its record proves.
+
+    Parameters
+    ----------
+    whole
+        A map of integers.
+    misfit
+        Its mean square misfit; what fits worse than `SEARCHED` is too far off to be searched from.
+    data, budget
+        As for `run_stage`. The search takes at most as many evaluations as all before it.
+
+    Returns
+    -------
+    Model, float, Certificate
+        The map, its misfit, and what the record says of it; the given map where nothing better was
+        found.
+    """
+    if misfit > (SEARCHED * data.survey.unit) ** 2 or not budget.affords(2 * data.cost):
+        return whole, misfit, NOT_TRIED
+    most = min(budget.left - data.cost, budget.evaluations)
+    levels = find_levels(whole.v).velocities
+    v, certificate, used = search(
+        whole.v, data.record, levels, data.simulator, float(most), budget.should_stop
+    )
+    budget.charge(Fraction(used).limit_denominator(1000))
+    if torch.equal(v, whole.v):
+        return whole, misfit, certificate
+    found = Model.of(v)
+    better = data.misfit(found, budget)
+    if certificate.exact or better < misfit:
+        return found, better, certificate
+    return whole, misfit, NOT_TRIED
 
 
 def _distinct(models: Iterable[Model]) -> list[Model]:

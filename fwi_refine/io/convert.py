@@ -5,12 +5,14 @@ logarithms, or with their axes exchanged. A `Conversion` says which of it was do
 sources wrapped in it give maps in m/s and records in the units of the released data.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fwi_refine.io.order import Order
 from fwi_refine.survey import Survey
 
 # m/s = factor * value + offset. Scaled maps are those of OpenFWI's loaders, 1500 to 4500 m/s.
@@ -116,6 +118,7 @@ class ConvertedPredictions:
     def __init__(self, source: Any, conversion: Conversion):
         self._source, self._conversion = source, conversion
         self.path, self.ids, self.count = source.path, source.ids, source.count
+        self.order: Order | None = getattr(source, "order", None)
         shape = tuple(source.shape)
         self.shape = (*shape[:-2], *shape[:-3:-1]) if conversion.transpose else shape
 
@@ -139,6 +142,7 @@ class ConvertedRecords:
     def __init__(self, source: Any, conversion: Conversion):
         self._source, self._conversion = source, conversion
         self.path, self.ids, self.named = source.path, source.ids, source.named
+        self.order: Order | None = source.order
 
     def where(self, k: int) -> str:
         return self._source.where(k)
@@ -152,5 +156,5 @@ class ConvertedRecords:
     def alone(self, k: int) -> "ConvertedRecords":
         return ConvertedRecords(self._source.alone(k), self._conversion)
 
-    def files(self, ks: list[int]) -> list[Path]:
+    def files(self, ks: Sequence[int]) -> list[Path]:
         return self._source.files(ks)

@@ -51,6 +51,11 @@ class Row:
         Why it failed or stopped, and what to be cautious of.
     mae_before, mae_after : float or None
         Mean absolute error, m/s, where the true map stands beside the records.
+    exact : str
+        "yes": the map is proven, its record is the measured one in every sample; "no"; "not tried":
+        no map of integers, or a record in another arithmetic than the released ones.
+    equal_samples : float or None
+        Fraction of the samples that come before the first difference of their trace.
     """
 
     id: str
@@ -69,6 +74,8 @@ class Row:
     flags: str = ""
     mae_before: float | None = None
     mae_after: float | None = None
+    exact: str = ""
+    equal_samples: float | None = None
 
 
 def mean_absolute_error(v: ArrayLike, truth: ArrayLike) -> float:

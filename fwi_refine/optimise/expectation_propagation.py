@@ -22,6 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
 
 SHARP = 0.5  # m/s, standard deviation of an unknown about its level
 LEAST_SPREAD = 50.0  # m/s, of an unknown between levels
@@ -37,38 +40,65 @@ LEAST_OF_CAVITY = 1e-9  # (m/s)^-2, its precision, where rounding has left less
 class LevelProblem:
     """The density above. n unknowns of at most K levels, and m on which these depend.
 
-    matrix: G (n + m, n + m), positive semidefinite, torch float64 on any device, which does what
-    goes with the cube of n; gradient: g (n + m,), at u = 0, numpy float64, as all else.
-    others: m; they are normal about 0 with standard deviation `width`
-    levels: from the m others, (m,) -> (K, n); near: (K, n) bool, which an unknown may have. What
-    lies between levels does so between those that it may have, or all where that is less than two.
-    between: the fraction b. favour: from the probabilities (K + 1, n), the last of lying between,
-    to what neighbours add to their logarithms, of the same shape; called with None at first
+    Parameters
+    ----------
+    matrix : torch.Tensor of float64, (n + m, n + m)
+        G, positive semidefinite, on any device, which does what goes with the cube of n.
+    gradient : ndarray of float64, (n + m,)
+        g, at u = 0.
+    others : int
+        m; they are normal about 0 with standard deviation `width`.
+    width : float
+        m/s.
+    levels : callable
+        From the m others, (m,), to the levels, (K, n).
+    near : ndarray of bool, (K, n)
+        Which levels an unknown may have. What lies between levels does so between those that it
+        may have, or all where that is less than two.
+    between : float
+        The fraction b.
+    favour : callable
+        From the probabilities (K + 1, n), the last of lying between, to what neighbours add to
+        their logarithms, of the same shape; called with None at first.
     """
 
     matrix: torch.Tensor
-    gradient: np.ndarray
+    gradient: Floats
     others: int
     width: float
-    levels: Callable[[np.ndarray], np.ndarray]
-    near: np.ndarray
+    levels: Callable[[Floats], Floats]
+    near: NDArray[np.bool_]
     between: float
-    favour: Callable[[np.ndarray | None], np.ndarray]
+    favour: Callable[[Floats | None], Floats]
 
 
 @dataclass(frozen=True)
 class Marginals:
-    """mean: (n + m,). levels: (K, n). probabilities: (K + 1, n), the last of lying between.
-    low, high: (n,), between what that is. between: (mean, variance) (n,) if an unknown does.
-    variance: of the others (m,)."""
+    """The marginal probabilities.
 
-    mean: np.ndarray
-    levels: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    probabilities: np.ndarray
-    between: tuple[np.ndarray, np.ndarray]
-    variance: np.ndarray
+    Parameters
+    ----------
+    mean : ndarray, (n + m,)
+        Of the unknowns and the others, m/s.
+    levels : ndarray, (K, n)
+        m/s.
+    low, high : ndarray, (n,)
+        Between what an unknown lies if it has no level, m/s.
+    probabilities : ndarray, (K + 1, n)
+        Of the levels, the last of lying between.
+    between : tuple of ndarray, (n,)
+        Mean and variance if an unknown lies between.
+    variance : ndarray, (m,)
+        Of the others.
+    """
+
+    mean: Floats
+    levels: Floats
+    low: Floats
+    high: Floats
+    probabilities: Floats
+    between: tuple[Floats, Floats]
+    variance: Floats
 
 
 def expectation_propagation(
@@ -76,11 +106,34 @@ def expectation_propagation(
     iterations: int = 25,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Marginals | None:
-    """The marginals after so many renewals of all sites; None where the matrix is not positive
-    definite, or when it is to stop, which is asked before each."""
+    """The marginals after some renewals of all sites.
+
+    Parameters
+    ----------
+    problem : LevelProblem
+        The density.
+    iterations : int
+        Renewals, at least 1.
+    should_stop : callable
+        Asked before each.
+
+    Returns
+    -------
+    Marginals or None
+        None where the matrix is not positive definite, or when it is to stop.
+
+    Raises
+    ------
+    ValueError
+        For fewer than one iteration.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations {iterations}: expected at least 1")
     total = len(problem.gradient)
     n = total - problem.others
-    precision = slope = probabilities = None
+    precision: Floats | None = None
+    slope = np.zeros(n)
+    probabilities: Floats | None = None
     mean = np.zeros(total)
     others = np.full(problem.others, problem.width**-2.0)
     for number in range(iterations):
@@ -109,6 +162,7 @@ def expectation_propagation(
         useful = renewed[0] > LEAST_PRECISION
         precision = precision + DAMPING * np.where(useful, renewed[0] - precision, 0.0)
         slope = slope + DAMPING * np.where(useful, renewed[1] - slope, 0.0)
+    assert probabilities is not None  # there was a renewal
     between = means[-1], variances[-1]
     bounds = mixture.low, mixture.high
     return Marginals(mean, levels, *bounds, probabilities, between, variance[n:])
@@ -117,7 +171,7 @@ def expectation_propagation(
 class _Mixture:
     """p_i of every unknown. centre, spread: mean and variance of the part between levels (n,)."""
 
-    def __init__(self, levels, near, between):
+    def __init__(self, levels: Floats, near: NDArray[np.bool_], between: float):
         choices = near.sum(0)
         counts = near | (choices < 2)
         self.low = np.where(counts, levels, np.inf).min(0)
@@ -132,7 +186,9 @@ class _Mixture:
             [np.where(near, np.log(each), -np.inf), np.full(levels.shape[1], math.log(between))]
         )
 
-    def times_normal(self, mean, variance, favoured):
+    def times_normal(
+        self, mean: Floats, variance: Floats, favoured: Floats
+    ) -> tuple[Floats, Floats, Floats]:
         """(probabilities, means, variances), (K + 1, n) each, of the parts of p_i times a normal
         density."""
         total = self.variances + variance

@@ -2,18 +2,25 @@
 
 import math
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
-from fwi_refine.optimise.result import Evaluator, Result, Status
+from fwi_refine.optimise.result import Differentiable, Evaluator, Point, Result, Status
 
 PRODUCT_COST = 2  # evaluations that a product with the Hessian counts as
 SHRINK = 0.5
 
 
+class _Objective(Differentiable, Protocol):
+    def hessian_product(self, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+        """The positive semidefinite Hessian at x times dx, (n,)."""
+        ...
+
+
 def gauss_newton_step(
-    objective,
-    x0: torch.Tensor,  # (n,)
+    objective: _Objective,
+    x0: torch.Tensor,
     *,
     max_products: int = 300,
     max_evaluations: int | None = None,
@@ -22,11 +29,30 @@ def gauss_newton_step(
 ) -> Result:
     """Minimise the quadratic model at x0 and go there, or part of the way, if that is lower.
 
-    objective: has `value_and_gradient(x)` and `hessian_product(x, dx)`, the latter positive
-    semidefinite. Conjugate gradients (Hestenes and Stiefel, 1952) stop at `tolerance` times the
+    Conjugate gradients (Hestenes and Stiefel, 1952) stop at `tolerance` times the
     norm of the gradient, after max_products, or where the curvature is not positive; every
     iterate of theirs is a descent direction, so stopping early is safe (Steihaug, 1983). Then the
-    step is halved until the objective falls. Returns the best point seen, which may be x0.
+    step is halved until the objective falls.
+
+    Parameters
+    ----------
+    objective
+        Has `value_and_gradient(x)` and `hessian_product(x, dx)`, the latter positive semidefinite.
+    x0 : torch.Tensor, (n,)
+        The start.
+    max_products : int
+        Products with the Hessian at most.
+    max_evaluations : int, optional
+        At most, a product counting as two.
+    tolerance : float
+        Of the gradient of the quadratic model, relative.
+    should_stop : callable, optional
+        Asked before each product.
+
+    Returns
+    -------
+    Result
+        The best point seen, which may be x0.
     """
     evaluate = Evaluator(objective, max_evaluations)
     start = evaluate(x0.detach().to(torch.float64, copy=True))
@@ -63,7 +89,9 @@ def gauss_newton_step(
     return _result(start, Status.STALLED, evaluate.count + used, 0, values)
 
 
-def _result(point, status, evaluations, iterations, values):
+def _result(
+    point: Point, status: Status, evaluations: int, iterations: int, values: list[float]
+) -> Result:
     return Result(
         point.x, point.value, point.gradient, status, iterations, evaluations, list(values)
     )

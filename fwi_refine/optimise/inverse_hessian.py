@@ -96,7 +96,9 @@ class Pairs:
         self.scaling = sy / yy
         return True
 
-    def multiply(self, g: torch.Tensor, precondition: Callable | None = None) -> torch.Tensor:
+    def multiply(
+        self, g: torch.Tensor, precondition: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Product of the inverse Hessian and g, (n,).
 
         precondition: q -> H0 q; None takes H0 = s.y / y.y of the newest pair, or 1 without pairs.

@@ -7,15 +7,15 @@ import torch
 
 from fwi_refine.optimise.inverse_hessian import Pairs
 from fwi_refine.optimise.line_search import strong_wolfe
-from fwi_refine.optimise.result import Evaluator, Result, Status, rounding_of
+from fwi_refine.optimise.result import Differentiable, Evaluator, Point, Result, Status, rounding_of
 
 QUIET = 10  # iterations in a row without progress that make a run stalled
 LINE_SEARCH_EVALUATIONS = 20  # at most, in one line search
 
 
 def lbfgs(
-    objective,
-    x0: torch.Tensor,  # (n,)
+    objective: Differentiable,
+    x0: torch.Tensor,
     *,
     max_iterations: int,
     max_evaluations: int | None = None,
@@ -30,26 +30,48 @@ def lbfgs(
 ) -> Result:
     """Minimise an objective from x0, and return the best point seen, which may be x0 itself.
 
-    objective: has `value_and_gradient(x) -> (float, (n,) tensor)`
-    max_iterations, max_evaluations: line searches, and evaluations of the objective, at most
-    gradient_tolerance: "converged" when no entry of scale * gradient is larger than this
-    value_target: "target" when the value is not above this
-    history: pairs that are kept, None for all (16 n bytes each)
-    scale: the objective counts as multiplied by it. The path does not depend on it, because every
-        other decision is relative: it sets the unit of `gradient_tolerance` alone, and values are
-        taken and returned in the objective's own unit.
-    initial_step: largest change of an unknown in the first trial step, in the unit of x. None
-        takes 1, or with `precondition` the step that it gives.
-    precondition: the inverse Hessian to start from, as its diagonal (n,) or as a function
-        g -> H0 g. It is taken as it is, so its size matters.
-    curvature: of the strong Wolfe conditions, 1e-4 to 1; the smaller, the more exact is each line
-        search
-    callback: called after each iteration with the result so far (status "running"); the run stops
-        ("stopped") when it returns True
-
     A failed line search forgets all pairs and goes on along the steepest descent; a failure there
     ends the run ("line-search").
-    Raises ValueError for an x0 that is not a vector, and for limits that make no sense.
+
+    Parameters
+    ----------
+    objective : Differentiable
+        The objective.
+    x0 : torch.Tensor, (n,)
+        The start.
+    max_iterations, max_evaluations : int
+        Line searches, and evaluations of the objective, at most.
+    gradient_tolerance : float
+        "converged" when no entry of scale * gradient is larger than this.
+    value_target : float, optional
+        "target" when the value is not above this.
+    history : int, optional
+        Pairs that are kept, None for all (16 n bytes each).
+    scale : float
+        The objective counts as multiplied by it. The path does not depend on it, because every
+        other decision is relative: it sets the unit of `gradient_tolerance` alone, and values are
+        taken and returned in the objective's own unit.
+    initial_step : float, optional
+        Largest change of an unknown in the first trial step, in the unit of x. None takes 1, or
+        with `precondition` the step that it gives.
+    precondition : torch.Tensor or callable, optional
+        The inverse Hessian to start from, as its diagonal (n,) or as a function g -> H0 g. It is
+        taken as it is, so its size matters.
+    curvature : float
+        Of the strong Wolfe conditions, 1e-4 to 1; the smaller, the more exact is each line search.
+    callback : callable, optional
+        Called after each iteration with the result so far (status "running"); the run stops
+        ("stopped") when it returns True.
+
+    Returns
+    -------
+    Result
+        The best point seen.
+
+    Raises
+    ------
+    ValueError
+        For an x0 that is not a vector, and for limits that make no sense.
     """
     if x0.ndim != 1 or x0.numel() == 0:
         raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected a vector (n,) with n > 0")
@@ -71,8 +93,12 @@ def lbfgs(
             start.x, start.value, start.gradient, Status.NOT_FINITE, 0, evaluate.count, values
         )
 
+    def lowest() -> Point:
+        assert evaluate.best is not None  # the start is finite
+        return evaluate.best
+
     def result(status: Status) -> Result:
-        best = evaluate.best
+        best = lowest()
         # Where rounding alone tells two points apart, the one with the smaller gradient is better.
         level = min(start.value, best.value + rounding_of(best.value))
         if point.value <= level and point.steepness < best.steepness:
@@ -94,7 +120,7 @@ def lbfgs(
     while True:
         if scale * point.steepness <= gradient_tolerance:
             return result(Status.CONVERGED)
-        if value_target is not None and evaluate.best.value <= value_target:
+        if value_target is not None and lowest().value <= value_target:
             return result(Status.TARGET)
         if stopped:
             return result(Status.STOPPED)

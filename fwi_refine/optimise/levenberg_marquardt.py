@@ -18,7 +18,12 @@ from dataclasses import dataclass
 
 import torch
 
-from fwi_refine.optimise.result import Result, Status
+from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
+
+Weight = Callable[[float, float], float]
+Retract = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Callback = Callable[[Result], bool | None]
+Solve = Callable[[torch.Tensor], torch.Tensor]
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
@@ -29,7 +34,22 @@ FALLEN = 0.3
 
 
 def weight_by_share(share: float, misfit: float, prior: float, least: float = 0.0) -> float:
-    """The weight with which a prior counts this share of the misfit, at least `least`."""
+    """The weight with which a prior counts a share of the misfit.
+
+    Parameters
+    ----------
+    share : float
+        Of the misfit, as a fraction.
+    misfit, prior : float
+        Their values.
+    least : float
+        The least weight.
+
+    Returns
+    -------
+    float
+        The weight.
+    """
     # a prior of almost nothing, as of a constant map, must not get a weight without bounds
     return max(least, share * misfit / max(prior, 1.0))
 
@@ -44,16 +64,16 @@ class _Trial:
     misfit: float
     prior: float
 
-    def value(self, weight):
+    def value(self, weight: float) -> float:
         return self.misfit + weight * self.prior
 
 
 def levenberg_marquardt(
-    misfit,
-    prior,
-    x0: torch.Tensor,  # (n,)
+    misfit: SumOfSquares,
+    prior: Prior,
+    x0: torch.Tensor,
     *,
-    weight: Callable[[float, float], float],
+    weight: Weight,
     max_iterations: int,
     corrections: int = 8,
     max_damping_increases: int = 3,
@@ -61,20 +81,47 @@ def levenberg_marquardt(
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
     target: float = 0.0,
-    retract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.add,
-    callback: Callable[[Result], bool | None] | None = None,
+    retract: Retract = torch.add,
+    callback: Callback | None = None,
 ) -> Result:
     """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
 
-    misfit: an `objective.SumOfSquaredResiduals`; prior: an Objective with a Hessian (see
-    `Objective.quadratic`). weight(misfit, prior): the prior's weight for these two values; it
-    never rises during a run, so the objective never does. corrections: most steps with one
-    Jacobian. max_damping_increases: for each Jacobian. hessian_cost: evaluations
-    that a Jacobian counts as; a residual counts as one, and so does a product with J^T.
-    relative_decrease: an iteration that lowers the objective by a smaller fraction ends the run
-    ("converged"), and so does one to a misfit below `target`. callback: called with a Result after
-    each correction that lowered the objective; True ends the run ("stopped"). `Result.history`
-    holds the objective, with the weight of its time, at the start and after each iteration.
+    Parameters
+    ----------
+    misfit : SumOfSquares
+        Such as an `objective.SumOfSquaredResiduals`.
+    prior : Prior
+        An objective with a Hessian (see `Objective.quadratic`).
+    x0 : torch.Tensor, (n,)
+        The start.
+    weight : callable
+        weight(misfit, prior): the prior's weight for these two values; it never rises during a
+        run, so the objective never does.
+    max_iterations : int
+        Jacobians at most.
+    corrections : int
+        Most steps with one Jacobian.
+    max_damping_increases : int
+        For each Jacobian.
+    max_evaluations : int, optional
+        At most; a residual counts as one, and so does a product with J^T.
+    hessian_cost : int
+        Evaluations that a Jacobian counts as.
+    relative_decrease : float
+        An iteration that lowers the objective by a smaller fraction ends the run ("converged").
+    target : float
+        So does one to a misfit below this.
+    retract : callable
+        retract(x, step): where a step leads.
+    callback : callable, optional
+        Called with a Result after each correction that lowered the objective; True ends the run
+        ("stopped").
+
+    Returns
+    -------
+    Result
+        `history` holds the objective, with the weight of its time, at the start and after each
+        iteration.
     """
     run = _Descent(
         misfit,
@@ -98,14 +145,14 @@ def levenberg_marquardt(
 class _Descent:
     def __init__(
         self,
-        misfit,
-        prior,
-        weight,
-        retract,
-        callback,
-        max_evaluations,
-        hessian_cost,
-        max_damping_increases,
+        misfit: SumOfSquares,
+        prior: Prior,
+        weight: Weight,
+        retract: Retract,
+        callback: Callback | None,
+        max_evaluations: int | None,
+        hessian_cost: int,
+        max_damping_increases: int,
     ):
         self.misfit, self.prior, self.weight_of = misfit, prior, weight
         self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
@@ -114,10 +161,17 @@ class _Descent:
         self.evaluations = 0
         self.weight = math.inf
         self.damping = FIRST
-        self.values = []
+        self.values: list[float] = []
         self.stopped = False
 
-    def minimise(self, x, max_iterations, corrections, relative_decrease, target):
+    def minimise(
+        self,
+        x: torch.Tensor,
+        max_iterations: int,
+        corrections: int,
+        relative_decrease: float,
+        target: float,
+    ) -> Result:
         here = self.trial(x, torch.zeros_like(x))
         if not math.isfinite(here.misfit + here.prior):
             self.weight = 1.0
@@ -142,7 +196,7 @@ class _Descent:
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
-    def correct(self, base, hessian, corrections):
+    def correct(self, base: _Trial, hessian: torch.Tensor, corrections: int) -> _Trial:
         """The best point that the Jacobian of `base` leads to."""
         here = _Trial(torch.zeros_like(base.x), base.x, base.residual, base.misfit, base.prior)
         left, increases = corrections, 0
@@ -165,11 +219,14 @@ class _Descent:
             self.damping = max(self.damping * LESS, LEAST)
         return base if here.x is base.x else here
 
-    def chain(self, base, here, solve, left):
+    def chain(
+        self, base: torch.Tensor, here: _Trial, solve: Solve | None, left: int
+    ) -> tuple[_Trial | None, int]:
         """The best of a chain of corrections with one factor, or None; and its length."""
         best, last, used, trial = None, math.inf, 0, here
         lowest = here.value(self.weight)
         while solve is not None and used < left and self.limit - self.evaluations >= 2:
+            assert trial.residual is not None  # a refused trial ends the chain
             self.evaluations += 1
             gradient = self.misfit.pull_back(base, trial.residual)
             gradient = gradient + self.weight * self.prior.gradient(trial.x)
@@ -189,7 +246,7 @@ class _Descent:
             last = value
         return best, used
 
-    def trial(self, x, step):
+    def trial(self, x: torch.Tensor, step: torch.Tensor) -> _Trial:
         refused = _Trial(step, x, None, math.inf, math.inf)
         if not bool(torch.isfinite(x).all()):
             return refused
@@ -202,7 +259,7 @@ class _Descent:
             _Trial(step, x, residual, misfit, prior) if math.isfinite(misfit + prior) else refused
         )
 
-    def factorise(self, hessian, here):
+    def factorise(self, hessian: torch.Tensor, here: _Trial) -> Solve | None:
         """The function g -> (H + w P + damping)^-1 g, or None where that is not definite."""
         matrix = hessian.clone()
         self.prior.add_hessian(matrix, here.x, self.weight)
@@ -213,13 +270,13 @@ class _Descent:
             return None
         return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale
 
-    def follow(self, here):
+    def follow(self, here: _Trial) -> None:
         self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
 
-    def fallen(self, here):
+    def fallen(self, here: _Trial) -> bool:
         return self.weight_of(here.misfit, here.prior) < FALLEN * self.weight
 
-    def result(self, here, status):
+    def result(self, here: _Trial, status: Status) -> Result:
         value = here.value(self.weight)
         values = self.values or [value]
         count, history = len(values) - 1, list(values)

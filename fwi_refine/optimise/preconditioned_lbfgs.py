@@ -10,46 +10,90 @@ hardly see are blown up until the direction no longer goes down.
 """
 
 import math
-from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
 from fwi_refine.optimise.lbfgs import lbfgs
-from fwi_refine.optimise.result import Result, Status
+from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Solve, Weight
+from fwi_refine.optimise.result import Differentiable, Prior, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1e-2
 LESS, MORE = 0.1, 100.0
 
 
+class _Misfit(Protocol):
+    def __call__(self, x: torch.Tensor) -> float:
+        """Its value."""
+        ...
+
+    def hessian(self, x: torch.Tensor) -> torch.Tensor:
+        """Its Gauss-Newton Hessian, (n, n)."""
+        ...
+
+    def __add__(self, other: Any, /) -> Differentiable:
+        """The sum with a prior."""
+        ...
+
+
+class _Prior(Prior, Protocol):
+    def __rmul__(self, weight: float, /) -> Any:
+        """The weighted prior."""
+        ...
+
+
 def preconditioned_lbfgs(
-    misfit,
-    prior,
-    x0: torch.Tensor,  # (n,)
+    misfit: _Misfit,
+    prior: _Prior,
+    x0: torch.Tensor,
     *,
-    weight: Callable[[float, float], float],
+    weight: Weight,
     max_iterations: int,
     corrections: int = 10,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
     target: float = 0.0,
-    retract: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = torch.add,
-    callback: Callable[[Result], bool | None] | None = None,
+    retract: Retract = torch.add,
+    callback: Callback | None = None,
 ) -> Result:
     """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
 
-    The arguments are those of `levenberg_marquardt`, with these differences: max_iterations counts
-    matrices, and `corrections` L-BFGS iterations with each; an evaluation is that of value and
-    gradient; retract must be differentiable by torch.
+    Parameters
+    ----------
+    misfit
+        A callable with `value_and_gradient` and `hessian`, to which a prior can be added.
+    prior
+        An objective with a Hessian, which can be multiplied by a weight.
+    x0 : torch.Tensor, (n,)
+        The start.
+    weight, hessian_cost, relative_decrease, target, callback
+        As for `levenberg_marquardt`.
+    max_iterations : int
+        Matrices at most.
+    corrections : int
+        L-BFGS iterations with each matrix.
+    max_evaluations : int, optional
+        Of value and gradient, at most.
+    retract : callable
+        retract(x, step): where a step leads; differentiable by torch.
+
+    Returns
+    -------
+    Result
+        As that of `levenberg_marquardt`.
     """
     limit = math.inf if max_evaluations is None else max_evaluations
-    x, evaluations, damping, values = x0.detach().to(torch.float64, copy=True), 1, FIRST, []
+    x, evaluations, damping = x0.detach().to(torch.float64, copy=True), 1, FIRST
+    values: list[float] = []
     mean_square, penalty = misfit(x), prior(x)
     w = 1.0
     status = Status.MAX_ITERATIONS if math.isfinite(mean_square + penalty) else Status.NOT_FINITE
 
-    def result(x, mean_square, penalty, status, used=0):
+    def result(
+        x: torch.Tensor, mean_square: float, penalty: float, status: Status, used: int = 0
+    ) -> Result:
         value = mean_square + w * penalty
         history = values or [value]
         return Result(
@@ -73,7 +117,7 @@ def preconditioned_lbfgs(
         prior.add_hessian(hessian, x, w)
         step = _Step(misfit + w * prior, x, retract)
 
-        def watch(inner, step=step, w=w):
+        def watch(inner: Result, step: _Step = step, w: float = w) -> bool | None:
             if callback is None:
                 return False
             at = step.point(inner.x)
@@ -118,13 +162,13 @@ def preconditioned_lbfgs(
 class _Step:
     """The objective as a function of the step u from x0."""
 
-    def __init__(self, objective, x0, retract):
+    def __init__(self, objective: Differentiable, x0: torch.Tensor, retract: Retract):
         self.objective, self.x0, self.retract = objective, x0, retract
 
-    def point(self, u):
+    def point(self, u: torch.Tensor) -> torch.Tensor:
         return self.retract(self.x0, u).detach()
 
-    def value_and_gradient(self, u):
+    def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             x = self.retract(self.x0, u)
@@ -134,7 +178,7 @@ class _Step:
         return value, torch.autograd.grad(x, u, by_x)[0]
 
 
-def _inverse(matrix, damping):
+def _inverse(matrix: torch.Tensor, damping: float) -> Solve:
     """The function g -> (matrix + damping)^-1 g, with more damping where it is not definite."""
     scale = matrix.diagonal().clamp_min(1e-300).sqrt()
     unit = matrix / scale / scale[:, None]

@@ -3,6 +3,7 @@
 import enum
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -11,8 +12,68 @@ import torch
 ROUNDING = 1e-14
 
 
+class Differentiable(Protocol):
+    """An objective as L-BFGS sees it."""
+
+    def value_and_gradient(self, x: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """The value at x (n,) and its gradient (n,)."""
+        ...
+
+
+class SumOfSquares(Protocol):
+    """A mean of squared residuals, as methods with a Jacobian see it."""
+
+    def __call__(self, x: torch.Tensor) -> float:
+        """mean(r(x)^2)."""
+        ...
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor | None:
+        """r(x), or None where there is none."""
+        ...
+
+    def pull_back(self, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """2 / N J(x)^T r, (n,), for any residual r."""
+        ...
+
+    def hessian(self, x: torch.Tensor) -> torch.Tensor:
+        """2 / N J(x)^T J(x), (n, n)."""
+        ...
+
+
+class Prior(Protocol):
+    """A term with a Hessian that is added to a misfit."""
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether its gradient is linear in x."""
+        ...
+
+    def __call__(self, x: torch.Tensor) -> float:
+        """Its value."""
+        ...
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """Its gradient, (n,)."""
+        ...
+
+    def add_hessian(self, matrix: torch.Tensor, x: torch.Tensor, weight: float) -> object:
+        """Adds its Hessian times a weight to a matrix, (n, n)."""
+        ...
+
+
 def rounding_of(value: float) -> float:
-    """The change of `value` below which float64 cannot tell descent from rounding."""
+    """The change of a value below which float64 cannot tell descent from rounding.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+
+    Returns
+    -------
+    float
+        The change.
+    """
     return ROUNDING * abs(value)
 
 
@@ -32,14 +93,25 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """An evaluated point. Its value is +inf if the value or the gradient is NaN or infinite."""
+    """An evaluated point.
 
-    x: torch.Tensor  # (n,)
+    Parameters
+    ----------
+    x : torch.Tensor, (n,)
+        Where.
+    value : float
+        +inf if the value or the gradient is NaN or infinite.
+    gradient : torch.Tensor, (n,)
+        Its gradient.
+    """
+
+    x: torch.Tensor
     value: float
-    gradient: torch.Tensor  # (n,)
+    gradient: torch.Tensor
 
     @property
     def finite(self) -> bool:
+        """Whether value and gradient are finite."""
         return math.isfinite(self.value)
 
     @property
@@ -52,14 +124,27 @@ class Point:
 class Result:
     """The best point that an optimiser saw, and how it got there.
 
-    `value` is never above the value at the start. `history` holds the value at the start and
-    after each iteration: `iterations + 1` numbers. `misfit` is the value without the prior, where
-    the optimiser knows them apart.
+    Parameters
+    ----------
+    x : torch.Tensor of float64, (n,)
+        The point.
+    value : float
+        Its value, never above the value at the start.
+    gradient : torch.Tensor, (n,), or None
+        Its gradient, where the optimiser has it.
+    status : Status
+        Why the optimiser stopped.
+    iterations, evaluations : int
+        How many it took.
+    history : list of float
+        The value at the start and after each iteration: `iterations + 1` numbers.
+    misfit : float, optional
+        The value without the prior, where the optimiser knows them apart.
     """
 
-    x: torch.Tensor  # (n,) float64
+    x: torch.Tensor
     value: float
-    gradient: torch.Tensor  # (n,)
+    gradient: torch.Tensor | None
     status: Status
     iterations: int
     evaluations: int
@@ -70,11 +155,20 @@ class Result:
 class Evaluator:
     """Evaluates an objective, counts, and remembers the lowest finite point.
 
-    objective: has `value_and_gradient(x) -> (float, (n,) tensor)`
-    limit: number of evaluations allowed, None for any number
+    Parameters
+    ----------
+    objective : Differentiable
+        The objective.
+    limit : int, optional
+        Number of evaluations allowed, None for any number.
+
+    Raises
+    ------
+    ValueError
+        For a limit below 1.
     """
 
-    def __init__(self, objective, limit: int | None = None):
+    def __init__(self, objective: Differentiable, limit: int | None = None):
         if limit is not None and limit < 1:
             raise ValueError(f"max_evaluations is {limit}; the start alone needs 1")
         self.objective = objective
@@ -84,6 +178,7 @@ class Evaluator:
 
     @property
     def left(self) -> float:
+        """Evaluations that are left."""
         return self.limit - self.count
 
     def __call__(self, x: torch.Tensor) -> Point:

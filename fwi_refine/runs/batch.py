@@ -322,6 +322,9 @@ def _failure(sample: Sample, reason: str) -> Outcome:
     return Outcome(sample.index, Row(id=sample.id, status="failed", reason=reason))
 
 
+EXACT = {True: "yes", False: "no", None: "not tried"}
+
+
 def _row(
     sample: Sample,
     name: str,
@@ -348,4 +351,6 @@ def _row(
         flags="; ".join((*refined.flags, *sample.notes)),
         mae_before=None if truth is None else mean_absolute_error(start, truth),
         mae_after=None if truth is None else mean_absolute_error(velocity, truth),
+        exact=EXACT[refined.exact],
+        equal_samples=refined.equal_samples,
     )

@@ -70,8 +70,9 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
                 raise SampleError(sample.problem)
             family = Family(settings.family) if settings.family != "auto" else None
             if family is None:
-                v = sample.starts[0][1]
-                family = classify(v, sample.record, settings.priors, settings.survey).family
+                v, record = sample.starts[0][1], sample.record
+                assert record is not None  # it has no problem
+                family = classify(v, record, settings.priors, settings.survey).family
             counts[family] += 1
         except SampleError as error:
             what = str(error).rpartition("): ")[2]  # without the sample and the place of it

@@ -100,15 +100,17 @@ def layered_map(
         layering = replace(layering, counts=(layers,))
     while True:
         section = draw_section(layering, rng)
+        velocities = section.velocities
         if not layering.faulted:
             velocity = section.at(*np.indices(SHAPE))
             blocks = np.zeros(SHAPE, int)
         elif layering.blended:
             velocity, blocks = blended_faults(section, (block_fault(section, rng),), rng)
         else:
-            section = Joined(section, draw_section(layering, rng), master_fault(rng))
-            velocity, blocks = sharp_faults(section, small_faults(rng))
-        if _is_complete(velocity, section.velocities, layering):
+            joined = Joined(section, draw_section(layering, rng), master_fault(rng))
+            velocity, blocks = sharp_faults(joined, small_faults(rng))
+            velocities = joined.velocities
+        if _is_complete(velocity, velocities, layering):
             return velocity, blocks
 
 

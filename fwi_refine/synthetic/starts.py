@@ -93,7 +93,7 @@ class StartError:
 
 
 ERRORS = {
-    "FlatVel_A": StartError(blur=0.06, bias=0.5, texture=0.2, moved=0.05, growth=1),
+    "FlatVel_A": StartError(blur=0.08, bias=0.65, texture=0.2, growth=1),
     "FlatVel_B": StartError(blur=0.08, bias=45, texture=0.5, growth=6),
     "CurveVel_A": StartError(blur=0.2, bias=5, texture=0.5, flipped=1.8),
     "CurveVel_B": StartError(blur=0.65, bias=30, texture=1.0, flipped=2.7),
@@ -233,7 +233,7 @@ def _blur_weights(n: int, width: np.ndarray) -> np.ndarray:
     lag = np.arange(n) - np.arange(n)[:, None]
     width = np.maximum(width, 1e-9)
 
-    def ramp(x):  # a unit slope from 0 on, blurred
+    def ramp(x: np.ndarray) -> np.ndarray:  # a unit slope from 0 on, blurred
         gauss = np.exp(-0.5 * (x / width) ** 2) / np.sqrt(2 * np.pi)
         return x * ndtr(x / width) + width * gauss
 
@@ -258,8 +258,8 @@ def _layer_biases(velocity: np.ndarray, growth: float, rng: np.random.Generator)
 
 def _areas_of_one_velocity(velocity: np.ndarray) -> np.ndarray:
     """Labels 0, 1, ... (nz, nx) of areas of equal velocity, in the order of their first cells."""
-    areas = connected_areas(velocity, 0)
-    _, first, areas = np.unique(areas, return_index=True, return_inverse=True)
+    labels = connected_areas(velocity, 0)
+    _, first, areas = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[areas].reshape(velocity.shape)
 
 

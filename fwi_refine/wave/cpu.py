@@ -103,8 +103,8 @@ def open_library(path: str | Path) -> ctypes.CDLL:
 class _Forks:
     """Whether this process was forked from one that had kernels, and the kernels in it.
 
-    A fork takes no threads along but its own. OpenMP, torch's as well, would wait for ever for those
-    of its pool, and a kernel for another thread that had its lock.
+    A fork takes no threads along but its own. OpenMP, torch's as well, would wait for ever for
+    those of its pool, and a kernel for another thread that had its lock.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,22 @@
 """All that is known of one sample, on one page: maps, differences, expected errors, records."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from fwi_refine.analysis.plots import style
 from fwi_refine.analysis.plots.style import Scale
+from fwi_refine.io.report import Row
+from fwi_refine.survey import Survey
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.run_view import RunView
 
 # Inches: room for the labels at the left, between panels, for a title, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.55, 0.13, 0.22, 0.42
@@ -18,24 +27,34 @@ RECORD = 1.1  # height of a record, in widths; of many, half of that
 
 @dataclass(frozen=True)
 class _Panels:
-    """One row of a page: images with one colour scale. images: (title, values)."""
+    """One row of a page: images, (title, values) each, with one colour scale."""
 
-    images: list[tuple[str, np.ndarray]]
+    images: list[tuple[str, NDArray[Any]]]
     scale: Scale
     record: bool = False
 
 
-def panels(view, shots=()):
-    """A Figure of one sample, a run_view.RunView: a row for each quantity, with one colour scale.
+def panels(view: "RunView", shots: Sequence[int] = ()) -> Figure:
+    """One sample on a page: a row for each quantity, with one colour scale.
 
-    Start, refined map and truth; their differences; real and expected error; and for each of
-    `shots` (counted from 0) the measured record, the simulated one, and the residual, which is
-    simulated - measured.
+    Start, refined map and truth; their differences; real and expected error; and for each shot
+    the measured record, the simulated one, and the residual, which is simulated - measured.
+
+    Parameters
+    ----------
+    view : RunView
+        The sample.
+    shots : sequence of int
+        Shots to show, counted from 0.
+
+    Returns
+    -------
+    Figure
     """
-    rows = [_velocities(view), _differences(view), _errors(view)]
+    found = [_velocities(view), _differences(view), _errors(view)]
+    rows = [row for row in found if row is not None]
     if view.measured is not None:
-        rows += [_record(view, shot) for shot in shots]
-    rows = [row for row in rows if row is not None]
+        rows += [_record(view.measured, view.simulated, shot) for shot in shots]
     columns = max(len(row.images) for row in rows)
     nz, nx = view.survey.shape
     record = RECORD if len(shots) <= 2 else RECORD / 2
@@ -64,7 +83,7 @@ def panels(view, shots=()):
     return page.figure
 
 
-def _heading(row) -> str:
+def _heading(row: Row) -> str:
     parts = [style.plain(row.id), style.plain(row.family or "")]
     if row.misfit_after is not None:
         before, after = style.number(row.misfit_before), style.number(row.misfit_after)
@@ -74,7 +93,7 @@ def _heading(row) -> str:
     return "   ".join(filter(None, parts))
 
 
-def _draw(ax, values, row, survey):
+def _draw(ax: Any, values: NDArray[Any], row: _Panels, survey: Survey) -> Any:
     if not row.record:
         ax.set_xlabel("position, m")
         ax.set_ylabel("depth, m")
@@ -86,56 +105,57 @@ def _draw(ax, values, row, survey):
     return row.scale.draw(ax, values, extent, aspect="auto")
 
 
-def _receiver_axis(survey) -> tuple[str, float, float]:
+def _receiver_axis(survey: Survey) -> tuple[str, float, float]:
     """Label and ends of the axis of receivers: metres where they are a row with even steps."""
     rows, columns = np.array(survey.receivers).T
     steps = np.unique(np.diff(columns)) if len(columns) > 1 else np.array([1])
     if len({*rows}) == 1 and len(steps) == 1 and steps[0] > 0:
-        ends = columns[0], columns[-1] + steps[0]
-        return "receiver position, m", *(float(survey.spacing * end) for end in ends)
+        left, right = columns[0], columns[-1] + steps[0]
+        return "receiver position, m", float(survey.spacing * left), float(survey.spacing * right)
     return "receiver", 0.5, len(columns) + 0.5
 
 
-def _velocities(view) -> _Panels:
-    images = [("start", view.start), ("refined", view.refined), ("truth", view.truth)]
-    images = [(title, v) for title, v in images if v is not None]
+def _velocities(view: "RunView") -> _Panels:
+    maps = [("start", view.start), ("refined", view.refined), ("truth", view.truth)]
+    images = [(title, v) for title, v in maps if v is not None]
     return _Panels(images, style.velocity_scale(*(v for _, v in images)))
 
 
-def _differences(view) -> _Panels | None:
-    images = []
+def _differences(view: "RunView") -> _Panels | None:
+    images: list[tuple[str, NDArray[Any]]] = []
     for title, v in (("start", view.start), ("refined", view.refined)):
         if v is not None and view.truth is not None:
             images.append((f"{title} − truth", v - view.truth))
     if view.start is not None:
         images.append(("refined − start", view.refined - view.start))
-    return (images and _Panels(images, style.difference_scale(*(v for _, v in images)))) or None
+    return _Panels(images, style.difference_scale(*(v for _, v in images))) if images else None
 
 
-def _errors(view) -> _Panels | None:
-    images = []
+def _errors(view: "RunView") -> _Panels | None:
+    images: list[tuple[str, NDArray[Any]]] = []
     if view.truth is not None:
         error = np.abs(view.refined - view.truth)
         images.append((f"error, rms {style.number(_rms(error))} m/s", error))
     if view.deviation is not None and np.isfinite(view.deviation).any():
         title = f"expected, rms {style.number(_rms(view.deviation))} m/s"
         images.append((title, view.deviation))
-    return (images and _Panels(images, style.error_scale(*(v for _, v in images)))) or None
+    return _Panels(images, style.error_scale(*(v for _, v in images))) if images else None
 
 
-def _record(view, shot) -> _Panels:
-    measured = view.measured[shot]
+def _record(records: NDArray[Any], others: NDArray[Any] | None, shot: int) -> _Panels:
+    """The measured record of a shot, and the simulated one where it is known."""
+    measured = records[shot]
     images = [(f"measured, shot {shot + 1}", measured)]
     scale = style.record_scale(measured)
-    if view.simulated is not None:
-        residual = view.simulated[shot] - measured
+    if others is not None:
+        residual = others[shot] - measured
         times = _magnification(residual, scale)
         title = "residual" + (f" × {times:g}" if times > 1 else "")
-        images += [("simulated", view.simulated[shot]), (title, times * residual)]
+        images += [("simulated", others[shot]), (title, times * residual)]
     return _Panels(images, scale, record=True)
 
 
-def _magnification(residual, scale) -> float:
+def _magnification(residual: NDArray[Any], scale: Scale) -> float:
     """The power of ten that makes a residual as visible as the record it is left of."""
     size = float(np.quantile(np.abs(residual), style.CLIPPED_RECORD))
     if not 0 < size < scale.high:
@@ -143,5 +163,5 @@ def _magnification(residual, scale) -> float:
     return 10.0 ** np.floor(np.log10(scale.high / size))
 
 
-def _rms(values) -> float:
+def _rms(values: NDArray[Any]) -> float:
     return float(np.sqrt(np.nanmean(np.square(values))))

@@ -1,12 +1,20 @@
 """Many samples in one figure: a row for each, or a sheet of small maps."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.analysis.plots import style
+from fwi_refine.survey import Survey
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.run_view import RunView
 
 TALLEST = 1.35  # a contact sheet has so many more rows than columns, as a page has
 MIN_COLUMNS = 4
@@ -16,11 +24,19 @@ BAR = sum(style.Page.BAR)
 SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
 
-def samples(views):
-    """A Figure with a row for each sample: start, refined map, truth, difference, expected error.
+def samples(views: Sequence["RunView"]) -> Figure:
+    """A row for each sample: start, refined map, truth, difference, expected error.
 
-    The maps of a row share one colour scale. What no sample has is left out. views: of
-    run_view.RunView.
+    The maps of a row share one colour scale. What no sample has is left out.
+
+    Parameters
+    ----------
+    views : sequence of RunView
+        The samples, of one survey.
+
+    Returns
+    -------
+    Figure
     """
     known = [
         name
@@ -49,11 +65,13 @@ def samples(views):
 class _Row:
     """The maps of one sample, placed from left to right."""
 
-    def __init__(self, page, view, top, height, last):
+    def __init__(
+        self, page: style.Page, view: "RunView", top: float, height: float, last: bool
+    ) -> None:
         self.page, self.view, self.top, self.height, self.last = page, view, top, height, last
         self.left, self.named = LEFT, False
 
-    def velocities(self, kinds):
+    def velocities(self, kinds: Sequence[str]) -> None:
         view = self.view
         maps = [(kind, getattr(view, kind)) for kind in kinds]
         scale = style.velocity_scale(*(v for _, v in maps))
@@ -67,7 +85,12 @@ class _Row:
             self.left += SIZE + (GAP if k + 1 < len(maps) else 0)
         self._bar(image, scale)
 
-    def single(self, title, values, make_scale):
+    def single(
+        self,
+        title: str,
+        values: NDArray[Any] | None,
+        make_scale: Callable[[NDArray[Any]], style.Scale],
+    ) -> None:
         """A map with a colour scale of its own; nothing where it is not known."""
         if values is None or not np.isfinite(values).any():
             self.left += SIZE + BAR
@@ -77,7 +100,7 @@ class _Row:
         self.left += SIZE
         self._bar(image, scale)
 
-    def _draw(self, values, scale, title):
+    def _draw(self, values: NDArray[Any], scale: style.Scale, title: str) -> Any:
         ax = self.page.axes(self.left, self.top, SIZE, self.height)
         image = scale.draw(ax, values, style.map_extent(self.view.survey))
         ax.set_title(title, size=7, pad=3)
@@ -92,19 +115,37 @@ class _Row:
             ax.set_xlabel("position, m", size=7)
         return image
 
-    def _bar(self, image, scale):
+    def _bar(self, image: Any, scale: style.Scale) -> None:
         self.page.bar(image, scale, self.left, self.top, self.height, label="m/s")
         self.left += BAR
 
 
-def _difference(view):
+def _difference(view: "RunView") -> NDArray[Any] | None:
     return None if view.truth is None else view.refined - view.truth
 
 
-def contact_sheet(maps, captions, survey, difference=False):
-    """A Figure of many maps (nz, nx), small, in reading order, with a line of text below each.
+def contact_sheet(
+    maps: Sequence[NDArray[Any]],
+    captions: Sequence[str],
+    survey: Survey,
+    difference: bool = False,
+) -> Figure:
+    """Many small maps in reading order, with a line of text below each and one colour scale.
 
-    All have one colour scale. difference: they have a sign, and no velocity.
+    Parameters
+    ----------
+    maps : sequence of ndarray, (nz, nx)
+        The maps, m/s.
+    captions : sequence of str
+        One for each map.
+    survey : Survey
+        That of the maps.
+    difference : bool
+        They are differences, with a sign, and not velocities.
+
+    Returns
+    -------
+    Figure
     """
     captions = [style.plain(caption) for caption in captions]
     columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(maps) / TALLEST)))

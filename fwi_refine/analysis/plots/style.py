@@ -2,20 +2,25 @@
 
 import contextlib
 import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.io.outputs import atomic_path
+from fwi_refine.survey import Survey
 
 SUFFIXES = (".png", ".pdf", ".svg")
 WIDTH = 7.2  # inches, both columns of a journal's page
 
 # Text is 7 to 9 points at that width; text in a PDF or SVG can be searched and edited.
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -41,7 +46,19 @@ CLIPPED_RECORD = 0.97
 
 @dataclass(frozen=True)
 class Scale:
-    """How values are coloured, and what the colour bar says."""
+    """How values are coloured, and what the colour bar says.
+
+    Attributes
+    ----------
+    label : str
+        Of the colour bar, with the unit.
+    colours : str
+        Name of a colour map of matplotlib.
+    low, high : float
+        Values at its ends.
+    extend : str
+        Which ends stand for values beyond them too: "neither", "both" or "max".
+    """
 
     label: str
     colours: str
@@ -49,8 +66,30 @@ class Scale:
     high: float
     extend: str = "neither"
 
-    def draw(self, ax, values, extent, aspect="equal"):
-        """values as an image; cells without a value are grey. Returns the image."""
+    def draw(
+        self,
+        ax: Any,
+        values: NDArray[Any],
+        extent: tuple[float, float, float, float],
+        aspect: str = "equal",
+    ) -> Any:
+        """Draws values as an image; cells without a value are grey.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes
+            Where it is drawn.
+        values : ndarray, (rows, columns)
+            In the unit of the label.
+        extent : tuple of float
+            Left, right, bottom and top edge, in the units of the axes.
+        aspect : str
+            "equal" or "auto".
+
+        Returns
+        -------
+        matplotlib.image.AxesImage
+        """
         colours = matplotlib.colormaps[self.colours].with_extremes(bad="0.7")
         limits = {"vmin": self.low, "vmax": self.high}
         return ax.imshow(values, colours, extent=extent, aspect=aspect, **limits)
@@ -61,30 +100,43 @@ class Page:
 
     Maps are square or not, rows have one map or five: so the maps of all rows stand in columns,
     and the bars beside them are as high as they are.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
     """
 
     BAR = (0.07, 0.08, 0.57)  # before a colour bar, its width, its labels
 
-    def __init__(self, width, height):
+    def __init__(self, width: float, height: float) -> None:
         self.figure, self.width, self.height = Figure(figsize=(width, height)), width, height
 
-    def axes(self, left, top, width, height):
-        """Axes whose frame is this rectangle."""
+    def axes(self, left: float, top: float, width: float, height: float) -> Any:
+        """Axes whose frame is this rectangle, inches from the upper left corner."""
         w, h = self.width, self.height
         return self.figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
 
-    def bar(self, image, scale, left, top, height, label=None):
+    def bar(
+        self,
+        image: Any,
+        scale: Scale,
+        left: float,
+        top: float,
+        height: float,
+        label: str | None = None,
+    ) -> None:
         """The colour bar of an image that ends at `left`."""
         gap, width, _ = self.BAR
         ax = self.axes(left + gap, top, width, height)
-        bar = self.figure.colorbar(
+        bar: Any = self.figure.colorbar(
             image, cax=ax, label=label or scale.label, extend=scale.extend, extendfrac=0.04
         )
         bar.outline.set_linewidth(0.6)
         bar.ax.tick_params(length=2)
 
 
-def velocity_scale(*maps) -> Scale:
+def velocity_scale(*maps: ArrayLike | None) -> Scale:
     """From the slowest to the fastest cell of some maps."""
     values = _finite(maps)
     low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
@@ -93,25 +145,30 @@ def velocity_scale(*maps) -> Scale:
     return Scale("velocity, m/s", "viridis", low, high)
 
 
-def difference_scale(*maps, label="difference, m/s", colours="RdBu_r", clipped=CLIPPED) -> Scale:
+def difference_scale(
+    *maps: ArrayLike | None,
+    label: str = "difference, m/s",
+    colours: str = "RdBu_r",
+    clipped: float = CLIPPED,
+) -> Scale:
     """Centred on zero; the few values that lie far out have the colour of its ends."""
     high, extend = _limit(maps, clipped)
     return Scale(label, colours, -high, high, "both" if extend else "neither")
 
 
-def error_scale(*maps) -> Scale:
+def error_scale(*maps: ArrayLike | None) -> Scale:
     """From zero upwards."""
     high, extend = _limit(maps)
     return Scale("error, m/s", "magma_r", 0.0, high, "max" if extend else "neither")
 
 
-def record_scale(*records) -> Scale:
+def record_scale(*records: ArrayLike | None) -> Scale:
     """Centred on zero; the direct wave, which is strong, is left to the ends of the scale."""
     label = "amplitude"
     return difference_scale(*records, label=label, colours="gray", clipped=CLIPPED_RECORD)
 
 
-def _limit(maps, clipped=CLIPPED) -> tuple[float, bool]:
+def _limit(maps: Iterable[ArrayLike | None], clipped: float = CLIPPED) -> tuple[float, bool]:
     """The largest size that a scale shows, and whether anything is larger."""
     sizes = np.abs(_finite(maps))
     if not sizes.size or not sizes.any():
@@ -120,54 +177,81 @@ def _limit(maps, clipped=CLIPPED) -> tuple[float, bool]:
     return high, bool(sizes.max() > 1.001 * high)
 
 
-def _finite(maps):
+def _finite(maps: Iterable[ArrayLike | None]) -> NDArray[np.float64]:
     values = np.concatenate([np.asarray(m, np.float64).ravel() for m in maps if m is not None])
     return values[np.isfinite(values)]
 
 
 @contextlib.contextmanager
-def styled():
+def styled() -> Iterator[None]:
     """Within it, what is drawn has the style of this module."""
     with matplotlib.rc_context(_RC):
         yield
 
 
-def new_figure(width, height) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of so many inches that lays out its axes itself."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
     return figure
 
 
-def map_extent(survey) -> tuple[float, float, float, float]:
+def map_extent(survey: Survey) -> tuple[float, float, float, float]:
     """Edges of a map in metres, as imshow takes them; depth grows downwards."""
     nz, nx = survey.shape
     return 0.0, survey.spacing * nx, survey.spacing * nz, 0.0
 
 
-def plain(text, length=48) -> str:
+def plain(text: object, length: int = 48) -> str:
     """Text from a file as a figure can show it: printable, and not too long."""
-    text = "".join(c if c.isprintable() else "?" for c in str(text))
-    return text if len(text) <= length else text[: length - 1] + "…"
+    shown = "".join(c if c.isprintable() else "?" for c in str(text))
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
-def number(value, unit="") -> str:
+def number(value: float | None, unit: str = "") -> str:
     """Three digits, a dash where the value is not known."""
     return "–" if value is None else f"{value:.3g}{unit}"
 
 
-def to_bytes(figure, kind="png", dpi=150) -> bytes:
-    """A figure as a file of that kind; the same figure gives the same bytes."""
+def to_bytes(figure: Figure, kind: str = "png", dpi: float = 150) -> bytes:
+    """A figure as a file; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+        The figure.
+    kind : str
+        "png", "pdf" or "svg".
+    dpi : float
+        Dots per inch of images.
+
+    Returns
+    -------
+    bytes
+    """
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=_no_date(kind))
     return buffer.getvalue()
 
 
-def save(figures, path, dpi=300):
-    """Writes figures under a name that ends in one of `SUFFIXES`: whole, or not at all.
+def save(figures: Sequence[Figure], path: Path, dpi: float = 300) -> None:
+    """Writes figures to a file: whole, or not at all.
 
-    Several figures are pages, which only PDF has. Raises ValueError for another suffix.
+    Parameters
+    ----------
+    figures : sequence of Figure
+        Several figures are pages, which only PDF has.
+    path : Path
+        Ends in one of `SUFFIXES`.
+    dpi : float
+        Dots per inch of images.
+
+    Raises
+    ------
+    ValueError
+        For another suffix, or several figures in a file that is no PDF.
     """
     kind = path.suffix.lower()
     if kind not in SUFFIXES or (len(figures) > 1 and kind != ".pdf"):
@@ -181,5 +265,5 @@ def save(figures, path, dpi=300):
             temporary.write_bytes(to_bytes(figures[0], kind[1:], dpi))
 
 
-def _no_date(kind):
+def _no_date(kind: str) -> dict[str, Any]:
     return {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]

@@ -3,6 +3,9 @@
 import contextlib
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -10,7 +13,17 @@ from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look, look_at
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import read_json
+from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import AUTO
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fwi_refine.analysis.ensemble import Ensemble
+    from fwi_refine.analysis.mosaic import Mosaic
+
+    Map = np.ndarray[Any, np.dtype[Any]]  # (nz, nx), m/s
+    MosaicMaker = Callable[[int, Sequence[Map]], Mosaic]
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +87,26 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    preds, out, records, truth, weights, median, mix, families, samples, rounds,
-    max_simulations, seed, survey_file, ids_file, conversion, force, priors_file, overwrite, config,
-):  # fmt: skip
+    preds: tuple[Path, ...],
+    out: Path,
+    records: Path | None,
+    truth: Path | None,
+    weights: Path | None,
+    median: bool,
+    mix: bool,
+    families: Path | None,
+    samples: int | None,
+    rounds: int,
+    max_simulations: int,
+    seed: int,
+    survey_file: Path | None,
+    ids_file: Path | None,
+    conversion: Conversion,
+    force: bool,
+    priors_file: Path | None,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Blend several predictions A B ... of the same samples.
 
     \b
@@ -124,8 +154,18 @@ def command(
     return SAMPLES_FAILED if failed else OK
 
 
-def _check_usage(preds, records, truth, weights, median, mix, families):
-    def refuse(text):
+def _check_usage(
+    preds: Sequence[Path],
+    records: Path | None,
+    truth: Path | None,
+    weights: Path | None,
+    median: bool,
+    mix: bool,
+    families: Path | None,
+) -> None:
+    """Raises UsageError where the options contradict each other."""
+
+    def refuse(text: str) -> NoReturn:
         raise click.UsageError(text)
 
     if len(preds) < 2:
@@ -140,7 +180,7 @@ def _check_usage(preds, records, truth, weights, median, mix, families):
         refuse("--families auto needs --records: the family is told from both.")
 
 
-def _look(ensemble, force):
+def _look(ensemble: "Ensemble", force: bool) -> None:
     """Looks at a few maps of each member, and at records with the first. Raises InputError."""
     from fwi_refine.routing.recognise import looked_at
 
@@ -156,15 +196,19 @@ def _look(ensemble, force):
         look(maps, records, ensemble.survey, force)
 
 
-def _find_weights(ensemble, family_of, samples, rounds, seed) -> dict:
+def _find_weights(
+    ensemble: "Ensemble", family_of: Sequence[str | None], samples: int, rounds: int, seed: int
+) -> dict[str, Any]:
     """The table of weights, as it is written."""
     import numpy as np
     from tqdm import tqdm
 
     measure = "mean absolute error, m/s" if ensemble.has_truth else "mean rms misfit"
-    table = {"members": ensemble.names, "measure": measure, "families": {}}
+    table: dict[str, Any] = {"members": ensemble.names, "measure": measure, "families": {}}
     rng = np.random.default_rng(seed)
-    for family in tqdm(sorted({*family_of} - {None}), unit="family", disable=None):
+    for family in tqdm(
+        sorted({family for family in family_of if family is not None}), unit="family", disable=None
+    ):
         of_family = [k for k, other in enumerate(family_of) if other == family]
         drawn = sorted(rng.permutation(of_family)[:samples].tolist())
         row = _climb(ensemble, drawn, rounds)
@@ -181,7 +225,7 @@ def _find_weights(ensemble, family_of, samples, rounds, seed) -> dict:
     return table
 
 
-def _climb(ensemble, drawn, rounds) -> dict:
+def _climb(ensemble: "Ensemble", drawn: Sequence[int], rounds: int) -> dict[str, Any]:
     """Weights found with the samples `drawn`; equal ones where none of them can be used."""
     from fwi_refine.analysis.blend import climb
 
@@ -198,9 +242,10 @@ def _climb(ensemble, drawn, rounds) -> dict:
     }
 
 
-def _read_table(path, size, family_of) -> dict:
+def _read_table(path: Path, size: int, family_of: Sequence[str | None]) -> dict[str, Any]:
+    """The table of weights of an earlier blend. Raises InputError if it does not fit."""
     try:
-        table = read_json(path)
+        table: dict[str, Any] = read_json(path)
         found = {
             name: [float(w) for w in row["weights"]] for name, row in table["families"].items()
         }
@@ -219,17 +264,17 @@ def _read_table(path, size, family_of) -> dict:
                 f"--weights {path}: found {weights} for {family}, expected {size} weights, none "
                 "negative, one for each prediction"
             )
-    absent = sorted({*family_of} - {None} - {*found})
+    absent = sorted({family for family in family_of if family is not None} - {*found})
     if absent:
         raise InputError(f"--weights {path}: has none for {absent[0]!r}, only for {sorted(found)}")
     return table
 
 
-def _mosaic_maker(ensemble, max_simulations):
+def _mosaic_maker(ensemble: "Ensemble", max_simulations: int) -> "MosaicMaker":
     """A function of (index, maps) that makes a mosaic of maps."""
     from fwi_refine.analysis.mosaic import make_mosaic
 
-    def make(k, maps):
+    def make(k: int, maps: "Sequence[Map]") -> "Mosaic":
         return make_mosaic(
             maps, ensemble.record(k), ensemble.simulator, max_simulations=max_simulations
         )
@@ -240,7 +285,15 @@ def _mosaic_maker(ensemble, max_simulations):
 COLUMNS = ("id", "family", "status", "start", "misfit_start", "misfit", "cells_replaced", "reason")
 
 
-def _write(ensemble, family_of, problems, table, make, out, report) -> int:
+def _write(
+    ensemble: "Ensemble",
+    family_of: Sequence[str | None],
+    problems: Mapping[int, str],
+    table: dict[str, Any] | None,
+    make: "MosaicMaker | None",
+    out: Path,
+    report: Path,
+) -> int:
     """Writes the maps and the report; returns how many samples failed."""
     import csv
 
@@ -257,7 +310,10 @@ def _write(ensemble, family_of, problems, table, make, out, report) -> int:
         rows = csv.DictWriter(file, COLUMNS, restval="")
         rows.writeheader()
         for k in tqdm(range(ensemble.count), unit="map", disable=None):
-            row = {"id": ensemble.ids[k] if ensemble.ids else "", "family": family_of[k]}
+            row: dict[str, Any] = {
+                "id": ensemble.ids[k] if ensemble.ids else "",
+                "family": family_of[k],
+            }
             try:
                 if problems.get(k):
                     raise SampleError(problems[k])
@@ -275,12 +331,14 @@ def _write(ensemble, family_of, problems, table, make, out, report) -> int:
     return failed
 
 
-def _blend_one(ensemble, k, entry, make):
+def _blend_one(
+    ensemble: "Ensemble", k: int, entry: dict[str, Any] | None, make: "MosaicMaker | None"
+) -> "tuple[Map, dict[str, Any]]":
     """(map, what to report of it)."""
     from fwi_refine.analysis.blend import combine
 
     maps = ensemble.maps(k)
-    v = combine(maps, entry and entry["weights"])
+    v = combine(maps, entry["weights"] if entry else None)
     if make is None:
         return v, {}
     usable = [(name, m) for name, m in zip(ensemble.names, maps, strict=True) if m is not None]

@@ -4,6 +4,7 @@ import csv
 import logging
 import sys
 from collections import Counter
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,7 @@ from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options.files import load_priors
 from fwi_refine.errors import SampleError
+from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_inputs
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,17 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    predictions, records, truth, ids_file, limit, shard, conversion, force, priors_file, config
-):
+    predictions: Path,
+    records: Path,
+    truth: Path | None,
+    ids_file: Path | None,
+    limit: int | None,
+    shard: tuple[int, int] | None,
+    conversion: Conversion,
+    force: bool,
+    priors_file: Path | None,
+    config: Path | None,
+) -> int:
     """Say as which family each sample is refined, and why.
 
     \b
@@ -57,11 +68,13 @@ def command(
     priors = load_priors(priors_file)
     writer = csv.writer(sys.stdout)
     writer.writerow(["id", "family", "confidence", "evidence"])
-    failed, confusion = 0, Counter()
+    failed = 0
+    confusion: Counter[tuple[str, str]] = Counter()
     for sample in inputs.samples():
         try:
             if sample.problem is not None:
                 raise SampleError(sample.problem)
+            assert sample.record is not None  # a sample without a record has a problem
             found = classify(sample.starts[0][1], sample.record, priors)
         except SampleError as error:
             failed += 1
@@ -77,7 +90,7 @@ def command(
     return SAMPLES_FAILED if failed else OK
 
 
-def print_confusion(confusion):
+def print_confusion(confusion: Counter[tuple[str, str]]) -> None:
     """A row for each true family, a column for each route, on stderr.
 
     A true family is one of OpenFWI's ten, FlatVel_A or flatvel-a, or the name of a route.
@@ -99,5 +112,5 @@ def print_confusion(confusion):
         click.echo(f"{right} of {total} as expected ({right / total:.1%})", err=True)
 
 
-def _plain(family) -> str:
+def _plain(family: str) -> str:
     return "".join(c for c in family.lower() if c.isalnum())

@@ -1,7 +1,7 @@
 """`fwi-refine completion`: what a shell needs to complete commands, options and file names."""
 
 import click
-from click.shell_completion import BashComplete, get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from fwi_refine.cli import OK, PROGRAM, options
 
@@ -32,12 +32,14 @@ class Bash(BashComplete):
     source_template = BASH
 
 
-SHELLS = {"bash": Bash, "zsh": get_completion_class("zsh"), "fish": get_completion_class("fish")}
+SHELLS: dict[str, type[ShellComplete]] = {"bash": Bash, "zsh": ZshComplete, "fish": FishComplete}
 
 
 @options.command("completion")
 @click.argument("shell", type=click.Choice([*SHELLS]))
-def command(shell):
+def command(
+    shell: str,
+) -> int:
     """Print what SHELL needs for completion with the tab key.
 
     \b

@@ -2,11 +2,16 @@
 
 import json
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fwi_refine.cli import FAILURE, OK, options
 from fwi_refine.cli.options.files import load_survey
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.diagnose import Check
 
 
 @options.command("doctor")
@@ -15,7 +20,12 @@ from fwi_refine.cli.options.files import load_survey
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
-def command(record, survey_file, device, as_json):
+def command(
+    record: Path | None,
+    survey_file: Path | None,
+    device: str,
+    as_json: bool,
+) -> int:
     """Check the installation, and whether RECORD fits its physics.
 
     \b
@@ -35,7 +45,7 @@ def command(record, survey_file, device, as_json):
 
     device, survey = options.torch_device(device), load_survey(survey_file)
     simulator = Simulator(survey, device=device)
-    physics = []
+    physics: list[Check] = []
     if record:
         physics = diagnose.check_physics(io.open_records(record).read(0), simulator)
     checks = [
@@ -53,19 +63,19 @@ def command(record, survey_file, device, as_json):
     return FAILURE if any(check.passed is False for check in checks) else OK
 
 
-def _line(check, width) -> str:
+def _line(check: "Check", width: int) -> str:
     verdict = {True: "ok", False: "FAILED", None: ""}[check.passed]
     expected = f"  (expected {check.expected})" if check.expected else ""
     return f"{check.name:{width}}  {verdict:6}  {_text(check.value)}{expected}"
 
 
-def _text(value) -> str:
+def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value))
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-def _plain(check) -> dict:
+def _plain(check: "Check") -> dict[str, Any]:
     """As JSON has it: no NaN."""
     values = check.value if isinstance(check.value, list) else [check.value]
     values = [None if isinstance(v, float) and math.isnan(v) else v for v in values]

@@ -4,6 +4,9 @@ import csv
 import json
 import logging
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +14,17 @@ from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options.files import load_priors, load_survey
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import AUTO, known_families, open_converted_predictions
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.survey import Survey
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fwi_refine.analysis.evaluation import MapRecords
+
+    Map = np.ndarray[Any, np.dtype[np.float64]]  # (nz, nx), m/s
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +52,20 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    pred, truth, families, records, by, as_json, survey_file, ids_file, limit, conversion, force,
-    priors_file, config,
-):  # fmt: skip
+    pred: Path,
+    truth: Path,
+    families: Path | None,
+    records: Path | None,
+    by: str,
+    as_json: bool,
+    survey_file: Path | None,
+    ids_file: Path | None,
+    limit: int | None,
+    conversion: Conversion,
+    force: bool,
+    priors_file: Path | None,
+    config: Path | None,
+) -> int:
     """Measure the error of the maps PRED against the maps TRUTH.
 
     \b
@@ -66,13 +90,14 @@ def command(
     survey = load_survey(survey_file)
     maps = open_converted_predictions(pred, survey, conversion)
     true_maps = io.open_predictions(truth, survey)
-    names, indices = match(maps, true_maps, ids_file and io.read_ids(ids_file))
+    names, indices = match(maps, true_maps, io.read_ids(ids_file) if ids_file else None)
     look_at(maps, survey, force)
     look_at(true_maps, survey, force)
     seen = MapRecords(records, names, maps.count, survey, conversion) if records else None
     family_of = _families(families, names, maps, seen, priors_file)
 
-    table, failed = TABLES[by](survey), 0
+    table: Any = TABLES[by](survey)
+    failed = 0
     for k, index in enumerate(indices[:limit]):
         name = names[k] if names else f"number {k + 1}"
         try:
@@ -85,7 +110,8 @@ def command(
     return SAMPLES_FAILED if failed else OK
 
 
-def _print(rows, as_json):
+def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """The table on stdout."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif rows:
@@ -96,7 +122,13 @@ def _print(rows, as_json):
         )
 
 
-def _families(path, names, maps, seen, priors_file):
+def _families(
+    path: Path | None,
+    names: Sequence[str] | None,
+    maps: Predictions,
+    seen: "MapRecords | None",
+    priors_file: Path | None,
+) -> "Callable[[int, Map], str | None]":
     """A function of (index, map) that gives the family, None where it is not asked for."""
     if path is None:
         return lambda k, v: None
@@ -113,7 +145,8 @@ def _families(path, names, maps, seen, priors_file):
     return lambda k, v: str(classify(v, seen.read(k), priors, seen.survey).family)
 
 
-def _read(maps, k, survey):
+def _read(maps: Predictions, k: int, survey: Survey) -> "Map":
+    """Map k, checked. Raises SampleError."""
     from fwi_refine.survey.validate import check_prediction
 
     return check_prediction(maps.read(k), survey=survey, where=maps.where(k))

@@ -35,7 +35,14 @@ from fwi_refine.cli import options
     help="Maps to use of each family, taken evenly over its files.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
-def command(train, out, predictions, base, limit, overwrite):
+def command(
+    train: Path,
+    out: Path,
+    predictions: Path | None,
+    base: Path | None,
+    limit: int,
+    overwrite: bool,
+) -> None:
     """Fit priors and routing thresholds to labelled maps.
 
     \b

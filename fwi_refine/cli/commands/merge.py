@@ -1,9 +1,11 @@
 """`fwi-refine merge`: maps and report from the parts of a run."""
 
+from pathlib import Path
+
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.cli.options.outputs import output_options
+from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.run_directory import merge_runs
 
 
@@ -12,7 +14,11 @@ from fwi_refine.cli.run_directory import merge_runs
 @output_options(required=True)
 @options.config
 @options.logging_options
-def command(run_dirs, outputs, config):
+def command(
+    run_dirs: tuple[Path, ...],
+    outputs: Outputs,
+    config: Path | None,
+) -> int:
     """Merge the parts of the finished run RUN.
 
     \b

@@ -1,12 +1,21 @@
 """`fwi-refine plot`: pictures of samples, and of a run."""
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fwi_refine.cli import OK, options
 from fwi_refine.cli.options import opened
 from fwi_refine.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fwi_refine.analysis.run_view import OpenedRun
+    from fwi_refine.io.report import Row
 
 log = logging.getLogger(__name__)
 
@@ -15,16 +24,17 @@ sample_option = click.option(
 )
 
 
-def count_option(default):
+def count_option(default: int) -> options.Decorator:
+    """--count, with its default."""
     return click.option(
         "--count", type=click.IntRange(min=1), default=default, show_default=True, metavar="N",
         help="How many samples, the worst first.",
     )  # fmt: skip
 
 
-def figure_options(command):
+def figure_options(command: options.Function) -> options.Function:
     """--out and what belongs to it, and the options that every command has."""
-    for option in (
+    added: tuple[options.Decorator, ...] = (
         options.logging_options,
         options.config,
         options.overwrite,
@@ -38,13 +48,14 @@ def figure_options(command):
             required=True,
             help="Picture to write: .png, .pdf or .svg.",
         ),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for option in added:
         command = option(command)
     return command
 
 
 @click.group("plot", cls=options.CommandGroup)
-def command():
+def command() -> None:
     """Draw samples of a run, or the run as a whole.
 
     Needs the extra [plot]: pip install "fwi-refine[plot]".
@@ -70,7 +81,17 @@ def command():
     help="Which shots of the record to show, counted from 1.",
 )  # fmt: skip
 @figure_options
-def panels(given, ids, sort, count, shots, out, dpi, overwrite, config):
+def panels(
+    given: opened.Given,
+    ids: tuple[str, ...],
+    sort: str | None,
+    count: int,
+    shots: str,
+    out: Path,
+    dpi: int,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Draw all that is known of a sample on one page.
 
     \b
@@ -101,7 +122,16 @@ def panels(given, ids, sort, count, shots, out, dpi, overwrite, config):
 @opened.sort_option
 @count_option(5)
 @figure_options
-def samples(given, ids, sort, count, out, dpi, overwrite, config):
+def samples(
+    given: opened.Given,
+    ids: tuple[str, ...],
+    sort: str | None,
+    count: int,
+    out: Path,
+    dpi: int,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Draw several samples, a row each.
 
     \b
@@ -130,7 +160,17 @@ def samples(given, ids, sort, count, out, dpi, overwrite, config):
     show_default=True, help="Which map; difference: refined - truth.",
 )  # fmt: skip
 @figure_options
-def contact(given, ids, sort, count, show, out, dpi, overwrite, config):
+def contact(
+    given: opened.Given,
+    ids: tuple[str, ...],
+    sort: str | None,
+    count: int,
+    show: str,
+    out: Path,
+    dpi: int,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Draw many maps on one sheet, the worst first.
 
     \b
@@ -158,7 +198,14 @@ def contact(given, ids, sort, count, show, out, dpi, overwrite, config):
 @click.argument("history", type=options.PATH)
 @sample_option
 @figure_options
-def convergence(history, ids, out, dpi, overwrite, config):
+def convergence(
+    history: Path,
+    ids: tuple[str, ...],
+    out: Path,
+    dpi: int,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Draw how the misfit fell with the evaluations.
 
     \b
@@ -180,47 +227,49 @@ def convergence(history, ids, out, dpi, overwrite, config):
     return OK
 
 
-def load_plots(out):
-    """The module of the figures, if `out` is a name that it can write."""
+def load_plots(out: Path) -> Any:
+    """The module of the figures, if `out` is a name that it can write. Raises InputError."""
     plots = opened.load("plots")
     if out.suffix.lower() not in plots.SUFFIXES:
         raise InputError(f"--out {out}: expected a name that ends in {', '.join(plots.SUFFIXES)}")
     return plots
 
 
-def beside(out, name):
+def beside(out: Path, name: str) -> Path:
     """The file of one sample of several."""
     return out.with_name(f"{out.stem}-{name}{out.suffix}")
 
 
-def claim(names, overwrite):
-
+def claim(names: Sequence[Path], overwrite: bool) -> None:
+    """Raises OutputExistsError or InputError if one of the pictures may not be written."""
     for name in names:
         options.claim(name, overwrite, "--out")
 
 
-def choose(run, ids, sort, count) -> list[int]:
+def choose(run: "OpenedRun", ids: Sequence[str], sort: str | None, count: int) -> list[int]:
     """The numbers of the samples to draw."""
     if ids:
         return [run.find(name) for name in dict.fromkeys(ids)]
     return run.order(opened.sort_of(run, sort))[:count]
 
 
-def difference(run, k):
+def difference(run: "OpenedRun", k: int) -> "np.ndarray[Any, np.dtype[Any]] | None":
+    """Refined map minus truth, (nz, nx) in m/s; None where the truth is not known."""
     v, truth = run.map("refined", k), run.map("truth", k)
-    return None if truth is None else v - truth
+    return None if v is None or truth is None else v - truth
 
 
-def caption(row, sort) -> str:
+def caption(row: "Row", sort: str) -> str:
+    """The id of a sample with the value by which it is sorted."""
     if sort == "misfit":
         return row.id if row.misfit_after is None else f"{row.id}: {row.misfit_after:.2g}"
     value = row.mae_after if sort == "error" else row.expected_error
     return row.id if value is None else f"{row.id}: {value:.3g} m/s"
 
 
-def read_shots(text, count) -> list[int]:
+def read_shots(text: str, count: int) -> list[int]:
     """Shots counted from 0. Raises InputError."""
-    known = {"all": range(count), "none": (), "middle": (count // 2,)}
+    known: dict[str, Sequence[int]] = {"all": range(count), "none": (), "middle": (count // 2,)}
     if text in known:
         return [*known[text]]
     if text.isdecimal() and 1 <= int(text) <= count:

@@ -5,14 +5,17 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fwi_refine.cli import OK, options
 from fwi_refine.errors import InputError
 from fwi_refine.files import read_json
+from fwi_refine.io.predictions import Predictions
 
 PLAN = "probe.json"
 ODD_COLUMNS = slice(1, None, 2)  # all that a submission holds
@@ -23,7 +26,7 @@ log = logging.getLogger(__name__)
 @click.group(
     "probe", cls=options.CommandGroup, context_settings={"help_option_names": ["-h", "--help"]}
 )
-def command():
+def command() -> None:
     """Learn from a leaderboard how one family does there.
 
     A leaderboard gives one number for all samples. From three submissions, this finds how many of
@@ -77,7 +80,19 @@ def command():
 @options.overwrite
 @options.config
 @options.logging_options
-def write(pred, out, families, family, shifts, bounds, like, seed, ids_file, overwrite, config):
+def write(
+    pred: Path,
+    out: Path,
+    families: Path,
+    family: str,
+    shifts: tuple[float, float] | None,
+    bounds: tuple[float, float],
+    like: Path | None,
+    seed: int,
+    ids_file: Path | None,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Write the three submissions of the maps PRED.
 
     \b
@@ -94,7 +109,7 @@ def write(pred, out, families, family, shifts, bounds, like, seed, ids_file, ove
     from fwi_refine.io.submission import write_submission
 
     maps = io.open_predictions(pred)
-    ids = io.resolve_ids(maps.ids, ids_file and io.read_ids(ids_file), maps.count, pred)
+    ids = io.resolve_ids(maps.ids, io.read_ids(ids_file) if ids_file else None, maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
     of_each = known_families(families, ids, maps.count)
@@ -111,7 +126,7 @@ def write(pred, out, families, family, shifts, bounds, like, seed, ids_file, ove
             options.claim(out / name, overwrite)
     out.mkdir(parents=True, exist_ok=True)
     for name, shift in zip(names, (0.0, *shifts), strict=True):
-        shifted = Shifted(maps, chosen, shift, seed) if shift else maps
+        shifted: Any = Shifted(maps, chosen, shift, seed) if shift else maps
         count = write_submission(shifted, ids, out / name, like=like)
         log.info("%s", out / name)
     plan = {
@@ -131,7 +146,12 @@ def write(pred, out, families, family, shifts, bounds, like, seed, ids_file, ove
     return OK
 
 
-def _shifts(asked, maps, chosen, bounds):
+def _shifts(
+    asked: tuple[float, float] | None,
+    maps: Predictions,
+    chosen: Sequence[int],
+    bounds: tuple[float, float],
+) -> tuple[float, float]:
     """The two shifts; those asked for, with a warning where an error might be larger."""
     from fwi_refine.analysis.leaderboard import least_shift
     from fwi_refine.errors import SampleError
@@ -173,7 +193,14 @@ def _shifts(asked, maps, chosen, bounds):
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of CSV.")
 @options.config
 @options.logging_options
-def solve(folder, scores, rounding, scored, as_json, config):
+def solve(
+    folder: Path,
+    scores: tuple[str, str, str],
+    rounding: float | None,
+    scored: float,
+    as_json: bool,
+    config: Path | None,
+) -> int:
     """Solve for the family's share and error, from the three scores.
 
     \b
@@ -208,8 +235,8 @@ def solve(folder, scores, rounding, scored, as_json, config):
     writer = csv.writer(sys.stdout)
     writer.writerow(["family", "quantity", "value", "low", "high"])
     for name, estimate in estimates.items():
-        numbers = [f"{estimate[key]:.6g}" for key in ("value", "low", "high")]
-        writer.writerow([plan["family"], name, *numbers])
+        cells = [f"{estimate[key]:.6g}" for key in ("value", "low", "high")]
+        writer.writerow([plan["family"], name, *cells])
     log.info("scores to within %.6g; the random signs put a standard deviation of at most %.2g m/s "
              "on error", rounding, found.sign_error)  # fmt: skip
     log.info("share of %s in the maps that were classified: %.6g",
@@ -217,7 +244,8 @@ def solve(folder, scores, rounding, scored, as_json, config):
     return OK
 
 
-def _read_plan(folder):
+def _read_plan(folder: Path) -> dict[str, Any]:
+    """What `write` left for `solve`. Raises InputError."""
     path = Path(folder) / PLAN if Path(folder).is_dir() else Path(folder)
     try:
         plan = read_json(path)
@@ -232,14 +260,14 @@ def _read_plan(folder):
         raise InputError(f"{path}: no plan of probe write ({error!r})") from error
 
 
-def _number(text) -> float:
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r}: expected a number") from error
 
 
-def _half_decimal(text) -> float:
+def _half_decimal(text: str) -> float:
     """Half of the last decimal of a number as it is typed: 0.05 for 7.6."""
     mantissa, _, exponent = text.lower().partition("e")
     decimals = len(mantissa.partition(".")[2])

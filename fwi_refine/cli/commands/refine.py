@@ -2,6 +2,9 @@
 
 import contextlib
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,11 +12,17 @@ from fwi_refine.cli import options
 from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
-from fwi_refine.cli.options.outputs import output_options
+from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.progress import Progress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
+from fwi_refine.io.convert import Conversion
+
+if TYPE_CHECKING:
+    from fwi_refine.io.results import Results
+    from fwi_refine.runs.directory.parts import Part
+    from fwi_refine.runs.executors import Executor
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +54,19 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    predictions, records, outputs, choice, conversion, force, recipe, place, kept, history,
-    dry_run, config,
-):  # fmt: skip
+    predictions: Path,
+    records: Path,
+    outputs: Outputs,
+    choice: refine_options.Choice,
+    conversion: Conversion,
+    force: bool,
+    recipe: refine_options.RecipeOptions,
+    place: refine_options.Place,
+    kept: refine_options.Kept,
+    history: Path | None,
+    dry_run: bool,
+    config: Path | None,
+) -> int:
     """Refine the velocity maps PREDICTIONS until they explain RECORDS.
 
     \b
@@ -89,6 +108,7 @@ def command(
 
     look_at_inputs(inputs, survey, force)
     place = place.for_samples(len(inputs.pairs))
+    assert place.jobs is not None  # see `Place.for_samples`
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     batch.check_memory(settings)
@@ -96,7 +116,12 @@ def command(
         from fwi_refine.cli.plan import print_plan
 
         return print_plan(inputs, settings, place.jobs)
-    folder, hidden = kept.run_dir or hidden_directory(outputs.out), not kept.run_dir
+    hidden = kept.run_dir is None
+    if kept.run_dir is None:
+        assert outputs.out is not None  # see `check`
+        folder = hidden_directory(outputs.out)
+    else:
+        folder = kept.run_dir
     job = RunJob(
         folder,
         inputs,
@@ -112,10 +137,16 @@ def command(
         return job.plan(place.jobs)
     with place.executor() as executor:
         bar = job.refine(executor)
-    return merge_runs([kept.run_dir], outputs, history) if outputs.out else bar.summary()
+    return merge_runs([folder], outputs, history) if outputs.out else bar.summary()
 
 
-def check(outputs, kept, shard, history, dry_run):
+def check(
+    outputs: Outputs,
+    kept: refine_options.Kept,
+    shard: tuple[int, int] | None,
+    history: Path | None,
+    dry_run: bool,
+) -> None:
     """Raises UsageError or InputError where the options contradict each other."""
     out, run_dir = outputs.out, kept.run_dir
     if out is None and run_dir is None and not dry_run:
@@ -131,13 +162,34 @@ def check(outputs, kept, shard, history, dry_run):
         )
 
 
-def refine(job, place, outputs, history=None) -> int:
-    """Refines the samples without a run directory of the user's; returns the exit code.
+def refine(
+    job: RunJob, place: refine_options.Place, outputs: Outputs, history: Path | None = None
+) -> int:
+    """Refines the samples without a run directory of the user's.
 
     Finished samples are kept in a hidden one beside the output, from which the same command goes
     on, until that is written.
+
+    Parameters
+    ----------
+    job : RunJob
+        The samples, and the hidden directory.
+    place : Place
+        Where they are refined.
+    outputs : Outputs
+        What is written; the maps are asked for.
+    history : Path, optional
+        Where the course of the misfits is written.
+
+    Returns
+    -------
+    int
+        The exit code.
     """
     from fwi_refine.io.results import Results
+
+    assert outputs.out is not None  # see `check`
+    assert outputs.report is not None
 
     inputs, settings = job.inputs, job.settings
     job.make_room(outputs.overwrite)
@@ -159,11 +211,11 @@ def refine(job, place, outputs, history=None) -> int:
     return code
 
 
-def _fill(results, job, executor) -> Progress:
+def _fill(results: "Results", job: RunJob, executor: "Executor") -> Progress:
     """Runs the samples and publishes their results."""
     from fwi_refine import io
 
-    def store(places, part):
+    def store(places: Sequence[int], part: "Part") -> None:
         maps = part.maps["velocity"], part.maps.get("deviation", [None] * len(places))
         for k, (place, row, v, error) in enumerate(zip(places, part.rows, *maps, strict=True)):
             results.add(place, v, row, error, part.history(k))
@@ -181,7 +233,8 @@ def _fill(results, job, executor) -> Progress:
     return bar
 
 
-def _keep_partial(results):
+def _keep_partial(results: "Results") -> None:
+    """Keeps what there is of results under names that say so."""
     with SIGNALS.shielded(final=True):
         try:
             kept = results.keep_partial()

@@ -1,6 +1,7 @@
 """`fwi-refine report`: the page of a run."""
 
 import logging
+from pathlib import Path
 
 import click
 
@@ -23,7 +24,15 @@ log = logging.getLogger(__name__)
 @options.overwrite
 @options.config
 @options.logging_options
-def command(given, out, history, worst, sort, overwrite, config):
+def command(
+    given: opened.Given,
+    out: Path,
+    history: Path | None,
+    worst: int,
+    sort: str | None,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Make a page of a run: one HTML file, which needs no network.
 
     \b

@@ -1,13 +1,26 @@
 """`fwi-refine simulate`: velocity maps to records."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
+from fwi_refine.io.convert import Conversion
+from fwi_refine.io.predictions import Predictions
+from fwi_refine.survey import Survey
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fwi_refine.wave import Simulator
+
+    Map = np.ndarray[Any, np.dtype[np.float64]]  # (nz, nx), m/s
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
 GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
@@ -37,9 +50,19 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    velocity, out, precision, survey_file, ids_file, limit, shard, conversion, force, device,
-    overwrite, config,
-):  # fmt: skip
+    velocity: Path,
+    out: Path,
+    precision: str,
+    survey_file: Path | None,
+    ids_file: Path | None,
+    limit: int | None,
+    shard: tuple[int, int] | None,
+    conversion: Conversion,
+    force: bool,
+    device: str,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Simulate the records of the velocity maps VELOCITY.
 
     \b
@@ -58,7 +81,9 @@ def command(
     survey = load_survey(survey_file)
     survey = replace(survey, n_steps=survey.file_rows)
     source = open_converted_predictions(velocity, survey, conversion)
-    ids = io.resolve_ids(source.ids, ids_file and io.read_ids(ids_file), source.count, velocity)
+    ids = io.resolve_ids(
+        source.ids, io.read_ids(ids_file) if ids_file else None, source.count, velocity
+    )
     names = ids or [f"{k:06d}" for k in range(source.count)]
     if len(set(names)) != len(names):
         double = next(name for name in names if names.count(name) > 1)
@@ -83,7 +108,14 @@ def command(
     return SAMPLES_FAILED if failed else OK
 
 
-def _simulate(source, samples, out, survey, precision, device) -> int:
+def _simulate(
+    source: Predictions,
+    samples: Sequence[tuple[int, str]],
+    out: Path,
+    survey: Survey,
+    precision: str,
+    device: str,
+) -> int:
     """Writes the records; returns how many maps could not be used."""
     import torch
     from tqdm import tqdm
@@ -93,7 +125,8 @@ def _simulate(source, samples, out, survey, precision, device) -> int:
     simulator = Simulator(survey, dtype=getattr(torch, precision), device=device)
     log.info("kernel: %s", simulator.kernel)
     batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
-    failed, waiting = 0, []
+    failed = 0
+    waiting: list[tuple[str, Map]] = []
     with tqdm(total=len(samples), unit="record", disable=None) as bar:
         for k, name in samples:
             try:
@@ -109,13 +142,17 @@ def _simulate(source, samples, out, survey, precision, device) -> int:
     return failed
 
 
-def _read(source, k, survey):
+def _read(source: Predictions, k: int, survey: Survey) -> "Map":
+    """Map k, checked. Raises SampleError."""
     from fwi_refine.survey.validate import check_velocity
 
     return check_velocity(source.read(k), survey=survey, where=f"map {source.where(k)}")
 
 
-def _write(simulator, waiting, out, bar):
+def _write(
+    simulator: "Simulator", waiting: "Sequence[tuple[str, Map]]", out: Path, bar: Any
+) -> None:
+    """Simulates some maps and writes their records."""
     if not waiting:
         return
     import numpy as np

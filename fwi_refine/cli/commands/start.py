@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import logging
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +12,7 @@ from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
+from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_records, select
 
 log = logging.getLogger(__name__)
@@ -30,9 +33,18 @@ log = logging.getLogger(__name__)
 @options.config
 @options.logging_options
 def command(
-    records, out, survey_file, limit, shard, conversion, force, priors_file, place, overwrite,
-    config,
-):  # fmt: skip
+    records: Path,
+    out: Path,
+    survey_file: Path | None,
+    limit: int | None,
+    shard: tuple[int, int] | None,
+    conversion: Conversion,
+    force: bool,
+    priors_file: Path | None,
+    place: refine_options.Place,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Make smooth maps to start from, from RECORDS alone.
 
     \b
@@ -65,13 +77,14 @@ def command(
         [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
         for i in range(0, len(numbers), size)
     )
-    how = {
+    how: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
         "threads": place.threads,
         "device": place.kind,
+        "per_job": place.per_job,
     }
-    make = functools.partial(starts.make_starts, per_job=place.per_job, **how)
+    make = functools.partial(starts.make_starts, **how)
     made = failed = 0
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
     with contextlib.ExitStack() as stack:
@@ -82,7 +95,9 @@ def command(
             for (n, record), v in starts.each_made(executor, make, tasks):
                 if isinstance(v, Exception):
                     failed += 1
-                    log.error("record %s (%s) failed: %s", record.ids[0], record.where(0), v)
+                    log.error(
+                        "record %s (%s) failed: %s", source.ids[numbers[n]], record.where(0), v
+                    )
                     v = np.zeros(survey.shape)
                 else:
                     made += 1

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -12,7 +13,10 @@ from fwi_refine.cli import OK, options
 @options.run_argument
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @options.logging_options
-def command(run_dir, as_json):
+def command(
+    run_dir: Path,
+    as_json: bool,
+) -> int:
     """Say how far the run RUN is, and how long it will take.
 
     \b

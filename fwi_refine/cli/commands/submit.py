@@ -1,6 +1,7 @@
 """`fwi-refine submit`: maps as the competition's CSV."""
 
 import logging
+from pathlib import Path
 
 import click
 
@@ -26,7 +27,15 @@ log = logging.getLogger(__name__)
 @options.overwrite
 @options.config
 @options.logging_options
-def command(pred, out, like, decimals, ids_file, overwrite, config):
+def command(
+    pred: Path,
+    out: Path,
+    like: Path | None,
+    decimals: int | None,
+    ids_file: Path | None,
+    overwrite: bool,
+    config: Path | None,
+) -> int:
     """Write the maps PRED as a submission to the competition.
 
     \b
@@ -43,7 +52,7 @@ def command(pred, out, like, decimals, ids_file, overwrite, config):
     from fwi_refine.io.submission import write_submission
 
     maps = io.open_predictions(pred)
-    ids = io.resolve_ids(maps.ids, ids_file and io.read_ids(ids_file), maps.count, pred)
+    ids = io.resolve_ids(maps.ids, io.read_ids(ids_file) if ids_file else None, maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
     if out.suffix.lower() != ".csv":

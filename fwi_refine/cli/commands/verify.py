@@ -1,6 +1,7 @@
 """`fwi-refine verify`: is everything sound that a run directory holds?"""
 
 import logging
+from pathlib import Path
 
 import click
 
@@ -12,7 +13,9 @@ log = logging.getLogger(__name__)
 @options.command("verify")
 @options.run_argument
 @options.logging_options
-def command(run_dir):
+def command(
+    run_dir: Path,
+) -> int:
     """Check that every byte of the run RUN is as it was written.
 
     \b

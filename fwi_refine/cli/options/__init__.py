@@ -5,8 +5,10 @@ import functools
 import logging
 import math
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,6 +18,9 @@ from fwi_refine.errors import InputError
 from fwi_refine.files import check_regular, is_same_file, read_toml
 
 log = logging.getLogger(__name__)
+
+Function = Callable[..., Any]  # that of a command, with or without some of its options
+Decorator = Callable[[Function], Function]
 
 # The names of routing.Family, listed here because importing that module takes seconds.
 FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
@@ -31,7 +36,7 @@ OUTPUT = Output(path_type=Path)
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def _read_config(ctx, parameter, path):
+def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     """Option defaults from a TOML file. An unknown key is an error, not a silent no-op."""
     if path is None:
         return None
@@ -46,7 +51,7 @@ def _read_config(ctx, parameter, path):
         for option in p.opts
         if option.startswith("--")
     }
-    defaults = {}
+    defaults: dict[str, Any] = {}
     for key, value in values.items():
         parameter = named.get(key.replace("_", "-"))
         if parameter is None:
@@ -55,12 +60,12 @@ def _read_config(ctx, parameter, path):
         text, fits = _as_typed(value, parameter)
         if not fits:
             raise InputError(f"--config {path}: {key} is {value!r}, which this option cannot be")
-        defaults[parameter.name] = text
+        defaults[str(parameter.name)] = text
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
 
-def _as_typed(value, option):
+def _as_typed(value: Any, option: click.Option) -> tuple[Any, bool]:
     """(what would stand on the command line, whether that is possible): click expects text."""
     if isinstance(value, bool):
         return value, option.is_flag or option.count
@@ -69,7 +74,9 @@ def _as_typed(value, option):
     return [*map(str, values)] if option.multiple else str(value), fits
 
 
-def _shard(ctx, parameter, text):
+def _shard(
+    ctx: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, int] | None:
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
@@ -78,7 +85,7 @@ def _shard(ctx, parameter, text):
     raise click.BadParameter(f"{text!r}: expected I/N with 1 <= I <= N, for instance 3/8")
 
 
-def _device(ctx, parameter, text):
+def _device(ctx: click.Context, parameter: click.Parameter, text: str) -> str:
     if text in DEVICES[:2] or ctx.resilient_parsing:  # a tab key must not wait for torch
         return text
     if not re.fullmatch("cuda(:[0-9]{1,4})?", text):
@@ -120,15 +127,17 @@ def torch_device(device: str) -> str:
     return device
 
 
-class FamilyName(click.ParamType):
+class FamilyName(click.ParamType):  # type: ignore[type-arg]  # not generic in older click
     """A route, or one of OpenFWI's families, which stands for the route that it takes."""
 
     name = "family"
 
-    def __init__(self, *others):
+    def __init__(self, *others: str) -> None:
         self.choices = (*others, *FAMILIES)
 
-    def convert(self, value, parameter, ctx):
+    def convert(
+        self, value: str, parameter: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
         if value in self.choices:
             return value
         from fwi_refine.routing.families import OPENFWI_FAMILIES
@@ -140,14 +149,17 @@ class FamilyName(click.ParamType):
         known = (*self.choices, *OPENFWI_FAMILIES)
         near = difflib.get_close_matches(_plain(value), plain, n=1, cutoff=0.6)
         hint = f" Did you mean {next(n for n in known if _plain(n) == near[0])}?" if near else ""
-        self.fail(f"{value!r} is not one of {', '.join(known)}.{hint}", parameter, ctx)
+        names = ", ".join(map(repr, known))
+        self.fail(f"{value!r} is not one of {names}.{hint}", parameter, ctx)
 
-    def shell_complete(self, ctx, parameter, incomplete):
+    def shell_complete(
+        self, ctx: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
         found = [name for name in self.choices if name.startswith(incomplete)]
         return [CompletionItem(name) for name in found]
 
 
-def _plain(name) -> str:
+def _plain(name: str) -> str:
     """A family's name without its case and signs: OpenFWI's own are written in several ways."""
     return "".join(c for c in name.lower() if c.isalnum())
 
@@ -155,29 +167,29 @@ def _plain(name) -> str:
 GENERAL = "General options"
 
 
-def _paths(ctx, written):
+def _paths(ctx: click.Context, written: bool) -> Iterator[Path]:
     """The paths that a command was given, those that it writes or the others."""
     for parameter in ctx.command.params:
-        value = ctx.params.get(parameter.name)
+        value = ctx.params.get(str(parameter.name))
         if isinstance(parameter.type, Output) == written:
             for item in value if isinstance(value, (tuple, list)) else [value]:
                 if isinstance(item, Path):
                     yield item
 
 
-def inputs(ctx=None) -> list[Path]:
+def inputs(ctx: click.Context | None = None) -> list[Path]:
     """The paths that the present command reads."""
     return [*_paths(ctx or click.get_current_context(), False)]
 
 
-def claim(path, overwrite, what="output") -> Path:
+def claim(path: Path, overwrite: bool, what: str = "output") -> Path:
     """The path of an output, if it can be written and is no input; see io/outputs.py."""
     from fwi_refine.io import claim_output
 
     return claim_output(path, overwrite, what, inputs())
 
 
-def refuse_input(path, others, what="output"):
+def refuse_input(path: Path, others: Sequence[Path], what: str = "output") -> None:
     """Raises InputError where an output is one of the inputs; see io/outputs.py."""
     if others:
         from fwi_refine.io.outputs import refuse_input
@@ -188,7 +200,9 @@ def refuse_input(path, others, what="output"):
 class Number(click.FloatRange):
     """A number in a range; not "not a number", which no comparison refuses."""
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -202,7 +216,7 @@ class Command(click.Command):
     it begins.
     """
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: click.Context) -> Any:
         for path in inputs(ctx):
             check_regular(path)
         outputs = [*_paths(ctx, True)]
@@ -212,14 +226,16 @@ class Command(click.Command):
                 raise InputError(f"{path}: two outputs with one name; give each its own")
         return super().invoke(ctx)
 
-    def format_options(self, ctx, formatter):
-        headings = {}
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
         for option in self.params:
             record = option.get_help_record(ctx) if isinstance(option, click.Option) else None
             if record is not None:
                 headings.setdefault(getattr(option, "heading", "Options"), []).append(record)
         general = headings.pop(GENERAL, [])  # last, wherever they were declared
-        headings[GENERAL] = [*general, self.get_help_option(ctx).get_help_record(ctx)]
+        help_option = self.get_help_option(ctx)
+        record = help_option.get_help_record(ctx) if help_option else None
+        headings[GENERAL] = [*general, *([record] if record else [])]
         for heading, records in headings.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -230,78 +246,95 @@ class CommandGroup(click.Group):
 
     command_class = Command
 
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.commands]
 
 
 command = functools.partial(click.command, cls=Command)
 
 
-def under(heading, option):
+def under(heading: str, option: Decorator) -> Decorator:
     """An option, with the heading that it stands under in the help."""
 
-    def decorate(command):
-        command = option(command)
-        command.__click_params__[-1].heading = heading
-        return command
+    def decorate(command: Function) -> Function:
+        decorated: Any = option(command)
+        decorated.__click_params__[-1].heading = heading
+        return decorated
 
     return decorate
 
 
-def grouped(kind, name, heading, *options):
+def grouped(kind: type[Any], name: str, heading: str, *options: Decorator) -> Decorator:
     """Options that belong to one group: a command gets them as one argument, `name`.
 
-    kind: the dataclass that it is, with a field for the value of each option. heading: what they
-    stand under in the help.
+    Parameters
+    ----------
+    kind : type
+        The dataclass that it is, with a field for the value of each option.
+    name : str
+        Of the argument.
+    heading : str
+        What the options stand under in the help.
+    *options
+        As `click.option` gives them.
     """
 
-    def decorate(command):
+    def decorate(command: Function) -> Function:
         @functools.wraps(command)
-        def wrap(*args, **kwargs):
+        def wrap(*args: Any, **kwargs: Any) -> Any:
             values = {field.name: kwargs.pop(field.name) for field in fields(kind)}
             return command(*args, **{name: kind(**values)}, **kwargs)
 
-        for option in reversed(options):
-            wrap = under(heading, option)(wrap)
-        return wrap
+        return _with_options(wrap, heading, options)
 
     return decorate
 
 
-def conversion(maps=True, records=True):
+def _with_options(command: Function, heading: str, options: Sequence[Decorator]) -> Function:
+    """The command with these options, in their order, under a heading."""
+    for option in reversed(options):
+        command = under(heading, option)(command)
+    return command
+
+
+def conversion(maps: bool = True, records: bool = True) -> Decorator:
     """The options that say in which units, scale and order the inputs are stored; the command gets
     them as `conversion`, and `force`."""
-    options = [*(_OF_MAPS if maps else ()), *(_OF_RECORDS if records else ()), _FORCE]
+    options: list[Decorator] = [
+        *(_OF_MAPS if maps else ()),
+        *(_OF_RECORDS if records else ()),
+        _FORCE,
+    ]
 
-    def decorate(command):
+    def decorate(command: Function) -> Function:
         @functools.wraps(command)
-        def wrap(*args, force, **kwargs):
+        def wrap(*args: Any, force: bool, **kwargs: Any) -> Any:
             from fwi_refine.io.convert import Conversion
 
             names = [field.name for field in fields(Conversion) if field.name in kwargs]
             given = Conversion(**{name: kwargs.pop(name) for name in names})
             return command(*args, conversion=given, force=force, **kwargs)
 
-        for option in reversed(options):
-            wrap = under("How the inputs are stored", option)(wrap)
-        return wrap
+        return _with_options(wrap, "How the inputs are stored", options)
 
     return decorate
 
 
-def _axes(ctx, parameter, text):
+def _axes(ctx: click.Context, parameter: click.Parameter, text: str) -> str:
     if sorted(text) != sorted("str"):
         raise click.BadParameter(f"{text!r}: expected the letters s, t and r, such as srt")
     return text
 
 
-def _factor(ctx, parameter, value):
+def _factor(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
     if value is not None and not (value and math.isfinite(value)):
         raise click.BadParameter(f"{value}: expected a number other than 0")
     return value
 
 
-def _ends(ctx, parameter, value):
+def _ends(
+    ctx: click.Context, parameter: click.Parameter, value: tuple[float, float] | None
+) -> tuple[float, float] | None:
     if value is not None and not -math.inf < value[0] < value[1] < math.inf:
         raise click.BadParameter(f"{value[0]} {value[1]}: expected LOW < HIGH")
     return value
@@ -358,21 +391,20 @@ _FORCE = click.option(
 )
 
 
-def logging_options(command):
+def logging_options(command: Function) -> Function:
     """-v, -q and --log-file, which take effect before the command runs."""
 
     @functools.wraps(command)
-    def wrap(*args, verbose, quiet, log_file, **kwargs):
+    def wrap(*args: Any, verbose: int, quiet: int, log_file: Path | None, **kwargs: Any) -> Any:
         logs.set_up(verbose, quiet, log_file)
         return command(*args, **kwargs)
 
-    for option in (
-        click.option("--log-file", type=OUTPUT, help="Write the log to this file as well."),
-        click.option("-q", "--quiet", count=True, help="Say errors only."),
+    added = (
         click.option("-v", "--verbose", count=True, help="Say more."),
-    ):
-        wrap = under(GENERAL, option)(wrap)
-    return wrap
+        click.option("-q", "--quiet", count=True, help="Say errors only."),
+        click.option("--log-file", type=OUTPUT, help="Write the log to this file as well."),
+    )
+    return _with_options(wrap, GENERAL, added)
 
 
 predictions = click.argument("predictions", type=PATH)

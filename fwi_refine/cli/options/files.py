@@ -1,15 +1,22 @@
 """The survey and the priors that a command was given as files, and parts that hold nothing."""
 
+from collections.abc import Sized
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from fwi_refine.errors import InputError
 from fwi_refine.survey import OPENFWI, Survey, read_survey
 
+if TYPE_CHECKING:
+    from fwi_refine.priors import Priors
 
-def load_survey(path) -> Survey:
+
+def load_survey(path: Path | None) -> Survey:
     """The survey of a file, or OpenFWI's. Raises InputError."""
     return OPENFWI if path is None else read_survey(path)
 
 
-def load_priors(path):
+def load_priors(path: Path | None) -> "Priors":
     """The built-in priors, or those of a file. Raises InputError if it is none."""
     from fwi_refine.priors import load
 
@@ -19,8 +26,8 @@ def load_priors(path):
         raise InputError(f"--priors {path}: {error}") from error
 
 
-def need_some(items, shard, what):
+def need_some(items: Sized, shard: tuple[int, int] | None, what: str) -> None:
     """Raises InputError where a part of the samples holds none; what: they are called."""
-    if not items:
-        i, n = shard
+    if not len(items):
+        i, n = shard or (1, 1)
         raise InputError(f"--shard {i}/{n}: no {what} in this part")

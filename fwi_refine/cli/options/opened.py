@@ -1,12 +1,20 @@
 """Options of the commands that look at a run, and how they open it."""
 
 import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fwi_refine.cli import options
 from fwi_refine.cli.options.files import load_survey
 from fwi_refine.errors import InputError
+
+if TYPE_CHECKING:
+    from fwi_refine.analysis.run_view import OpenedRun
+
+# What `run_options` gives a command: RUN, the files by their name in run_view.Files, the survey.
+Given = tuple[Path, dict[str, Path | None], Path | None]
 
 SORTS = ("error", "misfit", "expected-error")  # keys of run_view.SORTED_BY, which imports torch
 EXTRAS = ("matplotlib", "jinja2")
@@ -18,11 +26,22 @@ sort_option = click.option(
 )
 
 
-def run_options(command):
+def run_options(command: options.Function) -> options.Function:
     """RUN and what belongs to it; the command gets `given`, for `open_run`."""
 
     @functools.wraps(command)
-    def wrap(*args, run, report, start, records, truth, deviation, ids_file, survey_file, **kwargs):
+    def wrap(
+        *args: Any,
+        run: Path,
+        report: Path | None,
+        start: Path | None,
+        records: Path | None,
+        truth: Path | None,
+        deviation: Path | None,
+        ids_file: Path | None,
+        survey_file: Path | None,
+        **kwargs: Any,
+    ) -> Any:
         given = {
             "report": report, "start": start, "records": records, "truth": truth,
             "deviation": deviation, "ids": ids_file,
@@ -55,7 +74,7 @@ def run_options(command):
     return wrap
 
 
-def open_run(given):
+def open_run(given: Given) -> "OpenedRun":
     """The run_view.OpenedRun that a command was given. Raises InputError."""
     from fwi_refine.analysis.run_view import Files, OpenedRun
 
@@ -69,29 +88,31 @@ def open_run(given):
     return OpenedRun(path, Files(**files), load_survey(survey_file))
 
 
-def is_report(path) -> bool:
+def is_report(path: Path) -> bool:
     """Whether a CSV is a report, and not a submission for instance."""
     with open(path, "rb") as file:
         return file.readline(100).startswith(b"id,family,")
 
 
-def sort_of(run, asked) -> str:
+def sort_of(run: "OpenedRun", asked: str | None) -> str:
     """What the samples are sorted by: as asked, else the error where it is known."""
     if asked:
         return asked
     return "error" if any(row.mae_after is not None for row in run.rows) else "misfit"
 
 
-def load(name):
+def load(name: str) -> Any:
     """The module `plots` or `page`. Raises InputError where its packages are not installed."""
     try:
         if name == "plots":
-            from fwi_refine.analysis import plots as module
-        else:
-            from fwi_refine.analysis import html_report as module
+            from fwi_refine.analysis import plots
+
+            return plots
+        from fwi_refine.analysis import html_report
+
+        return html_report
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in EXTRAS:
             raise
         raise InputError(f'pictures need {missing}: pip install "fwi-refine[plot]"') from error
-    return module

@@ -22,7 +22,7 @@ class Outputs:
     deviation: Path | None
     overwrite: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, path in (("out", self.out), ("deviation", self.deviation)):
             if path is not None and path.suffix != ".npy":
                 raise InputError(f"--{name} {path}: expected a name that ends in .npy")
@@ -32,14 +32,14 @@ class Outputs:
         if self.report is None and self.out is not None:
             object.__setattr__(self, "report", self.out.with_suffix(".csv"))
 
-    def claim(self, history=None):
+    def claim(self, history: Path | None = None) -> None:
         """Raises OutputExistsError or InputError if one of them, or a history, may not be written
         or is an input."""
         for path in filter(None, (self.out, self.report, self.deviation, history)):
             options.claim(path, self.overwrite)
 
 
-def output_options(required):
+def output_options(required: bool) -> options.Decorator:
     """The options, given to a command as `outputs`. required: whether --out is."""
     without = "" if required else " Needed without --run-dir and --dry-run."
     return options.grouped(

@@ -2,16 +2,23 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fwi_refine.cli import options
 from fwi_refine.cli.options.files import load_priors, load_survey
 from fwi_refine.errors import InputError
-from fwi_refine.io.inputs import open_inputs
-from fwi_refine.survey import OPENFWI
+from fwi_refine.io.convert import Conversion
+from fwi_refine.io.inputs import Inputs, open_inputs
+from fwi_refine.survey import OPENFWI, Survey
+
+if TYPE_CHECKING:
+    from fwi_refine.runs.batch import Settings
+    from fwi_refine.runs.executors import Executor
 
 # bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
 MEMORY = 7 * 10**9
@@ -30,13 +37,34 @@ class Choice:
     limit: int | None
     shard: tuple[int, int] | None  # (i, n), i from 1
 
-    def open(self, predictions, records, survey, absolute, shard, conversion):
-        """The inputs, see io/inputs.py. absolute: other processes, and later ones, have to find
-        them from another folder; shard: the part of the samples that is opened."""
+    def open(
+        self,
+        predictions: Path,
+        records: Path,
+        survey: Survey,
+        absolute: bool,
+        shard: tuple[int, int] | None,
+        conversion: Conversion,
+    ) -> Inputs:
+        """The inputs, see io/inputs.py.
+
+        Parameters
+        ----------
+        predictions, records : Path
+            As the command was given them.
+        survey : Survey
+            What maps and records have to fit.
+        absolute : bool
+            Whether other processes, and later ones, have to find them from another folder.
+        shard : (int, int) or None
+            The part of the samples that is opened.
+        conversion : Conversion
+            How the inputs are stored.
+        """
         candidates = self.candidates
         if absolute:
             predictions, records = predictions.absolute(), records.absolute()
-            candidates = [path.absolute() for path in candidates]
+            candidates = tuple(path.absolute() for path in candidates)
         return open_inputs(
             predictions,
             records,
@@ -60,7 +88,7 @@ class RecipeOptions:
     priors_file: Path | None
     survey_file: Path | None = None
 
-    def survey(self):
+    def survey(self) -> Survey:
         """The survey of every sample. Raises InputError, also where --family auto has to be told
         which."""
         survey = load_survey(self.survey_file)
@@ -71,7 +99,12 @@ class RecipeOptions:
                 raise InputError(f"--family auto: {NO_FAMILY}")
         return survey
 
-    def settings(self, place, keep_deviation, survey=OPENFWI):
+    def settings(
+        self, place: "Place", keep_deviation: bool, survey: Survey = OPENFWI
+    ) -> "Settings":
+        """What is done to each sample, where it is done at `place`, with its numbers filled in."""
+        assert place.threads is not None  # see `Place.for_samples`
+        assert place.per_job is not None
         from fwi_refine.runs.batch import Settings
 
         return Settings(
@@ -108,7 +141,7 @@ class Place:
         """What torch calls the device of a job."""
         return "cuda" if self.gpus else "cpu"
 
-    def for_samples(self, count):
+    def for_samples(self, count: int) -> "Place":
         """This place, with the numbers of jobs, samples and threads that `count` samples get."""
         jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or _cores())
         jobs = max(1, min(jobs, count))
@@ -116,7 +149,7 @@ class Place:
         per_job = min(self.per_job or self._fitting(jobs), -(-count // jobs))
         return replace(self, jobs=jobs, threads=threads, per_job=per_job)
 
-    def _fitting(self, jobs):
+    def _fitting(self, jobs: int) -> int:
         if not self.gpus:
             return 1
         from fwi_refine.wave import gpu_memory
@@ -124,12 +157,16 @@ class Place:
         sharing = -(-jobs // len(self.gpus))
         return max(1, min(PER_GPU, gpu_memory() // MEMORY) // sharing)
 
-    def chunk_size(self, count) -> int:
+    def chunk_size(self, count: int) -> int:
         """Samples of a task, out of `count`; one, where a job works on one at a time."""
-        return 1 if self.per_job == 1 else min(CHUNK * self.per_job, -(-count // self.jobs))
+        if self.per_job == 1:
+            return 1
+        assert self.jobs  # see `for_samples`
+        assert self.per_job
+        return min(CHUNK * self.per_job, -(-count // self.jobs))
 
     @contextlib.contextmanager
-    def executor(self):
+    def executor(self) -> "Iterator[Executor]":
         """What the samples are given to; see runs/executors.py.
 
         Also one job is a process of its own: the run survives a sample that ends its process.
@@ -140,13 +177,15 @@ class Place:
             with contextlib.closing(executors.Dask(self.dask)) as executor:
                 yield executor
         else:
+            assert self.jobs  # see `for_samples`
+            assert self.threads
             yield executors.Processes(self.jobs, self.threads, self.gpus)
 
-    def __str__(self):
+    def __str__(self) -> str:
         where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
         if self.gpus:
             where += f" on {len(self.gpus)} GPUs"
-        if self.per_job > 1:
+        if self.per_job and self.per_job > 1:
             where += f", {self.per_job} samples at a time each"
         return f"{where}, {self.threads} threads each"
 

@@ -14,41 +14,34 @@ tried exactly, all, or some: what leaves least in the window is kept. Once that 
 differences come later, and the next window tells of deeper errors.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, maximum_filter1d
 
-from fwi_refine.inversion.levels.levels import LEAST_AREA, along_edges
-from fwi_refine.inversion.levels.scattering import arrival_steps, scattered, scattering_cost
-from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
+from fwi_refine.inversion.levels.candidates import (
+    Change,
+    Choice,
+    Window,
+    apply_changes,
+    explain,
+    find_front,
+    resized,
+)
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 ULPS = 8  # float32 neighbours among which the velocity of a source cell is looked for
-# Noise of a sample p: ROUNDING (1 + |p|), and MODEL times the largest difference within NEARBY
-# steps, as the linear record is wrong by as much.
-ROUNDING, MODEL, NEARBY = 5e-7, 0.05, 15
-SIGNAL = 6.0  # times the rounding, from which on a difference is taken for a signal
-BEFORE, WIDTH = 20, 100  # steps: of a window before the first signal, and in all
-LATEST = 150  # steps after the path from cell to cell, by which a change has shown
-EVERY = 3  # of the receivers, of which the window is explained; exact trials are of all
-LEVEL_REACH = 3  # m/s that a level may be off
-REACH = 2  # cells from which a cell may take its level
-PENALTY = 0.003  # of a change, as a fraction of what there is to explain
 SINGLES = 12  # changes that are tried one by one, likeliest first, with what was chosen or without
 SURE = 0.95  # probability of a change that is tried without those that are less likely
 # Of the weighted sum of squares in the window: the fraction below which what is left is better, and
 # that below which no more changes are tried.
 BETTER, DONE = 0.9, 0.02
 PRICE = 0.01  # of a change in a trial, as a fraction of that sum: what gains less may be chance
-# Most cells that are weighed at once, by how many cells the neighbourhood of edges is widened, and
-# the width of the window: what is tried in turn where nothing better is found.
-ATTEMPTS = ((1000, 1, WIDTH), (400, 1, WIDTH), (1000, 1, 60), (1600, 2, WIDTH))
+# What is looked at, in turn, where nothing better is found.
+ATTEMPTS = (Choice(1000), Choice(400), Choice(1000, width=60), Choice(1600, widened=2))
 
 
 @dataclass(frozen=True)
@@ -71,21 +64,6 @@ class Certificate:
     exact: bool | None
     equal_fraction: float | None = None
     first: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change to a map: all cells at a level, or one cell, to `value` in m/s.
-
-    `onset` is in steps, of its earliest effect after the first signal of a trace; smaller is
-    nearer to the top.
-    """
-
-    onset: float
-    probability: float
-    value: float
-    cell: tuple[int, int] | None = None
-    level: float | None = None
 
 
 def has_released_arithmetic(record: np.ndarray, survey: Survey) -> bool:
@@ -143,7 +121,7 @@ def prove(v: torch.Tensor, record: np.ndarray, simulator: Simulator) -> Certific
     """
     if not has_released_arithmetic(record, simulator.survey):
         return Certificate(None)
-    return _certificate(_first_differences(v, _rows(record, simulator), simulator), simulator)
+    return _compare(v, _rows(record, simulator), simulator)
 
 
 def search(
@@ -180,89 +158,66 @@ def search(
         most `budget`. Where the record is of another arithmetic, or v is not of integers, v is what
         it was. With a budget below 1 nothing is tried.
     """
-    start = v
     ledger = _Ledger(budget, should_stop)
-    if not has_released_arithmetic(record, simulator.survey) or not ledger.affords(1):
-        return start, Certificate(None), 0.0
+    survey = simulator.survey
+    if not has_released_arithmetic(record, survey) or not ledger.affords(1):
+        return v, Certificate(None), 0.0
     data = _rows(record, simulator)
-    certificate = _certificate(ledger.first_differences(v, data, simulator), simulator)
-    if not torch.equal(v, v.round()):
-        return start, certificate, ledger.used
-    v, attempt = v.double().cpu(), 0
-    best = certificate, v
-    levels = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
-    while not best[0].exact and attempt < len(ATTEMPTS):
-        proposed = _propose(v, data, levels, simulator, ledger, *ATTEMPTS[attempt])
-        if proposed is None:  # out of budget
-            break
-        better = _best_trial(v, *proposed, simulator, ledger) if proposed[0] else None
+    ledger.charge(1)
+    certificate = _compare(v, data, simulator)
+    on_map = all(
+        0 <= row < survey.shape[0] and 0 <= column < survey.shape[1]
+        for row, column in (*survey.sources, *survey.receivers)
+    )
+    if certificate.exact or not on_map or not torch.equal(v, v.round()):
+        return v, certificate, ledger.used
+    others = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
+    present, attempt = v.double().cpu(), 0
+    best = certificate, present
+    while not best[0].exact and attempt < len(ATTEMPTS) and ledger.affords(1):
+        ledger.charge(1)
+        released = simulator.released(present[None])[0].cpu()
+        front = find_front(present, data, released, simulator, ATTEMPTS[attempt])
+        better = None
+        if front is not None:
+            cost = front.cost(simulator)
+            if not ledger.affords(cost):
+                break
+            ledger.charge(cost)
+            changes = explain(present, front, others, simulator)
+            better = _best_trial(present, changes, front.window, simulator, ledger)
         if better is None:
             attempt += 1
             continue
         if not ledger.affords(1):
             break
-        v, attempt = better, 0
-        certificate = _certificate(ledger.first_differences(v, data, simulator), simulator)
-        best = max(best, (certificate, v), key=lambda pair: pair[0].equal_fraction)
-    return best[1].to(start.device), best[0], ledger.used
+        ledger.charge(1)
+        present, attempt = better, 0
+        found = _compare(present, data, simulator), present
+        best = max(best, found, key=lambda pair: pair[0].equal_fraction or 0.0)
+    return best[1].to(v.device), best[0], ledger.used
 
 
-class _Ledger:
-    """What a search may still simulate; nothing is simulated that it does not afford."""
-
-    def __init__(self, budget, should_stop):
-        self._budget, self._should_stop, self.used = budget, should_stop, 0.0
-
-    def affords(self, cost):
-        return self.used + cost <= self._budget and not self._should_stop()
-
-    def charge(self, cost):
-        self.used += cost
-
-    def first_differences(self, v, data, simulator):
-        self.charge(1)
-        return _first_differences(v, data, simulator)
-
-
-def _rows(record, simulator):
-    """The rows of a record that count, (1, shots, n_steps, receivers) float32."""
-    rows = np.asarray(record)[:, : simulator.survey.n_steps].astype(np.float32)
-    return torch.from_numpy(rows)[None]
-
-
-def _first_differences(v, data, simulator):
-    """(shots, receivers), as numpy."""
-    return simulator.first_differences(v[None], data.to(simulator.device))[0].cpu().numpy()
-
-
-def _certificate(first, simulator):
-    n_steps = simulator.survey.n_steps
-    return Certificate(bool((first == n_steps).all()), float(first.mean() / n_steps), first)
-
-
-def _with(simulator, **changes):
-    """The same simulator for another survey, in float64."""
-    survey = dataclasses.replace(simulator.survey, **changes)
-    return Simulator(survey, torch.float64, **simulator.how)
-
-
-def _best_trial(v, changes, window, simulator, ledger):
+def _best_trial(
+    v: torch.Tensor,
+    changes: list[Change],
+    window: Window,
+    simulator: Simulator,
+    ledger: "_Ledger",
+) -> torch.Tensor | None:
     """The map with the changes that leave least in the window; None where they leave too much."""
-    part = _with(simulator, n_steps=window.horizon)
+    part = resized(simulator, n_steps=window.horizon)
     cost = window.horizon / simulator.survey.n_steps
 
-    def left(some):
+    def left(some: list[Change]) -> float:
         if not ledger.affords(cost):
             return math.inf
         ledger.charge(cost)
         energy = window.energy(part.released(apply_changes(v, some)[None])[0].cpu())
         return energy + PRICE * window.before * len(some)
 
-    best, chosen = min(
-        ((left(some), some) for some in _subsets(changes)),
-        key=lambda pair: pair[0],
-        default=(math.inf, []),
-    )
+    tried = [(left(some), some) for some in _subsets(changes)]
+    best, chosen = min(tried, key=lambda pair: pair[0], default=(math.inf, []))
     for change in sorted(changes, key=lambda change: -change.probability)[:SINGLES]:
         other = [c for c in chosen if c is not change]
         other = other if change in chosen else [*chosen, change]
@@ -273,28 +228,10 @@ def _best_trial(v, changes, window, simulator, ledger):
     return apply_changes(v, chosen) if best < BETTER * window.before else None
 
 
-@dataclass(frozen=True)
-class _Window:
-    """What counts of each trace of some receivers: data and weight, (shots, receivers, width), at
-    steps before the horizon; before: the energy of the residual that the weights are from."""
-
-    receivers: slice
-    steps: torch.Tensor
-    data: torch.Tensor
-    weight: torch.Tensor
-    horizon: int
-    before: float
-
-    def energy(self, record):
-        """Weighted sum of squares of what a record (shots, horizon, all receivers) leaves."""
-        taken = record.movedim(1, 2)[:, self.receivers].gather(2, self.steps)
-        return float(((self.data - taken).double() * self.weight).square().sum())
-
-
 def _subsets(changes: list[Change]) -> Iterator[list[Change]]:
     """All changes, those that are sure, and fewer and fewer of either from the top."""
     sure = [change for change in changes if change.probability >= SURE]
-    seen = []
+    seen: list[list[Change]] = []
     for some in (changes, sure):
         size = len(some)
         while size:
@@ -304,140 +241,27 @@ def _subsets(changes: list[Change]) -> Iterator[list[Change]]:
             size //= 2
 
 
-def apply_changes(v: torch.Tensor, changes: list[Change]) -> torch.Tensor:
-    """A map (nz, nx) with changes: a cell that takes a level which changes takes its new value."""
-    v, new = v.clone(), {c.level: c.value for c in changes if c.level is not None}
-    cells = [c for c in changes if c.cell is not None]
-    before = v.clone()
-    for level, value in new.items():
-        v[before == level] = value
-    for change in cells:
-        v[change.cell] = new.get(change.value, change.value)
-    return v
+class _Ledger:
+    """What a search may still simulate; nothing is simulated that it does not afford."""
+
+    def __init__(self, budget: float, should_stop: Callable[[], bool]) -> None:
+        self._budget, self._should_stop, self.used = budget, should_stop, 0.0
+
+    def affords(self, cost: float) -> bool:
+        return self.used + cost <= self._budget and not self._should_stop()
+
+    def charge(self, cost: float) -> None:
+        self.used += cost
 
 
-def _propose(v, data, levels, simulator, ledger, most, widened, width):
-    """Changes that explain the windows best, from the top down; None: it cannot be afforded."""
-    if not ledger.affords(1):
-        return None
-    ledger.charge(1)
+def _rows(record: np.ndarray, simulator: Simulator) -> torch.Tensor:
+    """The rows of a record that count, (shots, n_steps, receivers) float32."""
+    rows = np.asarray(record)[:, : simulator.survey.n_steps]
+    return torch.from_numpy(rows.astype(np.float32))
+
+
+def _compare(v: torch.Tensor, data: torch.Tensor, simulator: Simulator) -> Certificate:
+    """What a record (shots, n_steps, receivers) says of a map."""
     n_steps = simulator.survey.n_steps
-    residual = (data - simulator.released(v[None]).cpu())[0].movedim(1, 2)
-    rounding = ROUNDING * (1 + data[0].movedim(1, 2).abs())
-    signal = residual.abs() > SIGNAL * rounding
-    signal = signal if signal.any() else residual != 0
-    start = torch.where(signal.any(-1), signal.int().argmax(-1), n_steps).numpy()
-    values, arrival = v.numpy(), arrival_steps(v.numpy(), simulator.survey)
-    open_ = along_edges(values)
-    for _ in range(widened):
-        open_ = binary_dilation(open_)
-    for source in simulator.survey.sources:
-        open_[source] = False
-    cells = np.flatnonzero(open_)
-    known, sizes = np.unique(values, return_counts=True)
-    known = known[sizes >= LEAST_AREA]
-    # a level shows where the first of its cells does
-    of_levels = [arrival[..., values.ravel() == level].min(-1) for level in known]
-    both = np.concatenate([arrival[..., cells], np.stack(of_levels, axis=-1)], axis=-1)
-    horizon, seen = _horizon(start, both, n_steps, most, width)
-    seen[len(cells)] = True  # the lowest velocity scales the damping of the band
-    known, cells = known[seen[len(cells) :]], cells[seen[: len(cells)]]
-    # a window of some receivers, which tell the same
-    thin = np.s_[:, EVERY // 2 :: EVERY]
-    receivers = simulator.survey.receivers[thin[1]]
-    part = _with(simulator, receivers=receivers, n_steps=horizon)
-    at = start[thin] - BEFORE
-    steps = at[..., None] + np.arange(width)
-    counts = (steps >= 0) & (steps < horizon) & (start[thin] < horizon - BEFORE)[..., None]
-    steps = steps.clip(0, horizon - 1)
-    cost = (len(known) + 1 + scattering_cost(part.survey)) * horizon / n_steps
-    if not len(cells) or not ledger.affords(cost):
-        return None if len(cells) else ([], None)
-    ledger.charge(cost)
-    places = np.column_stack(np.unravel_index(cells, values.shape))
-    take = torch.from_numpy(steps)
-    by_level = _by_levels(v, known, take, part)
-    columns = torch.cat([scattered(v, places, steps, part).double(), by_level])
-    window = residual[thin].double().gather(2, take)
-    nearby = maximum_filter1d(window.abs().numpy(), 2 * NEARBY + 1, axis=-1)
-    noise = np.hypot(rounding[thin].double().gather(2, take).numpy(), MODEL * nearby)
-    weight = torch.from_numpy(counts / noise)
-    columns, window = (columns * weight).flatten(1), (window * weight).flatten()
-    unknown, value, targets = _choices(values, places, known, levels)
-    problem = IntegerProblem(
-        (columns @ columns.T).numpy(),
-        (columns @ window).numpy(),
-        float(window @ window),
-        unknown,
-        value,
-    )
-    u, probability = integer_least_squares(problem, PENALTY)
-    lag = (arrival - start[..., None]).min((0, 1))
-    changes = []
-    for i in np.flatnonzero(u):
-        to = targets[(unknown == i) & (value == u[i])][0]
-        if i < len(places):
-            place = tuple(places[i].tolist())
-            changes.append(Change(lag[cells[i]], probability[i], to, cell=place))
-        else:
-            level = float(known[i - len(places)])
-            onset = lag[values.ravel() == level].min()
-            changes.append(Change(onset, probability[i], to, level=level))
-    measured = data[0].movedim(1, 2)[thin].gather(2, take)
-    seen = _Window(thin[1], take, measured, weight, horizon, problem.energy)
-    return sorted(changes, key=lambda change: change.onset), seen
-
-
-def _horizon(start, arrival, n_steps, most, width):
-    """(last step looked at, which cells show before it): at most `most` cells, where that can be.
-
-    start: (shots, receivers) of the signals; arrival: (shots, receivers, cells)
-    """
-
-    def seen(horizon):
-        counts = (start < horizon - BEFORE)[..., None]
-        last = np.minimum(start + width - BEFORE, horizon)[..., None]
-        late = (start < n_steps) & (start - LATEST > 0)
-        right = ((arrival < start[..., None] - LATEST) & late[..., None]).any((0, 1))
-        return ((arrival < last) & counts).any((0, 1)) & ~right
-
-    begun = start[start < n_steps]
-    high = min(n_steps, int(begun.max(initial=0)) + width - BEFORE)
-    if np.count_nonzero(seen(high)) > most:
-        low = min(high, int(begun.min()) + 2 * BEFORE)
-        while high - low > 1:
-            middle = (low + high) // 2
-            if np.count_nonzero(seen(middle)) > most:
-                high = middle
-            else:
-                low = middle
-        high = low
-    return high, seen(high)
-
-
-def _by_levels(v, known, take, simulator):
-    """(levels, shots, receivers, width): what 1 m/s more of each adds to the record."""
-    changes = torch.zeros(len(known), *take.shape, dtype=torch.float64)
-    before = simulator.forward(v[None])[0]
-    for change, level in zip(changes, known.tolist(), strict=True):
-        after = simulator.forward(torch.where(v == level, v + 1, v)[None])[0]
-        change[:] = (after - before).cpu().movedim(1, 2).gather(2, take)
-    return changes
-
-
-def _choices(values, places, known, levels):
-    """(unknown, value, velocity) of all choices: of a cell 1 - (v / v')^2, of a level m/s more."""
-    unknown, value, velocity = [], [], []
-    for i, (row, column) in enumerate(places):
-        own = values[row, column]
-        rows, columns = (slice(max(0, at - REACH), at + REACH + 1) for at in (row, column))
-        for other in np.setdiff1d(np.union1d(values[rows, columns], levels), own):
-            unknown.append(i)
-            value.append(1 - (own / other) ** 2)
-            velocity.append(other)
-    for i, level in enumerate(known, len(places)):
-        for more in (*range(-LEVEL_REACH, 0), *range(1, LEVEL_REACH + 1)):
-            unknown.append(i)
-            value.append(float(more))
-            velocity.append(level + more)
-    return np.array(unknown), np.array(value), np.array(velocity)
+    first = simulator.first_differences(v[None], data[None].to(simulator.device))[0].cpu().numpy()
+    return Certificate(bool((first == n_steps).all()), float(first.mean() / n_steps), first)

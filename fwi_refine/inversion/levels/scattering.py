@@ -82,7 +82,7 @@ def scattering_cost(survey: Survey) -> float:
 
 
 def scattered(
-    v: torch.Tensor, cells: np.ndarray, steps: np.ndarray, simulator: Simulator
+    v: torch.Tensor, cells: np.ndarray, steps: torch.Tensor, simulator: Simulator
 ) -> torch.Tensor:
     """Changes of the record by 1 - alpha / alpha' = 1 in one cell each, in a window per trace.
 
@@ -118,7 +118,6 @@ def scattered(
     impulse = _ImpulseSurvey(**{**own, "sources": survey.receivers, "receivers": here})
     g = _simulated(v, impulse, torch.float32, simulator).movedim(1, 2).contiguous()
     length = next_fast_len(2 * survey.n_steps, real=True)
-    steps = torch.from_numpy(steps).long()
     changes = torch.empty(len(cells), *steps.shape)
     for cell, parts in enumerate(
         np.split(np.arange(len(owner)), np.flatnonzero(np.diff(owner)) + 1)
@@ -131,12 +130,14 @@ def scattered(
     return changes
 
 
-def _simulated(v, survey, dtype, simulator):
+def _simulated(
+    v: torch.Tensor, survey: Survey, dtype: torch.dtype, simulator: Simulator
+) -> torch.Tensor:
     """The record of a map, (shots, n_steps, receivers), on the CPU."""
     return Simulator(survey, dtype, **simulator.how).forward(v[None])[0].cpu()
 
 
-def _damping(points, survey):
+def _damping(points: np.ndarray, survey: Survey) -> torch.Tensor:
     """The damping of points, per unit of vmin: sideways where they lie beside the map."""
     margin, nx = survey.absorbing_cells, survey.shape[1]
     by_row, by_column = (part[points[:, axis] + margin] for axis, part in enumerate(survey.damping))
@@ -144,7 +145,9 @@ def _damping(points, survey):
     return torch.from_numpy(np.where(beside, by_column, by_row))
 
 
-def _with_band(cells, shape, band):
+def _with_band(
+    cells: np.ndarray, shape: tuple[int, ...], band: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(points (n, 2), number of the cell of each, rising): cells and the band that repeats them."""
     points, owner = [], []
     for number, cell in enumerate(cells):

@@ -9,6 +9,7 @@ that the samples would be.
 import dataclasses
 import math
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.jacobian.normal_matrix import ROWS, sum_of_products, sum_without_hidden
 from fwi_refine.wave.jacobian.reciprocity import LINES, Assembly, make_plan
 from fwi_refine.wave.simulator import Simulator
-from fwi_refine.wave.threads import workers
+from fwi_refine.wave.threads import number_of_threads, workers
 
 KEPT_PER_PERIOD = 8.2  # wavefields kept per period of the wavelet: every 8th step at 15 Hz
 BATCH = 7  # points simulated at a time in float32; 60 MB each for the survey of OpenFWI
@@ -28,47 +29,121 @@ GPU_BATCH = 14  # points put into the Jacobian at a time on a GPU, which simulat
 class Jacobian:
     """Derivative of one record by the velocity of each cell and by vmin.
 
-    matrix: (shots * receivers * modes, nz * nx + 1); cells row by row, vmin last
-    basis: Q, (n_steps, modes) float64, orthonormal; the derivative of the record is Q matrix
+    Parameters
+    ----------
+    matrix : torch.Tensor, (shots * receivers * modes, nz * nx + 1)
+        Cells row by row, vmin last.
+    basis : torch.Tensor of float64, (n_steps, modes)
+        Q, orthonormal; the derivative of the record is Q matrix.
+    survey : Survey
+        The survey.
     """
 
     matrix: torch.Tensor
     basis: torch.Tensor
     survey: Survey
 
-    def project(self, record):
-        """Q^T record: (shots, n_steps, receivers) -> (rows,), in the order of the matrix."""
+    def project(self, record: torch.Tensor) -> torch.Tensor:
+        """Q^T record.
+
+        Parameters
+        ----------
+        record : torch.Tensor, (shots, n_steps, receivers)
+            A record.
+
+        Returns
+        -------
+        torch.Tensor of float64, (rows,)
+            In the order of the matrix.
+        """
         expected = self.survey.record_shape
         if tuple(record.shape) != expected:
             raise ValueError(f"record of shape {tuple(record.shape)}: expected {expected}")
         return torch.einsum("str,tk->srk", record.to(self.basis), self.basis).flatten()
 
-    def expand(self, rows):
-        """Q rows: the record (shots, n_steps, receivers) of a vector of rows."""
+    def expand(self, rows: torch.Tensor) -> torch.Tensor:
+        """Q rows.
+
+        Parameters
+        ----------
+        rows : torch.Tensor, (rows,)
+            In the order of the matrix.
+
+        Returns
+        -------
+        torch.Tensor of float64, (shots, n_steps, receivers)
+            The record.
+        """
         shots, _, receivers = self.survey.record_shape
         rows = rows.to(self.basis).reshape(shots, receivers, -1)
         return torch.einsum("srk,tk->str", rows, self.basis)
 
-    def matvec(self, dv, dvmin=0.0):
-        """J (dv, dvmin): change of the record for a change of the map (nz, nx) and of vmin."""
+    def matvec(self, dv: torch.Tensor, dvmin: float | torch.Tensor = 0.0) -> torch.Tensor:
+        """J (dv, dvmin).
+
+        Parameters
+        ----------
+        dv : torch.Tensor, (nz, nx)
+            Change of the map, m/s.
+        dvmin : float or torch.Tensor
+            Change of vmin, m/s.
+
+        Returns
+        -------
+        torch.Tensor of float64, (shots, n_steps, receivers)
+            Change of the record.
+        """
         dvmin = torch.as_tensor(dvmin, dtype=torch.float64).to(dv.device).reshape(1)
         change = torch.cat([dv.detach().flatten().to(dvmin), dvmin])
         return self.expand(self.matrix @ change.to(self.matrix))
 
-    def rmatvec(self, u):
-        """J^T u for a record u: (by v (nz, nx), by vmin), float64."""
+    def rmatvec(self, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """J^T u.
+
+        Parameters
+        ----------
+        u : torch.Tensor, (shots, n_steps, receivers)
+            A record.
+
+        Returns
+        -------
+        by_v : torch.Tensor of float64, (nz, nx)
+            By the cells.
+        by_vmin : torch.Tensor of float64, ()
+            By vmin.
+        """
         gradient = (self.matrix.T @ self.project(u).to(self.matrix)).double()
         return gradient[:-1].reshape(self.survey.shape), gradient[-1]
 
-    def normal_matrix(self, along=None, threads: int | None = None, hidden: float = 0.0):
-        """J^T J = D N D with a unit diagonal of N: (N (n, n), D (n,)), float64.
+    def normal_matrix(
+        self,
+        along: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        threads: int | None = None,
+        hidden: float = 0.0,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """J^T J = D N D with a unit diagonal of N.
 
-        along: takes rows (m, nz * nx + 1) of J to derivatives (m, n) by other unknowns; default
-        every cell and vmin. hidden: for the latter, what in a row of J, by cells from some depth
-        on, has no larger norm than this may be left out; see normal_matrix.py. A GPU multiplies
-        all, as its products are fast and its eigenvectors of many small matrices are not.
         Products and sums are in float64: in float32 the matrix would not be definite. A column of J
         that is zero has D = 1 and stays zero.
+
+        Parameters
+        ----------
+        along : callable, optional
+            Takes rows (m, nz * nx + 1) of J to derivatives (m, n) by other unknowns; default every
+            cell and vmin.
+        threads : int, optional
+            Of the CPU; default as many as torch uses.
+        hidden : float
+            Without `along`: what in a row of J, by cells from some depth on, has no larger norm
+            than this may be left out; see normal_matrix.py. A GPU multiplies all, as its products
+            are fast and its eigenvectors of many small matrices are not.
+
+        Returns
+        -------
+        N : torch.Tensor of float64, (n, n)
+            Of unit diagonal.
+        D : torch.Tensor of float64, (n,)
+            The diagonal of D.
         """
         with workers(self.matrix.device, threads) as pool:
             if along is None and hidden and self.matrix.device.type == "cpu":
@@ -84,18 +159,51 @@ class Jacobian:
         return normal.triu_().add_(normal.triu(1).T), scale
 
 
-def record_basis(survey: Survey = OPENFWI):
-    """Q: an orthonormal basis of the traces that the wavelet's band can make, (n_steps, modes)."""
+def record_basis(survey: Survey = OPENFWI) -> torch.Tensor:
+    """Q: an orthonormal basis of the traces that the wavelet's band can make.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    torch.Tensor of float64, (n_steps, modes)
+        The basis.
+    """
     return make_plan(survey, longest_interval(survey)).basis
 
 
 def jacobian_points(survey: Survey = OPENFWI) -> tuple[tuple[int, int], ...]:
-    """Where `jacobian` simulates a shot: each place of a source or receiver once, sources first."""
+    """Where `jacobian` simulates a shot.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    tuple of tuple of int
+        Each place of a source or receiver once, sources first.
+    """
     return tuple(dict.fromkeys((*survey.sources, *survey.receivers)))
 
 
 def jacobian_bytes(survey: Survey = OPENFWI) -> int:
-    """About how much memory `jacobian` takes on the CPU, in float32, with two threads."""
+    """About how much memory `jacobian` takes on the CPU, in float32, with two threads.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     plan = make_plan(survey, longest_interval(survey))
     modes, (spectrum, frames) = plan.basis.shape[1], plan.analysis.shape
     shots, _, receivers = survey.record_shape
@@ -113,14 +221,25 @@ def jacobian_bytes(survey: Survey = OPENFWI) -> int:
     return torch.float32.itemsize * (matrix + fields + spectra + products + band + lines)
 
 
-def longest_interval(survey):
-    """Most steps between two kept wavefields that still hold the wavelet."""
+def longest_interval(survey: Survey) -> int:
+    """Most steps between two kept wavefields that still hold the wavelet.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     return max(1, int(1 / (KEPT_PER_PERIOD * survey.frequency * survey.dt)))
 
 
 def jacobian(
-    v,  # (nz, nx) m/s
-    vmin=None,
+    v: torch.Tensor,
+    vmin: float | torch.Tensor | None = None,
     *,
     survey: Survey = OPENFWI,
     dtype: torch.dtype = torch.float32,
@@ -129,29 +248,54 @@ def jacobian(
     every: int | None = None,
     device: str | torch.device | None = None,
 ) -> Jacobian:
-    """The Jacobian of the record of v at v; vmin (default: the minimum of v) is an unknown apart.
+    """The Jacobian of the record of a map, by its cells and by vmin, an unknown apart.
 
     Costs one shot for each distinct position of a source or receiver and, for the survey of
-    OpenFWI, 3 GB of memory in float32 and 5 GB in float64. kernel, threads, device: as for
-    `Simulator`; on a GPU all points are simulated at once, or as many as memory allows, and the
-    result stays there. every: steps between two kept wavefields, default as many as the wavelet
-    allows.
+    OpenFWI, 3 GB of memory in float32 and 5 GB in float64.
 
+    Parameters
+    ----------
+    v : torch.Tensor, (nz, nx)
+        The map, m/s.
+    vmin : float or torch.Tensor, optional
+        The velocity that scales the damping, m/s; default the minimum of v.
+    survey : Survey
+        The survey.
+    dtype : torch.dtype
+        Of the matrix.
+    kernel, threads, device
+        As for `Simulator`; on a GPU all points are simulated at once, or as many as memory allows,
+        and the result stays there.
+    every : int, optional
+        Steps between two kept wavefields; default as many as the wavelet allows.
+
+    Returns
+    -------
+    Jacobian
+        At v.
+
+    Raises
+    ------
+    ValueError
+        For a v that the simulator refuses and for an `every` that is too large.
+
+    Notes
+    -----
     Measured on eight maps, relative: single cells and vmin differ from the tangent by up to 3e-3,
     smooth changes by 1e-3, J^T u from the adjoint by 5e-5 for a residual u. What differs is above
     the frequencies kept, where the cut ends of the wavelet ring, and, in rows that are early, what
     comes round from beyond the transform's period: 2e-3 of the largest row for deep cells. In
     float32 the last ninth of the rows is off by 1e-3 of itself. On white noise from 1500 to 4500
     m/s the wavelet's ends ring most, and a source's cell is 1.6e-2 and a smooth change 5e-3 off.
-
-    Raises ValueError for a v that the simulator refuses and for an `every` that is too large.
     """
     if tuple(v.shape) != survey.shape:
         raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
     device = Simulator(survey, dtype, kernel, threads, device=device).device
     v = v.detach().to(device)
-    vmin = v.min() if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
-    vmin = vmin.detach().reshape(1).to("cpu", torch.float64)
+    given = v.min() if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
+    if given.numel() != 1:
+        raise ValueError(f"vmin of shape {tuple(given.shape)}: expected one number")
+    damped = given.detach().reshape(1).to("cpu", torch.float64)
     most = longest_interval(survey)
     every = most if every is None else every
     if not 1 <= every <= most:
@@ -163,18 +307,20 @@ def jacobian(
     # the sources come first: every receiver's fields are multiplied with theirs
     points = jacobian_points(survey)
 
-    def simulated(batch, threads, out):
+    def simulated(
+        batch: Sequence[tuple[int, int]], threads: int, out: torch.Tensor | None
+    ) -> torch.Tensor:
         shots = dataclasses.replace(plan.survey, sources=tuple(batch))
         simulator = Simulator(shots, dtype, kernel, threads, every, device=device)
         out = None if out is None else out[:, : len(batch)]
-        return simulator.wavefields(v[None], vmin, out)
+        return simulator.wavefields(v[None], damped, out)
 
     on_cpu = device.type == "cpu"
     size = BATCH * torch.float32.itemsize // dtype.itemsize if on_cpu else len(points)
     group = max(size if on_cpu else GPU_BATCH, len(set(survey.sources)))
-    threads = threads or torch.get_num_threads()
+    threads = number_of_threads(threads)
     while True:
-        work = Assembly(survey, plan, v, float(vmin), dtype)
+        work = Assembly(survey, plan, v, float(damped), dtype)
         try:
             _assemble(work, points, size, group, simulated, threads)
         except torch.OutOfMemoryError:
@@ -188,7 +334,14 @@ def jacobian(
     return Jacobian(work.result.flatten(0, 2), plan.basis.to(device), survey)
 
 
-def _assemble(work, points, size, group, simulated, threads):
+def _assemble(
+    work: Assembly,
+    points: Sequence[tuple[int, int]],
+    size: int,
+    group: int,
+    simulated: Callable[[Sequence[tuple[int, int]], int, torch.Tensor | None], torch.Tensor],
+    threads: int,
+) -> None:
     """Fills work.result from the wavefields of `size` points at a time, as long as memory lasts.
 
     They are assembled `group` points at a time, whatever size is: products of other shapes
@@ -198,11 +351,12 @@ def _assemble(work, points, size, group, simulated, threads):
     batches = [points[i : i + size] for i in range(first, len(points), size)]
     memory = threading.local()
 
-    def wavefields(batch, threads=1):
-        memory.fields = simulated(batch, threads, getattr(memory, "fields", None))
-        return memory.fields[0]
+    def wavefields(batch: Sequence[tuple[int, int]], threads: int = 1) -> torch.Tensor:
+        fields = simulated(batch, threads, getattr(memory, "fields", None))
+        memory.fields = fields
+        return fields[0]
 
-    def add(batch, fields):
+    def add(batch: Sequence[tuple[int, int]], fields: torch.Tensor) -> None:
         for i in range(0, len(batch), group):
             work.add_receivers(batch[i : i + group], fields[i : i + group])
 

@@ -33,14 +33,17 @@ The rows are coefficients of a basis of records, see `Plan.basis` and full.py.
 import dataclasses
 import functools
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave.deterministic import add_at
-from fwi_refine.wave.threads import one_thread_each
+from fwi_refine.wave.threads import Pool, one_thread_each
 
 LINES = 62  # lines of the band transformed at a time; the fields of 7 points take 28 MB in float32
 PULSE_DELAY = 2.8  # of the pulse, in 1 / (pi f): it begins at 1e-6 of its peak
@@ -63,27 +66,55 @@ class _PulseSurvey(Survey):
     """The same survey with the smooth pulse h instead of the wavelet w, h * h close to -w."""
 
     @functools.cached_property
-    def wavelet(self):
+    def wavelet(self) -> NDArray[np.float64]:
         """First derivative of a Gaussian that has half the variance of the Ricker's, delayed."""
         a = np.pi * self.frequency * self.dt
         x = a * np.arange(self.n_steps) - PULSE_DELAY
-        return -x * np.exp(-2 * x**2) * PULSE_HEIGHT
+        wavelet: NDArray[np.float64] = -x * np.exp(-2 * x**2) * PULSE_HEIGHT
+        return wavelet
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What depends on the survey alone. F frequencies, K modes; real parts before imaginary."""
+    """What depends on the survey alone. F frequencies, K modes; real parts before imaginary.
+
+    Parameters
+    ----------
+    survey : Survey
+        With the pulse for its wavelet.
+    analysis : torch.Tensor, (2 F, frames)
+        Fields to their spectra.
+    synthesis : torch.Tensor, (K, 2 F)
+        Spectra of g_s * g_r to rows of the Jacobian.
+    damped : torch.Tensor of complex128, (F,)
+        1 / (z - 1).
+    basis : torch.Tensor, (n_steps, K)
+        The modes.
+    """
 
     survey: _PulseSurvey
-    analysis: torch.Tensor  # (2 F, frames): fields to their spectra
-    synthesis: torch.Tensor  # (K, 2 F): spectra of g_s * g_r to rows of the Jacobian
-    damped: torch.Tensor  # (F,) complex: 1 / (z - 1)
-    basis: torch.Tensor  # (n_steps, K)
+    analysis: torch.Tensor
+    synthesis: torch.Tensor
+    damped: torch.Tensor
+    basis: torch.Tensor
 
 
 @functools.lru_cache(maxsize=4)
 def make_plan(survey: Survey, every: int) -> Plan:
-    """The plan for one survey with every k-th wavefield kept."""
+    """The plan for one survey.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    every : int
+        Steps between two wavefields that are kept.
+
+    Returns
+    -------
+    Plan
+        The same each time.
+    """
     steps_per_unit = 1 / (np.pi * survey.frequency * survey.dt)
     # g * g * h * h begins this much later than the record, whose wavelet has its own delay
     lag = 2 * PULSE_DELAY * steps_per_unit - survey.wavelet_centre
@@ -121,18 +152,21 @@ def make_plan(survey: Survey, every: int) -> Plan:
     )
 
 
-def _transform(signal, log_z):
-    return np.exp(-np.outer(log_z, np.arange(len(signal)))) @ signal
+def _transform(signal: NDArray[np.float64], log_z: NDArray[Any]) -> NDArray[Any]:
+    """The z-transform of a signal."""
+    transformed: NDArray[Any] = np.exp(-np.outer(log_z, np.arange(len(signal)))) @ signal
+    return transformed
 
 
-def _band_of(h, length):
+def _band_of(h: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     """Frequencies up to which h has a spectrum, as they are told apart in two lengths, rad."""
     omega = np.pi * np.arange(1, length // 2 + 1) / length
     power = np.abs(_transform(h, 1j * omega)) ** 2
-    return omega[power >= LEAST_PULSE * power.max()]
+    band: NDArray[np.float64] = omega[power >= LEAST_PULSE * power.max()]
+    return band
 
 
-def _record_basis(n_steps, omega, w):
+def _record_basis(n_steps: int, omega: NDArray[np.float64], w: NDArray[np.float64]) -> torch.Tensor:
     """An orthonormal basis of the records that these frequencies make, (n_steps, K).
 
     Each mode is concentrated about one time, for OpenFWI within 25 steps (rms) and 10 after the one
@@ -150,8 +184,19 @@ def _record_basis(n_steps, omega, w):
     return basis @ torch.linalg.eigh(basis.T @ (torch.from_numpy(steps)[:, None] * basis))[1]
 
 
-def row_of(survey):
-    """The row of the map that each row of the padded grid repeats."""
+def row_of(survey: Survey) -> torch.Tensor:
+    """The row of the map that each row of the padded grid repeats.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    torch.Tensor of int64, (rows,)
+        Rows of the map.
+    """
     nz, band = survey.shape[0], survey.absorbing_cells
     return torch.arange(-band, nz + band).clamp(0, nz - 1)
 
@@ -162,9 +207,24 @@ class Assembly:
 
     The band is taken in lines that run outwards from the map, `width` cells each; the corners
     belong to the bands at the sides. Every line repeats the velocity of one edge cell.
+
+    Parameters
+    ----------
+    survey : Survey
+        The survey.
+    plan : Plan
+        Its plan.
+    v : torch.Tensor, (nz, nx)
+        The map, m/s.
+    vmin : float
+        The velocity that scales the damping, m/s.
+    dtype : torch.dtype
+        Of the Jacobian.
     """
 
-    def __init__(self, survey, plan, v, vmin, dtype):
+    def __init__(
+        self, survey: Survey, plan: Plan, v: torch.Tensor, vmin: float, dtype: torch.dtype
+    ):
         nz, nx = survey.shape
         b = self._width = survey.absorbing_cells
         self.plan, self._survey, self._vmin = plan, survey, vmin
@@ -195,13 +255,15 @@ class Assembly:
         self.result = torch.empty(shape, dtype=dtype, device=device)
         self._memory = threading.local()
 
-    def take_sources(self, fields, pool):
+    def take_sources(self, fields: torch.Tensor, pool: Pool) -> None:
         """Keeps the spectra of the sources, scaled; fields (sources, frames, rows, cols)."""
         of_map = pool.submit(lambda: self._spectra(self._map(fields)).flatten(2) * self._scale)
         lines = pool.map(self._lines_of_sources, self._chunks(fields))
         self._source_map, self._source_lines = of_map.result(), list(lines)
 
-    def _lines_of_sources(self, chunk):
+    def _lines_of_sources(
+        self, chunk: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
         """One chunk's spectra for the sums A and B: (F * lines, 4 sources, width)."""
         x, cells, kappa = chunk
         a = self._spectra(x) * self._scale[cells, None]
@@ -209,7 +271,7 @@ class Assembly:
         lines = both.unflatten(2, (2, -1)).permute(3, 4, 0, 1, 2, 5)
         return lines.reshape(-1, 4 * len(self.sources), self._width)
 
-    def add_receivers(self, points, fields):
+    def add_receivers(self, points: Sequence[tuple[int, int]], fields: torch.Tensor) -> None:
         """Fills the rows of the receivers at these points from their fields."""
         band = self._band(fields)
         spectra = self._spectra(self._map(fields)).flatten(2)
@@ -232,7 +294,7 @@ class Assembly:
                     self.result[:, i, :, :-1] = rows[shots, :, :n_map]
                     self.result[:, i, :, -1] = rows[shots, :, -1]
 
-    def _band(self, fields):
+    def _band(self, fields: torch.Tensor) -> torch.Tensor:
         """Share of the band in the spectra: (points, sources, 2 F, edge cells and vmin)."""
         n_freq, points, sources = len(self._damped), len(fields), len(self.sources)
         shape = (n_freq, len(self._edge), 2, sources, points)
@@ -251,27 +313,29 @@ class Assembly:
         both = torch.cat([by_v + by_kappa, by_vmin / -self._vmin], dim=1).permute(3, 2, 0, 1)
         return torch.cat([both.real, both.imag], dim=2)
 
-    def _spectra(self, x):
+    def _spectra(self, x: torch.Tensor) -> torch.Tensor:
         """(points, frames, ...) -> (points, 2 F, ...), overwritten by the next call."""
         fields = self._take("fields", *x.shape).copy_(x).flatten(2)
         spectra = self._take("spectra", len(x), len(self._analysis), *x.shape[2:])
         torch.matmul(self._analysis, fields, out=spectra.flatten(2))
         return spectra
 
-    def _take(self, name, *shape):
+    def _take(self, name: str, *shape: int) -> torch.Tensor:
         """Memory that is kept from call to call: fresh pages would double the time of a product."""
         size = int(np.prod(shape))
-        memory = self._memory.__dict__  # each thread has its own
+        memory: dict[str, torch.Tensor] = self._memory.__dict__  # each thread has its own
         if name not in memory or len(memory[name]) < size:
             memory[name] = self.result.new_empty(size)
         return memory[name][:size].view(shape)
 
-    def _map(self, fields):
+    def _map(self, fields: torch.Tensor) -> torch.Tensor:
         nz, nx = self._survey.shape
         b = self._width
         return fields[:, :, b : b + nz, b : b + nx]
 
-    def _chunks(self, fields):
+    def _chunks(
+        self, fields: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """The band's lines, some at a time: (points, frames, lines, width), edge cells, kappa."""
         b, (nz, nx) = self._width, self._survey.shape
         columns = fields[..., b : b + nx].transpose(2, 3)
