@@ -21,6 +21,21 @@ def pytest_configure(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def escaped(data):
+    """Nested data with its texts in UTF-8: bytes of file names that are no text are written out."""
+    if isinstance(data, str):
+        return data.encode(errors="backslashreplace").decode()
+    if isinstance(data, dict):
+        return {escaped(key): escaped(value) for key, value in data.items()}
+    return type(data)(map(escaped, data)) if isinstance(data, (list, tuple)) else data
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """Workers send their reports as UTF-8, which not all that a test writes may be."""
+    return escaped((yield))
+
+
 @pytest.fixture(autouse=True)
 def one_job_in_this_process(monkeypatch):
     """A command with one job works in the process of the test: another one takes seconds to start.
