@@ -140,9 +140,9 @@ def restart(folder):
     """All that stands between a command and its first sample, in a half-finished run."""
     inputs = open_case(folder)
     found = RunDirectory.prepare(folder / "run", describe(inputs, SETTINGS, CHUNK))
-    done = {number for number, _ in found.recover(found.chunks())}
-    missing = [number for number in found.chunks() if number not in done]
-    next(inputs.chunks(missing, CHUNK))
+    done = {place for places, _ in found.recover(found.chunks()) for place in places}
+    places = (place for chunk in found.chunks() for place in found.samples(chunk))
+    next(inputs.tasks([[place for place in places if place not in done]]))
 
 
 def measure_share(folder, samples):
@@ -162,7 +162,12 @@ def measure_share(folder, samples):
 
 def samples_per_second(inputs, jobs, refine, chunks):
     """From the first result to the last, so that starting the processes does not count."""
-    finished = run(inputs.chunks(range(chunks), 2), SETTINGS, Processes(jobs), refine)
+    finished = run(
+        inputs.tasks([range(2 * k, 2 * k + 2) for k in range(chunks)]),
+        SETTINGS,
+        Processes(jobs),
+        refine,
+    )
     next(finished)
     began = time.perf_counter()
     count = sum(len(outcomes) for _, outcomes in finished)

@@ -29,7 +29,7 @@ TINY = replace(
     sources=((1, 0), (1, 13)),
     receivers=tuple((1, column) for column in range(14)),
 )
-QUICK = {"survey": TINY, "family": "layered", "method": "lbfgs", "max_evaluations": 4, "threads": 1}
+QUICK = {"survey": TINY, "family": "layered", "method": "lbfgs", "max_evaluations": 7, "threads": 1}
 
 
 # The grid of OpenFWI, for which families can be told apart.

@@ -155,8 +155,10 @@ def test_a_start_out_of_range_ends_within_physical_bounds(made, refine, tmp_path
     start[40:, :20] = 1e7
     start[:5] = -300
     np.save(tmp_path / "p.npy", start[None])
-    result = refine(tmp_path / "p.npy", f"{made.seismic}/a1.npy", tmp_path / "out.npy")
+    more = "--force", "--max-evaluations", 12
+    result = refine(tmp_path / "p.npy", f"{made.seismic}/a1.npy", tmp_path / "out.npy", *more)
     assert result.code == 0
+    assert result.report[0]["status"] == "refined"
     assert result.maps.min() >= 1000
     assert result.maps.max() <= 6000
     assert "bounds" in result.report[0]["flags"]

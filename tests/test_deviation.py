@@ -24,7 +24,7 @@ def case(tmp_path, monkeypatch):
 @pytest.fixture
 def refine(case):
     inputs = [case / "starts.npy", case / "seismic", "--ids", case / "ids.txt"]
-    return lambda *more: run([str(a) for a in (*inputs, *more)])
+    return lambda *more: run([str(a) for a in (*inputs, "--force", *more)])
 
 
 def test_the_same_bytes_with_and_without_a_run_directory(case, refine, tmp_path):

@@ -96,6 +96,7 @@ def test_a_worker_that_lacks_the_program_is_named(tmp_path):
 
 def test_a_worker_that_does_not_answer_is_named(cluster, monkeypatch):
     with closing(Dask(cluster)) as opened:
+        opened._client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(opened, "_version_at", lambda worker: time.sleep(3))
         with pytest.raises(InputError, match=r"the worker tcp://\S+ does not answer in 0\.1 s"):
             opened._check_workers(0.1)
@@ -254,7 +255,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
 
 
 def test_a_worker_with_another_program_is_refused(case):
-    chunk = next(open_case(case).chunks([0], 2))
+    chunk = next(open_case(case).tasks([[0, 1]]))
     version, kernel = batch.identity(SETTINGS)
     assert len(batch.refine_chunk(chunk, SETTINGS, trivial, (version, kernel))) == 2
     with pytest.raises(WorkerError, match=r"has fwi-refine .*, expected 9\.9 with the kernel"):
@@ -263,7 +264,7 @@ def test_a_worker_with_another_program_is_refused(case):
 
 def test_a_defect_in_a_worker_is_logged_here_with_its_place(case, caplog):
     broken = replace(SETTINGS, method="unheard-of")
-    ((_, outcomes),) = batch.run(open_case(case).chunks([0], 2), broken, Processes(1))
+    ((_, outcomes),) = batch.run(open_case(case).tasks([[0, 1]]), broken, Processes(1))
     assert [outcome.row.status for outcome in outcomes] == ["failed", "failed"]
     assert "unheard-of" in outcomes[0].row.reason
     assert caplog.text.count("Traceback (most recent call last)") == 2

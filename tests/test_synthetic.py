@@ -263,7 +263,7 @@ def test_starts_have_the_routing_statistics_of_real_predictions(family):
             assert numbers["style_b_cells"] <= 66
         if family in LAYERED:
             assert numbers["style_b_cells"] >= 124
-            assert areas >= 4156 if family in BLENDED else areas < 4100
+            assert areas < 4150  # released maps of the A faults have three layers and more, too
 
 
 @needs_compiled_kernel

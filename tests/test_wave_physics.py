@@ -67,6 +67,7 @@ def test_direct_wave_is_the_analytic_one(kernel):
         OPENFWI,
         shape=(90, 110),
         absorbing_cells=10,
+        velocity_bounds=(1000.0, 4500.0),
         n_steps=250,
         sources=((45, 45),),
         receivers=((45, 65),),

@@ -1,5 +1,6 @@
 """A map and the data that it is to explain."""
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -99,7 +100,9 @@ class Data:
         return v
 
     def misfit(self, model: Model, budget: Budget) -> float:
-        """Mean square misfit of a model; one simulation."""
+        """Mean square misfit of a model, one simulation; infinite where it cannot be simulated."""
+        if not self.simulator.is_stable(model.v[None], model.vmin[None]):
+            return math.inf
         budget.charge(self.cost)
         record = torch.from_numpy(self.record)[None, :, : self.survey.n_steps]
         return float(self.simulator.misfit(model.v[None], record, model.vmin[None])[0])

@@ -20,6 +20,7 @@ from fwi_refine.inversion.uncertainty import precision
 ROUNDS = 6  # of lifting: the others may fall below vmin in turn
 MOST = 1000  # cells below vmin, of a map that is far from its end
 TOLERANCE = 1e-3  # m/s
+SEEN = 1e-12  # of the largest eigenvalue, from which on a direction counts
 
 
 def with_minimum(model: Model, solution: Solution) -> Model | None:
@@ -64,6 +65,12 @@ def with_minimum(model: Model, solution: Solution) -> Model | None:
             return None
         a = (rows[held] - last) / scale  # in the scaled unknowns
         solved = torch.cholesky_solve(a.T.contiguous(), factor)
-        multipliers = torch.linalg.lstsq(a @ solved, off[held]).solution
+        gram = a @ solved
+        if not bool(torch.isfinite(gram).all()):
+            return None
+        size, directions = torch.linalg.eigh(gram)
+        seen = size > SEEN * size[-1]  # modes do not tell all neighbours apart
+        directions = directions[:, seen]
+        multipliers = directions @ ((directions.T @ off[held]) / size[seen])
         x = parameters.retract(x, -(solved @ multipliers) / scale)
     return None

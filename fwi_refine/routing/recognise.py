@@ -126,6 +126,9 @@ def _recognise_values(
 ) -> list[Finding]:
     """What the values of maps and records tell, for samples of the right shapes."""
     simulator = _few(simulator, survey)
+    usable = [(v, d) for v, d in usable if simulator.is_stable(torch.from_numpy(v)[None])]
+    if not usable:  # what cannot be simulated fails by itself
+        return []
     maps = np.stack([v for v, _ in usable])
     shots = [survey.sources.index(source) for source in simulator.survey.sources]
     records = [d[shots] for _, d in usable]
@@ -137,8 +140,10 @@ def _recognise_values(
         return [finding]
     if all(fit.residual < FITS for fit in fits):
         return _scaled(fits, as_they_are, records)
-    if survey.shape[0] == survey.shape[1]:
-        turned = _simulate(np.ascontiguousarray(maps.transpose(0, 2, 1)), simulator)
+    across = np.ascontiguousarray(maps.transpose(0, 2, 1))
+    square = survey.shape[0] == survey.shape[1]
+    if square and simulator.is_stable(torch.from_numpy(across)):
+        turned = _simulate(across, simulator)
         new = [regress(s, x) for s, x in zip(turned, records, strict=True)]
         if _all_better(new, fits, FITS):
             text = (

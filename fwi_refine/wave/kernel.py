@@ -211,7 +211,10 @@ def _problems(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> list[s
     border = (alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1])
     edge = torch.cat(border, dim=1).amax(1)
     found = torch.stack([alpha.amin((1, 2)), alpha.amax((1, 2)), edge]).double()
-    numbers = zip(vmin.detach().double().tolist(), *found.tolist(), strict=True)
+    numbers = [
+        (float(damped), *map(float, column))
+        for damped, column in zip(vmin.detach().double(), found.T, strict=True)
+    ]
     unit = survey.spacing / survey.dt
     problems = []
     for number, (damped, *alphas) in enumerate(numbers):

@@ -12,7 +12,7 @@ from fwi_refine.cli import options
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.OUTPUT,
     help="TOML file to write; refining reads it with --priors.",
 )
 @click.option(
