@@ -231,7 +231,7 @@ def test_the_family_has_to_be_said(made, tmp_path, capfd):
 def test_which_surveys_can_be_classified():
     assert can_classify(OPENFWI)
     assert can_classify(
-        replace(OPENFWI, n_steps=900, absorbing_cells=90, velocity_bounds=(1e3, 5.9e3))
+        dataclasses.replace(OPENFWI, n_steps=900, absorbing_cells=90, velocity_bounds=(1e3, 5.9e3))
     )
     assert not can_classify(dataclasses.replace(OPENFWI, sources=OPENFWI.sources[:4]))
     assert not can_classify(dataclasses.replace(OPENFWI, frequency=14.0))
