@@ -12,9 +12,9 @@ from jacobian_cases import SMALL, relative, smooth_change, textured
 from level_cases import blurred
 from pretend import pretended
 
+from fwi_refine.inversion.accept import best_of, integers
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.sample import best_of, integers
 from fwi_refine.inversion.uncertainty import standard_deviation
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie

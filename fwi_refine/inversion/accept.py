@@ -1,0 +1,107 @@
+"""The map that takes the place of what the stages found: as a file holds it, and proven."""
+
+import math
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+import torch
+
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.levels.exact import Certificate, search
+from fwi_refine.inversion.levels.levels import find_levels, to_integers
+from fwi_refine.inversion.minimum import with_minimum
+from fwi_refine.inversion.stages import Curvature, Solution
+
+# Rms misfit of integers from which the search for a proven map begins.
+SEARCHED = 1e-3
+NOT_TRIED = Certificate(None)
+
+
+def written(model: Model, curvature: Curvature | None) -> list[Model]:
+    """The maps that may stand in a file in a model's place: float32, each with its own minimum.
+
+    A file holds no vmin: who reads it takes the map's minimum. So where vmin is another, either
+    the cells below it are lifted to it, the others making up for it where the curvature is known,
+    or the lowest cell is set to it.
+    """
+    single, vmin = model.v.float().double(), model.vmin.float().double()
+    if torch.equal(single.min(), vmin):
+        return [Model.of(single)]
+    lowest = single.clone()
+    lowest.view(-1)[int(single.argmin())] = vmin
+    maps = [single, single.clamp_min(vmin), lowest]
+    if curvature is not None and isinstance(curvature.uncertainty, Solution):
+        lifted = with_minimum(model, curvature.uncertainty)
+        if lifted is not None:
+            maps.insert(0, lifted.v.clamp_min(lifted.vmin).float().double())
+    return _distinct(map(Model.of, maps))
+
+
+def integers(model: Model) -> list[Model]:
+    """The maps of integers that may stand in a model's place, each with its own minimum.
+
+    One wrong cell may lie far below the true minimum: the rounded map, the same above what the data
+    say of vmin, and above the lowest level.
+    """
+    rounded = model.v.round()
+    maps = (rounded, rounded.clamp_min(model.vmin.round()), to_integers(model.v)[0])
+    return _distinct(map(Model.of, maps))
+
+
+def proven(
+    whole: Model, misfit: float, data: Data, budget: Budget
+) -> tuple[Model, float, Certificate]:
+    """A map of integers after the search for the one that its record proves.
+
+    Parameters
+    ----------
+    whole
+        A map of integers.
+    misfit
+        Its mean square misfit; what fits worse than `SEARCHED` is too far off to be searched from.
+    data, budget
+        As for `run_stage`. The search takes at most as many evaluations as all before it.
+
+    Returns
+    -------
+    Model, float, Certificate
+        The map, its misfit, and what the record says of it; the given map where nothing better was
+        found.
+    """
+    if misfit > (SEARCHED * data.survey.unit) ** 2 or not budget.affords(2 * data.cost):
+        return whole, misfit, NOT_TRIED
+    most = min(budget.left - data.cost, budget.evaluations)
+    levels = find_levels(whole.v).velocities
+    v, certificate, used = search(
+        whole.v, data.record, levels, data.simulator, float(most), budget.should_stop
+    )
+    budget.charge(Fraction(used).limit_denominator(1000))
+    if torch.equal(v, whole.v):
+        return whole, misfit, certificate
+    found = Model.of(v)
+    better = data.misfit(found, budget)
+    if certificate.exact or better < misfit:
+        return found, better, certificate
+    return whole, misfit, NOT_TRIED
+
+
+def _distinct(models: Iterable[Model]) -> list[Model]:
+    found: list[Model] = []
+    for model in models:
+        if not any(model.same_as(other) for other in found):
+            found.append(model)
+    return found
+
+
+def best_of(models: Sequence[Model], data: Data, budget: Budget) -> tuple[Model, float]:
+    """The model that fits best and its mean square misfit, of those that the budget affords.
+
+    Infinite where it affords none.
+    """
+    best, least = models[0], math.inf
+    for model in models:
+        misfit = data.misfit(model, budget) if budget.affords(data.cost) else math.inf
+        if misfit < least:
+            best, least = model, misfit
+    return best, least
