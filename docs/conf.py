@@ -43,6 +43,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 # Types in signatures are links where they have a page here: others' pages would need the network.
 nitpick_ignore_regex = [("py:.*", ".*")]
+# shape, samples and the like are attributes of several classes: such a word is no reference
+suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = "fwi-refine"

@@ -189,7 +189,7 @@ class Stage:
     data: Subset = WHOLE
     skip_if: float | None = None
     must_fit: bool = False
-    vmin: Callable[[torch.Tensor], tuple[float, float]] = smallest
+    vmin: Callable[[torch.Tensor], tuple[float, float]] = field(default_factory=lambda: smallest)
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""

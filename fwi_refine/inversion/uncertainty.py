@@ -42,7 +42,7 @@ def precision(
     Returns
     -------
     Tensor, shape (n, n)
-        J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is `WIDE`^-2 on the diagonal
+        J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is WIDE^-2 on the diagonal
         without a Gaussian prior, and for vmin, which priors leave alone.
     """
     shots, steps, receivers = survey.record_shape

@@ -43,7 +43,7 @@ class Conversion:
         (low, high), where records were scaled so that `low` became -1 and `high` became 1: in the
         record's units before any logarithm.
     record_log
-        k, where records were stored as sign(d) ln(1 + k |d|).
+        k, where records were stored as sign(d) ln(1 + k abs(d)).
     record_scale
         Factor that gives the record its own units.
     """
@@ -99,7 +99,7 @@ class Conversion:
 
 
 def forward_log(d: Any, k: float | None) -> Any:
-    """sign(d) ln(1 + k |d|), as OpenFWI's loaders store a record; d itself without k."""
+    """sign(d) ln(1 + k abs(d)), as OpenFWI's loaders store a record; d itself without k."""
     return d if k is None else np.sign(d) * np.log1p(k * np.abs(d))
 
 

@@ -79,7 +79,7 @@ class Row:
 
 
 def mean_absolute_error(v: ArrayLike, truth: ArrayLike) -> float:
-    """Mean of |v - truth|, m/s: what the columns mae_before and mae_after hold."""
+    """Mean of abs(v - truth), m/s: what the columns mae_before and mae_after hold."""
     return float(np.abs(np.asarray(v, np.float64) - np.asarray(truth, np.float64)).mean())
 
 

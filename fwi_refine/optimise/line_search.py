@@ -51,7 +51,7 @@ def strong_wolfe(
     curvature: float = 0.9,
     max_evaluations: int = 20,
 ) -> Search:
-    """Search x = start.x + step * direction for a point with
+    """Search x = start.x + step * direction for a point with::
 
         value <= start.value + decrease * step * slope    and    |slope there| <= curvature |slope|
 

@@ -1,5 +1,7 @@
 """The wave operator in plain torch: slow, short, and the specification of the compiled kernels.
 
+::
+
     p[n+1] = (2 - kappa + 2 c1 alpha) p[n] - (1 - kappa) p[n-1] + alpha (c2 N1 + c3 N2)
     p[n+1] at the source += (v_source dt)^2 w[n] = alpha_source dx^2 w[n]
 
@@ -9,7 +11,7 @@ The grid wraps around at its border, as the original does (np.roll): with zero o
 records of maps that are fast near the surface differ by up to 0.1 rms, because the damping of
 the side bands is that of the column alone and leaves an almost undamped way to the top.
 
-The adjoint: with mu = alpha * lambda the adjoint recursion is the same update run backwards,
+The adjoint: with mu = alpha * lambda the adjoint recursion is the same update run backwards::
 
     mu[m] = step(mu[m+1], mu[m+2]) + alpha u[m-1] at the receivers,        m = n_steps .. 1
     dJ/dalpha = (sum_n mu[n+1] L p[n]) / alpha + at the source sum_n dx^2 w[n] mu[n+1] / alpha

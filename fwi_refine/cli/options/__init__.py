@@ -372,7 +372,7 @@ _OF_RECORDS = (
         "--record-log",
         type=click.FloatRange(min=0, min_open=True),
         metavar="K",
-        help="Records d are stored as sign(d) ln(1 + K |d|), before any normalisation.",
+        help="Records d are stored as sign(d) ln(1 + K abs(d)), before any normalisation.",
     ),
     click.option(
         "--record-scale",
