@@ -45,7 +45,7 @@ def test_only_the_deadly_sample_fails_on_dask(case, tmp_path):
 def check_run(case, folder, more):
     inputs = [case / "starts.npy", case / "seismic", "--ids", case / "ids.txt"]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *inputs, "--out", "o.npy", *more],
+        [sys.executable, "-c", PROGRAM, *inputs, "--force", "--out", "o.npy", *more],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": HERE},
         capture_output=True,

@@ -26,7 +26,7 @@ from run_cases import (
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
 from fwi_refine.runs import batch
-from fwi_refine.runs.directory import RunDirectory, check_parts
+from fwi_refine.runs.directory import RunDirectory, check_parts, look
 from fwi_refine.runs.executors import Dask, Processes, Serial
 
 DASK = pytest.param("dask", marks=pytest.mark.process)  # a cluster takes seconds to start
@@ -250,7 +250,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
 
         with pytest.raises(WorkerError, match="the Dask scheduler has gone"):
             refine_all(case, run, opened, refine=slow, added=kill)
-    assert 1 <= len(run.parts()) < 8
+    assert 1 <= look(run).done < 16
     assert all(problem is None for _, problem in check_parts(run))
 
 
@@ -283,7 +283,7 @@ def test_a_scheduler_that_does_not_answer():
 def test_dask_on_the_command_line(made, baseline, cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(made.folder)
     arguments = ["starts.npy", "seismic", "--dask", cluster]
-    quick = ["--method", "lbfgs", "--max-evaluations", "2"]
+    quick = ["--method", "lbfgs", "--max-evaluations", "5"]
     run_dir = ["--run-dir", str(tmp_path / "run"), "--chunk-size", "1"]
     assert run_command([*arguments, *quick, *run_dir, "--out", str(tmp_path / "o.npy")]) == 0
     assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps.tobytes()
