@@ -15,7 +15,7 @@ import torch
 
 from fwi_refine.inversion.data import Model
 from fwi_refine.inversion.stages import Solution
-from fwi_refine.inversion.uncertainty import precision
+from fwi_refine.inversion.uncertainty import precision, scaled_factor
 
 ROUNDS = 6  # of lifting: the others may fall below vmin in turn
 MOST = 1000  # cells below vmin, of a map that is far from its end
@@ -46,10 +46,10 @@ def with_minimum(model: Model, solution: Solution) -> Model | None:
         solution.survey,
         solution.prior_hessian,
     )
-    scale = matrix.diagonal().sqrt()
-    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
-    if int(info) != 0:
+    factored = scaled_factor(matrix)
+    if factored is None:
         return None
+    factor, scale = factored
     x = parameters.from_velocity(model.v, model.vmin)
     columns = parameters.matrix(x.device)
     rows, last = columns[:-1], columns[-1]

@@ -57,6 +57,25 @@ def precision(
     return found
 
 
+def scaled_factor(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Cholesky factor of a precision in units of its own diagonal.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (n, n)
+        A precision, as of `precision`; it is overwritten.
+
+    Returns
+    -------
+    (Tensor, Tensor) or None
+        L, lower, and d (n,), with matrix = d L L^T d; None where rounding left it not definite, as
+        some unknown is hardly seen at all.
+    """
+    scale = matrix.diagonal().sqrt()
+    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
+    return None if int(info) != 0 else (factor, scale)
+
+
 def standard_deviation(
     hessian: torch.Tensor,
     parameters: Parameters,
@@ -93,10 +112,10 @@ def standard_deviation(
        2005, section 3.2.
     """
     matrix = precision(hessian, parameters, misfit, survey, prior_hessian)
-    scale = matrix.diagonal().sqrt()
-    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
-    if int(info) != 0:  # rounding: some unknown is hardly seen at all
+    factored = scaled_factor(matrix)
+    if factored is None:
         return None
+    factor, scale = factored
     columns = parameters.matrix(hessian.device)[:-1] / scale
     halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
     return halves.square().sum(0).sqrt().reshape(parameters.shape)
