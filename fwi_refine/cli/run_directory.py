@@ -46,7 +46,7 @@ class RunJob:
     shard : (int, int) or None
         Part i of n, counted from 1; None for the whole.
     task_size : int
-        Samples that are handed out together.
+        Samples that are handed out at a time.
     hidden : bool
         Whether the directory is only for this run to go on.
     """

@@ -75,7 +75,7 @@ def open_inputs(
     survey: Survey = OPENFWI,
     conversion: Conversion = AS_THEY_ARE,
 ) -> Inputs:
-    """Opens predictions and records and finds which belong together.
+    """Opens predictions and records and finds which belong to each other.
 
     Parameters
     ----------

@@ -242,7 +242,7 @@ class Parameters(abc.ABC):
 
             v <- (v^-2 - 2 v^-3 dv)^(-1/2),
 
-        where the forward map is most nearly linear: detail below a wavelength acts through the
+        where the forward map is closest to linear: detail below a wavelength acts through the
         local mean of 1 / v^2. A step that is too long gives an infinite velocity, which no
         objective accepts.
         """

@@ -1,4 +1,4 @@
-"""Faulted maps that two velocities cover nearly: the main method is that of layers."""
+"""Faulted maps that two velocities almost cover: the main method is that of layers."""
 
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
 from fwi_refine.inversion.families.definition import FamilyDefinition

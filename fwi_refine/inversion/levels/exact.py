@@ -132,7 +132,7 @@ def search(
     budget: float = math.inf,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[torch.Tensor, Certificate, float]:
-    """Repairs a map of integers that is nearly right, down from the top.
+    """Repairs a map of integers that is almost right, down from the top.
 
     Parameters
     ----------

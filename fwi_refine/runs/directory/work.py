@@ -37,7 +37,7 @@ class Work:
         What is done to a sample instead of `batch.refine_one`, for those who measure or test the
         rest.
     task_size : int
-        Samples that are handed out, and come back, together.
+        Samples that are handed out, and come back, at a time.
     needs_locks : bool
         Whether a disk without locks is refused.
     """
