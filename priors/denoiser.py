@@ -140,8 +140,10 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     path : str or Path
         File ending in .npz.
     """
-    weights = network.state_dict()
-    np.savez_compressed(path, **{k: w.detach().numpy().astype(np.float16) for k, w in weights.items()})
+    weights = {k: w.detach().numpy().astype(np.float16) for k, w in network.state_dict().items()}
+    np.savez_compressed(
+        path, **{k: w.detach().numpy().astype(np.float16) for k, w in weights.items()}
+    )
 
 
 def load_denoiser(path: str | Path) -> Denoiser:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from fwi_refine import routing
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.inversion.families import METHODS
+from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
@@ -76,6 +76,7 @@ def refine(
     survey: Survey = OPENFWI,
     family: str | Sequence[str] = "auto",
     method: str = "auto",
+    prior: str = "auto",
     priors: Priors | None = None,
     max_evaluations: int | None = None,
     time_budget: float | None = None,
@@ -108,6 +109,9 @@ def refine(
     method : str
         "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
         "auto" takes where a Jacobian would need too much memory or time.
+    prior : str
+        What the maps of a Style family are expected to look like, at the end of the main method:
+        "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
     priors : Priors, optional
         Of `load_priors`; default those for OpenFWI.
     max_evaluations : int, optional
@@ -165,6 +169,8 @@ def refine(
     families = _families(family, len(maps), survey)
     if method not in METHODS:
         raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if prior not in PRIORS:
+        raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
     for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
         if value is not None and not value >= 1:
             raise InputError(f"{name} {value}: expected at least 1")
@@ -177,6 +183,7 @@ def refine(
         priors=priors or load_priors(),
         family=families if isinstance(families, str) else "auto",
         method=method,
+        prior=prior,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
         threads=threads,

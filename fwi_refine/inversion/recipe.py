@@ -60,6 +60,31 @@ class LevenbergMarquardt:
 
 
 @dataclass(frozen=True)
+class VariationalGaussNewton:
+    """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
+
+    The weight of the prior is that of a log density: it follows from the noise, which is the
+    misfit. The prior has `update`, as `priors.VariationalTotalVariation`.
+
+    Attributes
+    ----------
+    iterations, corrections, target
+        As of `LevenbergMarquardt`.
+    rounds
+        Renewals of the prior for each Jacobian.
+    """
+
+    iterations: int = 2
+    corrections: int = 6
+    target: float | None = None
+    rounds: int = 5
+
+    def in_unit(self, unit: float) -> "VariationalGaussNewton":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
 class PreconditionedLBFGS:
     """L-BFGS with the factored Gauss-Newton matrix as its first inverse Hessian.
 
@@ -114,7 +139,9 @@ class GaussNewtonStep:
         return self
 
 
-Optimiser = LevenbergMarquardt | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+Optimiser = (
+    LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+)
 
 
 @dataclass(frozen=True)

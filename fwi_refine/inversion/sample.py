@@ -13,7 +13,7 @@ import torch
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.families import METHODS, find_family
+from fwi_refine.inversion.families import METHODS, PRIORS, find_family
 from fwi_refine.inversion.levels.exact import Certificate
 from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
@@ -165,6 +165,7 @@ def refine_sample(
     priors: Priors | None = None,
     family: str = "auto",
     method: str = "auto",
+    prior: str = "auto",
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
     simulator: Simulator | None = None,
@@ -186,6 +187,8 @@ def refine_sample(
         route where that one does not lead to a fit; otherwise one of `families.names()`.
     method
         One of `families.METHODS`.
+    prior
+        One of `families.PRIORS`: what the Style families end with.
     max_evaluations
         Never exceeded; see `Budget`.
     should_stop
@@ -203,11 +206,13 @@ def refine_sample(
     SampleError
         For arrays that cannot be used.
     ValueError
-        For an unknown family or method, fewer than one evaluation, and for "auto" with a survey
-        whose families cannot be told.
+        For an unknown family, method or prior, fewer than one evaluation, and for "auto" with a
+        survey whose families cannot be told.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if prior not in PRIORS:
+        raise ValueError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
@@ -226,7 +231,9 @@ def refine_sample(
     start = start.float().double().to(simulator.device)  # as a file has it
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
-    recipes = {route: find_family(route).recipe(method).in_unit(survey.unit) for route in routes}
+    recipes = {
+        route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
+    }
     data, budget = Data.of_sample(record, start, simulator), Budget(max_evaluations, should_stop)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:

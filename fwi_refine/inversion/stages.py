@@ -19,8 +19,9 @@ from fwi_refine.inversion.recipe import (
     LevenbergMarquardt,
     PreconditionedLBFGS,
     Stage,
+    VariationalGaussNewton,
 )
-from fwi_refine.inversion.uncertainty import standard_deviation
+from fwi_refine.inversion.uncertainty import noise_per_coefficient, standard_deviation
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
@@ -33,8 +34,9 @@ from fwi_refine.optimise import (
     lbfgs,
     levenberg_marquardt,
     preconditioned_lbfgs,
+    variational_gauss_newton,
 )
-from fwi_refine.priors import Priors
+from fwi_refine.priors import Priors, VariationalTotalVariation
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -64,7 +66,7 @@ class Solution:
     misfit
         Mean square, within the band.
     prior_hessian
-        Of a Gaussian prior, None for total variation.
+        Of a prior that is Gaussian, or was made so; None for total variation.
     survey
         Of the record.
     """
@@ -239,7 +241,7 @@ def run_stage(
         so_far = math.ceil(budget.evaluations + data.cost * evaluations)
         trace.append((so_far, math.sqrt(misfit)))
 
-    if isinstance(stage.optimiser, LevenbergMarquardt | PreconditionedLBFGS):
+    if isinstance(stage.optimiser, ByJacobian):
         result, curvature = _by_jacobian(
             stage, stage.optimiser, data, model, parameters, prior, x, budget, note
         )
@@ -254,11 +256,12 @@ def run_stage(
 
 
 Note = Callable[[float, int], None]
+ByJacobian = LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS
 
 
 def _by_jacobian(
     stage: Stage,
-    how: LevenbergMarquardt | PreconditionedLBFGS,
+    how: ByJacobian,
     data: Data,
     model: Model,
     parameters: Parameters,
@@ -269,36 +272,61 @@ def _by_jacobian(
 ) -> tuple[Result, Curvature | None]:
     """A stage of the main method, with what ties vmin and the cells of the sources."""
     misfit = _misfit_of(how, data, parameters, x)
-    priors: Any = prior + VminTie(*stage.vmin(model.v))
+    ties: Any = VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
-        priors = priors + SourceCells(data.source_cells, parameters)
+        ties = ties + SourceCells(data.source_cells, parameters)
 
     def watch(result: Result) -> bool:
         note(result.misfit or 0.0, result.evaluations)
         return budget.should_stop()
 
-    optimise: Callable[..., Result] = preconditioned_lbfgs
-    if isinstance(how, LevenbergMarquardt):
-        optimise = partial(levenberg_marquardt, max_damping_increases=how.max_damping_increases)
-    result = optimise(
-        misfit,
-        priors,
-        x,
-        weight=stage.weight_at,
-        max_iterations=how.iterations,
-        corrections=how.corrections,
-        max_evaluations=budget.limit_in(data.cost),
-        hessian_cost=misfit.hessian_cost(),
-        target=how.target or 0.0,
-        retract=parameters.retract,
-        callback=watch,
-    )
+    common: dict[str, Any] = {
+        "max_iterations": how.iterations,
+        "corrections": how.corrections,
+        "max_evaluations": budget.limit_in(data.cost),
+        "hessian_cost": misfit.hessian_cost(),
+        "target": how.target or 0.0,
+        "retract": parameters.retract,
+        "callback": watch,
+    }
+    if isinstance(how, VariationalGaussNewton):
+        first: Any = prior.prior
+
+        def renew(covariance: torch.Tensor) -> Any:
+            return PriorTerm(first.update(covariance[:-1, :-1], model.shape), parameters) + ties
+
+        result, last = variational_gauss_newton(
+            misfit,
+            prior + ties,
+            x,
+            renew=renew,
+            weight=partial(_weight_of_density, data.survey),
+            rounds=how.rounds,
+            **common,
+        )
+        prior = last.terms[0][1]
+    elif isinstance(how, LevenbergMarquardt):
+        result = levenberg_marquardt(
+            misfit,
+            prior + ties,
+            x,
+            weight=stage.weight_at,
+            max_damping_increases=how.max_damping_increases,
+            **common,
+        )
+    else:
+        result = preconditioned_lbfgs(misfit, prior + ties, x, weight=stage.weight_at, **common)
     budget.charge(data.cost * result.evaluations)
     return result, _curvature(data, misfit, prior, result, budget)
 
 
+def _weight_of_density(survey: Survey, misfit: float, prior: float) -> float:
+    """The weight of a prior that is minus twice a log density: noise variance over samples."""
+    return noise_per_coefficient(misfit, survey) / math.prod(survey.record_shape)
+
+
 def _misfit_of(
-    how: LevenbergMarquardt | PreconditionedLBFGS,
+    how: ByJacobian,
     data: Data,
     parameters: Parameters,
     x: torch.Tensor,
@@ -321,7 +349,7 @@ def _curvature(
     if hessian is None:
         return None
     cells = hessian if isinstance(parameters, Full) else None
-    gaussian = prior.quadratic
+    gaussian = prior.quadratic or isinstance(prior.prior, VariationalTotalVariation)
     # a part of the record; or a prior that says nothing of single cells
     unknown = isinstance(misfit, FlatMisfit) or (not gaussian and parameters.size > FEW_UNKNOWNS)
     if unknown or not budget.affords(data.cost):

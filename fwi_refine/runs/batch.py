@@ -46,6 +46,8 @@ class Settings:
         Hyper-parameters and routing thresholds.
     family, method : str
         "auto", or a family and a method for all.
+    prior : str
+        One of `families.PRIORS`.
     max_evaluations : int or None
         Misfit evaluations allowed for each sample.
     time_budget : float or None
@@ -65,6 +67,7 @@ class Settings:
     priors: Priors
     family: str = "auto"
     method: str = "auto"
+    prior: str = "auto"
     max_evaluations: int | None = None
     time_budget: float | None = None  # s
     threads: int = 1
@@ -247,6 +250,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 priors=settings.priors,
                 family=settings.family,
                 method=settings.method,
+                prior=settings.prior,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
                 simulator=_simulator(settings.survey, settings.threads, settings.device),

@@ -108,9 +108,7 @@ def photograph(count: int, rng: np.random.Generator) -> np.ndarray:
         radius = 1 / (1 / low - rng.random() * (1 / low - 1 / high))
         row, column = nz * rng.random() ** 0.7, nx * rng.random()
         outline = _draw_outline(radius, rng)
-        box = np.s_[
-            _span(row, outline.reach, nz * FINE), _span(column, outline.reach, nx * FINE)
-        ]
+        box = np.s_[_span(row, outline.reach, nz * FINE), _span(column, outline.reach, nx * FINE)]
         down, right = z[box] - row, x[box] - column
         rim = outline.rim(down, right)
         inside = rim < 1

@@ -87,6 +87,7 @@ class RecipeOptions:
     time_budget: float | None  # s
     priors_file: Path | None
     survey_file: Path | None = None
+    prior: str = "auto"
 
     def survey(self) -> Survey:
         """The survey of every sample. Raises InputError, also where --family auto has to be told
@@ -111,6 +112,7 @@ class RecipeOptions:
             priors=load_priors(self.priors_file),
             family=self.family,
             method=self.method,
+            prior=self.prior,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
             threads=place.threads,
@@ -244,6 +246,14 @@ recipe = options.grouped(
         show_default=True,
         help="Take every sample to be of this family instead of classifying it; OpenFWI's names, "
         "such as Style_A, stand for the route that they take.",
+    ),
+    click.option(
+        "--prior",
+        type=click.Choice(["auto", "gp", "tv"]),
+        default="auto",
+        show_default=True,
+        help="What the Style families end with: gp, the Gaussian process; tv, total variation; "
+        "auto: tv for Style_B, gp for Style_A.",
     ),
     click.option(
         "--max-evaluations",

@@ -9,7 +9,13 @@ from fwi_refine.inversion.levels.levels import find_levels, level_labels
 from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
-from fwi_refine.priors import Priors, SharedLevels, TotalVariation1D, TotalVariation2D
+from fwi_refine.priors import (
+    Priors,
+    SharedLevels,
+    TotalVariation1D,
+    TotalVariation2D,
+    VariationalTotalVariation,
+)
 
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
 MakePrior = Callable[[torch.Tensor, Priors], Any]
@@ -70,6 +76,11 @@ def unit_modes(v: torch.Tensor, priors: Priors) -> SumOfSquares:
 def rough(v: torch.Tensor, priors: Priors) -> Any:
     """The Gaussian process of Style B."""
     return priors.style_b
+
+
+def edges(v: torch.Tensor, priors: Priors) -> VariationalTotalVariation:
+    """Total variation about the trend of Style B, before the data have told anything."""
+    return priors.style_b_variation.prior()
 
 
 def lowest_level(v: torch.Tensor) -> tuple[float, float]:
