@@ -105,7 +105,9 @@ class Variation:
 
     def prior(self) -> VariationalTotalVariation:
         """The prior before the data have told anything."""
-        return VariationalTotalVariation(scale=self.scale, diagonal_scale=self.diagonal_scale)
+        return VariationalTotalVariation(
+            scale=self.scale, diagonal_scale=self.diagonal_scale, spread=self.spread
+        )
 
 
 @dataclass(frozen=True)

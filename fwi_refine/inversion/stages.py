@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
@@ -21,7 +22,12 @@ from fwi_refine.inversion.recipe import (
     Stage,
     VariationalGaussNewton,
 )
-from fwi_refine.inversion.uncertainty import noise_per_coefficient, standard_deviation
+from fwi_refine.inversion.uncertainty import (
+    noise_per_coefficient,
+    posterior_samples,
+    precision,
+    standard_deviation,
+)
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
@@ -69,6 +75,8 @@ class Solution:
         Of a prior that is Gaussian, or was made so; None for total variation.
     survey
         Of the record.
+    spread
+        Factor of the expected errors, which the prior says.
     """
 
     parameters: Parameters
@@ -76,11 +84,26 @@ class Solution:
     misfit: float
     prior_hessian: torch.Tensor | None
     survey: Survey
+    spread: float = 1.0
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
-        return standard_deviation(
+        found = standard_deviation(
             self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+        )
+        return None if found is None else self.spread * found
+
+    def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
+        """Maps (count, nz, nx), m/s, drawn from the posterior about a map v (nz, nx), or None."""
+        draws = np.random.default_rng(seed).standard_normal((count, self.parameters.size))
+        matrix = precision(
+            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+        )
+        return posterior_samples(
+            self.parameters.from_velocity(v),
+            matrix,
+            self.parameters,
+            self.spread * torch.from_numpy(draws),
         )
 
 
@@ -357,7 +380,9 @@ def _curvature(
     budget.charge(data.cost)
     left = misfit(result.x)
     prior_hessian = prior.hessian(result.x) if gaussian else None
-    return Curvature(Solution(parameters, hessian, left, prior_hessian, data.survey), cells)
+    spread = getattr(prior.prior, "spread", 1.0)
+    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread)
+    return Curvature(found, cells)
 
 
 def _published(

@@ -60,6 +60,8 @@ class Settings:
         Samples that a process works on at a time.
     keep_deviation : bool
         Whether outcomes have the expected error of each cell.
+    samples : int
+        Maps that outcomes have from the posterior.
     survey : Survey
         Grid, steps, wavelet, sources, receivers.
     """
@@ -74,6 +76,7 @@ class Settings:
     device: str = "cpu"
     per_job: int = 1
     keep_deviation: bool = False
+    samples: int = 0
     survey: Survey = OPENFWI
 
 
@@ -93,6 +96,8 @@ class Outcome:
         (nz, nx) float32, expected rms error in m/s, if it is known.
     history : tuple
         See io/history.py.
+    samples : array or None
+        (K, nz, nx) float32 in m/s, maps from the posterior, if it is known.
     traceback : str
         Of an unexpected error.
     """
@@ -102,6 +107,7 @@ class Outcome:
     velocity: NDArray[np.float64] | None = None
     deviation: NDArray[np.float32] | None = None
     history: tuple[tuple[int, int, float], ...] = ()
+    samples: NDArray[np.float32] | None = None
     traceback: str = ""
 
 
@@ -251,6 +257,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 family=settings.family,
                 method=settings.method,
                 prior=settings.prior,
+                samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
                 simulator=_simulator(settings.survey, settings.threads, settings.device),
@@ -272,7 +279,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
     deviation = refined.deviation if settings.keep_deviation else None
-    return Outcome(sample.index, row, kept, deviation, refined.history)
+    return Outcome(sample.index, row, kept, deviation, refined.history, refined.samples)
 
 
 def _deadline(started: float, budget: float | None) -> Callable[[], bool] | None:
