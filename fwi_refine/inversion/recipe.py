@@ -77,7 +77,7 @@ class VariationalGaussNewton:
     iterations: int = 2
     corrections: int = 6
     target: float | None = None
-    rounds: int = 5
+    rounds: int = 3
 
     def in_unit(self, unit: float) -> "VariationalGaussNewton":
         """The same for records that are `unit` times as large as those of OpenFWI."""
