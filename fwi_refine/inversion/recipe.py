@@ -75,7 +75,7 @@ class VariationalGaussNewton:
     """
 
     iterations: int = 2
-    corrections: int = 6
+    corrections: int = 10
     target: float | None = None
     rounds: int = 3
 

@@ -9,7 +9,8 @@ prior's Hessian and w its weight, each round takes one factor of H + w P for
 
 u the step and C the covariance: w is the noise variance over N where the prior is minus twice a
 log density. Corrections with the last factor and the true residual follow, as in
-`levenberg_marquardt`, and the next Jacobian is taken where these end.
+`levenberg_marquardt`: the first step may well raise the misfit, which counts detail that is far
+smaller than what the step moves. The next Jacobian is taken where they end.
 """
 
 import math
@@ -22,8 +23,8 @@ from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Solve, We
 from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
-ENOUGH = 1e-4  # relative decrease of the objective below which a correction is the last
-SHORTER = 0.3  # factor of a step that lowered nothing
+ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
+SHORTER = 0.3  # factor of a step whose corrections lowered nothing
 
 P = TypeVar("P", bound=Prior)
 
@@ -97,35 +98,37 @@ def variational_gauss_newton(
         prior, step, solve = settled(
             hessian, gradient, prior, x, renew=renew, weight=w, rounds=rounds
         )
-        base, lowest, length, moved = x, square + w * float(prior(x)), 1.0, False
+        base, first, lowest, length, moved = x, step, square + w * float(prior(x)), 1.0, False
         history = history or [lowest]
+        last = math.inf
         for _ in range(corrections):
             if limit - spent < 1:
                 break
-            there = retract(base, length * step)
+            there = retract(base, step)
             spent += 1
             found = misfit.residual(there) if bool(torch.isfinite(there).all()) else None
             value = math.inf
             if found is not None:
                 value = float(found.square().mean()) + w * float(prior(there))
-            if not value < lowest:
+            enough = not value < ENOUGH * last
+            if found is not None and value < lowest:
+                x, residual, lowest, moved = there, found, value, True
+                square = float(found.square().mean())
+                if callback is not None and callback(result(Status.RUNNING)):
+                    done += 1
+                    history.append(lowest)
+                    return result(Status.STOPPED), prior
+            elif enough or found is None:  # the chain has ended above where it began
                 if moved:
                     break
                 length *= SHORTER
+                step, last = length * first, math.inf
                 continue
-            enough = lowest - value < ENOUGH * lowest
-            assert found is not None  # the value is finite
-            x, residual, lowest, moved = there, found, value, True
-            square = float(found.square().mean())
-            step, length = length * step, 1.0
-            if callback is not None and callback(result(Status.RUNNING)):
-                done += 1
-                history.append(lowest)
-                return result(Status.STOPPED), prior
             if enough or limit - spent < 2:
                 break
+            last = value
             spent += 1
-            step = step - solve(misfit.pull_back(base, residual) + w * prior.gradient(x))
+            step = step - solve(misfit.pull_back(base, found) + w * prior.gradient(there))
         done += 1
         history.append(lowest)
         if square < target:
