@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 
 import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.exact import Certificate, search
+from fwi_refine.inversion.levels.exact import Certificate, prove, search
 from fwi_refine.inversion.levels.levels import find_levels, to_integers
 from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.stages import Curvature, Solution
@@ -71,19 +70,20 @@ def proven(
     """
     if misfit > (SEARCHED * data.survey.unit) ** 2 or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
-    most = min(budget.left - data.cost, budget.evaluations)
     levels = find_levels(whole.v).velocities
-    v, certificate, used = search(
-        whole.v, data.record, levels, data.simulator, float(most), budget.should_stop
-    )
-    budget.charge(Fraction(used).limit_denominator(1000))
+    certificate = prove(whole.v, data.record, data.simulator)
+    budget.charge(data.cost)
+    if certificate.exact is not False:
+        return whole, misfit, certificate
+    with budget.keeping(data.cost), budget.at_most(budget.evaluations):
+        v, better = search(whole.v, data.record, levels, data.simulator, budget)
     if torch.equal(v, whole.v):
         return whole, misfit, certificate
     found = Model.of(v)
-    better = data.misfit(found, budget)
-    if certificate.exact or better < misfit:
-        return found, better, certificate
-    return whole, misfit, NOT_TRIED
+    fit = data.misfit(found, budget)
+    if better.exact or fit < misfit:
+        return found, fit, better
+    return whole, misfit, certificate
 
 
 def _distinct(models: Iterable[Model]) -> list[Model]:
