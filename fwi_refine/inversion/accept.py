@@ -8,7 +8,7 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.exact import Certificate, prove, search
-from fwi_refine.inversion.levels.levels import find_levels, to_integers
+from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.stages import Curvature, Solution
 
@@ -41,10 +41,11 @@ def integers(model: Model) -> list[Model]:
     """The maps of integers that may stand in a model's place, each with its own minimum.
 
     One wrong cell may lie far below the true minimum: the rounded map, the same above what the data
-    say of vmin, and above the lowest level.
+    say of vmin, and above the lowest level; and that with areas whose cells scatter as one.
     """
-    rounded = model.v.round()
-    maps = (rounded, rounded.clamp_min(model.vmin.round()), to_integers(model.v)[0])
+    rounded, levels = model.v.round(), to_integers(model.v)[0]
+    merged = to_integers(merge_scattered(levels))[0]
+    maps = (rounded, rounded.clamp_min(model.vmin.round()), levels, merged)
     return _distinct(map(Model.of, maps))
 
 
