@@ -158,8 +158,9 @@ def sample():
     return truth.numpy(), start.numpy(), Simulator(SMALL).forward(truth[None])[0].numpy()
 
 
-@pytest.mark.parametrize("family", ["style-a", "style-b"])
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize(
+    ("family", "prior"), [("style-a", "tv"), *(("style-b", prior) for prior in PRIORS[1:])]
+)
 def test_a_small_survey_with_each_prior(sample, family, prior):
     _, start, record = sample
     options = {"survey": SMALL, "priors": PRIORS_OF_SMALL, "family": family}
@@ -171,7 +172,7 @@ def test_a_small_survey_with_each_prior(sample, family, prior):
     assert (found.deviation > 0).all()
 
 
-@pytest.mark.parametrize("limit", [30, 90, 150])
+@pytest.mark.parametrize("limit", [30, 110])
 def test_a_small_survey_within_a_budget(sample, limit):
     _, start, record = sample
     found = refine_sample(
