@@ -24,7 +24,6 @@ from fwi_refine.inversion.recipe import (
     VariationalGaussNewton,
 )
 from fwi_refine.inversion.uncertainty import (
-    noise_per_coefficient,
     posterior_samples,
     precision,
     standard_deviation,
@@ -32,6 +31,7 @@ from fwi_refine.inversion.uncertainty import (
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.noise import misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
 from fwi_refine.objective.source_cells import SourceCells
 from fwi_refine.optimise import (
@@ -306,7 +306,6 @@ def _by_jacobian(
         return budget.should_stop()
 
     common: dict[str, Any] = {
-        "max_iterations": how.iterations,
         "corrections": how.corrections,
         "max_evaluations": budget.limit_in(data.cost),
         "hessian_cost": misfit.hessian_cost(),
@@ -314,6 +313,7 @@ def _by_jacobian(
         "retract": parameters.retract,
         "callback": watch,
     }
+    least = 0.0  # mean square misfit that counts as noise in any case
     if isinstance(how, VariationalGaussNewton):
         first: Any = prior.prior
 
@@ -325,29 +325,40 @@ def _by_jacobian(
             prior + ties,
             x,
             renew=renew,
-            weight=partial(_weight_of_density, data.survey),
+            weight=[partial(_weight_of_density, data.survey, level) for level in how.noise],
             rounds=how.rounds,
             **common,
         )
         prior = last.terms[0][1]
+        least = misfit_of_noise(how.noise[-1] ** 2, data.survey)
     elif isinstance(how, LevenbergMarquardt):
         result = levenberg_marquardt(
             misfit,
             prior + ties,
             x,
             weight=stage.weight_at,
+            max_iterations=how.iterations,
             max_damping_increases=how.max_damping_increases,
             **common,
         )
     else:
-        result = preconditioned_lbfgs(misfit, prior + ties, x, weight=stage.weight_at, **common)
+        result = preconditioned_lbfgs(
+            misfit,
+            prior + ties,
+            x,
+            weight=stage.weight_at,
+            max_iterations=how.iterations,
+            **common,
+        )
     budget.charge(data.cost * result.evaluations)
-    return result, _curvature(data, misfit, prior, result, budget)
+    return result, _curvature(data, misfit, prior, result, budget, least)
 
 
-def _weight_of_density(survey: Survey, misfit: float, prior: float) -> float:
-    """The weight of a prior that is minus twice a log density: noise variance over samples."""
-    return noise_per_coefficient(misfit, survey) / math.prod(survey.record_shape)
+def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float) -> float:
+    """The weight of a prior that is minus twice a log density: noise variance over samples; least:
+    rms of the noise of a coefficient."""
+    variance = max(noise_variance(misfit, survey), least**2)
+    return variance / math.prod(survey.record_shape)
 
 
 def _misfit_of(
@@ -367,7 +378,12 @@ def _misfit_of(
 
 
 def _curvature(
-    data: Data, misfit: BandMisfit, prior: PriorTerm, result: Result, budget: Budget
+    data: Data,
+    misfit: BandMisfit,
+    prior: PriorTerm,
+    result: Result,
+    budget: Budget,
+    least: float,
 ) -> Curvature | None:
     """What the expected error follows from; one simulation."""
     hessian, parameters = misfit.last_hessian, misfit.parameters
@@ -380,7 +396,7 @@ def _curvature(
     if unknown or not budget.affords(data.cost):
         return Curvature(None, cells)
     budget.charge(data.cost)
-    left = misfit(result.x)
+    left = max(misfit(result.x), least)
     prior_hessian = prior.hessian(result.x) if gaussian else None
     spread = getattr(prior.prior, "spread", 1.0)
     found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread)

@@ -9,12 +9,12 @@ prior's Hessian and w its weight, each round takes one factor of H + w P for
 
 u the step and C the covariance: w is the noise variance over N where the prior is minus twice a
 log density. Corrections with the last factor and the true residual follow, as in
-`levenberg_marquardt`: the first step may well raise the misfit, which counts detail that is far
-smaller than what the step moves. The next Jacobian is taken where they end.
+`levenberg_marquardt`, where the first step may raise the misfit, and the next Jacobian is taken
+where these end.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -35,9 +35,8 @@ def variational_gauss_newton(
     x0: torch.Tensor,
     *,
     renew: Callable[[torch.Tensor], P],
-    weight: Weight,
+    weight: Sequence[Weight],
     rounds: int,
-    max_iterations: int,
     corrections: int = 8,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
@@ -57,12 +56,10 @@ def variational_gauss_newton(
         The start, near the solution.
     renew : callable
         renew(covariance): the prior for a posterior covariance (n, n).
-    weight : callable
-        weight(misfit, prior): asked once for each Jacobian.
+    weight : sequence of callable
+        weight(misfit, prior) of each Jacobian, of which there are at most so many.
     rounds : int
         Renewals of the prior for each Jacobian.
-    max_iterations : int
-        Jacobians at most.
     corrections : int
         Most trials with one Jacobian.
     max_evaluations, hessian_cost, target, retract, callback
@@ -80,7 +77,7 @@ def variational_gauss_newton(
     spent, done, history = 1, 0, []
     residual = misfit.residual(x)
     square = math.inf if residual is None else float(residual.square().mean())
-    w = weight(square, float(prior(x)))
+    w = weight[0](square, float(prior(x)))
 
     def result(status: Status) -> Result:
         value = square + w * float(prior(x))
@@ -88,13 +85,13 @@ def variational_gauss_newton(
 
     if not math.isfinite(square):
         return result(Status.NOT_FINITE), prior
-    while done < max_iterations:
+    for weight_of in weight:
         if limit - spent < hessian_cost + 2:  # the Jacobian, a product, and a trial
             return result(Status.MAX_EVALUATIONS), prior
         assert residual is not None  # the misfit is finite
         hessian, gradient = misfit.hessian(x), misfit.pull_back(x, residual)
         spent += hessian_cost + 1
-        w = weight(square, float(prior(x)))
+        w = weight_of(square, float(prior(x)))
         prior, step, solve = settled(
             hessian, gradient, prior, x, renew=renew, weight=w, rounds=rounds
         )
@@ -133,7 +130,7 @@ def variational_gauss_newton(
         history.append(lowest)
         if square < target:
             return result(Status.CONVERGED), prior
-        if not moved:
+        if not moved and done == len(weight):
             return result(Status.STALLED), prior
     return result(Status.MAX_ITERATIONS), prior
 
