@@ -316,6 +316,7 @@ def _by_jacobian(
     least = 0.0  # mean square misfit that counts as noise in any case
     if isinstance(how, VariationalGaussNewton):
         first: Any = prior.prior
+        last: Any
 
         def renew(covariance: torch.Tensor) -> Any:
             return PriorTerm(first.update(covariance[:-1, :-1], model.shape), parameters) + ties
