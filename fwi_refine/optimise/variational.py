@@ -74,7 +74,8 @@ def variational_gauss_newton(
     """
     x = x0.detach().to(torch.float64, copy=True)
     limit = math.inf if max_evaluations is None else max_evaluations
-    spent, done, history = 1, 0, []
+    spent, done = 1, 0
+    history: list[float] = []
     residual = misfit.residual(x)
     square = math.inf if residual is None else float(residual.square().mean())
     w = weight[0](square, float(prior(x)))
@@ -173,7 +174,8 @@ def settled(
     solve : callable
         The function g -> (H + w P)^-1 g with it.
     """
-    step, solve = torch.zeros_like(x), torch.zeros_like
+    step = torch.zeros_like(x)
+    solve: Solve = torch.zeros_like
     for k in range(rounds + 1):
         matrix = hessian.clone()
         prior.add_hessian(matrix, x + step, weight)
