@@ -18,6 +18,7 @@ from fwi_refine.wave.jacobian.full import (
     record_basis,
 )
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
+from fwi_refine.wave.self_test import compare_kernels
 from fwi_refine.wave.simulator import (
     Simulator,
     first_differences,
@@ -33,6 +34,7 @@ __all__ = [
     "Simulator",
     "WaveSimulator",
     "add_at",
+    "compare_kernels",
     "devices",
     "first_differences",
     "first_return",

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 @click.argument("record", type=options.PATH, required=False)
 @options.survey
 @options.device
+@options.kernel
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
 def command(
     record: Path | None,
     survey_file: Path | None,
     device: str,
+    kernel: str,
     as_json: bool,
 ) -> int:
     """Check the installation, and whether RECORD fits its physics.
@@ -32,8 +34,10 @@ def command(
     Examples:
       fwi-refine doctor
       fwi-refine doctor seismic/3d2953a3fb.npy
+      fwi-refine doctor --device cuda
 
     Prints versions, devices, which kernels compute, whether the adjoint is exact, and the speed.
+    On a GPU, and with --kernel torch, every kernel there is compared with the CPU's.
 
     With a RECORD (.npy of (5,1000,70), or as --survey has them): do its sign, amplitude, first
     arrivals, reciprocity and the velocities at its sources match the survey that is simulated?
@@ -44,13 +48,15 @@ def command(
     from fwi_refine.wave import Simulator
 
     device, survey = options.torch_device(device), load_survey(survey_file)
-    simulator = Simulator(survey, device=device)
+    options.check_kernel(kernel, device)
+    simulator = Simulator(survey, kernel=kernel, device=device)
     physics: list[Check] = []
     if record:
         physics = diagnose.check_physics(io.open_records(record).read(0), simulator)
     checks = [
         *diagnose.installation(simulator),
-        diagnose.adjoint_test(survey, device=device),
+        *diagnose.self_tests(simulator),
+        diagnose.adjoint_test(survey, how=simulator.how),
         *diagnose.speed(simulator),
         *physics,
     ]
