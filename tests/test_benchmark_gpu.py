@@ -60,7 +60,7 @@ def test_a_rehearsal(monkeypatch, tmp_path):
     (tmp_path / "gpu.json").write_text(json.dumps(found))
     text = render.gpu()
     assert "| projected hours for 65,818 samples | 12.3 |" in text
-    assert "| self-tests passed | 13 of 13 |" in text
+    assert "| self-tests passed | 18 of 18 |" in text
 
 
 def test_without_a_result_nothing_is_said_to_be_measured(monkeypatch, tmp_path):
