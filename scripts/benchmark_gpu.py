@@ -291,7 +291,7 @@ def main() -> int:
     this.result = {**provenance(options, device), "kernel": simulator.kernel}
     for part in PARTS:
         name = part.__name__
-        if this.left() < (0 if options.tiny else NEEDED[name]):
+        if part is not self_test and this.left() < (0 if options.tiny else NEEDED[name]):
             print(f"no time for {name}", file=sys.stderr)
             continue
         began = time.monotonic()
