@@ -42,7 +42,7 @@ from fwi_refine.runs.batch import Settings
 from fwi_refine.runs.batch import run as run_batch
 from fwi_refine.runs.executors import Serial
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave import Simulator, compare_kernels, jacobian
+from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, jacobian
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data_samples"
@@ -279,6 +279,8 @@ def main() -> int:
     ends = time.monotonic() + 60 * options.minutes
     survey = TINY if options.tiny else OPENFWI
     try:
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(gpu_problem())
         simulator = Simulator(survey, kernel=options.kernel, device=device)
     except RuntimeError as error:
         print(f"nothing was measured: {error}", file=sys.stderr)
