@@ -26,7 +26,7 @@ SNAPS = (SNAP, 5.0)  # m/s from a level within which a cell is taken to have it
 DOUBT, MOST_IN_DOUBT = 0.25, 2
 # A fit has taken up some of the rounding, so that without it the rms misfit rises; by more than
 # this factor it rises where levels are wrong.
-RISE = 1.3
+RISE = 1.5
 
 
 @dataclass(frozen=True)
