@@ -9,13 +9,12 @@ and families.csv. The n-th prediction belongs to the n-th id in sorted order.
 """
 
 import csv
-import sys
 from pathlib import Path
 
 import click
 import numpy as np
-from tqdm import tqdm
 
+from fwi_refine.cli.console import tracked
 from fwi_refine.synthetic import FAMILIES, MISFIT_PER_MAE, NETWORK_MAE, make_sample
 
 DATA_SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
@@ -60,8 +59,7 @@ def main(out, families, per_family, seed, hardness, samples, table, overwrite):
         prepare(out, overwrite)
     rows = []
     for family in families:
-        numbers = tqdm(range(per_family), family, disable=not sys.stderr.isatty())
-        for number in numbers:
+        for number in tracked(range(per_family), f"samples of {family}"):
             layers = ROUTE_LAYERS.get(family) if samples else None
             sample = make_sample(family, seed, number, hardness, layers)
             if out is not None:

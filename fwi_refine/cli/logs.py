@@ -78,13 +78,12 @@ def close_standard_streams() -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes above a progress bar where there is one."""
+    """Writes to stderr as it is at the moment: above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
         with contextlib.suppress(OSError, ValueError):
-            tqdm.write(self.format(record), file=sys.stderr)
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
 
 
 class _File(logging.FileHandler):

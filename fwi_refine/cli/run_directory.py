@@ -1,6 +1,5 @@
 """Refining in a run directory, and merging its parts: what `refine` and `merge` share."""
 
-import contextlib
 import functools
 import logging
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fwi_refine.cli import command_line
+from fwi_refine.cli.console import bar
 from fwi_refine.cli.progress import Progress, is_wanted
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
@@ -161,13 +161,14 @@ class RunJob:
             kept.append(len(places))
             stored(places, part)
 
-        with contextlib.closing(Progress(sum(samples), is_wanted())) as bar:
+        counts = Progress(sum(samples), is_wanted())
+        with counts.shown(runs.running_files(run.shards_folder, self.shard)):
             try:
                 runs.carry_out(
                     run,
                     work,
-                    found=_each(bar.found),
-                    added=_each(bar.add),
+                    found=_each(counts.found),
+                    added=_each(counts.add),
                     shielded=SIGNALS.shielded,
                     stored=keep,
                 )
@@ -176,7 +177,7 @@ class RunJob:
                     log.error("%d of %d samples are finished and kept in %s; to go on: %s",
                               sum(kept), sum(samples), self.path, command_line())  # fmt: skip
                 raise
-        return bar
+        return counts
 
 
 def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":
@@ -211,16 +212,22 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
     assert outputs.out is not None
     assert outputs.report is not None  # it is where --out is given
     found = [runs.RunDirectory(path) for path in paths]
-    with contextlib.closing(Progress(found[0].count, is_wanted())) as bar:
+    counts = Progress(found[0].count, visible=False)
+    with bar(found[0].count, "samples", is_wanted()) as advance:
+
+        def told(rows: "Sequence[Row]") -> None:
+            _each(counts.found)(rows)
+            advance(len(rows))
+
         runs.merge(
             found,
             outputs.out,
             outputs.report,
             outputs.overwrite,
             outputs.deviation,
-            told=_each(bar.found),
+            told=told,
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )
     log.info("%s, report in %s", outputs.out, outputs.report)
-    return bar.summary()
+    return counts.summary()

@@ -22,6 +22,7 @@ _MODULES = {
     "log_file": "directory",
     "look": "directory",
     "merge": "directory",
+    "running_files": "directory",
     "shard_chunks": "directory",
 }
 __all__ = [*_MODULES]
