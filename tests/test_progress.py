@@ -34,6 +34,7 @@ SURVEY = replace(
     OPENFWI,
     shape=(20, 25),
     absorbing_cells=25,
+    velocity_bounds=(1400.0, 5000.0),
     n_steps=400,
     file_rows=400,
     sources=((1, 2), (1, 20)),
