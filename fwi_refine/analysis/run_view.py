@@ -32,6 +32,9 @@ from fwi_refine.wave import Simulator
 # By what samples are sorted, worst first: columns of the report.
 SORTED_BY = {"error": "mae_after", "misfit": "misfit_after", "expected-error": "expected_error"}
 
+# What the map of a sample is, by its status; of all others it is the refined map.
+MAP_NAMES = {"": "map", "unfinished": "start", "failed": "passed through", "unchanged": "unchanged"}
+
 log = logging.getLogger(__name__)
 
 
@@ -85,6 +88,11 @@ class RunView:
     deviation: NDArray[Any] | None = None
     measured: NDArray[Any] | None = None
     simulated: NDArray[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the map `refined` is: maps alone, without a report, are nobody's result."""
+        return MAP_NAMES.get(self.row.status, "refined")
 
 
 class OpenedRun:
