@@ -113,7 +113,7 @@ class Page:
         Inches.
     """
 
-    BAR = (0.07, 0.08, 0.57)  # before a colour bar, its width, its labels
+    BAR = (0.07, 0.08, 0.63)  # before a colour bar, its width, its labels
 
     def __init__(self, width: float, height: float) -> None:
         self.figure, self.width, self.height = Figure(figsize=(width, height)), width, height
@@ -130,14 +130,12 @@ class Page:
         left: float,
         top: float,
         height: float,
-        label: str | None = None,
     ) -> None:
         """The colour bar of an image that ends at `left`."""
         gap, width, _ = self.BAR
         ax = self.axes(left + gap, top, width, height)
-        bar: Any = self.figure.colorbar(
-            image, cax=ax, label=label or scale.label, extend=scale.extend, extendfrac=0.04
-        )
+        bar: Any = self.figure.colorbar(image, cax=ax, extend=scale.extend, extendfrac=0.04)
+        bar.set_label(scale.label, size=7, labelpad=1)
         bar.outline.set_linewidth(0.6)
         bar.ax.tick_params(length=2)
         bar.locator = MaxNLocator(max(1, int(height / TICK_HEIGHT)))
