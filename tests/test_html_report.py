@@ -82,7 +82,7 @@ def test_the_page_holds_all_that_it_shows(html):
     assert policy.endswith(f"script-src 'sha256-{digest}'")
 
 
-def test_every_sample_stands_in_the_table(html, tmp_path):
+def test_every_sample_stands_in_the_table(html):
     (body,) = re.findall(
         r'<div class="scroll" id="samples".*?<tbody>(.*?)</tbody>', html, re.DOTALL
     )
