@@ -44,8 +44,9 @@ class Network(torch.nn.Module):
         super().__init__()
         self.layers = torch.nn.Sequential(
             torch.nn.Flatten(),
+            torch.nn.LayerNorm(2 * 150 * 16),
             torch.nn.Linear(2 * 150 * 16, 64),
-            torch.nn.ReLU(),
+            torch.nn.Tanh(),
             torch.nn.Linear(64, 12),
         )
 
@@ -60,7 +61,7 @@ def train() -> list[float]:
     with torch.no_grad():
         records = WaveSimulator(SURVEY)(make_maps(SAMPLES))
     network, misfit = Network(), RecordMisfit(SURVEY)
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(STEPS):
         loss = misfit(network(records), records).mean()

@@ -112,7 +112,8 @@ def test_a_page_of_little(tmp_path):
     run.rows = [Row(f"w{k}", reason="r") for k in range(html_report.LISTED + 3)]
     html = html_report.render(run, "misfit", worst=0)
     assert f"The first {html_report.LISTED} of {html_report.LISTED + 3}." in html
-    assert html.count('<th scope="row">w') == html_report.LISTED
+    (failed,) = re.findall(r'<table id="failed">.*?</table>', html, re.DOTALL)
+    assert failed.count('<th scope="row">w') == html_report.LISTED
 
 
 def test_digits():
