@@ -1,4 +1,4 @@
-"""`info`, and the forms of files that it tells apart: .npz, float16, a training set's top folder."""
+"""`info`, and the forms of files that it tells apart: .npz, float16, training sets."""
 
 import json
 from dataclasses import replace
@@ -117,9 +117,11 @@ def test_npz_that_cannot_be_used(tmp_path):
     np.savez(tmp_path / "object.npz", velocity=np.array([{}], dtype=object))
     whole = (tmp_path / "two.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.savez(tmp_path / "damaged.npz", layers(1, 20, 25))
+    whole = (tmp_path / "damaged.npz").read_bytes()
     (tmp_path / "damaged.npz").write_bytes(whole.replace(b"NUMPY", b"NIMPY"))
     for name in ("object", "cut", "damaged"):
-        with pytest.raises(InputError, match="not a readable .npz file"):
+        with pytest.raises(InputError, match=r"not a readable \.npz file"):
             io.open_predictions(tmp_path / f"{name}.npz", SURVEY)
 
 
