@@ -217,9 +217,9 @@ def few_ticks(ax: Any, width: float, height: float) -> None:
         ticks = MaxNLocator(max(1, int(size / room))).tick_values(low, high)
         axis.set_ticks([tick for tick in ticks if low <= tick <= high])
     low, high = ax.get_xlim()
-    labels = ax.get_xticklabels()
-    for tick, label in zip(ax.get_xticks(), labels, strict=True):
-        label.set_horizontalalignment({low: "left", high: "right"}.get(tick, "center"))
+    for place, tick in zip(ax.get_xticks(), ax.xaxis.get_major_ticks(), strict=True):
+        side = {low: "left", high: "right"}.get(place, "center")
+        tick.label1.set_horizontalalignment(side)
 
 
 def map_height(survey: Survey, width: float) -> float:
