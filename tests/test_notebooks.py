@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fwi_refine import analysis
 from fwi_refine.api import Refinement
 from fwi_refine.io.report import Row
 from fwi_refine.survey import OPENFWI
@@ -38,6 +39,7 @@ def test_a_result_shows_itself(result):
 
 def test_without_matplotlib_there_is_the_table(result, monkeypatch):
     monkeypatch.setitem(sys.modules, "fwi_refine.analysis.plots", None)
+    monkeypatch.delattr(analysis, "plots", raising=False)
     shown = result._repr_html_()
     assert "<td>layered</td>" in shown
     assert "<img" not in shown

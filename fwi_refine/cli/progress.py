@@ -27,7 +27,7 @@ OUTCOMES = {
     "unchanged": "passed through unchanged",
     "refined": "refined",
 }
-LISTED = 10  # failed samples that the summary names; all are in the report
+LISTED = 10  # failed samples that the summary names, and finished ones that have a line each
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class Progress:
         if row.status == "failed":
             logger.warning("%s failed: %s", row.id, row.reason)
         else:
-            logger.debug(
+            logger.log(
+                logging.INFO if self._added < LISTED else logging.DEBUG,
                 "%s %s as %s: misfit %.3g -> %.3g rms, %d evaluations, %.1f s",
                 row.id, row.status, row.family, row.misfit_before, row.misfit_after,
                 row.evaluations, row.seconds,

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
+from fwi_refine.cli.pictures import drawing
 from fwi_refine.cli.progress import Progress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs
 from fwi_refine.cli.signals import SIGNALS
@@ -48,6 +49,16 @@ log = logging.getLogger(__name__)
 @options.under(
     "Results",
     click.option(
+        "--pictures",
+        type=options.OUTPUT,
+        metavar="DIR",
+        help="Also draw each sample as soon as it is finished: DIR/<id>.png. Needs the extra "
+        "[plot].",
+    ),
+)
+@options.under(
+    "Results",
+    click.option(
         "--dry-run", is_flag=True, help="Say what would be done and how long; write nothing."
     ),
 )
@@ -64,6 +75,7 @@ def command(
     place: refine_options.Place,
     kept: refine_options.Kept,
     history: Path | None,
+    pictures: Path | None,
     dry_run: bool,
     config: Path | None,
 ) -> int:
@@ -131,12 +143,13 @@ def command(
         place.chunk_size(len(inputs.pairs)),
         hidden,
     )
-    if hidden:
-        return refine(job, place, outputs, history)
-    if dry_run:
+    if dry_run and not hidden:
         return job.plan(place.jobs)
+    draw = drawing(pictures, inputs) if pictures else no_drawing
+    if hidden:
+        return refine(job, place, outputs, history, draw)
     with place.executor() as executor:
-        bar = job.refine(executor)
+        bar = job.refine(executor, draw)
     return merge_runs([folder], outputs, history) if outputs.out else bar.summary()
 
 
@@ -162,8 +175,16 @@ def check(
         )
 
 
+def no_drawing(places: Sequence[int], part: "Part") -> None:
+    """Draws nothing."""
+
+
 def refine(
-    job: RunJob, place: refine_options.Place, outputs: Outputs, history: Path | None = None
+    job: RunJob,
+    place: refine_options.Place,
+    outputs: Outputs,
+    history: Path | None = None,
+    draw: "Callable[[Sequence[int], Part], None]" = no_drawing,
 ) -> int:
     """Refines the samples without a run directory of the user's.
 
@@ -180,6 +201,8 @@ def refine(
         What is written; the maps are asked for.
     history : Path, optional
         Where the course of the misfits is written.
+    draw : callable
+        Told places and results as they are finished.
 
     Returns
     -------
@@ -204,14 +227,19 @@ def refine(
         history,
     )
     with contextlib.closing(results), place.executor() as executor:
-        bar = _fill(results, job, executor)
+        bar = _fill(results, job, executor, draw)
     job.remove()
     code = bar.summary()
     log.info("%s, report in %s", outputs.out, outputs.report)
     return code
 
 
-def _fill(results: "Results", job: RunJob, executor: "Executor") -> Progress:
+def _fill(
+    results: "Results",
+    job: RunJob,
+    executor: "Executor",
+    draw: "Callable[[Sequence[int], Part], None]",
+) -> Progress:
     """Runs the samples and publishes their results."""
     from fwi_refine import io
 
@@ -219,6 +247,7 @@ def _fill(results: "Results", job: RunJob, executor: "Executor") -> Progress:
         maps = part.maps["velocity"], part.maps.get("deviation", [None] * len(places))
         for k, (place, row, v, error) in enumerate(zip(places, part.rows, *maps, strict=True)):
             results.add(place, v, row, error, part.history(k))
+        draw(places, part)
 
     inputs = job.inputs
     try:
