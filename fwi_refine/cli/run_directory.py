@@ -69,7 +69,10 @@ class RunJob:
         self.config: dict[str, Any] = runs.describe(inputs, settings, chunk_size)
 
     def plan(self, jobs: int) -> int:
-        """Prints the plan of what is missing; writes nothing. Returns the exit code."""
+        """Prints the plan of what is missing; writes nothing. Returns the exit code.
+
+        Raises InputError for what `refine` would refuse.
+        """
         from fwi_refine import runs
         from fwi_refine.cli.plan import print_plan
 
@@ -80,14 +83,19 @@ class RunJob:
             run = runs.RunDirectory(self.path)
             run.check(self.config)
             done = set(run.parts())
+        else:
+            runs.check_place(self.path)
         mine = runs.shard_chunks(self.shard, len(chunks))
+        if not mine:
+            raise self._without_parts(len(chunks))
         numbers = [number for number in mine if number not in done]
         pairs = [pair for n in numbers for pair in self.inputs.pairs[n * size : (n + 1) * size]]
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
-    def make_room(self, overwrite: bool) -> None:
-        """Refuses, or with --overwrite removes, a hidden directory of another run."""
+    def make_room(self, overwrite: bool, dry: bool = False) -> None:
+        """Refuses, or with --overwrite removes, a hidden directory of another run; dry: leaves it
+        where it would be removed."""
         from fwi_refine import runs
 
         if not (self.path / "run.toml").exists():
@@ -103,6 +111,8 @@ class RunJob:
                 f"output, which was another: {lines[0]}; continue that one, give another --out, or "
                 "begin anew with --overwrite"
             )
+        if dry:
+            return
         with runs.claimed(run.shards_folder, (1, 1), run.chunk_count, needs_locks=False):
             log.warning("%s: an earlier run to the same output, removed", self.path)
             shutil.rmtree(self.path)
@@ -110,6 +120,14 @@ class RunJob:
     def remove(self) -> None:
         """Removes the hidden directory of a run that is done."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _without_parts(self, count: int) -> InputError:
+        """What to say of a shard that has none of so many parts."""
+        return InputError(
+            f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
+            f"{count}, of {self.config['samples']['chunk_size']} samples; "
+            "fewer shards, or a new run with a smaller --chunk-size"
+        )
 
     def refine(
         self,
@@ -141,11 +159,7 @@ class RunJob:
         run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
         if not samples:
-            raise InputError(
-                f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
-                f"{run.chunk_count}, of {self.config['samples']['chunk_size']} samples; "
-                "fewer shards, or a new run with a smaller --chunk-size"
-            )
+            raise self._without_parts(run.chunk_count)
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(
             self.inputs,

@@ -17,6 +17,7 @@ _MODULES = {
     "carry_out": "directory",
     "claimed": "directory",
     "check_parts": "directory",
+    "check_place": "directory",
     "describe": "directory",
     "differences": "directory",
     "log_file": "directory",

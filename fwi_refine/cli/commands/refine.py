@@ -10,10 +10,12 @@ import click
 
 from fwi_refine.cli import options
 from fwi_refine.cli.look import look_at_inputs
+from fwi_refine.cli.options import opened
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.pictures import drawing
+from fwi_refine.cli.plan import print_plan
 from fwi_refine.cli.progress import Progress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs
 from fwi_refine.cli.signals import SIGNALS
@@ -124,16 +126,12 @@ def command(
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     batch.check_memory(settings)
-    if dry_run and not kept.run_dir:
-        from fwi_refine.cli.plan import print_plan
-
-        return print_plan(inputs, settings, place.jobs)
+    if pictures:
+        opened.load("plots")
     hidden = kept.run_dir is None
-    if kept.run_dir is None:
-        assert outputs.out is not None  # see `check`
-        folder = hidden_directory(outputs.out)
-    else:
-        folder = kept.run_dir
+    folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
+    if folder is None:  # see `check`
+        return print_plan(inputs, settings, place.jobs)
     job = RunJob(
         folder,
         inputs,
@@ -143,7 +141,10 @@ def command(
         place.chunk_size(len(inputs.pairs)),
         hidden,
     )
-    if dry_run and not hidden:
+    if dry_run and hidden:
+        job.make_room(outputs.overwrite, dry=True)
+        return print_plan(inputs, settings, place.jobs)
+    if dry_run:
         return job.plan(place.jobs)
     draw = drawing(pictures, inputs) if pictures else no_drawing
     if hidden:

@@ -17,7 +17,7 @@ from fwi_refine.runs.directory.check import RunState, check_parts, look
 from fwi_refine.runs.directory.config import describe, differences
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
-from fwi_refine.runs.directory.run_directory import RunDirectory
+from fwi_refine.runs.directory.run_directory import RunDirectory, check_place
 from fwi_refine.runs.directory.shards import claimed, log_file, running_files, shard_chunks
 from fwi_refine.runs.directory.work import Work, carry_out
 
@@ -28,6 +28,7 @@ __all__ = [
     "Work",
     "carry_out",
     "check_parts",
+    "check_place",
     "claimed",
     "describe",
     "differences",
