@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Inches: room for the labels at the left, between panels, for a title, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.55, 0.13, 0.22, 0.42
-LINE, LETTERS = 0.15, 13  # of the heading: its height, letters to the inch
+LINE, LETTERS = 0.15, 14  # of the heading: its height, letters to the inch
 SIZE = (style.WIDTH - LEFT - 2 * GAP - sum(style.Page.BAR)) / 3  # width of a panel
 RECORD = 1.1  # height of a record, in widths; of many, half of that
 

@@ -20,6 +20,7 @@ MIN_COLUMNS = 4
 # Inches: room for the labels at the left, between maps, for titles, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.62, 0.06, 0.52, 0.38
 HEADING = 0.38  # of that, above a map: where the line about its sample begins
+NARROWEST = 5.4  # of a page, inches: the line about a sample has room
 BAR = sum(style.Page.BAR)
 SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
@@ -49,7 +50,10 @@ def samples(views: Sequence["RunView"]) -> Figure:
     height = style.map_height(views[0].survey, SIZE)
     with style.styled():
         page = style.Page(
-            LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
+            max(
+                NARROWEST,
+                LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
+            ),
             (ABOVE + height) * len(views) + BELOW,
         )
         for k, view in enumerate(views):

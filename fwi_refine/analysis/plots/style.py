@@ -135,7 +135,7 @@ class Page:
         gap, width, _ = self.BAR
         ax = self.axes(left + gap, top, width, height)
         bar: Any = self.figure.colorbar(image, cax=ax, extend=scale.extend, extendfrac=0.04)
-        bar.set_label(scale.label, size=7, labelpad=1)
+        bar.set_label(scale.label, size=7, labelpad=3)
         bar.outline.set_linewidth(0.6)
         bar.ax.tick_params(length=2)
         bar.locator = MaxNLocator(max(1, int(height / TICK_HEIGHT)))

@@ -93,11 +93,12 @@ def command(
     measured one. Beside the maps stands a report, refined.csv, with a row for each sample.
 
     \b
-    PREDICTIONS  maps in m/s, rows = depth: .npy (N,70,70) or (N,1,70,70); HDF5 with `velocity`
-                 and `ids`; a directory of <id>.npy; or a submission .csv
+    PREDICTIONS  maps in m/s, rows = depth: .npy (N,70,70) or (N,1,70,70); HDF5 or .npz with
+                 `velocity` and `ids`; a directory of <id>.npy; or a submission .csv
     RECORDS      (shots, time steps, receivers): a directory of <id>.npy (5,1000,70); a directory
                  of shards seis*.npy or data*.npy (n,5,1000,70), with the truth in vel*.npy or
-                 model*.npy beside them; one such array; or HDF5 with `records` and `ids`
+                 model*.npy beside them; the folder above such of several families; one such
+                 array; or HDF5 or .npz with `records` and `ids`
 
     The n-th prediction belongs to the n-th record in sorted file order, unless the predictions
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit
