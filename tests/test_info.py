@@ -5,23 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_survey_cases import SURVEY as SMALL
 
 from fwi_refine import io
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
-from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.toml import write_survey
 
-SURVEY = replace(
-    OPENFWI,
-    shape=(20, 25),
-    absorbing_cells=25,
-    velocity_bounds=(1400.0, 5000.0),
-    n_steps=60,
-    file_rows=60,
-    sources=((1, 2), (1, 20)),
-    receivers=tuple((1, column) for column in range(25)),
-)
+SURVEY = replace(SMALL, n_steps=60, file_rows=60)
 
 
 def layers(*shape):

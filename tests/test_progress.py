@@ -5,13 +5,13 @@ import json
 import os
 import threading
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from small_survey_cases import SURVEY
 
 from fwi_refine import runs
 from fwi_refine.cli import console, run
@@ -26,20 +26,9 @@ from fwi_refine.runs.running import (
     running_folder,
     seconds_left,
 )
-from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
 
 NOW = 1_000_000.0
-SURVEY = replace(
-    OPENFWI,
-    shape=(20, 25),
-    absorbing_cells=25,
-    velocity_bounds=(1400.0, 5000.0),
-    n_steps=400,
-    file_rows=400,
-    sources=((1, 2), (1, 20)),
-    receivers=tuple((1, column) for column in range(25)),
-)
 
 
 @pytest.fixture

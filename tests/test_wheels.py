@@ -4,28 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_survey_cases import SURVEY
 
-from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.toml import write_survey
 from fwi_refine.wave import Simulator
 
 ROOT = Path(__file__).parents[1]
 ALONE = ["unshare", "--map-root-user", "--net"]
-SURVEY = replace(
-    OPENFWI,
-    shape=(20, 25),
-    absorbing_cells=25,
-    velocity_bounds=(1400.0, 5000.0),
-    n_steps=400,
-    file_rows=400,
-    sources=((1, 2), (1, 20)),
-    receivers=tuple((1, column) for column in range(25)),
-)
 NO_NETWORK = "import socket; socket.create_connection(('1.1.1.1', 53), 5)"
 
 
