@@ -96,10 +96,12 @@ class Progress:
 
     def _describe(self) -> str:
         families = ", ".join(f"{name} {n}" for name, n in sorted(self._families.items()))
-        if not families:
-            return ""
-        mean = exp(self._log_reduction / sum(self._families.values()))
-        return f"misfit {mean:.3g} times smaller, {families}"
+        return f"{self._reduction()}, {families}" if families else ""
+
+    def _reduction(self) -> str:
+        """By how much the misfit fell, as a geometric mean."""
+        count = sum(self._families.values())
+        return f"misfit {exp(self._log_reduction / count):.3g} times smaller" if count else ""
 
     @contextlib.contextmanager
     def shown(self, folder: Path) -> Iterator[None]:
@@ -123,7 +125,7 @@ class Progress:
             rest = left / rate
         elif running and mean:
             rate = len(running) / mean
-        return console.View(self.total, self._done, running, rate, rest, self._describe())
+        return console.View(self.total, self._done, running, rate, rest, self._reduction())
 
     def summary(self) -> int:
         """Logs how the run went, what matters most first; returns its exit code."""

@@ -18,6 +18,7 @@ from fwi_refine.files import read_bytes
 
 INTERVAL = 0.5  # s, least time between two writes of one file
 LARGEST = 4096  # bytes
+OVERDUE = 0.5  # of the mean time: a sample that runs longer is given as much again
 SUFFIX = ".json"
 
 
@@ -142,7 +143,8 @@ def seconds_left(
     """
     if mean_seconds is None or not running:
         return None
-    had = sum(min(max(0.0, now - state.started), mean_seconds) for state in running)
+    most = OVERDUE * mean_seconds
+    had = sum(min(max(0.0, now - state.started), most) for state in running)
     return max(0.0, left * mean_seconds - had) / len(running)
 
 

@@ -25,6 +25,9 @@ SAME_IF_SMALL = 60.0  # m/s
 ALIKE = 10.0  # m/s: a cell may as well have one as the other of levels that differ by less
 REACH = 3  # cells from one at a level within which a cell may have it
 SNAP = 1.5  # m/s from a level within which a cell is taken to have it
+# Deep areas of a few dozen cells are hardly seen: their cells scatter about their velocity by as
+# much, m/s.
+SCATTER = 40.0
 SQUARE = np.ones((3, 3), dtype=bool)
 
 
@@ -214,3 +217,30 @@ def to_integers(v: torch.Tensor, snap: float = SNAP) -> tuple[torch.Tensor, torc
     off, which = levels.distance(v)
     rounded = torch.where(off < snap, velocities[which], rounded)
     return rounded.clamp(velocities[0], velocities[-1]), velocities[0]
+
+
+def merge_scattered(v: torch.Tensor) -> torch.Tensor:
+    """Give cells that scatter about one velocity that velocity.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+
+    Returns
+    -------
+    Tensor, shape (nz, nx)
+        Map in m/s. Cells near a level have it; an area without one has its median, in integers.
+    """
+    levels = find_levels(v)
+    off, which = levels.distance(v)
+    near = off < SCATTER
+    merged = torch.where(near, levels.velocities[which], v) if len(levels.velocities) else v
+    settled, values = near.cpu().numpy(), merged.cpu().numpy().copy()
+    areas = connected_areas(np.where(settled, 0.0, values), SCATTER)
+    for area in np.unique(areas[~settled]):
+        cells = areas == area
+        if cells.sum() >= LEAST_AREA:
+            median = np.median(values[cells]).round()
+            values[cells & (np.abs(values - median) < SCATTER)] = median
+    return torch.from_numpy(values).to(v)
