@@ -98,7 +98,8 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
     if start == SIGNATURE:
         array = Hdf5Array(path, ("velocity",))
         return ArrayPredictions(array, array.ids(), survey)
-    if start.startswith(npz.SIGNATURE):
+    torch_file = path.suffix.lower() in (".pt", ".pth")  # a ZIP file too
+    if start.startswith(npz.SIGNATURE) and not torch_file:
         packed = npz.NpzArray(path, ("velocity", "predictions", "maps"))
         return ArrayPredictions(packed, packed.ids(), survey)
     if start.startswith(b"\x93NUMPY"):
@@ -111,7 +112,6 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
         return ArrayPredictions(rows, None, survey)
     if path.suffix.lower() == ".csv":
         return SubmissionPredictions(path, survey)
-    torch_file = path.suffix.lower() in (".pt", ".pth")
     hint = "; of a torch tensor: np.save('maps.npy', tensor.cpu().numpy())" if torch_file else ""
     raise InputError(
         f"predictions {path}: neither .npy, nor .npz, nor HDF5, nor a submission .csv, nor a "
