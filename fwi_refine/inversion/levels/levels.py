@@ -14,6 +14,7 @@ from fwi_refine.objective.connected import connected_areas
 
 AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
 LEAST_AREA = 12  # cells; smaller areas are cells along an edge
+LEAST_CUT_AREA = 3  # cells; of a layer that the surface cuts, where edges are sharp
 # m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken as one
 # the cells along their edges make up for it and are wrong; pieces of one layer that seem to differ
 # have two levels until they are better known.
@@ -85,7 +86,11 @@ def find_levels(v: torch.Tensor) -> Levels:
     sizes = np.bincount(areas.ravel())
     # areas by the median of the largest of them: a chain of small ones joins no two
     groups: dict[float, list[int]] = {}
-    for area in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes >= LEAST_AREA)]:
+    least = np.full(len(sizes), LEAST_AREA)
+    least[np.unique(areas[0])] = LEAST_CUT_AREA
+    for area in np.argsort(-sizes, kind="stable"):
+        if sizes[area] < least[area]:
+            continue
         median = np.median(values[areas == area])
         nearest = min(groups, key=lambda known: abs(known - median), default=np.inf)
         own = nearest if abs(nearest - median) <= SAME_LEVEL else median
