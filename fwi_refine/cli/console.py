@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+ROOMY = 100  # columns of a terminal, from which on numbers are named
 LONGEST_ID, GAP = 24, 2  # characters of an id, and between two columns
 SHOWN = 12  # running samples that have a line
 REFRESH = 4  # times a second on a terminal
@@ -163,8 +164,9 @@ def table(view: View, width: int) -> "RenderableType":
 def _lines(running: "Sequence[Running]", width: int) -> list[str]:
     """A line for each sample, in columns; words are cut to the width, numbers are not."""
     now = time.time()
+    word = "misfit " if width >= ROOMY else ""
     numbers = [
-        (clock(now - state.started), _misfits(state.first, state.now, state.noise))
+        (clock(now - state.started), word + _misfits(state.first, state.now, state.noise))
         for state in running
     ]
     clocks = max((len(passed) for passed, _ in numbers), default=0)
@@ -173,7 +175,7 @@ def _lines(running: "Sequence[Running]", width: int) -> list[str]:
     stages = min(max((len(_stage(state)) for state in running), default=0), max(0, room - ids))
     return [
         (" " * GAP).join(
-            (_cut(state.id, ids), passed.rjust(clocks), _cut(_stage(state), stages), misfits)
+            (_cut(state.id, ids), passed.rjust(clocks), _end(_stage(state), stages), misfits)
         )
         for state, (passed, misfits) in zip(running, numbers, strict=True)
     ]
@@ -182,6 +184,12 @@ def _lines(running: "Sequence[Running]", width: int) -> list[str]:
 def _cut(text: str, width: int) -> str:
     """Text of exactly so many characters."""
     short = text if len(text) <= width else text[: max(0, width - 3)] + "..."[:width]
+    return short.ljust(width)
+
+
+def _end(text: str, width: int) -> str:
+    """The end of a text, of exactly so many characters: of a stage, what changes stands there."""
+    short = text if len(text) <= width else "..."[:width] + text[len(text) - max(0, width - 3) :]
     return short.ljust(width)
 
 
@@ -196,7 +204,7 @@ def describe(state: "Running") -> str:
     """How far a sample is."""
     passed = clock(time.time() - state.started)
     misfits = _misfits(state.first, state.now, state.noise)
-    return f"{state.id} {passed} {_stage(state)}, {misfits}"
+    return f"{state.id} {passed} {_stage(state)}, misfit {misfits}"
 
 
 def _stage(state: "Running") -> str:
@@ -205,7 +213,7 @@ def _stage(state: "Running") -> str:
 
 def _misfits(first: float | None, now: float | None, noise: float | None) -> str:
     values = ("?" if value is None else f"{value:.1e}" for value in (first, now, noise))
-    return "misfit " + " -> ".join(values)
+    return " -> ".join(values)
 
 
 def _whole(view: View) -> str:
