@@ -197,6 +197,17 @@ def test_status_watches_until_the_run_is_done(made, tmp_path, capsys):
     assert run(["status", str(folder), "--watch", "--json"]) == 2
 
 
+def test_a_long_line_above_what_moves_is_not_wrapped(monkeypatch):
+    """A command that is told when a run is stopped can be copied as it stands."""
+    file = io.StringIO()
+    screen = Console(file=file, width=40, force_terminal=True, highlight=False, markup=False)
+    monkeypatch.setattr(console, "console", lambda: screen)
+    line = "to go on: fwi-refine predictions.npy seismic --out refined.npy [b]"
+    with console.shown(lambda: console.View(4, 1), print):
+        console.write(line)
+    assert line in file.getvalue()
+
+
 def test_bars_are_silent_where_there_is_no_terminal(capsys):
     assert [*console.tracked(range(3), "maps")] == [0, 1, 2]
     captured = capsys.readouterr()

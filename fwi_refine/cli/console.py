@@ -48,6 +48,28 @@ class View:
     outcome: str = ""
 
 
+_drawing: "list[Console]" = []  # the screen that lines move on at the moment, if any
+
+
+def write(line: str) -> None:
+    """Writes a line to stderr, above what moves there; it is not wrapped, so that a command in it
+    can be copied."""
+    if _drawing:
+        _drawing[-1].print(line, soft_wrap=True)
+    else:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _drawn_on(screen: "Console") -> Iterator[None]:
+    _drawing.append(screen)
+    try:
+        yield
+    finally:
+        _drawing.remove(screen)
+
+
 def console() -> "Console":
     """stderr as the library of progress bars sees it."""
     from rich.console import Console
@@ -92,7 +114,8 @@ def bar(total: int, unit: str, wanted: bool = True) -> Iterator[Callable[[int], 
     shown = wanted and moves(screen)
     with progress.Progress(*columns, console=screen, disable=not shown, transient=True) as bars:
         task = bars.add_task(unit, total=total)
-        yield lambda count: bars.advance(task, count)
+        with _drawn_on(screen) if shown else contextlib.nullcontext():
+            yield lambda count: bars.advance(task, count)
 
 
 def tracked(items: Sequence[Item], unit: str) -> Iterator[Item]:
@@ -122,12 +145,15 @@ def shown(
     if moves(screen):
         from rich.live import Live
 
-        with Live(
-            console=screen,
-            get_renderable=lambda: table(view(), screen.width),
-            refresh_per_second=REFRESH,
-            transient=True,
-            redirect_stdout=False,
+        with (
+            Live(
+                console=screen,
+                get_renderable=lambda: table(view(), screen.width),
+                refresh_per_second=REFRESH,
+                transient=True,
+                redirect_stdout=False,
+            ),
+            _drawn_on(screen),
         ):
             yield
         return

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from fwi_refine.cli import console
+
 
 class Forgiving:
     """A text stream of which no write fails."""
@@ -82,8 +84,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(f"{self.format(record)}\n")
-            sys.stderr.flush()
+            console.write(self.format(record))
 
 
 class _File(logging.FileHandler):
