@@ -24,7 +24,7 @@ def result():
         Row("a", "layered", "", "refined", 4.1e-2, 3.2e-5, 40, 3, 12.5, flags=HARMFUL),
         Row("b", status="failed", reason="no record"),
     )
-    return Refinement(maps, np.full(maps.shape, np.nan, "f4"), rows, SURVEY, maps + 1)
+    return Refinement(maps, np.full(maps.shape, np.nan, "f4"), rows, survey=SURVEY, start=maps + 1)
 
 
 def test_a_result_shows_itself(result):

@@ -19,6 +19,11 @@ from fwi_refine.wave.jacobian.full import (
 )
 from fwi_refine.wave.jacobian.operator import jacobian_operator
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
+from fwi_refine.wave.released_arithmetic import (
+    first_unequal,
+    released_medium,
+)
+from fwi_refine.wave.released_arithmetic import propagate as propagate_released
 from fwi_refine.wave.simulator import (
     Simulator,
     first_differences,
@@ -37,6 +42,7 @@ __all__ = [
     "devices",
     "first_differences",
     "first_return",
+    "first_unequal",
     "flat_jacobian",
     "flat_jacobian_shots",
     "gpu_memory",
@@ -49,7 +55,9 @@ __all__ = [
     "jacobian_points",
     "measure_speed",
     "one_thread_each",
+    "propagate_released",
     "record_basis",
+    "released_medium",
     "released_record",
     "simulate",
 ]
