@@ -152,7 +152,7 @@ def test_a_view_counts_what_was_found_and_what_is_new(tmp_path, monkeypatch):
         view = progress.view(folder)
     assert (view.done, view.seconds_left, view.rate) == (1, 350.0, 1 / 50)
     monkeypatch.setattr(time, "time", lambda: NOW + 30)
-    progress.add(Row("b", "layered", "", "refined", 1.0, 0.1, seconds=30.0))
+    progress.add(Row("b", "layered", "", "refined", 1.0, 0.1, evaluations=9, seconds=30.0))
     view = progress.view(folder)  # none runs at the moment: by the clock
     assert (view.done, view.seconds_left, view.rate) == (2, 180.0, 1 / 30)
     assert view.outcome == "misfit 10 times smaller"
