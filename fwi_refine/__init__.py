@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fwi_refine.routing.estimator import FamilyClassifier
     from fwi_refine.survey import OPENFWI, Survey, read_survey
     from fwi_refine.version import __version__
-    from fwi_refine.wave import RecordMisfit, WaveSimulator
+    from fwi_refine.wave import RecordMisfit, WaveSimulator, jacobian_operator
 
 # Where each name is.
 _MODULES = {
@@ -42,6 +42,7 @@ _MODULES = {
     "WaveSimulator": "wave",
     "__version__": "version",
     "classify": "api",
+    "jacobian_operator": "wave",
     "load_priors": "priors",
     "read_survey": "survey",
     "refine": "api",

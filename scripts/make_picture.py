@@ -29,7 +29,7 @@ def main():
     starts = np.load(options.samples / "predictions.npy").astype(float)
     refined = np.load(options.refined).astype(float).reshape(truth.shape)
     with open(options.samples / "samples.csv", newline="") as file:
-        rows = [Row(line["id"], line["family"]) for line in csv.DictReader(file)]
+        rows = [Row(line["id"], line["family"], status="refined") for line in csv.DictReader(file)]
     views = [
         RunView(row, refined[k], start=starts[k], truth=truth[k]) for k, row in enumerate(rows)
     ]

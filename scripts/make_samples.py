@@ -9,23 +9,22 @@ and families.csv. The n-th prediction belongs to the n-th id in sorted order.
 """
 
 import csv
-import sys
 from pathlib import Path
 
 import click
 import numpy as np
-from tqdm import tqdm
 
+from fwi_refine.cli.console import tracked
 from fwi_refine.synthetic import FAMILIES, MISFIT_PER_MAE, NETWORK_MAE, make_sample
 
 DATA_SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
-# One family for each way in which samples are refined.
+# One family for each way in which samples are refined, the quickest first.
 ROUTES = {
     "FlatVel_B": "flat-vel",
-    "Style_A": "style-a",
-    "Style_B": "style-b",
     "CurveFault_A": "two-velocity",
+    "Style_A": "style-a",
     "CurveVel_A": "layered",
+    "Style_B": "style-b",
 }
 ROUTE_LAYERS = {"CurveFault_A": 2}  # with more of them it is refined as other layers are
 
@@ -58,21 +57,31 @@ def main(out, families, per_family, seed, hardness, samples, table, overwrite):
         raise click.UsageError("give --out DIR, --samples or --table")
     if out is not None:
         prepare(out, overwrite)
-    rows = []
+    rows, records = [], {}
     for family in families:
-        numbers = tqdm(range(per_family), family, disable=not sys.stderr.isatty())
-        for number in numbers:
+        for number in tracked(range(per_family), f"samples of {family}"):
             layers = ROUTE_LAYERS.get(family) if samples else None
             sample = make_sample(family, seed, number, hardness, layers)
-            if out is not None:
+            if samples:
+                records[sample.id] = sample.record
+            elif out is not None:  # the records, 1.4 MB each, are not kept
                 np.save(out / "seismic" / f"{sample.id}.npy", sample.record)
-            # The records, 1.4 MB each, are not kept.
             errors = (sample.start_mae, sample.start_misfit)
             rows.append((sample.id, family, *errors, sample.start, sample.truth))
+    if samples:
+        rows = in_this_order(rows)
+        for (name, *_), record in zip(rows, records.values(), strict=True):
+            np.save(out / "seismic" / f"{name}.npy", record)
     if out is not None:
         write(out, sorted(rows, key=lambda row: row[0]), samples)
     if table:
         click.echo(calibration_table(rows, hardness))
+
+
+def in_this_order(rows: list) -> list:
+    """The samples with their ids exchanged, so that the order of ids is that of the rows."""
+    names = sorted(row[0] for row in rows)
+    return [(name, *row[1:]) for name, row in zip(names, rows, strict=True)]
 
 
 def prepare(out: Path, overwrite: bool) -> None:

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -22,9 +23,9 @@ from fwi_refine.runs.directory import RunDirectory, look
 
 
 def read_until(terminal, words, seconds):
-    """What the program writes on the terminal until it has written `words`."""
+    """What the program writes on the terminal until it has written `words`, a pattern."""
     text, deadline = "", time.monotonic() + seconds
-    while words not in text:
+    while not re.search(words, text):
         ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
         assert ready, f"{words!r} did not come within {seconds} s: {text}"
         text += os.read(terminal, 4096).decode(errors="replace")
@@ -99,7 +100,7 @@ class Running:
 
     def wait_for_two(self):
         """Until two samples are finished; returns what stands on the terminal."""
-        return read_until(self.terminal, "2/40", 120)
+        return read_until(self.terminal, "[2-9] of 40 samples", 120)
 
     def check_partial(self):
         """Nothing is left but the partial files, which tell what is finished, and the finished

@@ -86,9 +86,45 @@ def test_failed_samples_and_remarks_are_listed_as_text(opened):
 
 
 def test_pictures_are_loaded_and_nothing_else_is(opened):
-    opened.check_images(2 + 5)
+    opened.check_images(2 + 5 + 1)  # histogram, curves; samples; the history of one
     assert opened.said == []
     assert [url.split(":")[0] for url in opened.asked if not url.startswith("data:")] == ["file"]
+
+
+def column(opened, number):
+    return [row[number] for row in opened.cells("#samples")[1:]]
+
+
+def test_a_click_sorts_the_table(opened):
+    headings = opened.cells("#samples")[0]
+    place = headings.index("misfit after, rms")
+    assert column(opened, 0) == ["c", report_page_cases.HARMFUL, "b", "a", "d"]
+    button = opened.page.locator("#samples th button").nth(place)
+    button.click()
+    assert column(opened, place) == ["0.0001", "0.0003", "0.004", "0.02", "–"]
+    button.click()
+    assert column(opened, place) == ["0.02", "0.004", "0.0003", "0.0001", "–"]
+    opened.page.locator("#samples th button").first.click()
+    assert column(opened, 0) == [report_page_cases.HARMFUL, "a", "b", "c", "d"]
+
+
+def test_a_click_enlarges_a_picture(opened):
+    page = opened.page
+    page.locator("figure button").first.click()
+    image = page.locator("#zoom img")
+    image.wait_for()
+    page.wait_for_function("document.querySelector('#zoom img').style.width")
+    before = image.bounding_box()
+    page.mouse.move(before["x"] + before["width"] / 2, before["y"] + before["height"] / 2)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"document.querySelector('#zoom img').width > {1.5 * before['width']}")
+    larger = image.bounding_box()
+    page.mouse.down()
+    page.mouse.move(before["x"] + 30, before["y"] + 40)
+    page.mouse.up()
+    assert image.bounding_box()["x"] < larger["x"]
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").is_visible()
 
 
 def test_the_page_fits_its_window(opened):

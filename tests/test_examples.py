@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parents[1]
         pytest.param("api.functions", marks=pytest.mark.slow),
         "routing.estimator",
         "wave.modules",
+        "wave.jacobian.operator",
     ],
 )
 def test_examples_of_the_docstrings(name):
@@ -60,3 +62,11 @@ def routes():
     """What data_samples says of its samples."""
     lines = (ROOT / "data_samples" / "samples.csv").read_text().splitlines()
     return [line.rpartition(",")[2] for line in lines[1:]]
+
+
+def test_the_loss_of_the_example_of_records_falls():
+    """A tiny network, trained through the physics without any true map."""
+    names = runpy.run_path(str(ROOT / "examples" / "loss_of_records.py"))
+    losses = names["train"]()
+    assert losses[-1] < 0.2 * losses[0]
+    assert losses[-1] < losses[len(losses) // 2] < losses[0]

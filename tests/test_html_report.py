@@ -1,6 +1,7 @@
 """The page of a run as text: complete, escaped, and in need of nothing else."""
 
 import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -55,7 +56,8 @@ def test_the_numbers_of_each_family():
 
 def test_nothing_that_comes_from_files_is_markup(html):
     read = Reader(html)
-    assert "script" not in {tag for tag, _ in read.tags}
+    assert [attributes for tag, attributes in read.tags if tag == "script"] == [{}]
+    assert html.count(html_report.SCRIPT.read_text()) == 1  # its own, and nothing else
     assert not [name for _, attributes in read.tags for name in attributes if name[:2] == "on"]
     for text in (HARMFUL, REASON, FLAG):
         assert text in read.text
@@ -70,11 +72,24 @@ def test_the_page_holds_all_that_it_shows(html):
         kind, _, data = source.partition(";base64,")
         start = {"data:image/png": b"\x89PNG", "data:image/svg+xml": b"<?xml"}[kind]
         assert base64.b64decode(data, validate=True).startswith(start)
-    assert {tag for tag, _ in read.tags}.isdisjoint({"link", "script", "iframe", "object", "base"})
+    assert {tag for tag, _ in read.tags}.isdisjoint({"link", "iframe", "object", "base"})
     assert "url(" not in html
     assert "@import" not in html
     (policy,) = [a["content"] for tag, a in read.tags if "http-equiv" in a]
     assert policy.startswith("default-src 'none'; img-src data:;")
+    (script,) = re.findall(r"<script>(.*)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+
+
+def test_every_sample_stands_in_the_table(html):
+    (body,) = re.findall(
+        r'<div class="scroll" id="samples".*?<tbody>(.*?)</tbody>', html, re.DOTALL
+    )
+    assert body.count("<tr>") == len(ROWS)
+    assert body.count('<a href="#sample-') == 2  # those that have pictures
+    assert 'data-value="0.0003">0.0003<' in body
+    assert "equal" not in body
 
 
 def test_the_worst_come_first(html):
@@ -97,7 +112,8 @@ def test_a_page_of_little(tmp_path):
     run.rows = [Row(f"w{k}", reason="r") for k in range(html_report.LISTED + 3)]
     html = html_report.render(run, "misfit", worst=0)
     assert f"The first {html_report.LISTED} of {html_report.LISTED + 3}." in html
-    assert html.count('<th scope="row">w') == html_report.LISTED
+    (failed,) = re.findall(r'<table id="failed">.*?</table>', html, re.DOTALL)
+    assert failed.count('<th scope="row">w') == html_report.LISTED
 
 
 def test_digits():

@@ -20,7 +20,8 @@ LAYERS = (
     {"routing", "synthetic"},
     {"inversion"},
     {"runs"},
-    {"api", "analysis"},
+    {"analysis"},
+    {"api"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

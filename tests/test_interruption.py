@@ -65,7 +65,7 @@ def test_a_worker_that_dies_does_not_end_the_run(made, tmp_path):
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         text = read_until(running.terminal, "a worker process died", 60)
-        text += read_until(running.terminal, "6/40", 120)
+        text += read_until(running.terminal, "[6-9] of 40 samples", 120)
         assert "failed" not in text
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 143

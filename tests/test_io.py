@@ -141,9 +141,9 @@ def test_predictions_that_cannot_be_used_as_a_whole(tmp_path, array, words):
     [
         ("p.npy", b"\x93NUMPY", "not a readable .npy file"),
         ("p.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': 'boom", "not a readable .npy file"),
-        ("p.npy", b"text", "neither .npy, nor HDF5"),
-        ("p.npy", b"", "neither .npy, nor HDF5"),
-        ("p.npz", b"PK\x03\x04....", "neither .npy, nor HDF5"),
+        ("p.npy", b"text", "neither .npy, nor .npz, nor HDF5"),
+        ("p.npy", b"", "neither .npy, nor .npz, nor HDF5"),
+        ("p.npz", b"PK\x03\x04....", "not a readable .npz file"),
         ("p.pt", b"PK\x03\x04....", "of a torch tensor: np.save"),
         ("p.h5", b"\x89HDF\r\n\x1a\n....", "not a readable HDF5 file"),
         ("s.csv", b"\xff\xfe\xff", "cannot be read"),

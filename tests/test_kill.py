@@ -41,7 +41,7 @@ def forked():
     """Starts a function in a new process, without the seconds that importing takes."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["fwi_refine.runs.directory", "fwi_refine.cli.commands.refine", "tqdm"]
+        ["fwi_refine.runs.directory", "fwi_refine.cli.commands.refine", "rich"]
     )
 
     def start(function, *arguments):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_each_row_has_one_scale_and_differences_are_centred(view):
 
 def test_the_residual_is_magnified_and_says_so(view):
     figure = plots.panels(view, shots=[1])
-    image = titled(figure, "residual × 10000")
+    image = titled(figure, "residual × 10⁴")
     residual = view.simulated[1] - view.measured[1]
     np.testing.assert_allclose(image.get_array(), 10000 * residual)
     same = plots.panels(replace(view, simulated=np.zeros_like(view.measured)), shots=[1])
@@ -119,7 +120,7 @@ def test_maps_lie_where_they_are(view):
 
 
 def test_what_is_not_known_is_left_out(view):
-    bare = RunView(Row("x"), view.refined)
+    bare = RunView(Row("x", status="refined"), view.refined)
     figure = plots.panels(bare, shots=[0])
     assert list(images(figure)) == ["(a) refined"]
     bare = replace(bare, start=view.start, deviation=np.full((70, 70), np.nan))
@@ -133,16 +134,22 @@ def test_what_is_not_known_is_left_out(view):
 
 def test_samples_have_a_row_each(view):
     other = replace(view, row=replace(ROW, family="Style_B"), deviation=None, truth=view.truth + 1)
-    unknown = RunView(Row("c3"), view.refined)
+    unknown = RunView(Row("c3", status=""), view.refined)
     figure = plots.samples([view, other, unknown])
     tops = [round(ax.get_position().y1, 6) for ax in figure.axes if ax.images]
     assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == [5, 4, 1]
-    assert {"layered\ndepth, m", "Style B\ndepth, m", "c3\ndepth, m"} <= labels(figure)
+    assert [text.get_text().split("   ")[:2] for text in figure.texts] == [
+        ["a_1", "layered"], ["a_1", "Style B"], ["c3"],
+    ]  # fmt: skip
+    assert "misfit 0.5 → 0.25 rms   expected error 1.5 m/s" in figure.texts[0].get_text()
+    units = {"velocity, m/s", "difference, m/s", "error, m/s", "depth, m", "position, m"}
+    assert labels(figure) == units
     titles = [ax.get_title() for ax in figure.axes]
     error = np.abs(view.refined - view.truth).mean()
     assert f"refined\nMAE {error:.3g} m/s" in titles
     assert titles.count("refined\n− truth") == 2
     assert titles.count("expected\nerror") == 1
+    assert "map" in titles  # a map without a report is nobody's result
 
 
 def test_a_contact_sheet_has_one_scale():
@@ -220,13 +227,41 @@ def test_figures_are_written_by_suffix(view, tmp_path):
         assert path.read_bytes() == first, suffix
     width, height = figure.get_size_inches()
     shape = imread(tmp_path / "f.png").shape
-    assert shape[:2] == (int(height * 100), int(width * 100))
+    assert shape[:2] == (round(height * 100), round(width * 100))
     plots.save([figure, figure], tmp_path / "two.pdf")
     assert len(re.findall(rb"/Type /Page\b", (tmp_path / "two.pdf").read_bytes())) == 2
     for figures, name in (([figure], "f.jpg"), ([figure, figure], "f.png")):
         with pytest.raises(ValueError, match="cannot be written"):
             plots.save(figures, tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.pdf", "f.png", "f.svg", "two.pdf"]
+
+
+def at_width(nx):
+    """A sample of a survey of another width."""
+    survey = replace(
+        OPENFWI, shape=(20, nx), sources=((1, 2),), receivers=tuple((1, k) for k in range(nx))
+    )
+    maps = [np.linspace(1500, 4500, 20 * nx).reshape(20, nx) + k for k in range(4)]
+    record = np.ones((1, survey.n_steps, nx))
+    row = replace(ROW, mae_before=2.0, mae_after=1.0)
+    return RunView(row, *maps[:1], survey, *maps[1:], record, 1.0001 * record)
+
+
+def is_shown(axis, text):
+    """Whether a label of a tick is drawn: those beyond the ends of an axis are not."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = {
+        label: tick for tick, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+    }
+    return low - 1e-9 <= ticks.get(text, np.inf) <= high + 1e-9
+
+
+def test_the_bars_of_a_histogram_do_not_lie_over_each_other():
+    (ax,) = plots.misfit_histogram([1e-2, 1.1e-2], [1e-2, 1e-4]).axes
+    bars = [bar for bars in ax.containers for bar in bars if bar.get_height()]
+    spans = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
+    assert all(a[1] <= b[0] * (1 + 1e-9) for a, b in pairwise(spans))
+    assert {bar.get_alpha() for bar in bars} == {None}
 
 
 def test_no_text_is_cut_or_overlaps(view):
@@ -236,6 +271,14 @@ def test_no_text_is_cut_or_overlaps(view):
         plots.panels(long, shots=[0]),
         plots.panels(RunView(long.row, view.refined)),
         plots.samples([long, view]),
+        *(
+            plot([other], *more)
+            for other in map(at_width, (25, 300))
+            for plot, *more in (
+                (plots.samples,),
+                (lambda views, shots: plots.panels(views[0], shots), [0]),
+            )
+        ),
         plots.contact_sheet([view.truth] * 7, ["c" * 30] * 7, OPENFWI),
         plots.convergence(HISTORY),
     ):
@@ -251,6 +294,14 @@ def test_no_text_is_cut_or_overlaps(view):
             if text.get_text()
         ]
         boxes += [text.get_window_extent(renderer) for text in figure.texts]
+        boxes += [
+            text.get_window_extent(renderer)
+            for ax in figure.axes
+            if ax.images
+            for axis in (ax.xaxis, ax.yaxis)
+            for text in axis.get_ticklabels()
+            if text.get_visible() and text.get_text() and is_shown(axis, text)
+        ]
         for box in boxes:
             assert page.x0 - 1 <= box.x0 < box.x1 <= page.x1 + 1
             assert page.y0 - 1 <= box.y0 < box.y1 <= page.y1 + 1

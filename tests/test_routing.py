@@ -278,6 +278,27 @@ def test_fit_priors_keeps_what_it_has_no_maps_for(train, tmp_path):
     assert "on 4 maps of Style_A" in result.output
 
 
+def test_fit_priors_reads_made_samples_and_cautions_on_few(train, tmp_path):
+    """The layout that scripts/make_samples.py writes gives what a folder for each family does."""
+    folder, _ = train
+    maps = [np.load(folder / f"Style_A/model/model{k}.npy")[:, 0] for k in (1, 2)]
+    others = np.full((2, 70, 70), 2000, "f4")
+    made = tmp_path / "made"
+    made.mkdir()
+    np.save(made / "truth.npy", np.concatenate([others, *maps]))
+    rows = [f"id{k},{'FlatVel_A' if k < 2 else 'Style_A'}" for k in range(14)]
+    (made / "families.csv").write_text("\n".join(["id,family", *rows]))
+    result = run(made, "--out", tmp_path / "made.toml")
+    assert result.exit_code == 0, result.output
+    assert "Caution: 12 maps are few" in result.output
+    assert run(folder, "--out", tmp_path / "folder.toml").exit_code == 0
+    fitted = [priors.load(tmp_path / f"{name}.toml") for name in ("made", "folder")]
+    assert fitted[0].style_a == fitted[1].style_a
+    (made / "families.csv").write_text("id,family\nid0,Style_A\n")
+    error = run(made, "--out", tmp_path / "x.toml").exception
+    assert "found 1 families for 14 maps" in str(error)
+
+
 def test_fit_priors_refuses_what_it_cannot_use(train, tmp_path):
     folder, _ = train
     out = tmp_path / "priors.toml"

@@ -139,6 +139,32 @@ def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
     assert "samples.count: 3 in the run, 1 now" in capsys.readouterr().err
 
 
+def test_a_dry_run_refuses_what_a_run_refuses(made, refine_in, tmp_path, capsys):
+    """A folder with other things, a shard without parts, the kept samples of another run."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    for arguments, words in (
+        ((tmp_path / "other",), "holds other things than a run"),
+        ((tmp_path / "new", "--shard", "1/3"), "no parts: the run has only 2"),
+    ):
+        said = []
+        for more in (("--dry-run",), ()):
+            assert refine_in(*arguments, *more) == 2
+            said.append(capsys.readouterr().err.splitlines()[-1])
+        assert said[0] == said[1]
+        assert words in said[0]
+    line = [made.starts_file, made.seismic, "--out", tmp_path / "o.npy", "--method", "lbfgs"]
+    line = [str(word) for word in line]
+    hidden = tmp_path / ".o.npy.run"
+    assert run([*line[:2], "--run-dir", str(hidden), *line[4:], "--max-evaluations", "1"]) == 0
+    before = tree(hidden)
+    for more in (("--dry-run",), ()):
+        assert run([*line, *more]) == 2
+        assert "finished samples of an earlier run to the same output" in capsys.readouterr().err
+    assert run([*line, "--dry-run", "--overwrite"]) == 0
+    assert tree(hidden) == before
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -3,7 +3,7 @@
 import functools
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,7 +185,10 @@ class Ensemble:
 
 
 def family_of_each(
-    ensemble: Ensemble, families: PathLike | None, priors: "Priors | None" = None
+    ensemble: Ensemble,
+    families: PathLike | None,
+    priors: "Priors | None" = None,
+    tracked: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> tuple[Sequence[str | None], dict[int, str]]:
     """The family of each sample.
 
@@ -197,6 +200,8 @@ def family_of_each(
         None (all are one family), a file, or "auto".
     priors : Priors, optional
         Needed for "auto".
+    tracked : callable, optional
+        Gives the samples as they are classified, and shows how many these are.
 
     Returns
     -------
@@ -214,14 +219,12 @@ def family_of_each(
         return [EVERYTHING] * ensemble.count, {}
     if str(families) != AUTO:
         return known_families(families, ensemble.ids, ensemble.count), {}
-    from tqdm import tqdm
-
     from fwi_refine.routing import classify
 
     assert priors is not None  # as the families are to be told
     found: list[str | None] = []
     problems: dict[int, str] = {}
-    for k in tqdm(range(ensemble.count), unit="map", desc="classify", disable=None):
+    for k in tracked(range(ensemble.count)):
         try:
             usable = [v for v in ensemble.maps(k) if v is not None]
             if not usable:

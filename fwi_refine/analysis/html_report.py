@@ -1,10 +1,12 @@
 """The page of a run: one HTML file that holds its pictures and asks the network for nothing.
 
-Everything that comes from files is escaped, and a content security policy forbids scripts and
-whatever is not in the file, so that a page made from somebody else's report is as harmless as text.
+Everything that comes from files is escaped, and a content security policy forbids whatever is not
+in the file and every script but the page's own, which it knows by its digest. A page
+made from somebody else's report is as harmless as text, and one whose script may not run is whole.
 """
 
 import base64
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from statistics import fmean, median
 
 import jinja2
 import tomli_w
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fwi_refine.analysis import plots
@@ -23,9 +26,11 @@ from fwi_refine.io.report import Row
 from fwi_refine.version import __version__
 
 TEMPLATE = Path(__file__).with_suffix(".html")
+SCRIPT = Path(__file__).with_suffix(".js")
 ALL = "all"
 LISTED = 200  # failed samples and kinds of remarks that are listed
-RESOLUTION = 130  # of pictures of maps, dots per inch; curves are SVG
+TABLE = 2000  # samples of the table, the worst first
+RESOLUTION = 160  # of pictures of maps, dots per inch; curves are SVG
 
 # Columns of the table: title, column of the report, how its values are combined.
 NUMBERS = (
@@ -38,6 +43,15 @@ NUMBERS = (
     ("seconds", "seconds", fmean),
 )
 STATUSES = ("refined", "unchanged", "failed")
+# Columns of the table of samples: title, column of the report.
+SAMPLE_COLUMNS = (
+    ("id", "id"),
+    ("family", "family"),
+    ("status", "status"),
+    *((title, column) for title, column, _ in NUMBERS),
+    ("proven", "exact"),
+    ("remarks", "flags"),
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,14 @@ def render(
     """
     groups = summarise(run.rows)
     shown = [k for k in range(len(NUMBERS)) if groups[-1].numbers[k] is not None]
+    order = run.order(sort)
+    numeric = {column for _, column, _ in NUMBERS}
+    known = {
+        column
+        for _, column in SAMPLE_COLUMNS
+        if any(getattr(row, column) not in (None, "") for row in run.rows)
+    }
+    script = SCRIPT.read_text(encoding="utf-8")
     failed = [row for row in run.rows if row.status == "failed"]
     flags = Counter(flag for row in run.rows for flag in row.flags.split("; ") if flag)
     environment = jinja2.Environment(
@@ -130,7 +152,13 @@ def render(
         histogram=_histogram(run.rows),
         convergence=history and _svg(plots.convergence(history)),
         sort=sort,
-        worst=[_pictured(run, k) for k in run.order(sort)[:worst]],
+        worst=[_pictured(run, k, (history or {}).get(run.rows[k].id)) for k in order[:worst]],
+        pictured=set(order[:worst]),
+        listed=order[:TABLE],
+        sample_columns=[named for named in SAMPLE_COLUMNS if named[1] in known],
+        numeric=numeric,
+        script=Markup(script),
+        script_hash=Markup(_digest(script)),
         failed=failed[:LISTED],
         failed_count=len(failed),
         flags=flags.most_common(LISTED),
@@ -153,10 +181,18 @@ def _histogram(rows: Sequence[Row]) -> str | None:
     return _svg(plots.misfit_histogram(before, after)) if any(after) else None
 
 
-def _pictured(run: OpenedRun, k: int) -> tuple[Row, str]:
-    """A row and its picture."""
-    figure = plots.samples([run.view(k, with_record=False)])
-    return run.rows[k], _data_uri(plots.to_bytes(figure, "png", RESOLUTION), "image/png")
+def _pictured(run: OpenedRun, k: int, steps: list[Step] | None) -> tuple[int, str, str | None]:
+    """A sample, its picture, and how its misfit fell, where that is known."""
+    steps = steps or run.history(k)
+    figure = plots.panels(run.view(k), [len(run.survey.sources) // 2])
+    picture = _data_uri(plots.to_bytes(figure, "png", RESOLUTION), "image/png")
+    return k, picture, _svg(plots.convergence({run.rows[k].id: steps})) if steps else None
+
+
+def _digest(script: str) -> str:
+    """A script as a content security policy names it."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _svg(figure: Figure) -> str:

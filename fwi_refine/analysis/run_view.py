@@ -20,6 +20,7 @@ from fwi_refine import io
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io.convert import AS_THEY_ARE, conversion_of
+from fwi_refine.io.history import Step
 from fwi_refine.io.inputs import open_converted_predictions, open_converted_records
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.io.records import Records
@@ -31,6 +32,9 @@ from fwi_refine.wave import Simulator
 
 # By what samples are sorted, worst first: columns of the report.
 SORTED_BY = {"error": "mae_after", "misfit": "misfit_after", "expected-error": "expected_error"}
+
+# What the map of a sample is, by its status; of all others it is the refined map.
+MAP_NAMES = {"": "map", "unfinished": "start", "failed": "passed through", "unchanged": "unchanged"}
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +89,11 @@ class RunView:
     deviation: NDArray[Any] | None = None
     measured: NDArray[Any] | None = None
     simulated: NDArray[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the map `refined` is: maps alone, without a report, are nobody's result."""
+        return MAP_NAMES.get(self.row.status, "refined")
 
 
 class OpenedRun:
@@ -207,6 +216,11 @@ class OpenedRun:
         return RunView(
             self.rows[k], refined, self.survey, **maps, measured=measured, simulated=simulated
         )
+
+    def history(self, k: int) -> list[Step]:
+        """How the misfit of sample k fell, as a run directory keeps it; empty where unknown."""
+        steps = self._maps.history(k) if isinstance(self._maps, Contents) else ()
+        return [Step(*step) for step in steps]
 
     def _refined(self, k: int) -> NDArray[np.float32]:
         return io.read_start(self._maps, k, self.survey)

@@ -18,6 +18,7 @@ from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine import routing
+from fwi_refine.analysis.notebook import result_as_html
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion.families import METHODS, PRIORS
@@ -56,17 +57,37 @@ class Refinement:
     samples : array or None
         Where they were asked for: K maps from the posterior of each sample in m/s, float32, of the
         shape of the maps with K before the last two axes; NaN where it is not known.
+    survey : Survey
+        That of the maps.
+    start : array or None
+        The predictions.
+
+    A notebook shows it as a table, with pictures of the first samples where matplotlib is
+    installed.
     """
 
     velocity: NDArray[Any]
     deviation: NDArray[np.float32]
     reports: tuple[Row, ...]
     samples: NDArray[np.float32] | None = None
+    survey: Survey = OPENFWI
+    start: NDArray[Any] | None = None
 
     @property
     def failed(self) -> dict[int, str]:
         """Number and reason of each sample that failed."""
         return {k: row.reason for k, row in enumerate(self.reports) if row.status == "failed"}
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        shape = (len(self.reports), *self.survey.shape)
+        return result_as_html(
+            self.reports,
+            self.velocity.reshape(shape),
+            None if self.start is None else self.start.reshape(shape),
+            self.deviation.reshape(shape),
+            self.survey,
+        )
 
     def column(self, name: str) -> list[Any]:
         """One field of all reports, such as "misfit_after"; None where a sample has none."""
@@ -233,6 +254,8 @@ def refine(
         deviation.reshape(shape),
         tuple(rows),
         drawn.reshape(*shape[:-2], samples, *survey.shape) if samples else None,
+        survey,
+        maps.astype(kept).reshape(shape),
     )
 
 

@@ -29,6 +29,7 @@ COMMANDS = (
     "blend",
     "submit",
     "probe",
+    "info",
     "status",
     "verify",
     "merge",

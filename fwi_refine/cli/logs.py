@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from fwi_refine.cli import console
+
 
 class Forgiving:
     """A text stream of which no write fails."""
@@ -78,13 +80,11 @@ def close_standard_streams() -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes above a progress bar where there is one."""
+    """Writes to stderr as it is at the moment: above a progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
         with contextlib.suppress(OSError, ValueError):
-            tqdm.write(self.format(record), file=sys.stderr)
+            console.write(self.format(record))
 
 
 class _File(logging.FileHandler):

@@ -1,13 +1,17 @@
-"""The progress bar, and the summary at the end."""
+"""How far a run is, and the summary at its end."""
 
+import contextlib
 import logging
+import time
 from collections import Counter
+from collections.abc import Iterator
 from math import exp, log
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from fwi_refine.cli import OK, SAMPLES_FAILED
+from fwi_refine.cli import OK, SAMPLES_FAILED, console
 
 if TYPE_CHECKING:
     from fwi_refine.io.report import Row
@@ -23,7 +27,7 @@ OUTCOMES = {
     "unchanged": "passed through unchanged",
     "refined": "refined",
 }
-LISTED = 10  # failed samples that the summary names; all are in the report
+LISTED = 10  # failed samples that the summary names, and finished ones that have a line each
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +38,21 @@ def is_wanted() -> bool:
 
 
 class Progress:
-    """Counts finished samples. The bar goes to stderr, and only if that is a terminal.
+    """Counts finished samples, and shows them with the running ones on stderr.
 
     Parameters
     ----------
     total : int
         How many samples there are.
     visible : bool
-        Whether a bar is wanted.
+        Whether anything is to be shown.
     """
 
     def __init__(self, total: int, visible: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, unit="sample", disable=None if visible else True)
+        self.total, self.visible = total, visible
+        self._done = 0
+        self._began, self._added = time.time(), 0
+        self._seconds: list[float] = []  # that finished samples took
         self._families: Counter[str] = Counter()
         self._status: Counter[str] = Counter()
         self._log_reduction = 0.0  # sum over samples of ln(misfit before / after)
@@ -58,25 +63,25 @@ class Progress:
     def found(self, row: "Row") -> None:
         """Counts a sample that was finished by an earlier process."""
         self._count(row)
-        if not self._bar.disable:
-            self._bar.initial += 1  # it says nothing about the rate
-            self._bar.update()
 
     def add(self, row: "Row") -> None:
         """Counts a sample that was finished just now."""
         if row.status == "failed":
             logger.warning("%s failed: %s", row.id, row.reason)
         else:
-            logger.debug(
+            logger.log(
+                logging.INFO if self._added < LISTED else logging.DEBUG,
                 "%s %s as %s: misfit %.3g -> %.3g rms, %d evaluations, %.1f s",
                 row.id, row.status, row.family, row.misfit_before, row.misfit_after,
                 row.evaluations, row.seconds,
             )  # fmt: skip
+        self._added += 1
         self._count(row)
-        self._bar.set_postfix_str(self._describe(), refresh=False)
-        self._bar.update()
 
     def _count(self, row: "Row") -> None:
+        self._done += 1
+        if row.seconds:
+            self._seconds.append(row.seconds)
         self._status[row.status] += 1
         if row.status != "failed":
             self._families[row.family] += 1
@@ -91,14 +96,36 @@ class Progress:
 
     def _describe(self) -> str:
         families = ", ".join(f"{name} {n}" for name, n in sorted(self._families.items()))
-        if not families:
-            return ""
-        mean = exp(self._log_reduction / sum(self._families.values()))
-        return f"misfit {mean:.3g} times smaller, {families}"
+        return f"{self._reduction()}, {families}" if families else ""
 
-    def close(self) -> None:
-        """Ends the bar."""
-        self._bar.close()
+    def _reduction(self) -> str:
+        """By how much the misfit fell, as a geometric mean."""
+        count = sum(self._families.values())
+        return f"misfit {exp(self._log_reduction / count):.3g} times smaller" if count else ""
+
+    @contextlib.contextmanager
+    def shown(self, folder: Path) -> Iterator[None]:
+        """Shows how far the run is; folder: of its running samples, see runs/running.py."""
+        if not self.visible:
+            yield
+            return
+        with console.shown(lambda: self.view(folder), logger.info):
+            yield
+
+    def view(self, folder: Path) -> console.View:
+        """How far the run is, by its counts and the files of its running samples."""
+        from fwi_refine.runs.running import read_running, seconds_left
+
+        running, now = read_running(folder), time.time()
+        mean = sum(self._seconds) / len(self._seconds) if self._seconds else None
+        left = self.total - self._done
+        rest = seconds_left(left, running, mean, now)
+        rate = self._added / (now - self._began) if self._added and now > self._began else None
+        if rest is None and rate:
+            rest = left / rate
+        elif running and mean:
+            rate = len(running) / mean
+        return console.View(self.total, self._done, running, rate, rest, self._reduction())
 
     def summary(self) -> int:
         """Logs how the run went, what matters most first; returns its exit code."""

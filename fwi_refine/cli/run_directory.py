@@ -1,6 +1,5 @@
 """Refining in a run directory, and merging its parts: what `refine` and `merge` share."""
 
-import contextlib
 import functools
 import logging
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fwi_refine.cli import command_line
+from fwi_refine.cli.console import bar
 from fwi_refine.cli.progress import Progress, is_wanted
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
@@ -69,7 +69,10 @@ class RunJob:
         self.config: dict[str, Any] = runs.describe(inputs, settings, chunk_size)
 
     def plan(self, jobs: int) -> int:
-        """Prints the plan of what is missing; writes nothing. Returns the exit code."""
+        """Prints the plan of what is missing; writes nothing. Returns the exit code.
+
+        Raises InputError for what `refine` would refuse.
+        """
         from fwi_refine import runs
         from fwi_refine.cli.plan import print_plan
 
@@ -80,14 +83,19 @@ class RunJob:
             run = runs.RunDirectory(self.path)
             run.check(self.config)
             done = set(run.parts())
+        else:
+            runs.check_place(self.path)
         mine = runs.shard_chunks(self.shard, len(chunks))
+        if not mine:
+            raise self._without_parts(len(chunks))
         numbers = [number for number in mine if number not in done]
         pairs = [pair for n in numbers for pair in self.inputs.pairs[n * size : (n + 1) * size]]
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
-    def make_room(self, overwrite: bool) -> None:
-        """Refuses, or with --overwrite removes, a hidden directory of another run."""
+    def make_room(self, overwrite: bool, dry: bool = False) -> None:
+        """Refuses, or with --overwrite removes, a hidden directory of another run; dry: leaves it
+        where it would be removed."""
         from fwi_refine import runs
 
         if not (self.path / "run.toml").exists():
@@ -103,6 +111,8 @@ class RunJob:
                 f"output, which was another: {lines[0]}; continue that one, give another --out, or "
                 "begin anew with --overwrite"
             )
+        if dry:
+            return
         with runs.claimed(run.shards_folder, (1, 1), run.chunk_count, needs_locks=False):
             log.warning("%s: an earlier run to the same output, removed", self.path)
             shutil.rmtree(self.path)
@@ -110,6 +120,14 @@ class RunJob:
     def remove(self) -> None:
         """Removes the hidden directory of a run that is done."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _without_parts(self, count: int) -> InputError:
+        """What to say of a shard that has none of so many parts."""
+        return InputError(
+            f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
+            f"{count}, of {self.config['samples']['chunk_size']} samples; "
+            "fewer shards, or a new run with a smaller --chunk-size"
+        )
 
     def refine(
         self,
@@ -141,11 +159,7 @@ class RunJob:
         run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
         if not samples:
-            raise InputError(
-                f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
-                f"{run.chunk_count}, of {self.config['samples']['chunk_size']} samples; "
-                "fewer shards, or a new run with a smaller --chunk-size"
-            )
+            raise self._without_parts(run.chunk_count)
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(
             self.inputs,
@@ -161,13 +175,14 @@ class RunJob:
             kept.append(len(places))
             stored(places, part)
 
-        with contextlib.closing(Progress(sum(samples), is_wanted())) as bar:
+        counts = Progress(sum(samples), is_wanted())
+        with counts.shown(runs.running_files(run.shards_folder, self.shard)):
             try:
                 runs.carry_out(
                     run,
                     work,
-                    found=_each(bar.found),
-                    added=_each(bar.add),
+                    found=_each(counts.found),
+                    added=_each(counts.add),
                     shielded=SIGNALS.shielded,
                     stored=keep,
                 )
@@ -176,7 +191,7 @@ class RunJob:
                     log.error("%d of %d samples are finished and kept in %s; to go on: %s",
                               sum(kept), sum(samples), self.path, command_line())  # fmt: skip
                 raise
-        return bar
+        return counts
 
 
 def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":
@@ -211,16 +226,22 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
     assert outputs.out is not None
     assert outputs.report is not None  # it is where --out is given
     found = [runs.RunDirectory(path) for path in paths]
-    with contextlib.closing(Progress(found[0].count, is_wanted())) as bar:
+    counts = Progress(found[0].count, visible=False)
+    with bar(found[0].count, "samples", is_wanted()) as advance:
+
+        def told(rows: "Sequence[Row]") -> None:
+            _each(counts.found)(rows)
+            advance(len(rows))
+
         runs.merge(
             found,
             outputs.out,
             outputs.report,
             outputs.overwrite,
             outputs.deviation,
-            told=_each(bar.found),
+            told=told,
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )
     log.info("%s, report in %s", outputs.out, outputs.report)
-    return bar.summary()
+    return counts.summary()

@@ -3,9 +3,29 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 Cost = int | Fraction
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a sample is.
+
+    Attributes
+    ----------
+    stage
+        Such as "layered, stage 3 of 8".
+    step
+        Iterations of it so far.
+    misfit
+        Rms after the last of them, or of the stage before; in the unit of the record.
+    """
+
+    stage: str
+    step: int
+    misfit: float
 
 
 class Budget:
@@ -21,6 +41,9 @@ class Budget:
         Most evaluations, None for any number.
     should_stop
         Asked after every iteration; True ends the inversion with the best map so far.
+    watch
+        Told the `Step` at the start of every stage and after every iteration. Nothing depends on
+        what it does.
 
     Attributes
     ----------
@@ -31,13 +54,28 @@ class Budget:
     """
 
     def __init__(
-        self, limit: int | None = None, should_stop: Callable[[], bool] | None = None
+        self,
+        limit: int | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        watch: Callable[[Step], object] | None = None,
     ) -> None:
         self.limit: float | Fraction = math.inf if limit is None else limit
         self.should_stop = should_stop or (lambda: False)
         self.evaluations = Fraction(0)
         self.iterations = 0
         self._kept: Cost = 0
+        self._watch = watch or (lambda step: None)
+        self._step = Step("", 0, math.nan)
+
+    def enter(self, stage: str, misfit: float | None = None) -> None:
+        """Tells the watcher of a stage that begins; misfit: rms, where it is known anew."""
+        self._step = Step(stage, 0, self._step.misfit if misfit is None else misfit)
+        self._watch(self._step)
+
+    def tell(self, misfit: float) -> None:
+        """Tells the watcher of an iteration of the present stage that left a misfit, rms."""
+        self._step = replace(self._step, step=self._step.step + 1, misfit=misfit)
+        self._watch(self._step)
 
     @property
     def left(self) -> float | Fraction:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
-from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.budget import Budget, Step
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families import METHODS, PRIORS, find_family
 from fwi_refine.inversion.levels.exact import Certificate
@@ -173,6 +173,7 @@ def refine_sample(
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
+    watch: Callable[[Step], object] | None = None,
     simulator: Simulator | None = None,
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
@@ -200,6 +201,8 @@ def refine_sample(
         Never exceeded; see `Budget`.
     should_stop
         Asked after every iteration; True ends with the best map so far.
+    watch
+        Told the `Step` after every iteration; the result does not depend on it.
     simulator
         Default one for the survey, in float64.
 
@@ -241,7 +244,8 @@ def refine_sample(
     recipes = {
         route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
     }
-    data, budget = Data.of_sample(record, start, simulator), Budget(max_evaluations, should_stop)
+    data = Data.of_sample(record, start, simulator)
+    budget = Budget(max_evaluations, should_stop, watch)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:
         words = f"{best.family} explains it better than {chosen}, which was tried first: {words}"
@@ -414,7 +418,8 @@ def run_recipe(
         return replace(unchanged, status="failed", reason=reason)
     with budget.keeping(1):  # for the misfit of the result
         model = Model(data.with_source_velocities(start), given.vmin)
-        found = run_stages(recipe.stages, data, model, priors, budget, misfit)
+        budget.enter(f"{family}, start", math.sqrt(misfit))
+        found = run_stages(recipe.stages, data, model, priors, budget, misfit, family)
         if recipe.assignment and not found.stopped:
             known = found.curvature or Curvature()
             levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)

@@ -167,6 +167,7 @@ def run_stages(
     priors: Priors,
     budget: Budget,
     misfit: float,
+    name: str = "",
 ) -> StageResult:
     """Runs the stages of a recipe, one from where the other ended.
 
@@ -178,6 +179,8 @@ def run_stages(
         As for `run_stage`.
     misfit
         Mean square misfit of the model.
+    name
+        How the budget's watcher is told of the stages.
 
     Returns
     -------
@@ -191,7 +194,7 @@ def run_stages(
     curvature = Curvature()
     traces: tuple[Trace, ...] = ()
     moved, asked, skipped = 0.0, None, False
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
         if stage.skip_if not in (None, asked):  # asked once for all in a row with one number
             # of all shots where it is known: a stage may have looked at some only
             skipped = (misfit if exact is None else exact) < stage.skip_if and moved < AT_REST
@@ -204,6 +207,7 @@ def run_stages(
             exact = data.misfit(model, budget)
             reference = exact if reference is None else reference
         before, exact = exact, None
+        budget.enter(f"{name}, stage {number} of {len(stages)}")
         with budget.keeping(data.cost if stage.must_fit else 0):
             found = run_stage(stage, data, model, priors, budget)
         if stage.must_fit and found.traces:
@@ -269,6 +273,7 @@ def run_stage(
     def note(misfit: float, evaluations: int) -> None:
         so_far = math.ceil(budget.evaluations + data.cost * evaluations)
         trace.append((so_far, math.sqrt(misfit)))
+        budget.tell(trace[-1][1])
 
     if isinstance(stage.optimiser, ByJacobian):
         result, curvature = _by_jacobian(

@@ -1,4 +1,4 @@
-"""Predicted velocity maps, read one at a time: .npy, HDF5, a directory of `<id>.npy`, or CSV.
+"""Predicted velocity maps, read one at a time: .npy, .npz, HDF5, `<id>.npy` in a directory, CSV.
 
 Every class here is a `Predictions`. Nothing that is returned is checked: see
 survey/validate.py.
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import open_regular
+from fwi_refine.io import npz
 from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.npy import NpyArray
@@ -56,7 +57,7 @@ class Predictions(Protocol):
 
 
 class Rows(Protocol):
-    """An array that is read row by row: NpyArray or Hdf5Array."""
+    """An array that is read row by row: NpyArray, NpzArray or Hdf5Array."""
 
     path: Path
     shape: tuple[int, ...]
@@ -74,7 +75,7 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
     Parameters
     ----------
     path : path-like
-        A `.npy`, HDF5 or submission `.csv` file, or a directory of `<id>.npy`.
+        A `.npy`, `.npz`, HDF5 or submission `.csv` file, or a directory of `<id>.npy`.
     survey : Survey
         Gives the shape of a map.
 
@@ -97,6 +98,10 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
     if start == SIGNATURE:
         array = Hdf5Array(path, ("velocity",))
         return ArrayPredictions(array, array.ids(), survey)
+    torch_file = path.suffix.lower() in (".pt", ".pth")  # a ZIP file too
+    if start.startswith(npz.SIGNATURE) and not torch_file:
+        packed = npz.NpzArray(path, ("velocity", "predictions", "maps"))
+        return ArrayPredictions(packed, packed.ids(), survey)
     if start.startswith(b"\x93NUMPY"):
         try:
             rows = NpyArray(path)
@@ -107,11 +112,10 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
         return ArrayPredictions(rows, None, survey)
     if path.suffix.lower() == ".csv":
         return SubmissionPredictions(path, survey)
-    torch_file = path.suffix.lower() in (".pt", ".pth")
     hint = "; of a torch tensor: np.save('maps.npy', tensor.cpu().numpy())" if torch_file else ""
     raise InputError(
-        f"predictions {path}: neither .npy, nor HDF5, nor a submission .csv, nor a directory of "
-        f"<id>.npy{hint}"
+        f"predictions {path}: neither .npy, nor .npz, nor HDF5, nor a submission .csv, nor a "
+        f"directory of <id>.npy{hint}"
     )
 
 
@@ -125,7 +129,7 @@ def read_start(predictions: Predictions, k: int, survey: Survey = OPENFWI) -> ND
 
 
 class ArrayPredictions:
-    """One array (N, nz, nx) or (N, 1, nz, nx) of a float type, from .npy or HDF5."""
+    """One array (N, nz, nx) or (N, 1, nz, nx) of a float type, from .npy, .npz or HDF5."""
 
     def __init__(self, array: Rows, ids: Sequence[str] | None, survey: Survey) -> None:
         nz, nx = survey.shape

@@ -1,4 +1,4 @@
-"""Records, read one at a time: a directory of `<id>.npy`, shards, one array, or HDF5.
+"""Records, read one at a time: a directory of `<id>.npy`, shards, one array, .npz or HDF5.
 
 Every class here is a `Records`. Nothing that is returned is checked: see survey/validate.py.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import open_regular
+from fwi_refine.io import npz
 from fwi_refine.io.hdf5 import MOST_MISSING, SIGNATURE, Hdf5Array
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.npy import NpyArray
@@ -73,7 +74,8 @@ def open_records(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> Reco
     Parameters
     ----------
     path : path-like
-        A directory of `<id>.npy` or of shards, one array, or HDF5.
+        A directory of `<id>.npy` or of shards, the top folder of a training set with a folder for
+        each family, one array, `.npz`, or HDF5.
     survey : Survey
         Tells records from maps.
 
@@ -92,7 +94,9 @@ def open_records(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> Reco
     with open_regular(path) as file:
         start = file.read(len(SIGNATURE))
     if start == SIGNATURE:
-        return Hdf5Records(path)
+        return Hdf5Records(path, Hdf5Array(path, HDF5_NAMES))
+    if start.startswith(npz.SIGNATURE):
+        return Hdf5Records(path, npz.NpzArray(path, HDF5_NAMES))
     array = _open_array(path)
     if _holds_maps(array.shape, survey):
         raise InputError(
@@ -101,7 +105,7 @@ def open_records(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> Reco
         )
     if len(array.shape) == 3:
         return DirectoryRecords(path.parent, [path.name])
-    return ShardRecords(path, Order([path.name]), path.parent)
+    return ShardRecords(path, Order([path.name]), [path])
 
 
 def _open_directory(path: Path) -> Records:
@@ -109,12 +113,29 @@ def _open_directory(path: Path) -> Records:
     names = order.names
     if not names and (path / "data").is_dir():  # a family's folder: data/ and model/ side by side
         return _open_directory(path / "data")
+    if not names and (families := _family_shards(path)):
+        return ShardRecords(path, *families)
     if not names:
         raise InputError(f"records {path}: found no .npy files, expected <id>.npy or seis*.npy")
     shards = [name for name in names if _SHARD.match(name)]
     if any(_is_shard(path / name) for name in shards):
-        return ShardRecords(path, in_order(shards), path)
+        order = in_order(shards)
+        return ShardRecords(path, order, [path / name for name in order.names])
     return DirectoryRecords(path, names, order)
+
+
+def _family_shards(path: Path) -> tuple[Order, list[Path], list[str]] | None:
+    """The shards below the top folder of a training set, by family, with what their ids begin with;
+    None where there are none."""
+    files: list[Path] = []
+    starts: list[str] = []
+    for family in in_order(e.name for e in path.iterdir() if e.is_dir()).names:
+        folder = path / family / "data" if (path / family / "data").is_dir() else path / family
+        names = (entry.name for entry in folder.iterdir() if _SHARD.match(entry.name))
+        shards = [folder / name for name in in_order(names).names]
+        files += shards
+        starts += [f"{family}_"] * len(shards)
+    return (Order([str(f.relative_to(path)) for f in files]), files, starts) if files else None
 
 
 def _holds_maps(shape: tuple[int, ...], survey: Survey) -> bool:
@@ -192,27 +213,32 @@ class ShardRecords:
     path : Path
         What the user named.
     order : Order
-        Names of the shards.
-    folder : Path
-        Where they stand.
+        Of the shards.
+    shards : sequence of Path
+        Their files.
+    starts : sequence of str, optional
+        What the ids of each begin with.
     """
 
     named = False
 
-    def __init__(self, path: Path, order: Order, folder: Path) -> None:
+    def __init__(
+        self, path: Path, order: Order, shards: Sequence[Path], starts: Sequence[str] = ()
+    ) -> None:
         self.path = Path(path)
         self.order: Order | None = order
         self.ids: list[str] = []
         self._shards: list[NpyArray] = []
         self._truths: list[NpyArray | None] = []
-        for shard in (folder / check_id(name) for name in order.names):
+        for shard, start in zip(shards, starts or [""] * len(shards), strict=True):
+            check_id(start + shard.name)
             array = _open_array(shard)
             if len(array.shape) != 4:
                 raise InputError(
                     f"records {shard}: found shape {array.shape}, expected (samples, shots, time "
                     "rows, receivers) as the other shards have"
                 )
-            self.ids += [f"{shard.stem}_{row}" for row in range(len(array))]
+            self.ids += [f"{start}{shard.stem}_{row}" for row in range(len(array))]
             self._shards.append(array)
             self._truths.append(_find_truth(array))
         self._ends = [*accumulate(len(array) for array in self._shards)]
@@ -279,15 +305,15 @@ def _find_truth(shard: NpyArray) -> NpyArray | None:
 
 
 class Hdf5Records:
-    """Dataset `records` (or `seismic`, `seis`, `data`) of an HDF5 file, with `ids` if it has any.
+    """`records` (or `seismic`, `seis`, `data`) of an HDF5 or .npz file, with `ids` if it has any.
 
-    A dataset `velocity` of the same length is the truth.
+    A dataset or array `velocity` of the same length is the truth.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], array: Hdf5Array | npz.NpzArray) -> None:
         self.path = Path(path)
         self.order: Order | None = None
-        self._array = Hdf5Array(path, HDF5_NAMES)
+        self._array = array
         if len(self._array.shape) != 4:
             raise InputError(
                 f"records {path}: found shape {self._array.shape}, expected (samples, shots, time "
@@ -297,9 +323,9 @@ class Hdf5Records:
         self.named = ids is not None
         self.ids = ids or [f"{self.path.stem}_{k}" for k in range(len(self._array))]
         self._rows: Sequence[int] = range(len(self._array))
-        self._truth: Hdf5Array | None = None
-        if "velocity" in self._array.datasets:
-            truth = Hdf5Array(path, ("velocity",))
+        self._truth: Hdf5Array | npz.NpzArray | None = None
+        if "velocity" in array.datasets:
+            truth = type(array)(path, ("velocity",))
             self._truth = truth if len(truth) == len(self._array) else None
 
     def where(self, k: int) -> str:

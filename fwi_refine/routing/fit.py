@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.io import open_predictions
+from fwi_refine.io import open_predictions, read_families
 from fwi_refine.priors import GaussianProcess, Priors, VariationalTotalVariation
 from fwi_refine.routing.families import OPENFWI_FAMILIES, Family
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.survey.validate import check_prediction
+
+FEW = 30  # maps of a family: their mean is known to a fifth of the spread of one map
+MADE = ("families.csv", "samples.csv")  # what scripts/make_samples.py writes beside its maps
 
 
 def fit_priors(
@@ -24,7 +27,7 @@ def fit_priors(
     Parameters
     ----------
     train : Path
-        Folder with the maps of each family (see `family_files`), to which the Gaussian processes
+        Folder with the maps of each family (see `family_maps`), to which the Gaussian processes
         are fitted.
     priors : Priors
         Source of the numbers that are not fitted.
@@ -45,7 +48,7 @@ def fit_priors(
     InputError
         If there is nothing to fit, and for files that cannot be used.
     """
-    folders = family_files(train, OPENFWI_FAMILIES)
+    folders = family_maps(train, OPENFWI_FAMILIES)
     notes, fitted = [], 0
     for key, family in (("style_a", "Style_A"), ("style_b", "Style_B")):
         if family not in folders:
@@ -58,6 +61,11 @@ def fit_priors(
             raise InputError(f"{train}, {family}: {error}") from error
         priors = priors.with_process(key, process)
         notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
+        if len(maps) < FEW:
+            notes.append(
+                f"Caution: {len(maps)} maps are few: of fewer than {FEW} the numbers of [{key}] "
+                "say more of these maps than of their family."
+            )
         if key == "style_b":
             variation = VariationalTotalVariation.fit(maps)
             priors = replace(
@@ -73,7 +81,7 @@ def fit_priors(
     if not fitted and predictions is None:
         raise InputError(
             f"{train}: found no maps to fit: expected Style_A or Style_B, with model*.npy or "
-            "vel*.npy in them, or --predictions"
+            "vel*.npy in them, truth.npy with families.csv, or --predictions"
         )
 
     if predictions is None:
@@ -85,7 +93,8 @@ def fit_priors(
             )
     else:
         groups: dict[Family, list[NDArray[np.float64]]] = {}
-        for family, files in family_files(predictions, OPENFWI_FAMILIES).items():
+        predicted = family_maps(predictions, OPENFWI_FAMILIES, "predictions.npy")
+        for family, files in predicted.items():
             groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit))
         if len(groups) < 2:
             raise InputError(
@@ -95,26 +104,72 @@ def fit_priors(
         routing, wrong = fit_routing(groups, priors)
         priors = replace(priors, routing=routing)
         counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
+        scarce = [str(group) for group, maps in groups.items() if len(maps) < FEW]
         notes.append(f"[routing] fitted to predictions in {predictions}: {counts}.")
+        if scarce:
+            notes.append(f"Caution: fewer than {FEW} predictions of {', '.join(scarce)}.")
         notes += [f"{name}: {count} of them on its wrong side." for name, count in wrong.items()]
     return priors, notes
 
 
-def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
-    """Map files of each family that is present in a folder.
+Place = tuple[Any, int]  # opened maps, and the number of one of them
+
+
+def family_maps(
+    root: Path, families: Iterable[str], made: str = "truth.npy"
+) -> dict[str, list[Place]]:
+    """The maps of each family that is present in a folder.
 
     Parameters
     ----------
     root : Path
-        Folder with a folder or a file for each family. Names are compared without case, "_" and
-        "-".
+        Folder with a folder or a file for each family, or one that scripts/make_samples.py wrote.
+        Names are compared without case, "_" and "-".
     families : iterable of str
         Names of families.
+    made : str
+        The file of maps that is read in a folder of made samples; their families stand beside it.
 
     Returns
     -------
-    dict of list of Path
-        Files of each family that is present, in sorted order.
+    dict of list of (Predictions, int)
+        Where each map stands, in the order of the files.
+
+    Raises
+    ------
+    InputError
+        For files that cannot be used.
+    """
+    families = [*families]
+    table = next((root / name for name in MADE if (root / name).is_file()), None)
+    found: dict[str, list[Place]] = {}
+    if table is not None and (root / made).is_file():
+        maps = open_predictions(root / made)
+        names = list(read_families(table).values())
+        if len(names) != maps.count:
+            raise InputError(
+                f"{table}: found {len(names)} families for {maps.count} maps in {root / made}"
+            )
+        for k, name in enumerate(names):
+            if name in families:
+                found.setdefault(name, []).append((maps, k))
+        return found
+    for family, files in family_files(root, families).items():
+        for path in files:
+            maps = open_predictions(path)
+            found.setdefault(family, []).extend((maps, k) for k in range(maps.count))
+    return found
+
+
+def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
+    """Map files of each family that is present in a folder, in sorted order.
+
+    Parameters
+    ----------
+    root : Path
+        Folder with a folder or a file for each family.
+    families : iterable of str
+        Names of families.
     """
 
     def plain(name: str) -> str:
@@ -135,15 +190,15 @@ def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
     return found
 
 
-def read_maps(files: list[Path], limit: int) -> NDArray[np.float64]:
-    """Maps of files.
+def read_maps(every: list[Place], limit: int) -> NDArray[np.float64]:
+    """Maps from where they stand.
 
     Parameters
     ----------
-    files : list of Path
-        Files of maps.
+    every : list of (Predictions, int)
+        All maps.
     limit : int
-        Most maps to read; they are evenly spaced in the files.
+        Most maps to read; they are evenly spaced.
 
     Returns
     -------
@@ -155,10 +210,6 @@ def read_maps(files: list[Path], limit: int) -> NDArray[np.float64]:
     InputError
         For files and maps that cannot be used.
     """
-    every: list[tuple[Any, int]] = []
-    for path in files:
-        maps = open_predictions(path)
-        every += [(maps, k) for k in range(maps.count)]
     chosen = np.unique(np.linspace(0, len(every) - 1, min(limit, len(every))).round().astype(int))
     try:
         return np.array(

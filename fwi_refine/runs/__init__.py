@@ -17,11 +17,13 @@ _MODULES = {
     "carry_out": "directory",
     "claimed": "directory",
     "check_parts": "directory",
+    "check_place": "directory",
     "describe": "directory",
     "differences": "directory",
     "log_file": "directory",
     "look": "directory",
     "merge": "directory",
+    "running_files": "directory",
     "shard_chunks": "directory",
 }
 __all__ = [*_MODULES]

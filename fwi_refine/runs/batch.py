@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError, WorkerError
 from fwi_refine.files import is_machine_fault, machine_error
+from fwi_refine.inversion.budget import Step
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.inversion.sample import Refined, refine_sample
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
@@ -236,7 +237,9 @@ def identity(settings: Settings) -> tuple[str, str]:
     return __version__, kernel_name(settings).split()[0]
 
 
-def refine_one(sample: Sample, settings: Settings) -> Outcome:
+def refine_one(
+    sample: Sample, settings: Settings, watch: Callable[[Step], object] | None = None
+) -> Outcome:
     """Refines one sample.
 
     Parameters
@@ -245,6 +248,8 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
         The sample; its record may still have to be read.
     settings : Settings
         What is done to it.
+    watch : callable, optional
+        Told how far it is, after every iteration.
 
     Returns
     -------
@@ -278,6 +283,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
+                watch=watch,
                 simulator=_simulator(*_how(settings)),
             )
     except SampleError as error:

@@ -17,6 +17,7 @@ from fwi_refine.wave.jacobian.full import (
     jacobian_points,
     record_basis,
 )
+from fwi_refine.wave.jacobian.operator import jacobian_operator
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
 from fwi_refine.wave.released_arithmetic import (
     first_unequal,
@@ -52,6 +53,7 @@ __all__ = [
     "has_flat_jacobian",
     "jacobian",
     "jacobian_bytes",
+    "jacobian_operator",
     "jacobian_points",
     "measure_speed",
     "one_thread_each",

@@ -104,11 +104,15 @@ def misfit_histogram(before: Iterable[float | None], after: Iterable[float | Non
     with style.styled():
         figure = style.new_figure(style.WIDTH, 2.4)
         ax: Any = figure.subplots()
-        for values, colour, name in (
-            (first, style.COLOURS[1], "before"),
-            (last, style.COLOURS[0], "after"),
-        ):
-            ax.hist(values, bins, color=colour, alpha=0.75, label=name)
+        # side by side: colours that lie over each other make a third
+        ax.hist(
+            [first, last],
+            bins,
+            color=[style.COLOURS[1], style.COLOURS[0]],
+            label=["before", "after"],
+            edgecolor="white",
+            linewidth=0.3,
+        )
         ax.set(xscale="log", xlabel="misfit, rms", ylabel="samples")
         ax.yaxis.get_major_locator().set_params(integer=True)
         ax.legend(

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fwi_refine.analysis.plots import style
 from fwi_refine.analysis.plots.style import Scale
-from fwi_refine.io.report import Row
 from fwi_refine.survey import Survey
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 # Inches: room for the labels at the left, between panels, for a title, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.55, 0.13, 0.22, 0.42
-LINE, LETTERS = 0.15, 13  # of the heading: its height, letters to the inch
+LINE, LETTERS = 0.15, 14  # of the heading: its height, letters to the inch
 SIZE = (style.WIDTH - LEFT - 2 * GAP - sum(style.Page.BAR)) / 3  # width of a panel
 RECORD = 1.1  # height of a record, in widths; of many, half of that
 
@@ -56,12 +55,11 @@ def panels(view: "RunView", shots: Sequence[int] = ()) -> Figure:
     if view.measured is not None:
         rows += [_record(view.measured, view.simulated, shot) for shot in shots]
     columns = max(len(row.images) for row in rows)
-    nz, nx = view.survey.shape
     record = RECORD if len(shots) <= 2 else RECORD / 2
-    heights = [SIZE * (record if row.record else nz / nx) for row in rows]
+    heights = [SIZE * record if row.record else style.map_height(view.survey, SIZE) for row in rows]
     letters = iter(ascii_lowercase)
     width = LEFT + SIZE * columns + GAP * (columns - 1) + sum(style.Page.BAR)
-    heading = textwrap.wrap(_heading(view.row), int(LETTERS * (width - LEFT)))
+    heading = textwrap.wrap(style.heading(view.row), int(LETTERS * (width - LEFT)))
     top = LINE * (len(heading) + 0.5)
     with style.styled():
         page = style.Page(width, top + sum(heights) + (ABOVE + BELOW) * len(rows))
@@ -77,20 +75,11 @@ def panels(view: "RunView", shots: Sequence[int] = ()) -> Figure:
                 image = _draw(ax, values, row, view.survey)
                 ax.set_title(f"({next(letters, '…')}) {title}")
                 ax.tick_params(labelleft=column == 0)
+                style.few_ticks(ax, SIZE, height)
                 ax.set_ylabel(ax.get_ylabel() if column == 0 else "")
             page.bar(image, row.scale, left + SIZE, top, height)
             top += height + BELOW
     return page.figure
-
-
-def _heading(row: Row) -> str:
-    parts = [style.plain(row.id), style.plain(row.family or "")]
-    if row.misfit_after is not None:
-        before, after = style.number(row.misfit_before), style.number(row.misfit_after)
-        parts.append(f"misfit {before} → {after} rms")
-    if row.expected_error is not None:
-        parts.append(f"expected error {style.number(row.expected_error)} m/s")
-    return "   ".join(filter(None, parts))
 
 
 def _draw(ax: Any, values: NDArray[Any], row: _Panels, survey: Survey) -> Any:
@@ -116,18 +105,18 @@ def _receiver_axis(survey: Survey) -> tuple[str, float, float]:
 
 
 def _velocities(view: "RunView") -> _Panels:
-    maps = [("start", view.start), ("refined", view.refined), ("truth", view.truth)]
+    maps = [("start", view.start), (view.name, view.refined), ("truth", view.truth)]
     images = [(title, v) for title, v in maps if v is not None]
     return _Panels(images, style.velocity_scale(*(v for _, v in images)))
 
 
 def _differences(view: "RunView") -> _Panels | None:
     images: list[tuple[str, NDArray[Any]]] = []
-    for title, v in (("start", view.start), ("refined", view.refined)):
+    for title, v in (("start", view.start), (view.name, view.refined)):
         if v is not None and view.truth is not None:
             images.append((f"{title} − truth", v - view.truth))
     if view.start is not None:
-        images.append(("refined − start", view.refined - view.start))
+        images.append((f"{view.name} − start", view.refined - view.start))
     return _Panels(images, style.difference_scale(*(v for _, v in images))) if images else None
 
 
@@ -150,17 +139,17 @@ def _record(records: NDArray[Any], others: NDArray[Any] | None, shot: int) -> _P
     if others is not None:
         residual = others[shot] - measured
         times = _magnification(residual, scale)
-        title = "residual" + (f" × {times:g}" if times > 1 else "")
-        images += [("simulated", others[shot]), (title, times * residual)]
+        title = "residual" + (f" × {style.power_of_ten(times)}" if times else "")
+        images += [("simulated", others[shot]), (title, 10.0**times * residual)]
     return _Panels(images, scale, record=True)
 
 
-def _magnification(residual: NDArray[Any], scale: Scale) -> float:
-    """The power of ten that makes a residual as visible as the record it is left of."""
+def _magnification(residual: NDArray[Any], scale: Scale) -> int:
+    """The exponent of ten that makes a residual as visible as the record it is left of."""
     size = float(np.quantile(np.abs(residual), style.CLIPPED_RECORD))
     if not 0 < size < scale.high:
-        return 1.0
-    return 10.0 ** np.floor(np.log10(scale.high / size))
+        return 0
+    return int(np.floor(np.log10(scale.high / size)))
 
 
 def _rms(values: NDArray[Any]) -> float:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fwi_refine.analysis.metrics import mean_absolute_error
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
 TALLEST = 1.35  # a contact sheet has so many more rows than columns, as a page has
 MIN_COLUMNS = 4
 # Inches: room for the labels at the left, between maps, for titles, for the labels below.
-LEFT, GAP, ABOVE, BELOW = 0.62, 0.06, 0.34, 0.38
+LEFT, GAP, ABOVE, BELOW = 0.62, 0.06, 0.52, 0.38
+HEADING = 0.38  # of that, above a map: where the line about its sample begins
+NARROWEST = 5.4  # of a page, inches: the line about a sample has room
 BAR = sum(style.Page.BAR)
 SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
@@ -27,7 +28,8 @@ SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 def samples(views: Sequence["RunView"]) -> Figure:
     """A row for each sample: start, refined map, truth, difference, expected error.
 
-    The maps of a row share one colour scale. What no sample has is left out.
+    A line above each row says which sample it is, with misfits and errors. The maps of a row share
+    one colour scale. What no sample has is left out.
 
     Parameters
     ----------
@@ -45,18 +47,20 @@ def samples(views: Sequence["RunView"]) -> Figure:
     ]
     kinds = [name for name in known if name != "deviation"]
     singles = ("truth" in known) + ("deviation" in known)
-    nz, nx = views[0].survey.shape
-    height = SIZE * nz / nx
+    height = style.map_height(views[0].survey, SIZE)
     with style.styled():
         page = style.Page(
-            LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
+            max(
+                NARROWEST,
+                LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
+            ),
             (ABOVE + height) * len(views) + BELOW,
         )
         for k, view in enumerate(views):
             row = _Row(page, view, ABOVE + (ABOVE + height) * k, height, last=k + 1 == len(views))
             row.velocities(kinds)
             if "truth" in known:
-                row.single("refined\n− truth", _difference(view), style.difference_scale)
+                row.single(f"{view.name}\n− truth", _difference(view), style.difference_scale)
             if "deviation" in known:
                 row.single("expected\nerror", view.deviation, style.error_scale)
     return page.figure
@@ -70,6 +74,11 @@ class _Row:
     ) -> None:
         self.page, self.view, self.top, self.height, self.last = page, view, top, height, last
         self.left, self.named = LEFT, False
+        line = style.plain(style.heading(view.row), int(15 * (page.width - 0.2)))
+        page.figure.text(
+            0.1 / page.width, 1 - (top - HEADING) / page.height, line, va="bottom", size=7,
+            parse_math=False,
+        )  # fmt: skip
 
     def velocities(self, kinds: Sequence[str]) -> None:
         view = self.view
@@ -77,7 +86,7 @@ class _Row:
         scale = style.velocity_scale(*(v for _, v in maps))
         for k, (kind, v) in enumerate(maps):
             if v is not None:
-                title = kind
+                title = view.name if kind == "refined" else kind
                 if kind != "truth" and view.truth is not None:
                     error = mean_absolute_error(v, view.truth)
                     title += f"\nMAE {style.number(error)} m/s"
@@ -106,17 +115,15 @@ class _Row:
         ax.set_title(title, size=7, pad=3)
         first, self.named = not self.named, True
         ax.tick_params(labelleft=first, labelbottom=self.last, length=2)
-        ax.xaxis.set_major_locator(MaxNLocator(2))
-        ax.yaxis.set_major_locator(MaxNLocator(3))
+        style.few_ticks(ax, SIZE, self.height)
         if first:
-            name = style.plain(self.view.row.family or self.view.row.id, 16).replace("_", " ")
-            ax.set_ylabel(f"{name}\ndepth, m", size=7, parse_math=False)
+            ax.set_ylabel("depth, m", size=7)
         if self.last:
             ax.set_xlabel("position, m", size=7)
         return image
 
     def _bar(self, image: Any, scale: style.Scale) -> None:
-        self.page.bar(image, scale, self.left, self.top, self.height, label="m/s")
+        self.page.bar(image, scale, self.left, self.top, self.height)
         self.left += BAR
 
 
@@ -129,6 +136,7 @@ def contact_sheet(
     captions: Sequence[str],
     survey: Survey,
     difference: bool = False,
+    what: str = "maps",
 ) -> Figure:
     """Many small maps in reading order, with a line of text below each and one colour scale.
 
@@ -142,6 +150,8 @@ def contact_sheet(
         That of the maps.
     difference : bool
         They are differences, with a sign, and not velocities.
+    what : str
+        What they are, in the plural, and by what they are sorted.
 
     Returns
     -------
@@ -152,7 +162,7 @@ def contact_sheet(
     rows = math.ceil(len(maps) / columns)
     nz, nx = survey.shape
     size = (style.WIDTH - 0.2) / (columns * 1.06)
-    height = size * nz / nx
+    height = style.map_height(survey, size)
     letters = min(7.0, 72 * size / (0.6 * max(map(len, captions))))  # points
     scale = (style.difference_scale if difference else style.velocity_scale)(*maps)
     below = letters / 72 + 0.09
@@ -165,7 +175,7 @@ def contact_sheet(
             ax.set(xticks=[], yticks=[])
             ax.set_xlabel(caption, size=letters, labelpad=2, parse_math=False)
         width, depth = survey.spacing * nx, survey.spacing * nz
-        text = f"{len(maps)} maps, each {width:g} m wide and {depth:g} m deep"
+        text = f"{len(maps)} {what}, each {width:g} m wide and {depth:g} m deep"
         page.figure.text(0.1 / page.width, 1 - 0.08 / page.height, text, va="top", size=9)
         ax = page.axes(style.WIDTH / 4, page.height - 0.45, style.WIDTH / 2, 0.09)
         bar = page.figure.colorbar(

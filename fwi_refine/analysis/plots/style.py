@@ -11,9 +11,11 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.io.outputs import atomic_path
+from fwi_refine.io.report import Row
 from fwi_refine.survey import Survey
 
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -39,6 +41,10 @@ _RC: dict[Any, Any] = {
 }
 # Okabe and Ito (2008), told apart with any colour vision; black and yellow left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+
+TICK_WIDTH, TICK_HEIGHT = 0.5, 0.3  # inches that a number takes, with the room about it
+FLATTEST = 0.4  # height of a map in widths, at least
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 CLIPPED = 0.995  # fraction of the values that a scale shows where single ones lie far out
 CLIPPED_RECORD = 0.97
@@ -71,7 +77,7 @@ class Scale:
         ax: Any,
         values: NDArray[Any],
         extent: tuple[float, float, float, float],
-        aspect: str = "equal",
+        aspect: str = "auto",
     ) -> Any:
         """Draws values as an image; cells without a value are grey.
 
@@ -84,7 +90,7 @@ class Scale:
         extent : tuple of float
             Left, right, bottom and top edge, in the units of the axes.
         aspect : str
-            "equal" or "auto".
+            "auto": the frame of the axes is what the image fills.
 
         Returns
         -------
@@ -107,7 +113,7 @@ class Page:
         Inches.
     """
 
-    BAR = (0.07, 0.08, 0.57)  # before a colour bar, its width, its labels
+    BAR = (0.07, 0.08, 0.63)  # before a colour bar, its width, its labels
 
     def __init__(self, width: float, height: float) -> None:
         self.figure, self.width, self.height = Figure(figsize=(width, height)), width, height
@@ -124,16 +130,16 @@ class Page:
         left: float,
         top: float,
         height: float,
-        label: str | None = None,
     ) -> None:
         """The colour bar of an image that ends at `left`."""
         gap, width, _ = self.BAR
         ax = self.axes(left + gap, top, width, height)
-        bar: Any = self.figure.colorbar(
-            image, cax=ax, label=label or scale.label, extend=scale.extend, extendfrac=0.04
-        )
+        bar: Any = self.figure.colorbar(image, cax=ax, extend=scale.extend, extendfrac=0.04)
+        bar.set_label(scale.label, size=7, labelpad=3)
         bar.outline.set_linewidth(0.6)
         bar.ax.tick_params(length=2)
+        bar.locator = MaxNLocator(max(1, int(height / TICK_HEIGHT)))
+        bar.update_ticks()
 
 
 def velocity_scale(*maps: ArrayLike | None) -> Scale:
@@ -201,6 +207,44 @@ def map_extent(survey: Survey) -> tuple[float, float, float, float]:
     """Edges of a map in metres, as imshow takes them; depth grows downwards."""
     nz, nx = survey.shape
     return 0.0, survey.spacing * nx, survey.spacing * nz, 0.0
+
+
+def few_ticks(ax: Any, width: float, height: float) -> None:
+    """Ticks whose labels do not meet on axes of so many inches, whatever their numbers are; the
+    labels at the ends stay within the axes, as others begin there."""
+    for axis, size, room in ((ax.xaxis, width, TICK_WIDTH), (ax.yaxis, height, TICK_HEIGHT)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = MaxNLocator(max(1, int(size / room))).tick_values(low, high)
+        axis.set_ticks([tick for tick in ticks if low <= tick <= high])
+    low, high = ax.get_xlim()
+    for place, tick in zip(ax.get_xticks(), ax.xaxis.get_major_ticks(), strict=True):
+        side = {low: "left", high: "right"}.get(place, "center")
+        tick.label1.set_horizontalalignment(side)
+
+
+def map_height(survey: Survey, width: float) -> float:
+    """Height of a map of so many inches, which are true to scale if it is not too flat for labels
+    beside it."""
+    nz, nx = survey.shape
+    return width * max(nz / nx, FLATTEST)
+
+
+def power_of_ten(exponent: int) -> str:
+    """A power of ten as figures write it."""
+    return "10" + str(exponent).translate(SUPERSCRIPTS)
+
+
+def heading(row: Row) -> str:
+    """What is known of a sample, in a line: id, family, misfit, errors."""
+    parts = [plain(row.id), plain(row.family or "").replace("_", " ")]
+    if row.misfit_after is not None:
+        parts.append(f"misfit {number(row.misfit_before)} → {number(row.misfit_after)} rms")
+    if row.mae_after is not None:
+        before = "" if row.mae_before is None else f"{number(row.mae_before)} → "
+        parts.append(f"MAE {before}{number(row.mae_after)} m/s")
+    if row.expected_error is not None:
+        parts.append(f"expected error {number(row.expected_error)} m/s")
+    return "   ".join(filter(None, parts))
 
 
 def plain(text: object, length: int = 48) -> str:

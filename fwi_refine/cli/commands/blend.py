@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.console import tracked
 from fwi_refine.cli.look import look, look_at
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import read_json
@@ -135,7 +136,9 @@ def command(
     ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file), conversion)
     _look(ensemble, force)
     priors = load_priors(priors_file) if str(families) == AUTO else None
-    family_of, problems = family_of_each(ensemble, families, priors)
+    family_of, problems = family_of_each(
+        ensemble, families, priors, lambda numbers: tracked(numbers, "maps classified")
+    )
 
     if median:
         table = None
@@ -201,14 +204,11 @@ def _find_weights(
 ) -> dict[str, Any]:
     """The table of weights, as it is written."""
     import numpy as np
-    from tqdm import tqdm
 
     measure = "mean absolute error, m/s" if ensemble.has_truth else "mean rms misfit"
     table: dict[str, Any] = {"members": ensemble.names, "measure": measure, "families": {}}
     rng = np.random.default_rng(seed)
-    for family in tqdm(
-        sorted({family for family in family_of if family is not None}), unit="family", disable=None
-    ):
+    for family in tracked(sorted({name for name in family_of if name is not None}), "families"):
         of_family = [k for k, other in enumerate(family_of) if other == family]
         drawn = sorted(rng.permutation(of_family)[:samples].tolist())
         row = _climb(ensemble, drawn, rounds)
@@ -297,8 +297,6 @@ def _write(
     """Writes the maps and the report; returns how many samples failed."""
     import csv
 
-    from tqdm import tqdm
-
     from fwi_refine import io
 
     failed = 0
@@ -309,7 +307,7 @@ def _write(
         file = stack.enter_context(open(temporary, "w", newline="", encoding="utf-8"))
         rows = csv.DictWriter(file, COLUMNS, restval="")
         rows.writeheader()
-        for k in tqdm(range(ensemble.count), unit="map", disable=None):
+        for k in tracked(range(ensemble.count), "maps"):
             row: dict[str, Any] = {
                 "id": ensemble.ids[k] if ensemble.ids else "",
                 "family": family_of[k],

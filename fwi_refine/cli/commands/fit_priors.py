@@ -54,7 +54,9 @@ def command(
 
     TRAIN is laid out as the released training data: a folder for each family (Style_A, Style_B,
     FlatVel_A, CurveFault_B, ...) with model*.npy or vel*.npy of shape (n, 70, 70) or
-    (n, 1, 70, 70) in m/s, in the folder itself or below it. A file TRAIN/Style_A.npy does as well.
+    (n, 1, 70, 70) in m/s, in the folder itself or below it. A file TRAIN/Style_A.npy does as well,
+    and so does a folder that scripts/make_samples.py wrote: truth.npy and families.csv are read,
+    for --predictions predictions.npy. Fewer than 30 maps of a family are cautioned of.
 
     The Gaussian processes of Style A and Style B are fitted by maximum likelihood to the maps of
     these two folders, the total variation to the mean differences of those of Style B. The routing

@@ -188,7 +188,8 @@ def contact(
             raise InputError(f"--show {show}: not known of the sample {run.rows[k].id!r}")
         maps.append(v)
         captions.append(caption(run.rows[k], opened.sort_of(run, sort)))
-    sheet = plots.contact_sheet(maps, captions, run.survey, difference=show == "difference")
+    what = f"{'differences refined − truth' if show == 'difference' else f'maps ({show})'}"
+    sheet = plots.contact_sheet(maps, captions, run.survey, show == "difference", what)
     plots.save([sheet], out, dpi)
     log.info("%d samples in %s", len(chosen), out)
     return OK
@@ -262,9 +263,10 @@ def difference(run: "OpenedRun", k: int) -> "np.ndarray[Any, np.dtype[Any]] | No
 def caption(row: "Row", sort: str) -> str:
     """The id of a sample with the value by which it is sorted."""
     if sort == "misfit":
-        return row.id if row.misfit_after is None else f"{row.id}: {row.misfit_after:.2g}"
+        return row.id if row.misfit_after is None else f"{row.id}: {row.misfit_after:.2g} rms"
     value = row.mae_after if sort == "error" else row.expected_error
-    return row.id if value is None else f"{row.id}: {value:.3g} m/s"
+    name = "MAE" if sort == "error" else "expected"
+    return row.id if value is None else f"{row.id}: {name} {value:.3g} m/s"
 
 
 def read_shots(text: str, count: int) -> list[int]:

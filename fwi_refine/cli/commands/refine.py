@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,12 @@ import click
 
 from fwi_refine.cli import options
 from fwi_refine.cli.look import look_at_inputs
+from fwi_refine.cli.options import opened
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
+from fwi_refine.cli.pictures import drawing
+from fwi_refine.cli.plan import print_plan
 from fwi_refine.cli.progress import Progress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs
 from fwi_refine.cli.signals import SIGNALS
@@ -48,6 +51,16 @@ log = logging.getLogger(__name__)
 @options.under(
     "Results",
     click.option(
+        "--pictures",
+        type=options.OUTPUT,
+        metavar="DIR",
+        help="Also draw each sample as soon as it is finished: DIR/<id>.png. Needs the extra "
+        "[plot].",
+    ),
+)
+@options.under(
+    "Results",
+    click.option(
         "--dry-run", is_flag=True, help="Say what would be done and how long; write nothing."
     ),
 )
@@ -64,6 +77,7 @@ def command(
     place: refine_options.Place,
     kept: refine_options.Kept,
     history: Path | None,
+    pictures: Path | None,
     dry_run: bool,
     config: Path | None,
 ) -> int:
@@ -79,11 +93,12 @@ def command(
     measured one. Beside the maps stands a report, refined.csv, with a row for each sample.
 
     \b
-    PREDICTIONS  maps in m/s, rows = depth: .npy (N,70,70) or (N,1,70,70); HDF5 with `velocity`
-                 and `ids`; a directory of <id>.npy; or a submission .csv
+    PREDICTIONS  maps in m/s, rows = depth: .npy (N,70,70) or (N,1,70,70); HDF5 or .npz with
+                 `velocity` and `ids`; a directory of <id>.npy; or a submission .csv
     RECORDS      (shots, time steps, receivers): a directory of <id>.npy (5,1000,70); a directory
                  of shards seis*.npy or data*.npy (n,5,1000,70), with the truth in vel*.npy or
-                 model*.npy beside them; one such array; or HDF5 with `records` and `ids`
+                 model*.npy beside them; the folder above such of several families; one such
+                 array; or HDF5 or .npz with `records` and `ids`
 
     The n-th prediction belongs to the n-th record in sorted file order, unless the predictions
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit
@@ -115,16 +130,12 @@ def command(
         options.claim(samples_path(outputs.out), outputs.overwrite)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     batch.check_memory(settings)
-    if dry_run and not kept.run_dir:
-        from fwi_refine.cli.plan import print_plan
-
-        return print_plan(inputs, settings, place.jobs)
+    if pictures:
+        opened.load("plots")
     hidden = kept.run_dir is None
-    if kept.run_dir is None:
-        assert outputs.out is not None  # see `check`
-        folder = hidden_directory(outputs.out)
-    else:
-        folder = kept.run_dir
+    folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
+    if folder is None:  # see `check`
+        return print_plan(inputs, settings, place.jobs)
     job = RunJob(
         folder,
         inputs,
@@ -134,12 +145,16 @@ def command(
         place.chunk_size(len(inputs.pairs)),
         hidden,
     )
-    if hidden:
-        return refine(job, place, outputs, history)
+    if dry_run and hidden:
+        job.make_room(outputs.overwrite, dry=True)
+        return print_plan(inputs, settings, place.jobs)
     if dry_run:
         return job.plan(place.jobs)
+    draw = drawing(pictures, inputs) if pictures else no_drawing
+    if hidden:
+        return refine(job, place, outputs, history, draw)
     with place.executor() as executor:
-        bar = job.refine(executor)
+        bar = job.refine(executor, draw)
     return merge_runs([folder], outputs, history) if outputs.out else bar.summary()
 
 
@@ -165,8 +180,16 @@ def check(
         )
 
 
+def no_drawing(places: Sequence[int], part: "Part") -> None:
+    """Draws nothing."""
+
+
 def refine(
-    job: RunJob, place: refine_options.Place, outputs: Outputs, history: Path | None = None
+    job: RunJob,
+    place: refine_options.Place,
+    outputs: Outputs,
+    history: Path | None = None,
+    draw: "Callable[[Sequence[int], Part], None]" = no_drawing,
 ) -> int:
     """Refines the samples without a run directory of the user's.
 
@@ -183,6 +206,8 @@ def refine(
         What is written; the maps are asked for.
     history : Path, optional
         Where the course of the misfits is written.
+    draw : callable
+        Told places and results as they are finished.
 
     Returns
     -------
@@ -208,14 +233,19 @@ def refine(
         settings.samples,
     )
     with contextlib.closing(results), place.executor() as executor:
-        bar = _fill(results, job, executor)
+        bar = _fill(results, job, executor, draw)
     job.remove()
     code = bar.summary()
     log.info("%s, report in %s", outputs.out, outputs.report)
     return code
 
 
-def _fill(results: "Results", job: RunJob, executor: "Executor") -> Progress:
+def _fill(
+    results: "Results",
+    job: RunJob,
+    executor: "Executor",
+    draw: "Callable[[Sequence[int], Part], None]",
+) -> Progress:
     """Runs the samples and publishes their results."""
     from fwi_refine import io
 
@@ -223,6 +253,7 @@ def _fill(results: "Results", job: RunJob, executor: "Executor") -> Progress:
         for k, (place, row) in enumerate(zip(places, part.rows, strict=True)):
             error, drawn = part.one("deviation", k), part.one("samples", k)
             results.add(place, part.one("velocity", k), row, error, part.history(k), drawn)
+        draw(places, part)
 
     inputs = job.inputs
     try:

@@ -42,9 +42,9 @@ def command(
 
     Needs the extra [plot]: pip install "fwi-refine[plot]".
 
-    A table by family, misfits before and after, failed samples and why, the worst samples with
-    pictures, settings. RUN is a run directory, finished or not, or the maps that refine wrote with
-    their report beside them.
+    A table by family, misfits before and after, failed samples and why, a table of the samples that
+    a click sorts, the worst samples with pictures that a click enlarges, settings. RUN is a run
+    directory, finished or not, or the maps that refine wrote with their report beside them.
     """
     page = opened.load("page")
     from fwi_refine import io

@@ -1,7 +1,7 @@
 """`fwi-refine simulate`: velocity maps to records."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.console import bar
 from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
 from fwi_refine.io.convert import Conversion
@@ -123,7 +124,6 @@ def _simulate(
 ) -> int:
     """Writes the records; returns how many maps could not be used."""
     import torch
-    from tqdm import tqdm
 
     from fwi_refine.wave import Simulator
 
@@ -132,18 +132,18 @@ def _simulate(
     batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
     failed = 0
     waiting: list[tuple[str, Map]] = []
-    with tqdm(total=len(samples), unit="record", disable=None) as bar:
+    with bar(len(samples), "records") as advance:
         for k, name in samples:
             try:
                 waiting.append((name, _read(source, k, survey)))
             except SampleError as error:
                 failed += 1
                 log.error("%s failed: %s", name, error)
-                bar.update()
+                advance(1)
             if len(waiting) == batch:
-                _write(simulator, waiting, out, bar)
+                _write(simulator, waiting, out, advance)
                 waiting = []
-        _write(simulator, waiting, out, bar)
+        _write(simulator, waiting, out, advance)
     return failed
 
 
@@ -155,7 +155,10 @@ def _read(source: Predictions, k: int, survey: Survey) -> "Map":
 
 
 def _write(
-    simulator: "Simulator", waiting: "Sequence[tuple[str, Map]]", out: Path, bar: Any
+    simulator: "Simulator",
+    waiting: "Sequence[tuple[str, Map]]",
+    out: Path,
+    advance: Callable[[int], object],
 ) -> None:
     """Simulates some maps and writes their records."""
     if not waiting:
@@ -169,4 +172,4 @@ def _write(
     for (name, _), record in zip(waiting, records, strict=True):
         with atomic_path(out / f"{name}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, record.cpu().numpy().astype(np.float32))
-        bar.update()
+        advance(1)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.console import bar
 from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
@@ -59,7 +60,6 @@ def command(
     zeros.
     """
     import numpy as np
-    from tqdm import tqdm
 
     from fwi_refine import io
     from fwi_refine.runs import starts
@@ -91,7 +91,7 @@ def command(
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         executor = stack.enter_context(place.executor())
-        bar = stack.enter_context(tqdm(total=len(numbers), unit="record", disable=None))
+        advance = stack.enter_context(bar(len(numbers), "records"))
         try:
             for (n, record), v in starts.each_made(executor, make, tasks):
                 if isinstance(v, Exception):
@@ -103,7 +103,7 @@ def command(
                 else:
                     made += 1
                 writer.write(n, v)
-                bar.update()
+                advance(1)
         except BaseException:
             if made:
                 partial = io.marked(out, io.partial_mark([out]))

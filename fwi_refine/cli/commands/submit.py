@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from fwi_refine.cli import OK, options
+from fwi_refine.cli.console import bar
 from fwi_refine.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,6 @@ def command(
     --ids (the report of `refine` will do). Nothing is written if an id is missing or a map is not
     finite. The file is read back and compared with the maps before it gets its name.
     """
-    from tqdm import tqdm
-
     from fwi_refine import io
     from fwi_refine.io.submission import write_submission
 
@@ -58,8 +57,10 @@ def command(
     if out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: expected a name that ends in .csv")
     options.claim(out, overwrite, "--out")
-    with tqdm(total=2 * maps.count, unit="map", disable=None, desc="write, read back") as bar:
-        written = write_submission(maps, ids, out, like=like, decimals=decimals, advance=bar.update)
+    with bar(2 * maps.count, "maps, written and read back") as advance:
+        written = write_submission(
+            maps, ids, out, like=like, decimals=decimals, advance=lambda: advance(1)
+        )
     if written < maps.count:
         log.warning("%d of %d maps are not in %s and were left out",
                     maps.count - written, maps.count, like)  # fmt: skip

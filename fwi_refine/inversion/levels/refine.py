@@ -164,10 +164,11 @@ def assign_levels(
     best = _Candidate(integers, added.misfit)
     cleared, stopped = data.without(shift), False
     traces: tuple[Trace, ...] = ()
-    for _ in range(0 if best.misfit < floor else assignment.rounds):
+    for number in range(1, 1 if best.misfit < floor else assignment.rounds + 1):
         if not budget.affords(_round_cost(data, model)) or budget.should_stop():
             stopped = True
             break
+        budget.enter(f"levels of cells, round {number} of at most {assignment.rounds}")
         made, beyond_doubt = _assign_twice(data, cleared, present, noise, assignment, floor, budget)
         for found in made:
             best = found.better_than(best, floor)

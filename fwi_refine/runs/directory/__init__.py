@@ -6,6 +6,7 @@ A run directory holds
     parts/part-000012-0123456789abcdef.h5 results of chunk 12 and the digest of that file
     parts/piece-000099-0123456789abcdef.h5 of sample 99, as long as its chunk is not finished
     shards/3-of-8.lock, .jsonl, .log      of each shard: who works on it, what happened, messages
+    shards/3-of-8.running/99.json         how far sample 99 is, as long as it is refined
 
 A part is written under another name, fsynced and renamed, and never changed after that. So done
 means that a part stands under its final name and has the digest that its name gives; nothing
@@ -16,8 +17,8 @@ from fwi_refine.runs.directory.check import RunState, check_parts, look
 from fwi_refine.runs.directory.config import describe, differences
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
-from fwi_refine.runs.directory.run_directory import RunDirectory
-from fwi_refine.runs.directory.shards import claimed, log_file, shard_chunks
+from fwi_refine.runs.directory.run_directory import RunDirectory, check_place
+from fwi_refine.runs.directory.shards import claimed, log_file, running_files, shard_chunks
 from fwi_refine.runs.directory.work import Work, carry_out
 
 __all__ = [
@@ -27,11 +28,13 @@ __all__ = [
     "Work",
     "carry_out",
     "check_parts",
+    "check_place",
     "claimed",
     "describe",
     "differences",
     "log_file",
     "look",
     "merge",
+    "running_files",
     "shard_chunks",
 ]

@@ -1,5 +1,6 @@
 """How far a run is, and whether what it holds is sound."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from fwi_refine.runs.directory.shards import (
     held_shards,
     known_shards,
     last_start,
+    running_files,
     stored_samples,
 )
+from fwi_refine.runs.running import Running, read_running, seconds_left
 
 RECENT = 100  # samples of a shard from which its present rate is taken
+LONGEST = 1e9  # s that a sample may have taken by a journal, which a disk may have damaged
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class RunState:
         finished two samples yet.
     shards : list of dict
         Name, pid, host, running, done, chunks.
+    running : list of Running
+        The samples that are being refined.
+    mean_seconds : float or None
+        That a finished sample took, None where none is known.
     """
 
     samples: int
@@ -48,11 +56,17 @@ class RunState:
     families: dict[str, int]
     rate: float | None
     shards: list[dict[str, Any]]
+    running: list[Running]
+    mean_seconds: float | None
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at this rate, s; None where that is not known."""
-        return (self.samples - self.done) / self.rate if self.rate else None
+        """How long the rest takes, s: at this rate, or by the mean time of the finished samples;
+        None where neither is known."""
+        left = self.samples - self.done
+        if self.rate:
+            return left / self.rate
+        return seconds_left(left, self.running, self.mean_seconds, time.time())
 
 
 def look(run: RunDirectory) -> RunState:
@@ -61,7 +75,7 @@ def look(run: RunDirectory) -> RunState:
     pieces = {place for place in run.pieces() if run.chunk_of(place) not in parts}
     held = held_shards(run.shards_folder)
     events: dict[int, dict[str, Any]] = {}
-    shards, rate = [], 0.0
+    shards, rate, running = [], 0.0, []
     for shard in known_shards(run.shards_folder):
         finished = [
             entry
@@ -82,6 +96,7 @@ def look(run: RunDirectory) -> RunState:
             }
         )
         if shard in held:
+            running += read_running(running_files(run.shards_folder, shard))
             since = [e for e in finished if e["time"] >= last.get("time", 0)]
             rate += _rate(since[-RECENT:])
     return RunState(
@@ -93,6 +108,8 @@ def look(run: RunDirectory) -> RunState:
         families=_counts(events, "family"),
         rate=rate or None,
         shards=shards,
+        running=running,
+        mean_seconds=_mean_seconds(events),
     )
 
 
@@ -100,6 +117,13 @@ def _counts(events: dict[int, dict[str, Any]], key: str) -> dict[str, int]:
     """How often each value of a key stands in a journal, without what is no text."""
     values = (entry.get(key) for entry in events.values())
     return dict(Counter(value for value in values if value and isinstance(value, str)))
+
+
+def _mean_seconds(events: dict[int, dict[str, Any]]) -> float | None:
+    """Mean time of the samples of journals that have a sensible one, s."""
+    values = [entry.get("seconds") for entry in events.values()]
+    times = [float(v) for v in values if type(v) in (int, float) and 0 < v < LONGEST]  # type: ignore[operator,arg-type]
+    return sum(times) / len(times) if times else None
 
 
 def _rate(finished: Sequence[dict[str, Any]]) -> float:

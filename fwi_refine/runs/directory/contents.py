@@ -84,6 +84,14 @@ class Contents:
             raise SampleError(str(error)) from error
         return maps[name][row] if name in maps else None
 
+    def history(self, k: int) -> tuple[tuple[int, int, float], ...]:
+        """(stage, evaluations, rms misfit) on the way to map k; empty where it is not known."""
+        path, row = self._places[k]
+        try:
+            return tuple(self._part(path).history(row))
+        except PartError:
+            return ()
+
     def salvage(self, k: int) -> NDArray[Any] | None:
         """Map k, None where it is damaged."""
         try:

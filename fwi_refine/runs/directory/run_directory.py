@@ -87,8 +87,7 @@ class RunDirectory:
         """
         path = Path(path)
         if not (path / FILE).exists():
-            if path.exists() and (not path.is_dir() or _strangers(path)):
-                raise InputError(f"{path}: holds other things than a run; give a new directory")
+            check_place(path)
             for folder in (path, path / "parts", path / "shards"):
                 folder.mkdir(parents=True, exist_ok=True)
             with locks.held(path / "shards" / "making.lock", MAKING, needs_locks):
@@ -265,9 +264,18 @@ class RunDirectory:
         return [path for path in names if temporary_number(path.name) is not None]
 
 
+def check_place(path: Path) -> None:
+    """Raises InputError where no new run can be made: other things stand there, or parts without
+    the table that says what they are."""
+    if path.exists() and (not path.is_dir() or _strangers(path)):
+        raise InputError(f"{path}: holds other things than a run; give a new directory")
+    _refuse_orphans(path)
+
+
 def _refuse_orphans(path: Path) -> None:
     """Raises InputError where parts stand without the table that says what they are."""
-    names = [entry.name for entry in (path / "parts").iterdir()]
+    parts = path / "parts"
+    names = [entry.name for entry in parts.iterdir()] if parts.is_dir() else []
     count = sum(stored_number(n, kind) is not None for n in names for kind in (PART, PIECE))
     if count:
         raise InputError(

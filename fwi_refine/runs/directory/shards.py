@@ -38,6 +38,11 @@ def log_file(run: "RunDirectory", shard: tuple[int, int]) -> Path:
     return run.shards_folder / f"{shard_name(shard)}.log"
 
 
+def running_files(folder: Path, shard: tuple[int, int]) -> Path:
+    """Where the samples of a shard that are being refined have their files, see running.py."""
+    return folder / f"{shard_name(shard)}.running"
+
+
 def shard_name(shard: tuple[int, int]) -> str:
     """How the files of a shard are called."""
     return f"{shard[0]}-of-{shard[1]}"

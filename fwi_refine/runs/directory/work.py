@@ -1,5 +1,6 @@
 """Working on a shard of a run: what is missing is refined and stored, sample by sample."""
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -20,8 +21,9 @@ from fwi_refine.runs.directory.parts import (
     one_of,
 )
 from fwi_refine.runs.directory.run_directory import RunDirectory
-from fwi_refine.runs.directory.shards import Journal, claimed, measured_seconds
+from fwi_refine.runs.directory.shards import Journal, claimed, measured_seconds, running_files
 from fwi_refine.runs.executors import Executor
+from fwi_refine.runs.running import refine_and_tell, running_folder
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,12 @@ def carry_out(
         If the machine fails otherwise.
     """
     chunks = run.chunks(work.shard)
-    with claimed(run.shards_folder, work.shard, run.chunk_count, work.needs_locks):
+    files = running_files(run.shards_folder, work.shard).absolute()  # workers may be elsewhere
+    refine = work.refine or functools.partial(refine_and_tell, folder=str(files))
+    with (
+        claimed(run.shards_folder, work.shard, run.chunk_count, work.needs_locks),
+        running_folder(files),
+    ):
         journal = Journal(run.shards_folder, work.shard)
         journal.write("start", chunks=len(chunks))
         try:
@@ -106,7 +113,7 @@ def carry_out(
             log.info("%s: %d of %d parts are there", run.path, pieces.parts, len(chunks))
             todo = [*_tasks(pieces.missing(), work.task_size)]
             chosen = work.inputs.tasks(todo)
-            with closing(batch.run(chosen, work.settings, work.executor, work.refine)) as results:
+            with closing(batch.run(chosen, work.settings, work.executor, refine)) as results:
                 for chunk, outcomes in results:
                     with shielded():
                         places, part = todo[chunk.number], _part(work, outcomes)

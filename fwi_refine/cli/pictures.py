@@ -1,0 +1,70 @@
+"""A picture of each sample as soon as it is finished, which `refine --pictures` asks for."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fwi_refine.cli.options import opened
+from fwi_refine.errors import InputError, SampleError
+
+if TYPE_CHECKING:
+    from fwi_refine.io.inputs import Inputs
+    from fwi_refine.runs.directory.parts import Part
+
+RESOLUTION = 150  # dots per inch
+
+log = logging.getLogger(__name__)
+
+
+def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], None]":
+    """A function that is told places and results, and draws each sample that has no picture yet.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the pictures go, as <id>.png; made if new.
+    inputs : Inputs
+        The samples of the run.
+
+    Raises
+    ------
+    InputError
+        Without matplotlib, and where the folder cannot be made.
+    """
+    plots = opened.load("plots")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--pictures {folder}: cannot be made ({error.strerror})") from error
+
+    def draw(places: "Sequence[int]", part: "Part") -> None:
+        from fwi_refine import io
+        from fwi_refine.analysis.run_view import RunView
+
+        deviations = part.maps.get("deviation", [None] * len(places))
+        for k, place in enumerate(places):
+            row, pair, path = part.rows[k], inputs.pairs[place], folder / f"{part.rows[k].id}.png"
+            if path.exists():
+                continue
+            truth = None
+            if pair.record is not None:
+                with suppress(SampleError):
+                    truth = inputs.records.truth(pair.record)
+            view = RunView(
+                row,
+                part.maps["velocity"][k],
+                inputs.survey,
+                io.read_start(inputs.predictions, pair.index, inputs.survey),
+                None if truth is None else truth.reshape(inputs.survey.shape),
+                deviations[k],
+            )
+            try:
+                plots.save([plots.samples([view])], path, RESOLUTION)
+            except OSError as error:  # a picture that cannot be written stops no work
+                log.warning("%s: %s", path, error.strerror)
+                continue
+            log.info("%s", path)
+
+    return draw
