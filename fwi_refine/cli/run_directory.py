@@ -92,7 +92,14 @@ class RunJob:
 
         if not (self.path / "run.toml").exists():
             return
-        run = runs.RunDirectory(self.path)
+        try:
+            run = runs.RunDirectory(self.path)
+        except InputError as error:
+            if not overwrite:
+                raise InputError(f"{error}; begin anew with --overwrite") from error
+            log.warning("%s; removed", error)
+            shutil.rmtree(self.path)
+            return
         lines = runs.differences(run.config, self.config)
         if not lines:
             return
