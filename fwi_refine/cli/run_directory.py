@@ -75,16 +75,33 @@ class RunJob:
 
         size = self.config["samples"]["chunk_size"]
         done: set[int] = set()
-        chunks = range(-(-len(self.inputs.pairs) // size))
+        pieces: set[int] = set()
+        count = -(-len(self.inputs.pairs) // size)
         if (self.path / "run.toml").exists():
             run = runs.RunDirectory(self.path)
             run.check(self.config)
-            done = set(run.parts())
-        mine = runs.shard_chunks(self.shard, len(chunks))
+            done, pieces = set(run.parts()), set(run.pieces())
+        mine = runs.shard_chunks(self.shard, count)
+        self._need_parts(len(mine), count)
         numbers = [number for number in mine if number not in done]
-        pairs = [pair for n in numbers for pair in self.inputs.pairs[n * size : (n + 1) * size]]
+        places = [
+            place
+            for n in numbers
+            for place in range(n * size, min((n + 1) * size, len(self.inputs.pairs)))
+            if place not in pieces
+        ]
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
+        pairs = [self.inputs.pairs[place] for place in places]
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
+
+    def _need_parts(self, mine: int, count: int) -> None:
+        """Raises InputError where a shard holds none of the parts of a run."""
+        if not mine:
+            raise InputError(
+                f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
+                f"{count}, of {self.config['samples']['chunk_size']} samples; "
+                "fewer shards, or a new run with a smaller --chunk-size"
+            )
 
     def make_room(self, overwrite: bool) -> None:
         """Refuses, or with --overwrite removes, a hidden directory of another run."""
@@ -147,12 +164,7 @@ class RunJob:
 
         run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
-        if not samples:
-            raise InputError(
-                f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
-                f"{run.chunk_count}, of {self.config['samples']['chunk_size']} samples; "
-                "fewer shards, or a new run with a smaller --chunk-size"
-            )
+        self._need_parts(len(samples), run.chunk_count)
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(
             self.inputs,

@@ -1,10 +1,10 @@
 """What the first rows of records tell of their scale and their start, whatever the maps are.
 
 Nothing has come back yet in the first two rows. At the source, d[0] = a (v dt)^2 w[0]; at the cell
-beside it, d[1] = alpha c2 d[0], alpha = (v dt / dx)^2 and c2 = 4/3 of the scheme (wave/reference.py).
-The ratio of the two tells the velocity beside the source without the scale a, and d[0] tells
-a v^2. Where source and neighbours have one velocity, as in layers, the scale follows exactly; else
-it scatters about the true one. Noise hides both numbers, and then nothing is said.
+beside it, d[1] = alpha c2 d[0], with alpha = (v dt / dx)^2 and the scheme's c2 = 4/3
+(wave/reference.py). The ratio of the two tells the velocity beside the source without the scale a,
+and d[0] tells a v^2. Where source and neighbours have one velocity, as in layers, the scale follows
+exactly; else it scatters about the true one. Noise hides both numbers, and then nothing is said.
 """
 
 from collections.abc import Sequence

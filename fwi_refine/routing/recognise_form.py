@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 
 import numpy as np
 
-from fwi_refine.io.convert import AXES, UNITS, Conversion
+from fwi_refine.io.convert import AXES, OUTSIDE, UNITS, Conversion, is_outside
 from fwi_refine.survey import Survey
 
-OUTSIDE = 0.9  # fraction of a map's cells beyond the bounds, from which on the map is
 SLOWNESS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
 SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 
@@ -53,7 +53,7 @@ def recognise_maps(
     low, high = survey.velocity_bounds
     values = [v[np.isfinite(v)].astype(np.float64) for v in maps if v.dtype.kind == "f"]
     values = [x for x in values if x.size]
-    outside = [x for x in values if np.mean((x < low) | (x > high)) >= OUTSIDE]
+    outside = [x for x in values if is_outside(x, survey)]
     if not outside:
         return None, None
     x = np.concatenate(outside)
@@ -118,11 +118,10 @@ def _slowness(
     survey: Survey,
 ) -> str:
     """The unit of slowness that values have, empty where they have another one more likely."""
-    low, high = survey.velocity_bounds
     for name, factor in SLOWNESS.items():
-        if not (x > 0).all() or np.mean((factor / x >= low) & (factor / x <= high)) < OUTSIDE:
+        if not (x > 0).all() or is_outside(factor / x, survey):
             continue
-        apart = _apart(lambda v, factor=factor: factor / v, maps, told, survey)
+        apart = _apart(partial(np.divide, factor), maps, told, survey)
         others = [_distance(name, maps, told, survey) for name in candidates]
         # scaled maps have a range of some size: what is all but constant is none
         if np.ptp(x) < 0.01 or (apart is not None and apart < min(others, default=np.inf)):
