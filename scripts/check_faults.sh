@@ -54,7 +54,7 @@ failures=0
 refine() { fwi-refine $COMMON "$@"; }
 kept() { ls "$1/parts" 2>/dev/null | grep -c '^p'; }
 wait_for_parts() { # FOLDER NUMBER PROCESS
-    for _ in $(seq 600); do
+    for _ in $(seq 3000); do
         [ "$(kept "$1")" -ge "$2" ] && return 0
         kill -0 "$3" 2>/dev/null || return 1
         sleep 0.05
@@ -73,7 +73,7 @@ refine --out reference.npy 2>err || { cat err; exit 2; }
 row "fault" "what happened" "lost" "silent"
 
 stopped_by() { # SIGNAL NAME
-    refine --out o.npy 2>err & pid=$!
+    fwi-refine $COMMON --out o.npy 2>err & pid=$!
     wait_for_parts .o.npy.run 3 $pid || { row "$2" "it ended before the fault" YES YES; return; }
     kill "-$1" $pid; wait $pid; code=$?
     n=$(kept .o.npy.run)
@@ -93,7 +93,7 @@ refine --out o.npy 2>&1 | head -1 >err
 row "stderr broken (| head -1)" "completed" "$(yes_no same o.npy)" no
 rm -rf o.* .o.*
 
-refine --run-dir run --chunk-size 1 2>err & pid=$!
+fwi-refine $COMMON --run-dir run --chunk-size 1 2>err & pid=$!
 wait_for_parts run 3 $pid; mv rec away; wait $pid; code=$?; mv away rec; cp err first
 n=$(kept run)
 refine --run-dir run --chunk-size 1 --out o.npy 2>again; cat first again >err
@@ -157,7 +157,7 @@ for what in "pipe rec" "p.npy pipe"; do
     row "a pipe as input ($what)" "exit $code" "$(yes_no test $code = 2)" "$(yes_no said 'a pipe')"
 done
 
-refine --out o.npy 2>err & one=$!
+fwi-refine $COMMON --out o.npy 2>err & one=$!
 wait_for_parts .o.npy.run 1 $one
 refine --out o.npy 2>second; code=$?; cat second >>err
 wait $one

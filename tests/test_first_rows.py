@@ -31,10 +31,12 @@ ROW, COLUMN = np.mgrid[:20, :25]
 @pytest.fixture(scope="module")
 def pairs():
     """Two starts, interfaces a row too deep, and the records of their truths."""
+    left = COLUMN < 6
+    top, other_top = np.where(left, 1700.0, 2200.0), np.where(left, 2400.0, 1800.0)
     truth = np.stack(
         [
-            np.select([ROW < 7 + COLUMN // 6, ROW < 14], [1700.0, 2300.0], 3100.0),
-            np.select([ROW < 10 - COLUMN // 6, ROW < 15], [1900.0, 2600.0], 3400.0),
+            np.select([ROW < 7 + COLUMN // 3, ROW < 17], [top, 2300.0], 3100.0),
+            np.select([ROW < 14 - COLUMN // 3, ROW < 17], [other_top, 2600.0], 3400.0),
         ]
     )
     start = np.roll(truth, 1, axis=1)
@@ -70,7 +72,7 @@ def test_a_record_that_contradicts_its_first_rows(pairs, change, words):
 def test_noise_and_rounding_are_no_finding(pairs, noise):
     _, records = pairs
     rng = np.random.default_rng(3)
-    for _ in range(20):
+    for _ in range(4):
         noisy = [d + noise * rng.standard_normal(d.shape) for d in records]
         assert recognise_first_rows(noisy, SURVEY) == []
     for decimals in (3, 4, 5, 6):

@@ -29,6 +29,7 @@ from fwi_refine.wave import Simulator
 
 SHOTS = 2  # simulated of each sample
 FITS = 0.5  # residual of a regression, of the record's rms, of a map that is the record's own
+TURNED = 0.2  # the same, from which on it may be one of a map that was turned
 STRANGE = 0.1  # the same, from which on a record may belong to another prediction
 PARTNER = 0.25  # the same, of the record that belongs to it
 BETTER = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
@@ -161,7 +162,8 @@ def _recognise_values(
     strange = [(s, fit) for s, fit in zip(simulated, fits, strict=True) if fit.residual >= STRANGE]
     if len(strange) >= 2 and (finding := _mixed_up(strange, survey, order, others, shots)):
         return [finding]
-    if all(fit.residual < FITS for fit in fits):
+    fit_well = all(fit.residual < FITS for fit in fits)
+    if fit_well and any(fit.residual < TURNED for fit in fits):
         return _scaled(fits, as_they_are, records)
     for name, turn, option in TURNS:
         turned = turn(maps)
@@ -178,6 +180,8 @@ def _recognise_values(
         if _all_better(new, fits, FITS):
             text = f"records fit their predictions {_times(fits, new)} times better with {name}"
             return [Finding(f"{text} reversed; give them as they were recorded")]
+    if fit_well:
+        return _scaled(fits, as_they_are, records)
     return _by_physics([d for _, d in usable], survey, simulator)
 
 
