@@ -14,6 +14,7 @@ from fwi_refine.objective.connected import connected_areas
 
 AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
 LEAST_AREA = 12  # cells; smaller areas are cells along an edge
+LEAST_CUT_AREA = 3  # cells; of a layer that the surface cuts, where edges are sharp
 # m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken as one
 # the cells along their edges make up for it and are wrong; pieces of one layer that seem to differ
 # have two levels until they are better known.
@@ -25,6 +26,9 @@ SAME_IF_SMALL = 60.0  # m/s
 ALIKE = 10.0  # m/s: a cell may as well have one as the other of levels that differ by less
 REACH = 3  # cells from one at a level within which a cell may have it
 SNAP = 1.5  # m/s from a level within which a cell is taken to have it
+# Deep areas of a few dozen cells are hardly seen: their cells scatter about their velocity by as
+# much, m/s.
+SCATTER = 40.0
 SQUARE = np.ones((3, 3), dtype=bool)
 
 
@@ -82,7 +86,11 @@ def find_levels(v: torch.Tensor) -> Levels:
     sizes = np.bincount(areas.ravel())
     # areas by the median of the largest of them: a chain of small ones joins no two
     groups: dict[float, list[int]] = {}
-    for area in np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes >= LEAST_AREA)]:
+    least = np.full(len(sizes), LEAST_AREA)
+    least[np.unique(areas[0])] = LEAST_CUT_AREA
+    for area in np.argsort(-sizes, kind="stable"):
+        if sizes[area] < least[area]:
+            continue
         median = np.median(values[areas == area])
         nearest = min(groups, key=lambda known: abs(known - median), default=np.inf)
         own = nearest if abs(nearest - median) <= SAME_LEVEL else median
@@ -214,3 +222,30 @@ def to_integers(v: torch.Tensor, snap: float = SNAP) -> tuple[torch.Tensor, torc
     off, which = levels.distance(v)
     rounded = torch.where(off < snap, velocities[which], rounded)
     return rounded.clamp(velocities[0], velocities[-1]), velocities[0]
+
+
+def merge_scattered(v: torch.Tensor) -> torch.Tensor:
+    """Give cells that scatter about one velocity that velocity.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+
+    Returns
+    -------
+    Tensor, shape (nz, nx)
+        Map in m/s. Cells near a level have it; an area without one has its median, in integers.
+    """
+    levels = find_levels(v)
+    off, which = levels.distance(v)
+    near = off < SCATTER
+    merged = torch.where(near, levels.velocities[which], v) if len(levels.velocities) else v
+    settled, values = near.cpu().numpy(), merged.cpu().numpy().copy()
+    areas = connected_areas(np.where(settled, 0.0, values), SCATTER)
+    for area in np.unique(areas[~settled]):
+        cells = areas == area
+        if cells.sum() >= LEAST_AREA:
+            median = np.median(values[cells]).round()
+            values[cells & (np.abs(values - median) < SCATTER)] = median
+    return torch.from_numpy(values).to(v)

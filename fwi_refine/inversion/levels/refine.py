@@ -11,8 +11,8 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels import rounding
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
-from fwi_refine.inversion.levels.levels import to_integers
-from fwi_refine.inversion.levels.rounding import EXPLAINED, rounding_of
+from fwi_refine.inversion.levels.levels import SNAP, merge_scattered, to_integers
+from fwi_refine.inversion.levels.rounding import EXPLAINED, rounding_of, roundings_of
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.stages import (
     Curvature,
@@ -45,7 +45,7 @@ SURE = 0.3
 # likeliest fit between them if it is less, has diverged. On the one sample where that was seen
 # (CurveFault_B) no later round found back, and maps became worse and worse.
 DIVERGENCE_FACTOR = 10.0
-ROUND_COST = 18  # simulations that a round costs at most, besides two Jacobians and a stage
+ROUND_COST = 22  # simulations that a round costs at most, besides two Jacobians and a stage
 # An assignment is tried with these multiples of the noise.
 MORE_NOISE = (1.0, 4.0, 16.0)
 # More noise is taken where the rms misfit falls below this fraction of that with less.
@@ -150,7 +150,8 @@ def assign_levels(
     StageResult
         As of a stage, with a trace for each stage in between.
     """
-    if not budget.affords((1 + rounding.COST) * data.cost):
+    maps = _integers(model, SNAP_TOLERANCE)
+    if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     misfit = data.misfit(model, budget)
     floor = (NOISE_FLOOR_RMS * data.survey.unit) ** 2
@@ -159,10 +160,9 @@ def assign_levels(
     final = assignment.between(WIDTHS[0], 1.0)
     given, present, assigned = curvature, model, None
     closest, least_value = _Candidate(model, misfit), math.inf
-    integers = Model(*to_integers(model.v, SNAP_TOLERANCE))
-    added = rounding_of(integers, data, budget)
+    integers, added, shift = roundings_of(maps, data, budget)
     best = _Candidate(integers, added.misfit)
-    cleared, stopped = data.without(added.shift), False
+    cleared, stopped = data.without(shift), False
     traces: tuple[Trace, ...] = ()
     for _ in range(0 if best.misfit < floor else assignment.rounds):
         if not budget.affords(_round_cost(data, model)) or budget.should_stop():
@@ -204,6 +204,13 @@ def assign_levels(
     if best.belief is not None:
         known = Curvature(best.belief, curvature.cells)
     return StageResult(best.model, known, traces, stopped)
+
+
+def _integers(model: Model, snap: float = SNAP) -> list[Model]:
+    """The map in integers, and that with cells that scatter about a velocity at it: at most two."""
+    maps = [to_integers(model.v, snap), to_integers(merge_scattered(model.v), snap)]
+    models = [Model(*integers) for integers in maps]
+    return models[:1] if models[0].same_as(models[1]) else models
 
 
 def _round_cost(data: Data, model: Model) -> int:
@@ -292,11 +299,10 @@ def _assign_once(
     assigned = _assign_cells(linear, cleared, noise, budget)
     if assigned.belief is None and budget.should_stop():
         return None
-    integers = Model(*to_integers(assigned.model.v))
-    found = rounding_of(integers, data, budget)
+    integers, found, shift = roundings_of(_integers(assigned.model), data, budget)
     # other software's records have no such rounding
     none = found.misfit_with < found.misfit_without and found.misfit_with < _rounding_limit(data)
-    return _Round(assigned, integers, found.misfit, data if none else data.without(found.shift))
+    return _Round(assigned, integers, found.misfit, data if none else data.without(shift))
 
 
 def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> _Assigned:
