@@ -108,7 +108,10 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
     if path.suffix.lower() == ".csv":
         return SubmissionPredictions(path, survey)
     torch_file = path.suffix.lower() in (".pt", ".pth")
+    zipped = start.startswith(b"PK")
     hint = "; of a torch tensor: np.save('maps.npy', tensor.cpu().numpy())" if torch_file else ""
+    if zipped and not torch_file:
+        hint = "; of an .npz: np.save('maps.npy', np.load('maps.npz')['name of the array'])"
     raise InputError(
         f"predictions {path}: neither .npy, nor HDF5, nor a submission .csv, nor a directory of "
         f"<id>.npy{hint}"
