@@ -2,10 +2,14 @@
 
 import os
 import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from process_cases import Running, processes_in, read_until, wait_for, workers_in
 
