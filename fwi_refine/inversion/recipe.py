@@ -132,11 +132,15 @@ class Subset:
     frequency
         The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
         is.
+    without_rounding
+        The record less what the released arithmetic adds to that of the present map with its levels
+        in integers; see levels/rounding.py.
     """
 
     shots: int | None = None
     receivers: int = 1
     frequency: float | None = None
+    without_rounding: bool = False
 
     def survey(self, survey: Survey) -> Survey:
         """The survey with the shots and receivers that are used."""
@@ -245,11 +249,15 @@ class Recipe:
         Whether the velocities of the family are integers.
     assignment
         What follows the stages for maps of few levels.
+    blended
+        Whether cells between levels are blended of two, so that integers are taken only where they
+        fit as well as the map does.
     """
 
     stages: tuple[Stage, ...]
     round: bool
     assignment: LevelAssignment | None = None
+    blended: bool = False
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""

@@ -402,8 +402,9 @@ def run_recipe(
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
         whole, squares = best_of(integers(found.model), data, budget)
-        limit = max((FIT * data.survey.unit) ** 2, 4 * misfit)
-        whole, squares, certificate = proven(whole, squares, data, budget)
+        limit = misfit if recipe.blended else max((FIT * data.survey.unit) ** 2, 4 * misfit)
+        if squares <= limit or not recipe.blended:
+            whole, squares, certificate = proven(whole, squares, data, budget)
         total = squares + penalty(first, whole, priors)
         rounded = certificate.exact or (squares <= limit and total < before[1])
         if rounded:

@@ -18,6 +18,11 @@ from fwi_refine.wave.jacobian.full import (
     record_basis,
 )
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
+from fwi_refine.wave.released_arithmetic import (
+    first_unequal,
+    released_medium,
+)
+from fwi_refine.wave.released_arithmetic import propagate as propagate_released
 from fwi_refine.wave.simulator import (
     Simulator,
     first_differences,
@@ -36,6 +41,7 @@ __all__ = [
     "devices",
     "first_differences",
     "first_return",
+    "first_unequal",
     "flat_jacobian",
     "flat_jacobian_shots",
     "gpu_memory",
@@ -47,7 +53,9 @@ __all__ = [
     "jacobian_points",
     "measure_speed",
     "one_thread_each",
+    "propagate_released",
     "record_basis",
+    "released_medium",
     "released_record",
     "simulate",
 ]
