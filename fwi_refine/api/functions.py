@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from fwi_refine import routing
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.inversion.families import METHODS
+from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
@@ -53,11 +53,15 @@ class Refinement:
     reports : tuple of Row
         What happened to each sample: status, family and why, misfit before and after,
         evaluations, seconds, expected error, and the reason of a failure.
+    samples : array or None
+        Where they were asked for: K maps from the posterior of each sample in m/s, float32, of the
+        shape of the maps with K before the last two axes; NaN where it is not known.
     """
 
     velocity: NDArray[Any]
     deviation: NDArray[np.float32]
     reports: tuple[Row, ...]
+    samples: NDArray[np.float32] | None = None
 
     @property
     def failed(self) -> dict[int, str]:
@@ -76,12 +80,15 @@ def refine(
     survey: Survey = OPENFWI,
     family: str | Sequence[str] = "auto",
     method: str = "auto",
+    prior: str = "auto",
+    samples: int = 0,
     priors: Priors | None = None,
     max_evaluations: int | None = None,
     time_budget: float | None = None,
     jobs: int = 1,
     threads: int | None = None,
     device: str | torch.device = "auto",
+    kernel: str = "auto",
     callback: Callable[[Outcome], None] | None = None,
     force: bool = False,
 ) -> Refinement:
@@ -109,6 +116,11 @@ def refine(
     method : str
         "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
         "auto" takes where a Jacobian would need too much memory or time.
+    prior : str
+        What the maps of a Style family are expected to look like, at the end of the main method:
+        "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+    samples : int
+        Maps to draw from the posterior of each sample, where that is known.
     priors : Priors, optional
         Of `load_priors`; default those for OpenFWI.
     max_evaluations : int, optional
@@ -122,6 +134,8 @@ def refine(
         Of each job; default the cores divided by the jobs.
     device : str or torch.device
         "auto" takes the GPUs, and the CPU where there is none; "cpu", "cuda", "cuda:1".
+    kernel : str
+        What computes waves: "auto", "cuda", "torch", "native" or "reference", as for `--kernel`.
     callback : callable, optional
         Called with the `batch.Outcome` of each sample as it is finished, in any order:
         `outcome.index`, `outcome.row`, `outcome.velocity` (None where it failed). Its exception
@@ -166,6 +180,10 @@ def refine(
     families = _families(family, len(maps), survey)
     if method not in METHODS:
         raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if samples < 0:
+        raise InputError(f"samples {samples}: expected 0 or more")
+    if prior not in PRIORS:
+        raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
     for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
         if value is not None and not value >= 1:
             raise InputError(f"{name} {value}: expected at least 1")
@@ -178,10 +196,13 @@ def refine(
         priors=priors or load_priors(),
         family=families if isinstance(families, str) else "auto",
         method=method,
+        prior=prior,
+        samples=samples,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
         threads=threads,
         device=_torch_device(device, gpus) if jobs == 1 else ("cuda" if gpus else "cpu"),
+        kernel=kernel,
         keep_deviation=True,
         survey=survey,
     )
@@ -193,6 +214,7 @@ def refine(
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
     velocity = maps.astype(kept)
     deviation = np.full(maps.shape, np.nan, np.float32)
+    drawn = np.full((len(maps), samples, *survey.shape), np.nan, np.float32)
     rows = [Row(str(k), status="unfinished") for k in range(len(maps))]
     work = None if isinstance(families, str) else partial(_refine_as, families=families)
     for _, outcomes in batch.run(chunks(maps, records, survey), settings, executor, work):
@@ -203,9 +225,16 @@ def refine(
                 velocity[k] = outcome.velocity
             if outcome.deviation is not None:
                 deviation[k] = outcome.deviation
+            if outcome.samples is not None:
+                drawn[k] = outcome.samples
             if callback is not None:
                 callback(outcome)
-    return Refinement(velocity.reshape(shape), deviation.reshape(shape), tuple(rows))
+    return Refinement(
+        velocity.reshape(shape),
+        deviation.reshape(shape),
+        tuple(rows),
+        drawn.reshape(*shape[:-2], samples, *survey.shape) if samples else None,
+    )
 
 
 def simulate(
@@ -214,6 +243,7 @@ def simulate(
     survey: Survey = OPENFWI,
     dtype: str | torch.dtype | type[np.floating[Any]] = "float32",
     device: str | torch.device = "auto",
+    kernel: str = "auto",
     threads: int | None = None,
 ) -> NDArray[Any]:
     """Records of velocity maps, in the conventions of the released data.
@@ -231,6 +261,8 @@ def simulate(
         for bit.
     device : str or torch.device
         "auto", "cpu", "cuda" or "cuda:1".
+    kernel : str
+        "auto", "cuda", "torch", "native" or "reference", as for `--kernel`.
     threads : int, optional
         Default all cores.
 
@@ -268,6 +300,7 @@ def simulate(
     simulator = Simulator(
         replace(survey, n_steps=survey.file_rows),
         dtype=getattr(torch, str(name)),
+        kernel=kernel,
         threads=threads or cpu_count(),
         device=_torch_device(device, _gpus(device)),
     )

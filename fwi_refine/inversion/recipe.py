@@ -60,6 +60,41 @@ class LevenbergMarquardt:
 
 
 @dataclass(frozen=True)
+class VariationalGaussNewton:
+    """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
+
+    The weight of the prior is that of a log density: it follows from the noise. The prior has
+    `update`, as `priors.VariationalTotalVariation`.
+
+    Attributes
+    ----------
+    noise
+        For each Jacobian, rms of what counts as noise of a coefficient of the band; where the
+        misfit is larger, that. It falls: at once at the noise of the record, a step would follow
+        what is not linear along directions that the data hardly see.
+    corrections, target
+        As of `LevenbergMarquardt`.
+    rounds
+        Renewals of the prior for each Jacobian.
+    """
+
+    noise: tuple[float, ...] = (2e-4, 8e-5)
+    corrections: int = 10
+    target: float | None = None
+    rounds: int = 3
+
+    @property
+    def iterations(self) -> int:
+        """Most Jacobians."""
+        return len(self.noise)
+
+    def in_unit(self, unit: float) -> "VariationalGaussNewton":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        noise = tuple(unit * level for level in self.noise)
+        return replace(self, noise=noise, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
 class PreconditionedLBFGS:
     """L-BFGS with the factored Gauss-Newton matrix as its first inverse Hessian.
 
@@ -114,7 +149,9 @@ class GaussNewtonStep:
         return self
 
 
-Optimiser = LevenbergMarquardt | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+Optimiser = (
+    LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from fwi_refine.wave.released_arithmetic import (
     released_medium,
 )
 from fwi_refine.wave.released_arithmetic import propagate as propagate_released
+from fwi_refine.wave.self_test import compare_kernels
 from fwi_refine.wave.simulator import (
     Simulator,
     first_differences,
@@ -38,6 +39,7 @@ __all__ = [
     "Simulator",
     "WaveSimulator",
     "add_at",
+    "compare_kernels",
     "devices",
     "first_differences",
     "first_return",

@@ -35,6 +35,7 @@ class Output(click.Path):
 OUTPUT = Output(path_type=Path)
 LARGEST_NUMBER = 2**53  # of an option; more has no use, and tables of runs could not hold it
 DEVICES = ("auto", "cpu", "cuda")
+KERNELS = ("auto", "cuda", "torch", "native", "reference")  # as wave/paths.py has them
 
 
 def _read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
@@ -119,6 +120,15 @@ def gpu_is_there() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def check_kernel(kernel: str, device: str) -> None:
+    """Raises InputError for a kernel that does not run on what --device stands for."""
+    on_cpu = device == "cpu"
+    if kernel == "cuda" and on_cpu:
+        raise InputError("--kernel cuda: needs a GPU, and --device stands for the CPU here")
+    if kernel in ("native", "reference") and not on_cpu:
+        raise InputError(f"--kernel {kernel}: runs on the CPU alone; pass --device cpu")
 
 
 def torch_device(device: str) -> str:
@@ -467,6 +477,15 @@ device = click.option(
     shell_complete=lambda ctx, parameter, text: [d for d in DEVICES if d.startswith(text)],
     metavar="auto|cpu|cuda[:N]",
     help="Where to compute; auto: on all GPUs, on the CPU where there is none.",
+)
+kernel = click.option(
+    "--kernel",
+    type=click.Choice(KERNELS),
+    default="auto",
+    show_default=True,
+    help="What computes waves. auto: on a GPU the CUDA kernels, or torch where their self-test "
+    "fails, on the CPU the compiled kernel. torch: torch's own operations, on any device. "
+    "reference: the specification, slow.",
 )
 config = under(
     GENERAL,

@@ -87,6 +87,8 @@ class RecipeOptions:
     time_budget: float | None  # s
     priors_file: Path | None
     survey_file: Path | None = None
+    prior: str = "auto"
+    samples: int = 0
 
     def survey(self) -> Survey:
         """The survey of every sample. Raises InputError, also where --family auto has to be told
@@ -111,10 +113,13 @@ class RecipeOptions:
             priors=load_priors(self.priors_file),
             family=self.family,
             method=self.method,
+            prior=self.prior,
+            samples=self.samples,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
             threads=place.threads,
             device=place.kind,
+            kernel=place.kernel,
             per_job=place.per_job,
             keep_deviation=keep_deviation,
             survey=survey,
@@ -130,6 +135,7 @@ class Place:
     threads: int | None  # None: as there are cores for each job
     dask: str | None
     device: str
+    kernel: str = "auto"
 
     @property
     def gpus(self) -> list[str]:
@@ -138,8 +144,10 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """What torch calls the device of a job."""
-        return "cuda" if self.gpus else "cpu"
+        """What torch calls the device of a job. Raises InputError where --kernel does not run."""
+        kind = "cuda" if self.gpus else "cpu"
+        options.check_kernel(self.kernel, kind)
+        return kind
 
     def for_samples(self, count: int) -> "Place":
         """This place, with the numbers of jobs, samples and threads that `count` samples get."""
@@ -246,6 +254,22 @@ recipe = options.grouped(
         "such as Style_A, stand for the route that they take.",
     ),
     click.option(
+        "--prior",
+        type=click.Choice(["auto", "gp", "tv"]),
+        default="auto",
+        show_default=True,
+        help="What the Style families end with: gp, the Gaussian process; tv, total variation; "
+        "auto: tv for Style_B, gp for Style_A.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=0),
+        metavar="K",
+        default=0,
+        help="Also write K maps drawn from the posterior of each sample, beside --out: "
+        "NAME.samples.h5 with samples (N,K,nz,nx) in m/s and ids; NaN where it is not known.",
+    ),
+    click.option(
         "--max-evaluations",
         type=click.IntRange(min=1),
         metavar="N",
@@ -267,6 +291,7 @@ place = options.grouped(
     "place",
     "Where, and how many at a time",
     options.device,
+    options.kernel,
     click.option(
         "--jobs",
         type=click.IntRange(min=0),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAMES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 METHODS = ("auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs")
+PRIORS = ("auto", "gp", "tv")
 
 _registered: "dict[str, FamilyDefinition]" = {}
 
