@@ -2,10 +2,14 @@
 
 import os
 import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from process_cases import Running, processes_in, read_until, wait_for, workers_in
 
@@ -81,3 +85,27 @@ def test_workers_end_with_a_run_that_is_killed(made, tmp_path):
         running.process.kill()
         running.process.wait()
         assert wait_for(lambda: not processes_in(tmp_path), 20), "worker processes are left"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_closed_standard_streams_are_open_in_workers_too(made, tmp_path, closed):
+    """Else the pipes to a worker take their numbers, and every worker dies."""
+    program = f"""
+import os
+for number in {closed}:
+    os.close(number)
+import sys
+from fwi_refine.cli.logs import open_standard_streams
+open_standard_streams()
+child = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c",
+    "import os; [os.fstat(number) for number in range(3)]"])
+os._exit(child)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+    arguments = [made.starts_file, made.seismic, "--out", str(tmp_path / "o.npy"), "--limit", "1",
+                 "--method", "lbfgs", "--max-evaluations", "1", "--family", "layered"]  # fmt: skip
+    main = [sys.executable, "-c", "from fwi_refine.cli import main; main()", *arguments]
+    shell = " ".join(map(shlex.quote, main)) + "".join(f" {number}>&-" for number in closed)
+    assert subprocess.run(["sh", "-c", shell], timeout=300).returncode == 0
+    assert np.load(tmp_path / "o.npy").shape == (1, 70, 70)

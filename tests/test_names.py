@@ -164,3 +164,34 @@ def test_folders_of_any_name(made, tmp_path, capsys, folder):
     assert "2 of 2 parts are there" not in first
     with open(place / "o.csv", newline="", encoding="utf-8") as file:
         assert file.read() == first
+
+
+def test_what_stands_beside_shards_is_told_of(tmp_path, caplog):
+    for name in ("data1", "data2", "seis1"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((1, 5, 4, 3), "f4"))
+    with pytest.raises(InputError, match=r"seis\*\.npy beside data\*\.npy"):
+        io.open_records(tmp_path).order.decided("records")
+    os.remove(tmp_path / "seis1.npy")
+    np.save(tmp_path / "model1.npy", np.zeros((1, 70, 70), "f4"))
+    io.open_records(tmp_path).order.decided("records")
+    assert not caplog.records
+    np.save(tmp_path / "extra.npy", np.zeros((5, 4, 3), "f4"))
+    assert len(io.open_records(tmp_path).ids) == 2
+    assert "1 files beside the shards are not read, the first of them extra.npy" in caplog.text
+
+
+def test_an_archive_is_told_how_to_become_an_array(tmp_path):
+    np.savez(tmp_path / "maps.npz", np.zeros((1, 70, 70), "f4"))
+    with pytest.raises(InputError, match=r"np\.save"):
+        io.open_predictions(tmp_path / "maps.npz")
+
+
+def test_one_record_of_two_predictions_is_told_of(caplog):
+    from fwi_refine.cli.look import _tell_of_equal
+
+    maps, records = [np.zeros(3), np.ones(3)], [np.ones(4), np.ones(4)]
+    _tell_of_equal(["a", "b"], maps[:1] * 2, records)
+    _tell_of_equal(["a", "b"], maps, [records[0], 2 * records[0]])
+    assert not caplog.records
+    _tell_of_equal(["a", "b"], maps, records)
+    assert "the records of a and b are equal" in caplog.text

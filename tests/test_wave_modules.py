@@ -147,3 +147,9 @@ def test_the_default_survey_is_that_of_openfwi():
     assert WaveSimulator().survey is OPENFWI
     with torch.no_grad():
         assert WaveSimulator()(torch.full((1, 70, 70), 2000.0)).shape == (1, 5, 999, 70)
+
+
+def test_maps_in_other_units_are_warned_of():
+    v = torch.full((1, *SMALL.shape), 2.0)
+    with pytest.warns(UserWarning, match="km/s or scaled"):
+        WaveSimulator(SMALL)(v)

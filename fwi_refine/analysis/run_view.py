@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fwi_refine import io
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.io.convert import AS_THEY_ARE, conversion_of
+from fwi_refine.io.convert import AS_THEY_ARE, Conversion, conversion_of, is_outside
 from fwi_refine.io.history import Step
 from fwi_refine.io.inputs import open_converted_predictions, open_converted_records
 from fwi_refine.io.predictions import Predictions
@@ -107,6 +107,9 @@ class OpenedRun:
         What else is given.
     survey : Survey
         That of the maps; a run directory has its own.
+    conversion : Conversion
+        Of the start and the records, and of maps that no report stands beside; a run directory has
+        its own.
 
     Attributes
     ----------
@@ -130,6 +133,7 @@ class OpenedRun:
         path: str | os.PathLike[str],
         files: Files | None = None,
         survey: Survey = OPENFWI,
+        conversion: Conversion = AS_THEY_ARE,
     ) -> None:
         self.path, self.survey, self.files = Path(path), survey, files or Files()
         self.config: dict[str, Any] = {}
@@ -138,7 +142,7 @@ class OpenedRun:
         self._maps: Contents | Predictions
         self._records: Records | None
         self._records_at: list[int | None]  # where there are records
-        self._conversion = AS_THEY_ARE  # of a run's own predictions and records
+        self._conversion = conversion  # of predictions and records
         names = self._open_directory() if self.is_run_directory(path) else self._open_maps()
         self._find_inputs(names)
         self._measure_errors()
@@ -150,6 +154,22 @@ class OpenedRun:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def maps_given(self) -> list[Predictions]:
+        """The maps of files that were given, but not the expected errors."""
+        own = [] if isinstance(self._maps, Contents) else [self._maps]
+        named = {
+            name: self._sources[name][0] for name in ("start", "truth") if name in self._sources
+        }
+        if isinstance(self._maps, Contents):  # its predictions were looked at when it was begun
+            named.pop("start", None)
+        return [*own, *named.values()]
+
+    @property
+    def records_given(self) -> Records | None:
+        """The records, unless they are a run directory's own."""
+        return None if isinstance(self._maps, Contents) else self._records
 
     def order(self, by: str) -> list[int]:
         """Samples sorted by a key of `SORTED_BY`, worst first; those without a value last."""
@@ -248,7 +268,8 @@ class OpenedRun:
 
     def _open_maps(self) -> list[str]:
         """Ids of the maps: those of the report, or of anything else that has as many."""
-        self._maps = io.open_predictions(self.path, self.survey)
+        own = self._conversion if self.files.report is None else AS_THEY_ARE
+        self._maps = open_converted_predictions(self.path, self.survey, own)
         count, files = self._maps.count, self.files
         if files.report is None:
             ids = io.resolve_ids(self._maps.ids, self._listed_ids(), count, self.path)
@@ -320,7 +341,11 @@ class OpenedRun:
             return None
         records, place = found
         values = records.truth(place)
-        if values is None or values.size != np.prod(self.survey.shape):
+        if (
+            values is None
+            or values.size != np.prod(self.survey.shape)
+            or is_outside(values, self.survey)
+        ):
             return None
         return values.reshape(self.survey.shape).astype(np.float32)
 

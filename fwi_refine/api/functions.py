@@ -28,7 +28,7 @@ from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification, Family
 from fwi_refine.routing.recognise import looked_at, recognise
-from fwi_refine.routing.recognise_form import describe
+from fwi_refine.routing.recognise_form import describe, recognise_maps
 from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
@@ -132,7 +132,8 @@ def refine(
         Grid, steps, wavelet, sources, receivers.
     family : str or sequence of str
         "auto" classifies each sample, which is possible for the survey of OpenFWI alone; else a
-        `Family`, or a list of one for each sample, of which some may be "auto".
+        `Family`, or one of OpenFWI's names such as "Style_A", or a list of one for each sample, of
+        which some may be "auto".
     method : str
         "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
         "auto" takes where a Jacobian would need too much memory or time.
@@ -314,7 +315,11 @@ def simulate(
         raise InputError(f"dtype {name}: expected float32 or float64")
     checked = np.empty(maps.shape)
     for k, v in enumerate(maps.astype(np.float64)):
-        checked[k] = check_velocity(v, survey=survey, where=f"map {k}")
+        try:
+            checked[k] = check_velocity(v, survey=survey, where=f"map {k}")
+        except SampleError as error:
+            finding, _ = recognise_maps([v], survey)
+            raise SampleError(f"{error}; {finding.text}" if finding else str(error)) from error
     simulator = Simulator(
         replace(survey, n_steps=survey.file_rows),
         dtype=getattr(torch, str(name)),
@@ -336,6 +341,7 @@ def classify(
     *,
     survey: Survey = OPENFWI,
     priors: Priors | None = None,
+    force: bool = False,
 ) -> Classification | list[Classification]:
     """Family of each sample, and what speaks for it.
 
@@ -347,6 +353,8 @@ def classify(
         Grid, steps, wavelet, sources, receivers.
     priors : Priors, optional
         Of `load_priors`; default those for OpenFWI.
+    force : bool
+        Goes on where the arrays look like other units, another scale or another order.
 
     Returns
     -------
@@ -374,6 +382,8 @@ def classify(
     maps, shape = to_maps(predictions, survey, "predictions")
     records = match(records, shape)
     priors = priors or load_priors()
+    if not force and routing.can_classify(survey):
+        _look(maps, records, survey)
     found = []
     for k, v in enumerate(maps):
         try:
@@ -409,14 +419,18 @@ def _families(family: str | Sequence[str], count: int, survey: Survey) -> str | 
     names = [family] if isinstance(family, str) else [*family]
     if "auto" in names and not routing.can_classify(survey):
         raise InputError(f"family 'auto': {routing.NO_FAMILY}")
+    routes = []
     for name in names:
-        if name not in known:
-            raise InputError(f"family {name!r}: expected one of {', '.join(known)}")
+        route = name if name in known else routing.route_of(str(name))
+        if route is None:
+            expected = ", ".join((*known, *routing.OPENFWI_FAMILIES))
+            raise InputError(f"family {name!r}: expected one of {expected}")
+        routes.append(str(route))
     if isinstance(family, str):
-        return str(family)
+        return routes[0]
     if len(names) != count:
         raise InputError(f"found {count} predictions and {len(names)} families")
-    return tuple(str(name) for name in names)
+    return tuple(routes)
 
 
 def _gpus(device: str | torch.device) -> list[str]:

@@ -61,7 +61,8 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            # the lowest number that is free; worker processes get it too, or theirs would be closed
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (as long as the program)
     if hasattr(sys.stdout, "reconfigure"):

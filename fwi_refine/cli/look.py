@@ -27,16 +27,28 @@ def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
 
     pairs = [pair for pair in inputs.pairs if pair.record is not None]
     chosen = [pairs[k] for k in looked_at(len(pairs))] if pairs else []
-    maps, records = [], []
+    maps, records, read = [], [], []
     for pair in chosen:
         with suppress(SampleError):
             v, d = inputs.predictions.read(pair.index), inputs.records.read(pair.record)
             maps.append(v)
             records.append(d)
+            read.append(pair.id)
+    _tell_of_equal(read, maps, records)
     for _, candidate, _ in inputs.candidates[1:]:
         look_at(candidate, survey, force)
     named = [(pair.id, pair.record) for pair in pairs[:SEARCHED]]
     look(maps, records, survey, force, lambda: _each(named, inputs.records))
+
+
+def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:
+    """Warns where predictions that differ have one record, which only one of them can be of."""
+    for k, name in enumerate(ids):
+        for j in range(k):
+            if np.array_equal(records[j], records[k]) and not np.array_equal(maps[j], maps[k]):
+                log.warning("the records of %s and %s are equal, their predictions are not: was a "
+                            "record stored twice?", ids[j], name)  # fmt: skip
+                return
 
 
 def look_at(source: Any, survey: Survey, force: bool, records: bool = False) -> None:

@@ -78,20 +78,35 @@ class RunJob:
 
         size = self.config["samples"]["chunk_size"]
         done: set[int] = set()
-        chunks = range(-(-len(self.inputs.pairs) // size))
+        pieces: set[int] = set()
+        count = -(-len(self.inputs.pairs) // size)
         if (self.path / "run.toml").exists():
             run = runs.RunDirectory(self.path)
             run.check(self.config)
-            done = set(run.parts())
+            done, pieces = set(run.parts()), set(run.pieces())
         else:
             runs.check_place(self.path)
-        mine = runs.shard_chunks(self.shard, len(chunks))
-        if not mine:
-            raise self._without_parts(len(chunks))
+        mine = runs.shard_chunks(self.shard, count)
+        self._need_parts(len(mine), count)
         numbers = [number for number in mine if number not in done]
-        pairs = [pair for n in numbers for pair in self.inputs.pairs[n * size : (n + 1) * size]]
+        places = [
+            place
+            for n in numbers
+            for place in range(n * size, min((n + 1) * size, len(self.inputs.pairs)))
+            if place not in pieces
+        ]
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
+        pairs = [self.inputs.pairs[place] for place in places]
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
+
+    def _need_parts(self, mine: int, count: int) -> None:
+        """Raises InputError where a shard holds none of the parts of a run."""
+        if not mine:
+            raise InputError(
+                f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
+                f"{count}, of {self.config['samples']['chunk_size']} samples; "
+                "fewer shards, or a new run with a smaller --chunk-size"
+            )
 
     def make_room(self, overwrite: bool, dry: bool = False) -> None:
         """Refuses, or with --overwrite removes, a hidden directory of another run; dry: leaves it
@@ -100,7 +115,14 @@ class RunJob:
 
         if not (self.path / "run.toml").exists():
             return
-        run = runs.RunDirectory(self.path)
+        try:
+            run = runs.RunDirectory(self.path)
+        except InputError as error:
+            if not overwrite:
+                raise InputError(f"{error}; begin anew with --overwrite") from error
+            log.warning("%s; removed", error)
+            shutil.rmtree(self.path)
+            return
         lines = runs.differences(run.config, self.config)
         if not lines:
             return
@@ -120,14 +142,6 @@ class RunJob:
     def remove(self) -> None:
         """Removes the hidden directory of a run that is done."""
         shutil.rmtree(self.path, ignore_errors=True)
-
-    def _without_parts(self, count: int) -> InputError:
-        """What to say of a shard that has none of so many parts."""
-        return InputError(
-            f"--shard {self.shard[0]}/{self.shard[1]}: no parts: the run has only "
-            f"{count}, of {self.config['samples']['chunk_size']} samples; "
-            "fewer shards, or a new run with a smaller --chunk-size"
-        )
 
     def refine(
         self,
@@ -158,8 +172,7 @@ class RunJob:
 
         run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
-        if not samples:
-            raise self._without_parts(run.chunk_count)
+        self._need_parts(len(samples), run.chunk_count)
         logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(
             self.inputs,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.io.order import Order
-from fwi_refine.survey import Survey
+from fwi_refine.survey import OPENFWI, Survey
 
 # m/s = factor * value + offset. Scaled maps are those of OpenFWI's loaders, 1500 to 4500 m/s.
 UNITS = {
@@ -22,6 +22,7 @@ UNITS = {
     "-1..1": (1500.0, 3000.0),
     "0..1": (3000.0, 1500.0),
 }
+OUTSIDE = 0.9  # fraction of a map's cells beyond the bounds, from which on the map is
 AXES = "str"  # of a record: shots, time rows, receivers
 
 
@@ -98,6 +99,15 @@ class Conversion:
         return {k: [*v] if isinstance(v, tuple) else v for k, v in named.items()}
 
 
+def is_outside(values: np.ndarray, survey: Survey) -> bool:
+    """Whether a map as a whole lies outside the velocity bounds, so that it is not one in m/s."""
+    if values.dtype.kind not in "fiu":
+        return False
+    low, high = survey.velocity_bounds
+    x = values[np.isfinite(values)]
+    return x.size > 0 and bool(np.mean((x < low) | (x > high)) >= OUTSIDE)
+
+
 def forward_log(d: Any, k: float | None) -> Any:
     """sign(d) ln(1 + k abs(d)), as OpenFWI's loaders store a record; d itself without k."""
     return d if k is None else np.sign(d) * np.log1p(k * np.abs(d))
@@ -137,10 +147,14 @@ class ConvertedPredictions:
 
 
 class ConvertedRecords:
-    """Records of io/records.py, converted as they are read; true maps beside them stay."""
+    """Records of io/records.py, converted as they are read.
 
-    def __init__(self, source: Any, conversion: Conversion):
-        self._source, self._conversion = source, conversion
+    True maps beside them stay, unless they lie outside the survey's velocity bounds and their
+    conversion within them.
+    """
+
+    def __init__(self, source: Any, conversion: Conversion, survey: Survey = OPENFWI):
+        self._source, self._conversion, self._survey = source, conversion, survey
         self.path, self.ids, self.named = source.path, source.ids, source.named
         self.order: Order | None = source.order
 
@@ -151,10 +165,14 @@ class ConvertedRecords:
         return self._conversion.record(self._source.read(k))
 
     def truth(self, k: int) -> np.ndarray | None:
-        return self._source.truth(k)
+        values = self._source.truth(k)
+        if values is None or not is_outside(values, self._survey):
+            return values
+        converted = replace(self._conversion, transpose=False).velocity(values)
+        return values if is_outside(converted, self._survey) else converted
 
     def alone(self, k: int) -> "ConvertedRecords":
-        return ConvertedRecords(self._source.alone(k), self._conversion)
+        return ConvertedRecords(self._source.alone(k), self._conversion, self._survey)
 
     def files(self, ks: Sequence[int]) -> list[Path]:
         return self._source.files(ks)

@@ -131,7 +131,7 @@ def open_converted_records(
 ) -> Records:
     """The records at `path`, in their own units. Raises InputError."""
     source = open_records(path, survey)
-    return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion)
+    return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion, survey)
 
 
 def indices_in(other: Predictions, maps: Predictions, ids: Sequence[str] | None) -> Sequence[int]:

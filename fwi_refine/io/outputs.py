@@ -76,18 +76,19 @@ def claim_output(
 
 
 def refuse_input(path: Path, inputs: Iterable[Path | None], what: str = "output") -> None:
-    """Raises InputError where an output is one of the inputs, or stands already in one of them."""
+    """Raises InputError where an output is one of the inputs, or would be read as part of one."""
     for other in filter(None, inputs):
         if is_same_file(path, other):
             raise InputError(f"{what} {path}: is an input as well; choose another name")
-        if other.is_dir() and path.exists() and _is_read(path.resolve(), other.resolve()):
+        if other.is_dir() and _is_read(*(Path(os.path.realpath(p)) for p in (path, other))):
             raise InputError(
-                f"{what} {path}: is one of the files in {other}, an input; choose another name"
+                f"{what} {path}: is one of the files in {other}, an input, or would be read as "
+                "one; choose another name"
             )
 
 
 def _is_read(path: Path, folder: Path) -> bool:
-    """Whether a file is one of those that an input folder is read for."""
+    """Whether a file is one of those that an input folder is read for, or would be."""
     if not path.is_relative_to(folder):
         return False
     inside = path.relative_to(folder).parts

@@ -4,6 +4,7 @@ Every class here is a `Records`. Nothing that is returned is checked: see survey
 """
 
 import copy
+import logging
 import os
 import re
 from bisect import bisect_right
@@ -26,6 +27,9 @@ from fwi_refine.survey import OPENFWI, Survey
 _SHARD = re.compile(r"^(seis|data)[\d_]*\.npy$")
 _TRUTH = {"seis": "vel", "data": "model"}
 HDF5_NAMES = ("records", "seismic", "seis", "data")
+
+
+log = logging.getLogger(__name__)
 
 
 class RecordSource(Protocol):
@@ -119,7 +123,8 @@ def _open_directory(path: Path) -> Records:
         raise InputError(f"records {path}: found no .npy files, expected <id>.npy or seis*.npy")
     shards = [name for name in names if _SHARD.match(name)]
     if any(_is_shard(path / name) for name in shards):
-        order = in_order(shards)
+        _tell_of_others(path, names, shards)
+        order = _order_of_shards(shards)
         return ShardRecords(path, order, [path / name for name in order.names])
     return DirectoryRecords(path, names, order)
 
@@ -136,6 +141,25 @@ def _family_shards(path: Path) -> tuple[Order, list[Path], list[str]] | None:
         files += shards
         starts += [f"{family}_"] * len(shards)
     return (Order([str(f.relative_to(path)) for f in files]), files, starts) if files else None
+
+
+def _order_of_shards(names: Sequence[str]) -> Order:
+    """The order of shards; in doubt where they are of both kinds, seis*.npy and data*.npy."""
+    order = in_order(names)
+    if len({name[:4] for name in names}) > 1:
+        return Order(
+            order.names, "found seis*.npy beside data*.npy, and nothing decides on the order"
+        )
+    return order
+
+
+def _tell_of_others(path: Path, names: Sequence[str], shards: Sequence[str]) -> None:
+    """Warns of arrays in a folder of shards that are neither shards nor true maps."""
+    known = ("seis", "data", *_TRUTH.values())
+    others = [name for name in names if name not in shards and not name.startswith(known)]
+    if others:
+        log.warning("%s: %d files beside the shards are not read, the first of them %s",
+                    path, len(others), others[0])  # fmt: skip
 
 
 def _holds_maps(shape: tuple[int, ...], survey: Survey) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
+from fwi_refine.io.convert import is_outside
 from fwi_refine.io.ids import Pair
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.io.records import Records, RecordSource
@@ -152,6 +153,8 @@ def _named(error: SampleError, where: str) -> str:
 def _read_truth(records: RecordSource, k: int, survey: Survey) -> NDArray[np.float64] | None:
     try:
         values = records.truth(k)
-        return None if values is None else check_prediction(values, survey=survey)
+        if values is None or is_outside(values, survey):  # in other units it tells nothing
+            return None
+        return check_prediction(values, survey=survey)
     except SampleError:  # the truth is only for the report
         return None

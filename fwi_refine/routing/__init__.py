@@ -16,7 +16,7 @@ from fwi_refine.routing.classify import (
     map_features,
     sample_features,
 )
-from fwi_refine.routing.families import OPENFWI_FAMILIES, Family
+from fwi_refine.routing.families import OPENFWI_FAMILIES, Family, route_of
 from fwi_refine.routing.thresholds import best_threshold, fit_routing, fit_thresholds
 
 __all__ = [
@@ -34,5 +34,6 @@ __all__ = [
     "fit_routing",
     "fit_thresholds",
     "map_features",
+    "route_of",
     "sample_features",
 ]

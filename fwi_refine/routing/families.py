@@ -25,3 +25,15 @@ OPENFWI_FAMILIES = {
     "Style_A": Family.STYLE_A,
     "Style_B": Family.STYLE_B,
 }
+
+
+def plain(name: str) -> str:
+    """A family's name without its case and signs: OpenFWI's own are written in several ways."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def route_of(name: str) -> Family | None:
+    """The route of a family of OpenFWI or of a route's own name; None for another name."""
+    routes = {plain(own): route for own, route in OPENFWI_FAMILIES.items()}
+    routes |= {plain(route): route for route in Family}
+    return routes.get(plain(name))

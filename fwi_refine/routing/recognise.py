@@ -17,6 +17,7 @@ import torch
 from fwi_refine.io.convert import Conversion, forward_log
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, FirstArrivals, first_arrivals
+from fwi_refine.routing.recognise_first_rows import recognise_first_rows
 from fwi_refine.routing.recognise_form import (
     Finding,
     is_record,
@@ -28,6 +29,7 @@ from fwi_refine.wave import Simulator
 
 SHOTS = 2  # simulated of each sample
 FITS = 0.5  # residual of a regression, of the record's rms, of a map that is the record's own
+TURNED = 0.2  # the same, from which on it may be one of a map that was turned
 STRANGE = 0.1  # the same, from which on a record may belong to another prediction
 PARTNER = 0.25  # the same, of the record that belongs to it
 BETTER = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
@@ -39,6 +41,26 @@ OFFSET = 0.02  # of the record's rms
 AMPLITUDE = (0.5, 2.0)  # of first arrivals over simulated ones
 DELAY = 0.003  # s
 TOLD = 10.0  # first row over noise, from which on the first row tells velocities
+
+# What maps may have been turned by: (words, how to turn them back, the option that does so).
+TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
+    (
+        "rows and columns exchanged: they seem to be transposed",
+        lambda maps: np.ascontiguousarray(maps.transpose(0, 2, 1)),
+        "--transpose",
+    ),
+    (
+        "their rows in reverse: they seem to be upside down",
+        lambda maps: np.ascontiguousarray(maps[:, ::-1]),
+        "",
+    ),
+    (
+        "their columns in reverse: they seem to be mirrored",
+        lambda maps: np.ascontiguousarray(maps[:, :, ::-1]),
+        "",
+    ),
+)
+REVERSED = (("their time", 1), ("their receivers", 2), ("their shots", 0))  # of records: axes
 
 Others = Callable[[], Iterable[tuple[str, np.ndarray]]]  # gives (name, record)
 
@@ -85,7 +107,8 @@ def recognise(
     if not maps:
         cut = [_cut(d, survey) for d in records if is_record(np.shape(d), survey)]
         cut = [d for d in cut if d.any()]
-        return findings + (_by_physics(cut, survey, _few(simulator, survey)) if cut else [])
+        more = _by_physics(cut, survey, _few(simulator, survey)) if cut else []
+        return findings + (more or recognise_first_rows(cut, survey))
     usable = [
         (_filled(v, survey), _cut(d, survey))
         for v, d in zip(maps, records, strict=False)
@@ -93,7 +116,8 @@ def recognise(
     ]
     both = [(v, d) for v, d in usable if v is not None and d.any()]
     if both:
-        findings += _recognise_values(both, survey, order, others, simulator)
+        more = _recognise_values(both, survey, order, others, simulator)
+        findings += more or recognise_first_rows([d for _, d in both], survey)
     return findings
 
 
@@ -138,19 +162,26 @@ def _recognise_values(
     strange = [(s, fit) for s, fit in zip(simulated, fits, strict=True) if fit.residual >= STRANGE]
     if len(strange) >= 2 and (finding := _mixed_up(strange, survey, order, others, shots)):
         return [finding]
-    if all(fit.residual < FITS for fit in fits):
+    fit_well = all(fit.residual < FITS for fit in fits)
+    if fit_well and any(fit.residual < TURNED for fit in fits):
         return _scaled(fits, as_they_are, records)
-    across = np.ascontiguousarray(maps.transpose(0, 2, 1))
-    square = survey.shape[0] == survey.shape[1]
-    if square and simulator.is_stable(torch.from_numpy(across)):
-        turned = _simulate(across, simulator)
-        new = [regress(s, x) for s, x in zip(turned, records, strict=True)]
+    for name, turn, option in TURNS:
+        turned = turn(maps)
+        if turned.shape != maps.shape or not simulator.is_stable(torch.from_numpy(turned)):
+            continue
+        seen = _simulate(turned, simulator)
+        new = [regress(s, x) for s, x in zip(seen, records, strict=True)]
         if _all_better(new, fits, FITS):
-            text = (
-                f"predictions fit their records {_times(fits, new)} times better with rows and "
-                "columns exchanged: they seem to be transposed"
-            )
-            return [Finding(text, "--transpose"), *_scaled(new, as_they_are, records)]
+            text = f"predictions fit their records {_times(fits, new)} times better with {name}"
+            return [Finding(text, option), *_scaled(new, as_they_are, records)]
+    for name, axis in REVERSED:
+        turned_records = [np.flip(d, axis)[shots] for _, d in usable]
+        new = [regress(s, x) for s, x in zip(simulated, turned_records, strict=True)]
+        if _all_better(new, fits, FITS):
+            text = f"records fit their predictions {_times(fits, new)} times better with {name}"
+            return [Finding(f"{text} reversed; give them as they were recorded")]
+    if fit_well:
+        return _scaled(fits, as_they_are, records)
     return _by_physics([d for _, d in usable], survey, simulator)
 
 

@@ -1,15 +1,16 @@
 """What maps and records seem to be by their range and their shape alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 
 import numpy as np
 
-from fwi_refine.io.convert import AXES, UNITS, Conversion
+from fwi_refine.io.convert import AXES, OUTSIDE, UNITS, Conversion, is_outside
 from fwi_refine.survey import Survey
 
-OUTSIDE = 0.9  # fraction of a map's cells beyond the bounds, from which on the map is
+SLOWNESS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
 SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 
 
@@ -52,11 +53,19 @@ def recognise_maps(
     low, high = survey.velocity_bounds
     values = [v[np.isfinite(v)].astype(np.float64) for v in maps if v.dtype.kind == "f"]
     values = [x for x in values if x.size]
-    if not values or any(np.mean((x < low) | (x > high)) < OUTSIDE for x in values):
+    outside = [x for x in values if is_outside(x, survey)]
+    if not outside:
         return None, None
-    x = np.concatenate(values)
+    x = np.concatenate(outside)
     candidates = [name for name in UNITS if name != "m/s" and _may_be(name, x, survey)]
     found = f"velocities are {x.min():.4g} to {x.max():.4g}, expected {low:g} to {high:g} m/s"
+    if len(outside) < len(values):
+        if not candidates:  # no units make them velocities: single bad maps, which are flagged
+            return None, None
+        text = f"{found}, in {len(outside)} of the {len(values)} maps that were looked at"
+        return Finding(f"{text}: they seem to have several units; convert them to m/s"), None
+    if slowness := _slowness(x, candidates, maps, told, survey):
+        return Finding(f"{found}: they seem to be slowness, {slowness}; convert them to m/s"), None
     if not candidates:
         return Finding(f"{found}; convert them to m/s"), None
     name = min(candidates, key=lambda name: _distance(name, maps, told, survey))
@@ -101,15 +110,44 @@ def _may_be(name: str, x: np.ndarray, survey: Survey) -> bool:
     return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED)
 
 
+def _slowness(
+    x: np.ndarray,
+    candidates: Sequence[str],
+    maps: Sequence[np.ndarray],
+    told: Sequence[np.ndarray],
+    survey: Survey,
+) -> str:
+    """The unit of slowness that values have, empty where they have another one more likely."""
+    for name, factor in SLOWNESS.items():
+        if not (x > 0).all() or is_outside(factor / x, survey):
+            continue
+        apart = _apart(partial(np.divide, factor), maps, told, survey)
+        others = [_distance(name, maps, told, survey) for name in candidates]
+        # scaled maps have a range of some size: what is all but constant is none
+        if np.ptp(x) < 0.01 or (apart is not None and apart < min(others, default=np.inf)):
+            return name
+    return ""
+
+
 def _distance(
     name: str, maps: Sequence[np.ndarray], told: Sequence[np.ndarray], survey: Survey
 ) -> float:
     """How far the velocities at the sources are from those that the records tell, m/s."""
     factor, offset = UNITS[name]
+    return _apart(lambda v: factor * v + offset, maps, told, survey) or 0.0
+
+
+def _apart(
+    convert: Callable[[np.ndarray], np.ndarray],
+    maps: Sequence[np.ndarray],
+    told: Sequence[np.ndarray],
+    survey: Survey,
+) -> float | None:
+    """As `_distance`, of maps converted so; None where the records tell nothing."""
     rows, columns = np.array(survey.sources).reshape(-1, 2).T.clip(0)
     apart = [
-        np.abs(factor * v[rows, columns] + offset - velocities)
+        np.abs(convert(v[rows, columns].astype(np.float64)) - velocities)
         for v, velocities in zip(maps, told, strict=False)
         if v.shape == survey.shape and np.isfinite(velocities).any()
     ]
-    return float(np.nanmedian(apart)) if apart else 0.0
+    return float(np.nanmedian(apart)) if apart else None

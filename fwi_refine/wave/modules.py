@@ -6,6 +6,7 @@ pickled and moved, and add nothing to a `state_dict`.
 """
 
 import functools
+import warnings
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.kernel import check_kernel
 from fwi_refine.wave.simulator import IMAGING_STEP, Simulator, simulate, vmin_of_each
 from fwi_refine.wave.threads import number_of_threads
+
+FAR_BELOW = 0.1  # of the slowest velocity of the survey
 
 
 class WaveSimulator(torch.nn.Module):
@@ -96,6 +99,7 @@ class WaveSimulator(torch.nn.Module):
             For maps or vmin of another shape, and velocities that cannot be simulated.
         """
         v = self._maps(v)
+        _warn_of_units(v, self.survey)
         return simulate(v, vmin, self._simulator(v))
 
     def extra_repr(self) -> str:
@@ -166,6 +170,7 @@ class RecordMisfit(WaveSimulator):
             For arrays of other shapes, and velocities that cannot be simulated.
         """
         v = self._maps(v)
+        _warn_of_units(v, self.survey)
         shots, steps, receivers = self.survey.record_shape
         found = tuple(record.shape)
         if len(found) != 4 or found[::3] != (len(v), receivers) or found[1] != shots:
@@ -178,6 +183,17 @@ class RecordMisfit(WaveSimulator):
             v, vmin_of_each(v, vmin), record[:, :, :steps], self._simulator(v)
         )
         return misfit
+
+
+def _warn_of_units(v: torch.Tensor, survey: Survey) -> None:
+    """Warns, once, of maps all of whose velocities are far below the survey's: km/s, maybe."""
+    low = survey.velocity_bounds[0]
+    if v.numel() and float(v.detach().max()) < FAR_BELOW * low:
+        warnings.warn(
+            f"velocities are at most {float(v.detach().max()):.4g} m/s, where the survey has "
+            f"{low:g} and more: are they in km/s or scaled?",
+            stacklevel=3,
+        )
 
 
 class _Misfit(torch.autograd.Function):

@@ -7,6 +7,8 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
+MOST_THREADS = 4096  # OpenMP ends the process where the system cannot make as many as it is told
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ def number_of_threads(threads: int | None) -> int:
         return torch.get_num_threads()
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads {threads!r}: expected a whole number of at least 1")
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads {threads}: expected at most {MOST_THREADS}")
     return threads
 
 

@@ -13,9 +13,12 @@ from typing import Any
 import click
 
 from fwi_refine.cli import OK, options
+from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError
 from fwi_refine.files import read_json
+from fwi_refine.io.convert import Conversion
 from fwi_refine.io.predictions import Predictions
+from fwi_refine.survey import OPENFWI
 
 PLAN = "probe.json"
 ODD_COLUMNS = slice(1, None, 2)  # all that a submission holds
@@ -77,6 +80,7 @@ def command() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
               help="Seed of the random signs.")  # fmt: skip
 @options.ids
+@options.conversion(records=False)
 @options.overwrite
 @options.config
 @options.logging_options
@@ -90,6 +94,8 @@ def write(
     like: Path | None,
     seed: int,
     ids_file: Path | None,
+    conversion: Conversion,
+    force: bool,
     overwrite: bool,
     config: Path | None,
 ) -> int:
@@ -105,13 +111,14 @@ def write(
     """
     from fwi_refine import io
     from fwi_refine.analysis.leaderboard import Shifted
-    from fwi_refine.io.inputs import known_families
+    from fwi_refine.io.inputs import known_families, open_converted_predictions
     from fwi_refine.io.submission import write_submission
 
-    maps = io.open_predictions(pred)
+    maps = open_converted_predictions(pred, conversion=conversion)
     ids = io.resolve_ids(maps.ids, io.read_ids(ids_file) if ids_file else None, maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
+    look_at(maps, OPENFWI, force)
     of_each = known_families(families, ids, maps.count)
     chosen = [k for k, name in enumerate(of_each) if name == family]
     if not chosen:

@@ -7,7 +7,11 @@ import click
 
 from fwi_refine.cli import OK, options
 from fwi_refine.cli.console import bar
+from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError
+from fwi_refine.io.convert import Conversion
+from fwi_refine.io.inputs import open_converted_predictions
+from fwi_refine.survey import OPENFWI
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,7 @@ log = logging.getLogger(__name__)
     help="Round velocities to N decimals, for a smaller file. Default: as exact as float32 is.",
 )
 @options.ids
+@options.conversion(records=False)
 @options.overwrite
 @options.config
 @options.logging_options
@@ -34,6 +39,8 @@ def command(
     like: Path | None,
     decimals: int | None,
     ids_file: Path | None,
+    conversion: Conversion,
+    force: bool,
     overwrite: bool,
     config: Path | None,
 ) -> int:
@@ -50,13 +57,14 @@ def command(
     from fwi_refine import io
     from fwi_refine.io.submission import write_submission
 
-    maps = io.open_predictions(pred)
+    maps = open_converted_predictions(pred, conversion=conversion)
     ids = io.resolve_ids(maps.ids, io.read_ids(ids_file) if ids_file else None, maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
     if out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: expected a name that ends in .csv")
     options.claim(out, overwrite, "--out")
+    look_at(maps, OPENFWI, force)
     with bar(2 * maps.count, "maps, written and read back") as advance:
         written = write_submission(
             maps, ids, out, like=like, decimals=decimals, advance=lambda: advance(1)

@@ -33,6 +33,7 @@ class Output(click.Path):
 
 
 OUTPUT = Output(path_type=Path)
+LARGEST_NUMBER = 2**53  # of an option; more has no use, and tables of runs could not hold it
 DEVICES = ("auto", "cpu", "cuda")
 KERNELS = ("auto", "cuda", "torch", "native", "reference")  # as wave/paths.py has them
 
@@ -193,9 +194,13 @@ def inputs(ctx: click.Context | None = None) -> list[Path]:
 
 
 def claim(path: Path, overwrite: bool, what: str = "output") -> Path:
-    """The path of an output, if it can be written and is no input; see io/outputs.py."""
+    """The path of an output, if it can be written and is neither an input nor the log; see
+    io/outputs.py."""
     from fwi_refine.io import claim_output
 
+    log_file = click.get_current_context().params.get("log_file")
+    if log_file is not None and is_same_file(path, log_file):
+        raise InputError(f"{what} {path}: is the --log-file as well; give each its own name")
     return claim_output(path, overwrite, what, inputs())
 
 
@@ -227,6 +232,7 @@ class Command(click.Command):
     """
 
     def invoke(self, ctx: click.Context) -> Any:
+        _check_numbers(ctx)
         for path in inputs(ctx):
             check_regular(path)
         outputs = [*_paths(ctx, True)]
@@ -249,6 +255,14 @@ class Command(click.Command):
         for heading, records in headings.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def _check_numbers(ctx: click.Context) -> None:
+    """Raises InputError for whole numbers that are too large for anything."""
+    for parameter in ctx.command.params:
+        value = ctx.params.get(str(parameter.name))
+        if type(value) is int and abs(value) >= LARGEST_NUMBER:
+            raise InputError(f"{parameter.opts[0]}: found a number of {len(str(value))} digits")
 
 
 class CommandGroup(click.Group):
@@ -380,7 +394,8 @@ _OF_RECORDS = (
     ),
     click.option(
         "--record-log",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
+        callback=_factor,
         metavar="K",
         help="Records d are stored as sign(d) ln(1 + K abs(d)), before any normalisation.",
     ),

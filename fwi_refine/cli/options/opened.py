@@ -1,20 +1,34 @@
 """Options of the commands that look at a run, and how they open it."""
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fwi_refine.cli import options
+from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options.files import load_survey
 from fwi_refine.errors import InputError
+from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 
 if TYPE_CHECKING:
     from fwi_refine.analysis.run_view import OpenedRun
 
-# What `run_options` gives a command: RUN, the files by their name in run_view.Files, the survey.
-Given = tuple[Path, dict[str, Path | None], Path | None]
+
+@dataclass(frozen=True)
+class Given:
+    """What `run_options` gives a command: RUN, the files by their name in run_view.Files, the
+    survey, how maps and records are stored, and whether to go on where they look like something
+    else."""
+
+    run: Path
+    files: dict[str, Path | None]
+    survey_file: Path | None
+    conversion: Conversion
+    force: bool
+
 
 SORTS = ("error", "misfit", "expected-error")  # keys of run_view.SORTED_BY, which imports torch
 EXTRAS = ("matplotlib", "jinja2")
@@ -40,15 +54,20 @@ def run_options(command: options.Function) -> options.Function:
         deviation: Path | None,
         ids_file: Path | None,
         survey_file: Path | None,
+        conversion: Conversion,
+        force: bool,
         **kwargs: Any,
     ) -> Any:
         given = {
             "report": report, "start": start, "records": records, "truth": truth,
             "deviation": deviation, "ids": ids_file,
         }  # fmt: skip
-        return command(*args, given=(run, given, survey_file), **kwargs)
+        all_given = Given(run, given, survey_file, conversion, force)
+        return command(*args, given=all_given, **kwargs)
 
+    wrapped: options.Function = wrap
     for option in (
+        options.conversion(),
         options.survey,
         options.ids,
         click.option(
@@ -70,22 +89,29 @@ def run_options(command: options.Function) -> options.Function:
         ),
         click.argument("run", type=options.PATH),
     ):
-        wrap = option(wrap)
-    return wrap
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def open_run(given: Given) -> "OpenedRun":
     """The run_view.OpenedRun that a command was given. Raises InputError."""
     from fwi_refine.analysis.run_view import Files, OpenedRun
 
-    path, files, survey_file = given
+    path, files, survey_file = given.run, given.files, given.survey_file
     if files["report"] is None and path.is_file():
         beside = path.with_suffix(".csv")
         if beside != path and beside.is_file() and is_report(beside):
             files = files | {"report": beside}
     if survey_file is not None and OpenedRun.is_run_directory(path):
         raise InputError(f"--survey {survey_file}: {path} is a run directory and has its own")
-    return OpenedRun(path, Files(**files), load_survey(survey_file))
+    if given.conversion != AS_THEY_ARE and OpenedRun.is_run_directory(path):
+        raise InputError(f"{path}: is a run directory and knows how its inputs are stored")
+    run = OpenedRun(path, Files(**files), load_survey(survey_file), given.conversion)
+    for source in run.maps_given:
+        look_at(source, run.survey, given.force)
+    if run.records_given is not None:
+        look_at(run.records_given, run.survey, given.force, records=True)
+    return run
 
 
 def is_report(path: Path) -> bool:

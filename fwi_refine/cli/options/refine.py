@@ -307,7 +307,7 @@ place = options.grouped(
     ),
     click.option(
         "--threads",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 4096),
         metavar="N",
         help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
     ),

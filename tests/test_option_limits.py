@@ -1,0 +1,117 @@
+"""Options and outputs that no one means: refused before anything is written."""
+
+import os
+
+import numpy as np
+import pytest
+from run_cases import write_inputs
+
+from fwi_refine.cli import run
+from fwi_refine.wave.threads import MOST_THREADS, number_of_threads
+
+HUGE = "9" * 23
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_inputs(tmp_path, ["a", "b"]))
+    return tmp_path
+
+
+REFINE = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--force"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--max-evaluations", HUGE], "a number of 23 digits"),
+        (["--chunk-size", HUGE], "a number of 23 digits"),
+        (["--threads", "100000"], "1<=x<=4096"),
+        (["--record-log", "nan"], "not a number"),
+        (["--record-log", "inf"], "expected a number other than 0"),
+    ],
+)
+def test_numbers_without_use(case, capsys, more, words):
+    before = sorted(case.rglob("*"))
+    assert run([*REFINE, "--out", "o.npy", *more]) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(case.rglob("*")) == before
+
+
+def test_threads_have_a_limit():
+    assert number_of_threads(MOST_THREADS) == MOST_THREADS
+    with pytest.raises(ValueError, match="at most"):
+        number_of_threads(MOST_THREADS + 1)
+
+
+@pytest.mark.parametrize("name", ["starts.npy", "seismic", "o.npy"])
+def test_links_to_themselves(case, capsys, name):
+    if name != "o.npy":
+        os.rename(name, "away")
+    os.symlink(name, name)
+    assert run([*REFINE, "--out", "o.npy"]) == 2
+    assert name in capsys.readouterr().err
+    assert os.path.islink(name)
+
+
+@pytest.mark.parametrize("name", ["o.npy", "o.csv"])
+def test_the_log_is_no_output(case, capsys, name):
+    assert run([*REFINE, "--out", "o.npy", "--overwrite", "--log-file", name]) == 2
+    assert "log" in capsys.readouterr().err or name == "o.npy"
+    assert not (case / ".o.npy.run").exists()
+
+
+def test_no_output_becomes_an_input_of_the_next_run(case, capsys):
+    assert run([*REFINE, "--out", "seismic/o.npy"]) == 2
+    assert "would be read as one" in capsys.readouterr().err
+    assert sorted(os.listdir("seismic")) == ["a.npy", "b.npy"]
+
+
+def test_a_kept_run_whose_table_is_damaged(case, capsys, monkeypatch):
+    hidden = case / ".o.npy.run"
+    (hidden / "parts").mkdir(parents=True)
+    (hidden / "run.toml").write_text("format = ")
+    quick = [*REFINE, "--max-evaluations", "1", "--family", "layered", "--out", "o.npy"]
+    assert run(quick) == 2
+    assert "begin anew with --overwrite" in capsys.readouterr().err
+    assert hidden.exists()
+    assert run([*quick, "--overwrite"]) == 0
+    assert np.load("o.npy").shape == (2, 70, 70)
+    assert not hidden.exists()
+
+
+@pytest.mark.parametrize("command", ["submit", "probe", "plot", "report"])
+def test_maps_in_other_units_go_nowhere(case, capsys, command):
+    np.save("km.npy", np.load("starts.npy") / 1000)
+    (case / "families.csv").write_text("id,family\na,layered\nb,style-b\n")
+    out = {"plot": "o.png", "report": "o.html", "probe": "folder"}.get(command, "o.csv")
+    arguments = {
+        "submit": ["submit", "km.npy", "--ids", "ids.txt"],
+        "probe": ["probe", "write", "km.npy", "--ids", "ids.txt", "--families", "families.csv",
+                  "--family", "layered"],
+        "plot": ["plot", "samples", "km.npy"],
+        "report": ["report", "km.npy"],
+    }[command]  # fmt: skip
+    assert run([*arguments, "--out", out]) == 2
+    assert "--units km/s" in capsys.readouterr().err
+    assert not (case / out).exists()
+
+
+def test_a_submission_of_maps_in_other_units(case):
+    np.save("km.npy", np.load("starts.npy").astype("f8") / 1000)
+    for name, more in (("starts.npy", []), ("km.npy", ["--units", "km/s"])):
+        out = f"{name}.csv"
+        assert (
+            run(["submit", name, "--ids", "ids.txt", "--decimals", "2", "--out", out, *more]) == 0
+        )
+    assert (case / "km.npy.csv").read_bytes() == (case / "starts.npy.csv").read_bytes()
+
+
+def test_a_dry_run_of_a_shard_counts_finished_samples(case, capsys):
+    quick = [*REFINE, "--max-evaluations", "1", "--family", "layered", "--run-dir", "run"]
+    assert run([*quick, "--chunk-size", "2", "--shard", "1/1"]) == 0
+    capsys.readouterr()
+    assert run([*quick, "--chunk-size", "2", "--shard", "2/2", "--dry-run"]) == 0
+    assert "1 of 1 parts are there" in capsys.readouterr().err
+    assert run([*quick, "--chunk-size", "2", "--shard", "1/2", "--dry-run"]) == 2
+    assert "no parts: the run has only 1" in capsys.readouterr().err
