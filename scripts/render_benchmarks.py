@@ -281,7 +281,7 @@ def readme(text: str) -> str:
     if not (begin and end):
         raise ResultError(f"README.md: lacks {BEGIN} or {END}")
     commit = value("real_maps.commit")
-    note = f"Mean absolute error in m/s; measured at {commit}."
+    note = f"Mean absolute error, m/s, at {commit}."
     return f"{before}{BEGIN}\n{real_maps_by_family()}\n\n{note}\n{END}{after}"
 
 
