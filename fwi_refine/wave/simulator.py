@@ -26,7 +26,7 @@ from fwi_refine.wave.reference import ReferenceKernel
 from fwi_refine.wave.released_arithmetic import released_medium
 from fwi_refine.wave.threads import number_of_threads
 
-# Imaging every 5th step changes the gradient by a few 1e-6 relative (BENCHMARKS.md).
+# Imaging every 5th step changes the gradient by a few 1e-6 relative (docs/notebook.md).
 IMAGING_STEP = 5
 
 FALLBACK_WARNING = (
