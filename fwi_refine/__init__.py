@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fwi_refine.api import Refinement, classify, refine, simulate
+    from fwi_refine.api.estimator import FamilyClassifier
     from fwi_refine.errors import FwiRefineError, InputError, SampleError
-    from fwi_refine.inversion import Refined, refine_sample
+    from fwi_refine.inversion.sample import Refined, refine_sample
     from fwi_refine.io.report import Row
     from fwi_refine.priors import Priors
     from fwi_refine.priors import load as load_priors
     from fwi_refine.routing import OPENFWI_FAMILIES, Classification, Family
-    from fwi_refine.routing.estimator import FamilyClassifier
     from fwi_refine.survey import OPENFWI, Survey, read_survey
     from fwi_refine.version import __version__
     from fwi_refine.wave import RecordMisfit, WaveSimulator
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "Classification": "routing",
     "Family": "routing",
-    "FamilyClassifier": "routing.estimator",
+    "FamilyClassifier": "api.estimator",
     "FwiRefineError": "errors",
     "InputError": "errors",
     "OPENFWI": "survey",
     "OPENFWI_FAMILIES": "routing",
     "Priors": "priors",
     "RecordMisfit": "wave",
-    "Refined": "inversion",
+    "Refined": "inversion.sample",
     "Refinement": "api",
     "Row": "io.report",
     "SampleError": "errors",
@@ -45,7 +45,7 @@ _MODULES = {
     "load_priors": "priors",
     "read_survey": "survey",
     "refine": "api",
-    "refine_sample": "inversion",
+    "refine_sample": "inversion.sample",
     "simulate": "api",
 }
 _OTHERWISE = {"load_priors": "load"}  # what it is called there

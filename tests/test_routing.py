@@ -14,9 +14,11 @@ from helpers import others_slow
 from fwi_refine import priors
 from fwi_refine.cli.commands.fit_priors import command
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
+from fwi_refine.inversion.families import criteria
+from fwi_refine.inversion.routes import classify
 from fwi_refine.objective.connected import connected_areas
-from fwi_refine.routing import OPENFWI_FAMILIES, Family, classify
-from fwi_refine.routing.classify import map_features, symmetry_rms
+from fwi_refine.routing import OPENFWI_FAMILIES, Family, map_features
+from fwi_refine.routing.classify import symmetry_rms
 from fwi_refine.routing.thresholds import best_threshold, fit_routing
 from fwi_refine.synthetic import make_map, make_start
 
@@ -187,11 +189,11 @@ def test_fitted_thresholds_separate_the_starts_and_lie_between_them(starts):
     groups = {}
     for name, maps in starts.items():
         groups.setdefault(OPENFWI_FAMILIES[name], []).extend(maps)
-    routing, wrong = fit_routing(groups, PRIORS)
+    routing, wrong = fit_routing(groups, PRIORS, criteria())
     assert wrong == {"style_a_log_energy": 0, "style_b_cells": 0, "two_velocity_cells": 0}
-    style_a = [map_features(v, PRIORS)["style_a_log_energy"] for v in starts["Style_A"]]
+    style_a = [map_features(v, PRIORS, criteria())["style_a_log_energy"] for v in starts["Style_A"]]
     others = [
-        map_features(v, PRIORS)["style_a_log_energy"]
+        map_features(v, PRIORS, criteria())["style_a_log_energy"]
         for name, maps in starts.items()
         if name != "Style_A" and not name.startswith("FlatVel")
         for v in maps
@@ -199,7 +201,8 @@ def test_fitted_thresholds_separate_the_starts_and_lie_between_them(starts):
     assert routing.style_a_log_energy == pytest.approx((max(style_a) + min(others)) / 2)
     assert routing.symmetry_rms == PRIORS.routing.symmetry_rms
     del groups[Family.TWO_VELOCITY]
-    assert fit_routing(groups, PRIORS)[0].two_velocity_cells == PRIORS.routing.two_velocity_cells
+    kept, _ = fit_routing(groups, PRIORS, criteria())
+    assert kept.two_velocity_cells == PRIORS.routing.two_velocity_cells
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def family_of_each(
         return known_families(families, ensemble.ids, ensemble.count), {}
     from tqdm import tqdm
 
-    from fwi_refine.routing import classify
+    from fwi_refine.inversion.routes import classify
 
     assert priors is not None  # as the families are to be told
     found: list[str | None] = []

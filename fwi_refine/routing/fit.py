@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io import open_predictions
 from fwi_refine.priors import GaussianProcess, Priors
-from fwi_refine.routing.families import OPENFWI_FAMILIES, Family
+from fwi_refine.routing.criterion import Criteria
+from fwi_refine.routing.families import OPENFWI_FAMILIES
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.survey.validate import check_prediction
 
 
 def fit_priors(
-    train: Path, priors: Priors, predictions: Path | None = None, limit: int = 500
+    train: Path,
+    priors: Priors,
+    criteria: Criteria,
+    predictions: Path | None = None,
+    limit: int = 500,
 ) -> tuple[Priors, list[str]]:
     """Gaussian processes and thresholds fitted to maps in files.
 
@@ -28,6 +33,8 @@ def fit_priors(
         are fitted.
     priors : Priors
         Source of the numbers that are not fitted.
+    criteria : mapping
+        Test of each family that has one.
     predictions : Path, optional
         Folder with predicted maps, laid out alike, to which the routing thresholds are fitted.
     limit : int
@@ -73,7 +80,7 @@ def fit_priors(
                 "with another one, fit it with --predictions."
             )
     else:
-        groups: dict[Family, list[NDArray[np.float64]]] = {}
+        groups: dict[str, list[NDArray[np.float64]]] = {}
         for family, files in family_files(predictions, OPENFWI_FAMILIES).items():
             groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit))
         if len(groups) < 2:
@@ -81,7 +88,7 @@ def fit_priors(
                 f"{predictions}: found predictions of {len(groups)} group(s) of families, "
                 "expected at least two to tell apart"
             )
-        routing, wrong = fit_routing(groups, priors)
+        routing, wrong = fit_routing(groups, priors, criteria)
         priors = replace(priors, routing=routing)
         counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
         notes.append(f"[routing] fitted to predictions in {predictions}: {counts}.")

@@ -62,8 +62,8 @@ def command(
         predictions, records, ids_file, limit=limit, shard=shard, conversion=conversion
     )
     look_at_inputs(inputs, inputs.survey, force)
+    from fwi_refine.inversion.routes import classify
     from fwi_refine.io.report import describe_evidence
-    from fwi_refine.routing import classify
 
     priors = load_priors(priors_file)
     writer = csv.writer(sys.stdout)

@@ -16,14 +16,14 @@ from click.shell_completion import CompletionItem
 from fwi_refine.cli import logs
 from fwi_refine.errors import InputError
 from fwi_refine.files import check_regular, is_same_file, read_toml
+from fwi_refine.inversion import families as registry
 
 log = logging.getLogger(__name__)
 
 Function = Callable[..., Any]  # that of a command, with or without some of its options
 Decorator = Callable[[Function], Function]
 
-# The names of routing.Family, listed here because importing that module takes seconds.
-FAMILIES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
+FAMILIES = registry.NAMES
 
 PATH = click.Path(path_type=Path)
 

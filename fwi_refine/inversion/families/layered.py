@@ -1,7 +1,8 @@
 """Layers, faults and bodies with edges: every cell by total variation, then a level for each.
 
 Total variation finds the layers, smoothed at first, because a blurred start has no edges yet. Then
-the levels are known well enough for each cell to be given its own.
+the levels are known well enough for each cell to be given its own. A sample that passes no test of
+another family belongs here.
 """
 
 from dataclasses import replace
