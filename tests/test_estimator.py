@@ -24,7 +24,7 @@ from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.synthetic import make_map, make_start
 
 PRIORS = load()
-EACH = 8  # samples of each of OpenFWI's families
+EACH = 5  # samples of each of OpenFWI's families
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,8 @@ def refine(start, sample, simulator, priors, method="lbfgs", **options):
 
 
 # all on a small survey: tests/test_other_surveys.py
-@pytest.mark.parametrize("family", others_slow(ROUTES))
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ROUTES)
 def test_every_route_lowers_its_objective(family, simulator, priors):
     layers = 2 if ROUTES[family] is Family.TWO_VELOCITY else None
     sample = make_sample(family, seed=11, layers=layers)
@@ -273,9 +274,15 @@ def test_bad_arguments_are_named(layered):
 
 
 @pytest.mark.usefixtures("much_memory")
-def test_one_jacobian_does_what_hundreds_of_evaluations_do(layered, simulator, priors):
+def test_one_jacobian_does_what_hundreds_of_evaluations_do(case, priors):
+    sample, options = case
     refined = refine(
-        layered.start, layered, simulator, priors, method="gauss-newton", max_evaluations=20
+        sample.start,
+        sample,
+        priors=priors,
+        method="gauss-newton",
+        max_evaluations=20,
+        **options,
     )
     assert refined.iterations == 1
     assert refined.misfit_after < 0.1 * refined.misfit_before

@@ -158,18 +158,21 @@ def made_starts(count):
     return starts
 
 
+FEW = 4  # of each family
+
+
 @pytest.fixture(scope="module")
 def starts():
-    return made_starts(6)
+    return made_starts(FEW)
 
 
-@pytest.mark.parametrize("count", others_slow([6, 20]))
+@pytest.mark.parametrize("count", others_slow([FEW, 20]))
 def test_made_samples_find_their_families(count, starts):
     # The record of a FlatVel map is symmetric to rounding, that of any other is not: the physics
     # is tested elsewhere, so two records stand for all.
     symmetric, other = record(2e-5), record()
     wrong = []
-    for name, maps in (starts if count == 6 else made_starts(count)).items():
+    for name, maps in (starts if count == FEW else made_starts(count)).items():
         family = OPENFWI_FAMILIES[name]
         shots = symmetric if family is Family.FLAT_VEL else other
         found = [classify(v, shots, PRIORS) for v in maps]

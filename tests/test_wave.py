@@ -61,6 +61,7 @@ def test_adjoint_is_the_transpose_of_the_tangent(kernel, seed, n_steps, band, in
     assert dot_error(survey, kernel, seed) <= 1e-12
 
 
+@pytest.mark.slow
 @NATIVE
 def test_adjoint_on_the_real_survey():
     assert dot_error(OPENFWI, "native", v=random_maps(OPENFWI, samples=1)) <= 1e-12
@@ -161,6 +162,7 @@ def test_native_equals_reference(dtype, tolerance):
         assert (found - expected).norm() <= tolerance * expected.norm()
 
 
+@pytest.mark.slow
 @NATIVE
 def test_native_equals_reference_on_the_real_survey():
     survey = dataclasses.replace(OPENFWI, sources=OPENFWI.sources[1:2])
