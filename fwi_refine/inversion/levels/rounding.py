@@ -13,9 +13,6 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 
-# The fraction of the mean square misfit that may be left where the rounding was taken out: of a
-# record that other software made, or with a map that is not right, it is more.
-EXPLAINED = 0.5
 COST = 2  # simulations
 
 
