@@ -12,8 +12,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.differentiable import simulate, vmin_of_each
 from fwi_refine.wave.kernel import check_kernel
-from fwi_refine.wave.simulator import IMAGING_STEP, Simulator, simulate, vmin_of_each
+from fwi_refine.wave.simulator import IMAGING_STEP, Simulator
 from fwi_refine.wave.threads import number_of_threads
 
 
