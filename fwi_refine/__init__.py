@@ -7,8 +7,9 @@ the package, and asking the program for help, stays fast.
 """
 
 # ruff: noqa: F401 (the imports below are for type checkers)
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fwi_refine.lazy import lazy
 
 if TYPE_CHECKING:
     from fwi_refine.api import Refinement, classify, refine, simulate
@@ -42,24 +43,10 @@ _MODULES = {
     "WaveSimulator": "wave",
     "__version__": "version",
     "classify": "api",
-    "load_priors": "priors",
+    "load_priors": "priors:load",
     "read_survey": "survey",
     "refine": "api",
     "refine_sample": "inversion.sample",
     "simulate": "api",
 }
-_OTHERWISE = {"load_priors": "load"}  # what it is called there
-__all__ = [*_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    value = getattr(module, _OTHERWISE.get(name, name))
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__all__, __getattr__, __dir__ = lazy(__name__, _MODULES)

@@ -78,10 +78,8 @@ def test_type_checkers_are_told_the_same_names():
         for node in branch.body
         for alias in node.names
     }
-    modules = {
-        name: f"fwi_refine.{module}.{fwi_refine._OTHERWISE.get(name, name)}"
-        for name, module in fwi_refine._MODULES.items()
-    }
+    places = ((name, *place.split(":")) for name, place in fwi_refine._MODULES.items())
+    modules = {name: f"fwi_refine.{place}.{(*other, name)[0]}" for name, place, *other in places}
     assert told == modules
 
 

@@ -5,8 +5,9 @@ torch takes seconds.
 """
 
 # ruff: noqa: F401 (the imports below are for type checkers)
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fwi_refine.lazy import lazy
 
 if TYPE_CHECKING:
     from fwi_refine.inversion.families import METHODS
@@ -27,10 +28,4 @@ _MODULES = {
     "refine_sample": "sample",
     "start_from_record": "initial_model",
 }
-__all__ = [*_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__all__, __getattr__, __dir__ = lazy(__name__, _MODULES)
