@@ -148,9 +148,11 @@ def test_evaluate_measures_the_misfit(made, capsys):
     assert right["mae"] == 0
     assert right["ssim"] == pytest.approx(1)
     assert 0 < right["misfit_rms"] < 1e-4
+    assert right["exact"] == 1
     assert run(["evaluate", made.starts_file, truth, *arguments]) == 0
     (wrong,) = json.loads(capsys.readouterr().out)
     assert wrong["misfit_rms"] > 1e-3
+    assert wrong["exact"] == 0
 
 
 def test_evaluate_matches_by_id_and_refuses_what_does_not_match(made, tmp_path, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.levels.candidates import Change, apply_changes
 from fwi_refine.inversion.levels.exact import has_released_arithmetic, prove, search
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered
@@ -87,6 +88,12 @@ def test_a_wrong_cell_is_no_proof(truth, record, cell):
     assert 0 < certificate.equal_fraction < 1
 
 
+def searched(v, record, limit=None, should_stop=None):
+    """(v, certificate, evaluations) of a search."""
+    budget = Budget(limit, should_stop)
+    return *search(v, record, None, simulator(), budget), budget.evaluations
+
+
 def test_rows_beyond_the_steps_do_not_count(truth, record):
     longer = np.concatenate([record, np.full_like(record[:, :1], np.nan)], axis=1)
     assert prove(truth, np.nan_to_num(longer), simulator()).exact is True
@@ -96,7 +103,7 @@ def test_records_of_another_arithmetic_are_not_tried(truth, record):
     double = simulator().forward(truth[None])[0].numpy()
     assert not has_released_arithmetic(double, SMALL)
     assert prove(truth, double, simulator()).exact is None
-    v, certificate, trials = search(truth, double, None, simulator())
+    v, certificate, trials = searched(truth, double)
     assert (v is truth, certificate.exact, trials) == (True, None, 0.0)
     single = record.copy()
     single[0, 0, 0] *= -1  # no velocity makes that
@@ -107,7 +114,7 @@ def test_records_of_another_arithmetic_are_not_tried(truth, record):
 def test_search_repairs_cells_and_a_level(truth, record):
     start = damaged(truth)
     before = prove(start, record, simulator())
-    v, certificate, trials = search(start, record, None, simulator())
+    v, certificate, trials = searched(start, record)
     assert before.exact is False
     assert certificate.exact is True
     assert torch.equal(v, truth)
@@ -115,7 +122,7 @@ def test_search_repairs_cells_and_a_level(truth, record):
 
 
 def test_search_leaves_the_right_map_after_one_simulation(truth, record):
-    v, certificate, trials = search(truth, record, None, simulator())
+    v, certificate, trials = searched(truth, record)
     assert torch.equal(v, truth)
     assert (certificate.exact, trials) == (True, 1.0)
 
@@ -135,7 +142,7 @@ def test_search_keeps_to_its_budget(truth, record, budget, monkeypatch):
     for name in ("forward", "released", "first_differences"):
         monkeypatch.setattr(Simulator, name, counting(getattr(Simulator, name)))
     start = damaged(truth)
-    v, certificate, trials = search(start, record, None, simulator(), budget)
+    v, certificate, trials = searched(start, record, budget)
     assert trials <= budget
     assert spent[0] == pytest.approx(trials)
     if budget < 1:
@@ -153,7 +160,7 @@ def test_search_stops_when_it_is_told(truth, record):
         return len(asked) > 2
 
     start = damaged(truth)
-    v, certificate, trials = search(start, record, None, simulator(), should_stop=should_stop)
+    v, certificate, trials = searched(start, record, should_stop=should_stop)
     assert certificate.exact is False
     assert trials <= 2
     assert torch.equal(v, start)
@@ -161,7 +168,7 @@ def test_search_stops_when_it_is_told(truth, record):
 
 def test_a_map_of_other_values_than_integers_is_compared_only(truth, record):
     start = truth + 0.5
-    v, certificate, trials = search(start, record, None, simulator())
+    v, certificate, trials = searched(start, record)
     assert (v is start, certificate.exact, trials) == (True, False, 1.0)
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwi_refine.inversion.levels.levels import find_levels, to_integers
+from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.priors import SharedLevels
 
 
@@ -69,6 +69,34 @@ def test_integers_are_those_of_the_levels_and_lie_between_them():
     assert vmin == 2000.0
     assert integers[5, 9] == 3000.0  # 3000.4 by itself
     assert (integers[2, 2], integers[15, 15], integers[5, 7]) == (2000.0, 3000.0, 2440.0)
+
+
+def test_cells_that_scatter_about_a_velocity_get_it():
+    """A deep area of a few dozen cells, one whose velocity a dozen of its cells have, and one of
+    which no cell is right."""
+    draws = torch.Generator().manual_seed(3)
+    truth = torch.full((30, 30), 2000.0, dtype=torch.float64)
+    truth[20:] = 3000.0
+    truth[25:, 4:12] = 3692.0
+    truth[25:, 20:26] = 3400.0
+    noise = 14 * torch.randn(truth.shape, generator=draws, dtype=torch.float64).clamp(-2, 2)
+    scattered = truth.clone()
+    scattered[26:, 4:12] += noise[26:, 4:12].round()
+    scattered[25:28, 4:9] = 3692.0  # known in part
+    scattered[25:, 20:26] += noise[25:, 20:26].round()
+    merged = merge_scattered(scattered)
+    assert torch.equal(merged[:25], truth[:25])
+    assert torch.equal(merged[25:, :20], truth[25:, :20])
+    assert len(merged[25:, 20:26].unique()) == 1
+    assert (merged - truth)[25:, 20:26].abs().max() < 10
+    assert torch.equal(merge_scattered(truth), truth)
+
+
+def test_cells_far_from_every_level_stay():
+    v = torch.full((20, 20), 2000.0, dtype=torch.float64)
+    v[10:] = 3000.0
+    v[10, 3:8] = 2500.0  # along an edge
+    assert torch.equal(merge_scattered(v), v)
 
 
 def test_a_map_without_levels_is_rounded():

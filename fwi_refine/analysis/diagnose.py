@@ -9,12 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from fwi_refine.objective.arithmetic import (
+    DIVISION,
+    DOUBLE,
+    RELEASED,
+    equal_samples,
+    possible_arithmetics,
+)
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey.validate import check_record
+from fwi_refine.survey.validate import check_prediction, check_record
 from fwi_refine.wave import Simulator, gpu_problem, measure_speed
 
+# For people.
+ARITHMETICS = {
+    RELEASED: "released (float32, times 1/dx)",
+    DIVISION: "released code on a CPU (float32, divided by dx)",
+    DOUBLE: "float64",
+}
 PACKAGES = ("fwi-refine", "torch", "numpy", "scipy", "scikit-learn", "h5py", "joblib")
 
 
@@ -220,4 +233,44 @@ def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
         *checks,
         Check("first arrivals, amplitude", scale, "0.8 to 1.25", 0.8 <= scale <= 1.25),
         Check("first arrivals, delay, s", delay, "-0.003 to 0.003", abs(delay) <= 0.003),
+    ]
+
+
+def check_arithmetic(
+    record: ArrayLike, simulator: Simulator, v: ArrayLike | None = None
+) -> list[Check]:
+    """In which arithmetic was a record made, and does a map make it to the last bit?
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record.
+    simulator : Simulator
+        Of the survey.
+    v : array_like, (nz, nx), optional
+        A map, m/s. Without one the first two rows of the record tell.
+
+    Returns
+    -------
+    list of Check
+        Nothing that passes or fails: a map may be good and not exact.
+
+    Raises
+    ------
+    SampleError
+        If the record or the map is unusable.
+    """
+    survey = simulator.survey
+    record = check_record(record, survey=survey)
+    by_rows = possible_arithmetics(record, survey)
+    if v is None:
+        told = " or ".join(ARITHMETICS[name] for name in by_rows) or "of another code"
+        return [Check("arithmetic, by the first rows", told)]
+    equal = equal_samples(record, check_prediction(v, survey=survey), simulator)
+    exact = [name for name, fraction in equal.items() if fraction == 1.0]
+    told = " and ".join(ARITHMETICS[name] for name in exact) or "of none is this map's record"
+    return [
+        Check("arithmetic, by the map", told),
+        *(Check(f"equal samples, {ARITHMETICS[name]}", x) for name, x in equal.items()),
+        Check("map proven by its record", "yes" if RELEASED in exact else "no"),
     ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fwi_refine import io
 from fwi_refine.analysis import metrics
 from fwi_refine.errors import SampleError
+from fwi_refine.inversion.levels.exact import prove
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.io.inputs import indices_in, open_converted_records
 from fwi_refine.io.predictions import Predictions
@@ -21,21 +22,24 @@ from fwi_refine.survey.validate import check_record
 from fwi_refine.wave import Simulator
 
 OVERALL = "all"
+# Rms misfit, in float64, above which no map is exact: rounding leaves some 1e-5.
+MISFIT_OF_EXACT = 1e-3
 
-# The mean square misfit of a map (nz, nx).
-Misfit = Callable[[NDArray[Any]], float]
+# What a map (nz, nx) has in common with its record: "mean_square_misfit" and "exact", see
+# `MapRecords.compare`.
+Compare = Callable[[NDArray[Any]], dict[str, float]]
 
 log = logging.getLogger(__name__)
 
 
-def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
+def _measure(v: NDArray[Any], truth: NDArray[Any], compare: Compare | None) -> dict[str, Any]:
     measured = {
         "mae": metrics.mean_absolute_error(v, truth),
         "mse": metrics.root_mean_square_error(v, truth) ** 2,
         "score": metrics.leaderboard_error(v, truth),
         "ssim": metrics.structural_similarity(v, truth),
     }
-    return measured | ({"mean_square_misfit": misfit(v)} if misfit else {})
+    return measured | (compare(v) if compare else {})
 
 
 def _rooted(measured: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +66,7 @@ class BySample:
         family: str | None,
         v: NDArray[Any],
         truth: NDArray[Any],
-        misfit: Misfit | None,
+        compare: Compare | None,
     ) -> None:
         """Adds one sample.
 
@@ -74,11 +78,11 @@ class BySample:
             Its family, where known.
         v, truth : ndarray, (nz, nx)
             The map and the true map, m/s.
-        misfit : callable or None
-            The mean square misfit of a map.
+        compare : callable or None
+            Compares a map with its record, see `MapRecords.compare`.
         """
         which = {"id": name} | ({} if family is None else {"family": family})
-        self._rows.append(which | _rooted(_measure(v, truth, misfit)))
+        self._rows.append(which | _rooted(_measure(v, truth, compare)))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table so far: values by name of the column."""
@@ -105,7 +109,7 @@ class ByFamily:
         family: str | None,
         v: NDArray[Any],
         truth: NDArray[Any],
-        misfit: Misfit | None,
+        compare: Compare | None,
     ) -> None:
         """Adds one sample.
 
@@ -117,18 +121,18 @@ class ByFamily:
             Its family, where known.
         v, truth : ndarray, (nz, nx)
             The map and the true map, m/s.
-        misfit : callable or None
-            The mean square misfit of a map.
+        compare : callable or None
+            Compares a map with its record, see `MapRecords.compare`.
         """
-        measured = self._measure(v, truth, misfit)
+        measured = self._measure(v, truth, compare)
         for group in (OVERALL, *(() if family is None else (family,))):
             self._counts[group] += 1
             for key, value in measured.items():
                 self._groups[group][key] += value
 
     @staticmethod
-    def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
-        return _measure(v, truth, misfit)
+    def _measure(v: NDArray[Any], truth: NDArray[Any], compare: Compare | None) -> dict[str, Any]:
+        return _measure(v, truth, compare)
 
     def _means(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """(family, number of samples, means) of each group, all samples last."""
@@ -151,7 +155,7 @@ class ByDepth(ByFamily):
     """
 
     @staticmethod
-    def _measure(v: NDArray[Any], truth: NDArray[Any], misfit: Misfit | None) -> dict[str, Any]:
+    def _measure(v: NDArray[Any], truth: NDArray[Any], compare: Compare | None) -> dict[str, Any]:
         return metrics.error_by_depth(v, truth)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -249,10 +253,35 @@ class MapRecords:
             self._last = k, check_record(record, survey=self.survey, where=where)
         return self._last[1]
 
-    def misfit(self, k: int, v: NDArray[Any]) -> float:
-        """Mean square misfit of a map (nz, nx), m/s, to record k. Raises SampleError."""
-        d = torch.as_tensor(self.read(k)[:, : self.survey.n_steps], dtype=torch.float64)
+    def compare(self, k: int, v: NDArray[Any]) -> dict[str, float]:
+        """What a map has in common with its record.
+
+        Parameters
+        ----------
+        k : int
+            Which record.
+        v : ndarray, (nz, nx)
+            The map, m/s.
+
+        Returns
+        -------
+        dict
+            "mean_square_misfit", and "exact": 1.0 for a map that its record proves, as every
+            sample is equal in the released data's arithmetic, else 0.0.
+
+        Raises
+        ------
+        SampleError
+            For records that cannot be read, and maps that cannot be simulated.
+        """
+        record, maps = self.read(k), torch.as_tensor(v)[None]
+        d = torch.as_tensor(record[:, : self.survey.n_steps], dtype=torch.float64)
         try:
-            return self._simulator.misfit(torch.as_tensor(v)[None], d[None]).item()
+            misfit = self._simulator.misfit(maps, d[None]).item()
         except ValueError as error:
             raise SampleError(f"{self._pairs[k].id}: {error}") from error
+        exact = (
+            misfit < (MISFIT_OF_EXACT * self.survey.unit) ** 2
+            and prove(maps[0], record, self._simulator).exact
+        )
+        return {"mean_square_misfit": misfit, "exact": float(bool(exact))}

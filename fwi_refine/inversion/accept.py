@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
 
 import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.exact import Certificate, search
-from fwi_refine.inversion.levels.levels import find_levels, to_integers
+from fwi_refine.inversion.levels.exact import Certificate, prove, search
+from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.stages import Curvature, Solution
 
@@ -42,10 +41,11 @@ def integers(model: Model) -> list[Model]:
     """The maps of integers that may stand in a model's place, each with its own minimum.
 
     One wrong cell may lie far below the true minimum: the rounded map, the same above what the data
-    say of vmin, and above the lowest level.
+    say of vmin, and above the lowest level; and that with areas whose cells scatter as one.
     """
-    rounded = model.v.round()
-    maps = (rounded, rounded.clamp_min(model.vmin.round()), to_integers(model.v)[0])
+    rounded, levels = model.v.round(), to_integers(model.v)[0]
+    merged = to_integers(merge_scattered(levels))[0]
+    maps = (rounded, rounded.clamp_min(model.vmin.round()), levels, merged)
     return _distinct(map(Model.of, maps))
 
 
@@ -71,19 +71,20 @@ def proven(
     """
     if misfit > (SEARCHED * data.survey.unit) ** 2 or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
-    most = min(budget.left - data.cost, budget.evaluations)
     levels = find_levels(whole.v).velocities
-    v, certificate, used = search(
-        whole.v, data.record, levels, data.simulator, float(most), budget.should_stop
-    )
-    budget.charge(Fraction(used).limit_denominator(1000))
+    certificate = prove(whole.v, data.record, data.simulator)
+    budget.charge(data.cost)
+    if certificate.exact is not False:
+        return whole, misfit, certificate
+    with budget.keeping(data.cost), budget.at_most(budget.evaluations):
+        v, better = search(whole.v, data.record, levels, data.simulator, budget)
     if torch.equal(v, whole.v):
         return whole, misfit, certificate
     found = Model.of(v)
-    better = data.misfit(found, budget)
-    if certificate.exact or better < misfit:
-        return found, better, certificate
-    return whole, misfit, NOT_TRIED
+    fit = data.misfit(found, budget)
+    if better.exact or fit < misfit:
+        return found, fit, better
+    return whole, misfit, certificate
 
 
 def _distinct(models: Iterable[Model]) -> list[Model]:

@@ -33,7 +33,7 @@ class Budget:
     def __init__(
         self, limit: int | None = None, should_stop: Callable[[], bool] | None = None
     ) -> None:
-        self.limit = math.inf if limit is None else limit
+        self.limit: float | Fraction = math.inf if limit is None else limit
         self.should_stop = should_stop or (lambda: False)
         self.evaluations = Fraction(0)
         self.iterations = 0
@@ -60,6 +60,15 @@ class Budget:
             yield
         finally:
             self._kept -= cost
+
+    @contextmanager
+    def at_most(self, cost: Cost) -> Iterator[None]:
+        """Within it, at most so many more evaluations may be spent."""
+        limit, self.limit = self.limit, min(self.limit, self.evaluations + cost + self._kept)
+        try:
+            yield
+        finally:
+            self.limit = limit
 
     def limit_in(self, unit: Cost) -> int | None:
         """What is left in units of so many evaluations each; None for any number."""

@@ -129,7 +129,7 @@ class Subset:
     receivers
         Every how many-th. Shots and receivers are for the survey of OpenFWI alone, whose first
         shot, at the edge, has all the offsets of the others, and whose receivers are dense: far
-        from the solution every second one tells as much. Not with another frequency.
+        from the solution every second one tells as much, at low frequencies every fourth.
     frequency
         The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
         is.

@@ -19,6 +19,7 @@ from fwi_refine.inversion.recipe import (
     LevenbergMarquardt,
     PreconditionedLBFGS,
     Stage,
+    Subset,
 )
 from fwi_refine.inversion.uncertainty import standard_deviation
 from fwi_refine.objective.base import PriorTerm
@@ -220,16 +221,17 @@ def run_stage(
     """
     if not budget.affords(1):
         return StageResult(model, None, (), True)
+    part = stage.data.survey(data.survey)
+    if part is not data.survey:
+        subset = data.subset(part, stage.data.receivers)
+        whole = replace(stage, data=Subset(frequency=stage.data.frequency))
+        return run_stage(whole, subset, model, priors, budget)
     if stage.data.frequency is not None:
         lower = data.low_passed(stage.data.frequency)
         found = run_stage(replace(stage, data=WHOLE), lower, model, priors, budget)
         # the curvature of another record says nothing of the error
         known = found.curvature and replace(found.curvature, uncertainty=None)
         return replace(found, curvature=known or Curvature())
-    part = stage.data.survey(data.survey)
-    if part is not data.survey:
-        subset = data.subset(part, stage.data.receivers)
-        return run_stage(replace(stage, data=WHOLE), subset, model, priors, budget)
     parameters = stage.unknowns(model.v, priors)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     x = parameters.from_velocity(model.v, model.vmin)

@@ -27,7 +27,7 @@ SINGLE = torch.float32
 
 
 def released_medium(
-    v: torch.Tensor, vmin: torch.Tensor | None, survey: Survey
+    v: torch.Tensor, vmin: torch.Tensor | None, survey: Survey, divide: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The medium as the released data's arithmetic has it.
 
@@ -39,6 +39,8 @@ def released_medium(
         The velocity that scales the damping, m/s; None for the minimum of each map in float32.
     survey : Survey
         The survey.
+    divide : bool
+        As the same code has it on a CPU: x / dx in place of x (1 / dx).
 
     Returns
     -------
@@ -51,7 +53,8 @@ def released_medium(
     """
     v = v.to(SINGLE)
     x = pad(v, survey) * torch.tensor(survey.dt, dtype=SINGLE)
-    alpha = (x * torch.tensor(1 / survey.spacing, dtype=SINGLE)).square()
+    spacing = torch.tensor(survey.spacing if divide else 1 / survey.spacing, dtype=SINGLE)
+    alpha = (x / spacing if divide else x * spacing).square()
     rows, columns = torch.from_numpy(survey.padded_index(survey.sources)).long().T
     vmin = v.amin(dim=(1, 2)) if vmin is None else vmin
     return alpha, vmin.detach().to(v.device, torch.float64), x.square()[:, rows, columns]

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 @options.command("doctor")
 @click.argument("record", type=options.PATH, required=False)
+@click.argument("velocity_map", metavar="[MAP]", type=options.PATH, required=False)
 @options.survey
 @options.device
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
 def command(
     record: Path | None,
+    velocity_map: Path | None,
     survey_file: Path | None,
     device: str,
     as_json: bool,
@@ -32,12 +34,14 @@ def command(
     Examples:
       fwi-refine doctor
       fwi-refine doctor seismic/3d2953a3fb.npy
+      fwi-refine doctor seismic/3d2953a3fb.npy map.npy
 
     Prints versions, devices, which kernels compute, whether the adjoint is exact, and the speed.
 
     With a RECORD (.npy of (5,1000,70), or as --survey has them): do its sign, amplitude, first
     arrivals, reciprocity and the velocities at its sources match the survey that is simulated?
-    Exit code 1 if a check fails.
+    In which arithmetic was it made? With a MAP, m/s, of a file's first sample: is every sample of
+    the record that of the map, so that the map is proven? Exit code 1 if a check fails.
     """
     from fwi_refine import io
     from fwi_refine.analysis import diagnose
@@ -47,7 +51,12 @@ def command(
     simulator = Simulator(survey, device=device)
     physics: list[Check] = []
     if record:
-        physics = diagnose.check_physics(io.open_records(record).read(0), simulator)
+        measured = io.open_records(record).read(0)
+        v = io.open_predictions(velocity_map, survey).read(0) if velocity_map else None
+        physics = [
+            *diagnose.check_physics(measured, simulator),
+            *diagnose.check_arithmetic(measured, simulator, v),
+        ]
     checks = [
         *diagnose.installation(simulator),
         diagnose.adjoint_test(survey, device=device),

@@ -82,6 +82,7 @@ def command(
       score        mae over the odd columns, m/s: what a leaderboard measures of a submission
       ssim         as OpenFWI has it
       misfit_rms   with --records: simulated minus given records, in their units
+      exact        with --records: fraction of maps that make their record to the last bit
     --by depth: mae, rmse and bias (positive where PRED is too fast) of each row, m/s.
     """
     from fwi_refine import io
@@ -102,7 +103,7 @@ def command(
         name = names[k] if names else f"number {k + 1}"
         try:
             v, true = _read(maps, k, survey), _read(true_maps, index, survey)
-            table.add(name, family_of(k, v), v, true, seen and (lambda v, k=k: seen.misfit(k, v)))
+            table.add(name, family_of(k, v), v, true, seen and (lambda v, k=k: seen.compare(k, v)))
         except SampleError as error:
             failed += 1
             log.error("%s failed: %s", name, error)

@@ -1,15 +1,24 @@
 """What recipes are made of: unknowns, priors and what is known of vmin, from the present map."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
-from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, smallest
+from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.priors import Priors, SharedLevels, TotalVariation1D, TotalVariation2D
+
+# Mean square misfits of starts that may be a cycle off: at the survey's frequency (3e-2 rms), at
+# 0.6 of it as well (8e-2 rms), and at 0.4 of it (9.5e-2 rms).
+CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT, FARTHEST_CYCLE_SKIP_MISFIT = 9e-4, 6.4e-3, 9e-3
+# Of the lowest frequencies: fraction of the survey's, and Jacobians, with few corrections for each,
+# as one costs no more than two of these. The released records are free of noise, and the wavelet of
+# 15 Hz has 2 Hz in it.
+LOWEST = ((0.15, 6), (0.22, 4), (0.32, 3))
 
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
 MakePrior = Callable[[torch.Tensor, Priors], Any]
@@ -89,3 +98,20 @@ def newton(
     """A stage of the main method; a weight that is not named is 0."""
     how = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
     return Stage(unknowns, prior, options.pop("weight", 0.0), how, **options)
+
+
+def from_lowest_frequencies(stage: Stage) -> tuple[Stage, ...]:
+    """A stage at the lowest frequencies in turn, for starts hundreds of m/s off.
+
+    Every fourth receiver tells all of so long waves.
+    """
+    assert isinstance(stage.optimiser, LevenbergMarquardt)
+    return tuple(
+        replace(
+            stage,
+            optimiser=replace(stage.optimiser, iterations=iterations, corrections=3, target=None),
+            data=Subset(frequency=frequency, receivers=4),
+            skip_if=FARTHEST_CYCLE_SKIP_MISFIT,
+        )
+        for frequency, iterations in LOWEST
+    )

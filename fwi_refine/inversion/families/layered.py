@@ -10,8 +10,11 @@ from functools import partial
 from typing import Any
 
 from fwi_refine.inversion.families.choices import (
+    CYCLE_SKIP_MISFIT,
+    FAR_CYCLE_SKIP_MISFIT,
     every_cell,
     few_levels,
+    from_lowest_frequencies,
     layers_smoothed,
     levels_and_edges,
     lowest_level,
@@ -20,10 +23,6 @@ from fwi_refine.inversion.families.choices import (
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, LevelAssignment, Recipe, Stage, Subset
-
-# Mean square misfits (3e-2 and 8e-2 rms) beyond which a start may be a cycle off, at the survey's
-# frequency or at a lower one as well: lower frequencies first.
-CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT = 9e-4, 6.4e-3
 
 # starts may be far off: short steps first
 _newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)
@@ -62,6 +61,7 @@ def on_levels(width: Any, ratio: float) -> Stage:
 
 GAUSS_NEWTON = Recipe(
     stages=(
+        *from_lowest_frequencies(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
         _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
         _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
         _newton(layers_smoothed(30.0), prior_fraction=0.3, data=Subset(receivers=2)),

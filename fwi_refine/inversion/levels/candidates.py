@@ -7,6 +7,7 @@ exact.py.
 
 import dataclasses
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -119,11 +120,11 @@ class Front:
     window: Window
     residual: torch.Tensor
 
-    def cost(self, simulator: Simulator) -> float:
+    def cost(self, simulator: Simulator) -> Fraction:
         """Records that `explain` simulates."""
         part = self.simulator(simulator)
         records = len(self.levels) + 1 + scattering_cost(part.survey)
-        return records * self.window.horizon / simulator.survey.n_steps
+        return records * Fraction(self.window.horizon, simulator.survey.n_steps)
 
     def simulator(self, simulator: Simulator) -> Simulator:
         """Of the receivers and steps of the window, in float64."""

@@ -15,12 +15,14 @@ differences come later, and the next window tells of deeper errors.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import torch
 
+from fwi_refine.inversion.budget import Budget, Cost
 from fwi_refine.inversion.levels.candidates import (
     Change,
     Choice,
@@ -30,10 +32,10 @@ from fwi_refine.inversion.levels.candidates import (
     find_front,
     resized,
 )
+from fwi_refine.objective.arithmetic import RELEASED, possible_arithmetics
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-ULPS = 8  # float32 neighbours among which the velocity of a source cell is looked for
 SINGLES = 12  # changes that are tried one by one, likeliest first, with what was chosen or without
 SURE = 0.95  # probability of a change that is tried without those that are less likely
 # Of the weighted sum of squares in the window: the fraction below which what is left is better, and
@@ -67,39 +69,15 @@ class Certificate:
 
 
 def has_released_arithmetic(record: np.ndarray, survey: Survey) -> bool:
-    """Whether the first row of a record may be in the arithmetic of released ones.
+    """Whether a record (shots, >= n_steps, receivers) may be in the arithmetic of released ones.
 
-    Parameters
-    ----------
-    record
-        (shots, >= n_steps, receivers).
-    survey
-        Where a source stands at a receiver, the first sample there belongs to a float32 velocity.
-
-    Returns
-    -------
-    bool
-        False where a sample is not a float32 value, or where no float32 velocity of a source cell
-        makes its first sample. True is no proof.
+    False where a sample is not a float32 value, or the first rows tell (objective/arithmetic.py).
+    True is no proof.
     """
     record = np.asarray(record)
     if not np.array_equal(record.astype(np.float32), record):
         return False
-    w = np.float32(survey.wavelet[0])
-    if not w:
-        return True
-    for shot, source in enumerate(survey.sources):
-        if source not in survey.receivers or survey.sources.count(source) > 1:
-            continue
-        sample = np.float32(record[shot, 0, survey.receivers.index(source)])
-        if sample / w <= 0:
-            return False
-        nearest = np.float32(math.sqrt(float(sample) / float(w)) / survey.dt)
-        bits = nearest.view(np.int32) + np.arange(-ULPS, ULPS + 1, dtype=np.int32)
-        x = bits.view(np.float32) * np.float32(survey.dt)
-        if sample not in x * x * w:
-            return False
-    return True
+    return RELEASED in possible_arithmetics(record, survey)
 
 
 def prove(v: torch.Tensor, record: np.ndarray, simulator: Simulator) -> Certificate:
@@ -129,9 +107,8 @@ def search(
     record: np.ndarray,
     levels: torch.Tensor | None,
     simulator: Simulator,
-    budget: float = math.inf,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[torch.Tensor, Certificate, float]:
+    budget: Budget,
+) -> tuple[torch.Tensor, Certificate]:
     """Repairs a map of integers that is almost right, down from the top.
 
     Parameters
@@ -146,56 +123,51 @@ def search(
     simulator
         Its survey, and how it is to be simulated.
     budget
-        Most simulations, in records of n_steps; a shorter one, or one of fewer shots, counts by
-        its fraction.
-    should_stop
-        Asked before each simulation of the search.
+        Is charged for what is simulated; a record of fewer steps or shots counts by its fraction.
 
     Returns
     -------
-    v, certificate, trials
-        The best map, float64, what the record says of it, and the simulations that were used, at
-        most `budget`. Where the record is of another arithmetic, or v is not of integers, v is what
-        it was. With a budget below 1 nothing is tried.
+    v, certificate
+        The best map, float64, and what the record says of it. Where the record is of another
+        arithmetic, or v is not of integers, v is what it was.
     """
-    ledger = _Ledger(budget, should_stop)
     survey = simulator.survey
-    if not has_released_arithmetic(record, survey) or not ledger.affords(1):
-        return v, Certificate(None), 0.0
+    if not _goes_on(budget, 1) or not has_released_arithmetic(record, survey):
+        return v, Certificate(None)
     data = _rows(record, simulator)
-    ledger.charge(1)
+    budget.charge(1)
     certificate = _compare(v, data, simulator)
     on_map = all(
         0 <= row < survey.shape[0] and 0 <= column < survey.shape[1]
         for row, column in (*survey.sources, *survey.receivers)
     )
     if certificate.exact or not on_map or not torch.equal(v, v.round()):
-        return v, certificate, ledger.used
+        return v, certificate
     others = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
     present, attempt = v.double().cpu(), 0
     best = certificate, present
-    while not best[0].exact and attempt < len(ATTEMPTS) and ledger.affords(1):
-        ledger.charge(1)
+    while not best[0].exact and attempt < len(ATTEMPTS) and _goes_on(budget, 1):
+        budget.charge(1)
         released = simulator.released(present[None])[0].cpu()
         front = find_front(present, data, released, simulator, ATTEMPTS[attempt])
         better = None
         if front is not None:
             cost = front.cost(simulator)
-            if not ledger.affords(cost):
+            if not _goes_on(budget, cost):
                 break
-            ledger.charge(cost)
+            budget.charge(cost)
             changes = explain(present, front, others, simulator)
-            better = _best_trial(present, changes, front.window, simulator, ledger)
+            better = _best_trial(present, changes, front.window, simulator, budget)
         if better is None:
             attempt += 1
             continue
-        if not ledger.affords(1):
+        if not _goes_on(budget, 1):
             break
-        ledger.charge(1)
+        budget.charge(1)
         present, attempt = better, 0
         found = _compare(present, data, simulator), present
         best = max(best, found, key=lambda pair: pair[0].equal_fraction or 0.0)
-    return best[1].to(v.device), best[0], ledger.used
+    return best[1].to(v.device), best[0]
 
 
 def _best_trial(
@@ -203,16 +175,16 @@ def _best_trial(
     changes: list[Change],
     window: Window,
     simulator: Simulator,
-    ledger: "_Ledger",
+    budget: Budget,
 ) -> torch.Tensor | None:
     """The map with the changes that leave least in the window; None where they leave too much."""
     part = resized(simulator, n_steps=window.horizon)
-    cost = window.horizon / simulator.survey.n_steps
+    cost = Fraction(window.horizon, simulator.survey.n_steps)
 
     def left(some: list[Change]) -> float:
-        if not ledger.affords(cost):
+        if not _goes_on(budget, cost):
             return math.inf
-        ledger.charge(cost)
+        budget.charge(cost)
         energy = window.energy(part.released(apply_changes(v, some)[None])[0].cpu())
         return energy + PRICE * window.before * len(some)
 
@@ -241,17 +213,8 @@ def _subsets(changes: list[Change]) -> Iterator[list[Change]]:
             size //= 2
 
 
-class _Ledger:
-    """What a search may still simulate; nothing is simulated that it does not afford."""
-
-    def __init__(self, budget: float, should_stop: Callable[[], bool]) -> None:
-        self._budget, self._should_stop, self.used = budget, should_stop, 0.0
-
-    def affords(self, cost: float) -> bool:
-        return self.used + cost <= self._budget and not self._should_stop()
-
-    def charge(self, cost: float) -> None:
-        self.used += cost
+def _goes_on(budget: Budget, cost: Cost) -> bool:
+    return budget.affords(cost) and not budget.should_stop()
 
 
 def _rows(record: np.ndarray, simulator: Simulator) -> torch.Tensor:

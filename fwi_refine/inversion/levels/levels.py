@@ -217,3 +217,32 @@ def to_integers(
         off < (reading.snap if snap is None else snap), velocities[which], rounded
     )
     return rounded.clamp(velocities[0], velocities[-1]), velocities[0]
+
+
+def merge_scattered(v: torch.Tensor, reading: LevelReading = READING) -> torch.Tensor:
+    """Give cells that scatter about one velocity that velocity.
+
+    Parameters
+    ----------
+    v : Tensor, shape (nz, nx)
+        Map in m/s.
+    reading : LevelReading
+        How levels are read.
+
+    Returns
+    -------
+    Tensor, shape (nz, nx)
+        Map in m/s. Cells near a level have it; an area without one has its median, in integers.
+    """
+    levels = find_levels(v, reading)
+    off, which = levels.distance(v)
+    near = off < reading.scatter
+    merged = torch.where(near, levels.velocities[which], v) if len(levels.velocities) else v
+    settled, values = near.cpu().numpy(), merged.cpu().numpy().copy()
+    areas = connected_areas(np.where(settled, 0.0, values), reading.scatter)
+    for area in np.unique(areas[~settled]):
+        cells = areas == area
+        if cells.sum() >= reading.least_area:
+            median = np.median(values[cells]).round()
+            values[cells & (np.abs(values - median) < reading.scatter)] = median
+    return torch.from_numpy(values).to(v)

@@ -15,6 +15,7 @@ the first arrivals are right: the change agrees with the tangent to 2e-6.
 import dataclasses
 import functools
 import math
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -76,9 +77,9 @@ def arrival_steps(v: np.ndarray, survey: Survey) -> np.ndarray:
     return from_sources[:, None] + from_receivers
 
 
-def scattering_cost(survey: Survey) -> float:
+def scattering_cost(survey: Survey) -> Fraction:
     """Records that `scattered` simulates: a shot for each receiver, and one record in float64."""
-    return 1 + len(survey.receivers) / len(survey.sources)
+    return 1 + Fraction(len(survey.receivers), len(survey.sources))
 
 
 def scattered(

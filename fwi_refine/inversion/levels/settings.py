@@ -34,6 +34,9 @@ class LevelReading:
         Cells from one at a level within which a cell may have it.
     snap
         m/s from a level within which a cell is taken to have it.
+    scatter
+        m/s. Deep areas of a few dozen cells are hardly seen: their cells scatter about their
+        velocity by as much.
     """
 
     area_tolerance: float = 4.0
@@ -44,6 +47,7 @@ class LevelReading:
     alike: float = 10.0
     reach: int = 3
     snap: float = 1.5
+    scatter: float = 40.0
 
 
 READING = LevelReading()
