@@ -51,6 +51,12 @@ def one_job_in_this_process(monkeypatch):
     )
 
 
+@pytest.fixture
+def known_speed(monkeypatch):
+    """A dry run does not measure this machine, which `test_a_dry_run_writes_nothing` lets it do."""
+    monkeypatch.setattr("fwi_refine.runs.plan.seconds_per_evaluation", lambda settings: 0.5)
+
+
 @dataclass(frozen=True)
 class Made:
     """Three samples, in memory and as files. Arrays are float32."""

@@ -126,6 +126,7 @@ def test_shards_of_a_run_and_a_sample_that_fails(made, baseline, tmp_path, capsy
     assert "1 of 4900 values not finite" in rows[1]["reason"]
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
     once = "--max-evaluations", "1"
     assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
