@@ -238,9 +238,8 @@ def test_refine_stops_and_names_the_options_that_work(stored, baseline, refine, 
 
 
 def test_the_conversion_belongs_to_a_run(stored, refine, capsys):
-    from conftest import QUICK
-
-    line = [stored / "km.npy", stored / "rec", "--run-dir", stored / "run", *QUICK, "--limit", 1]
+    line = [stored / "km.npy", stored / "rec", "--run-dir", stored / "run", "--limit", 1]
+    line += ["--method", "lbfgs", "--max-evaluations", 1]
     options = ["--units", "km/s", "--record-scale", "-1"]
     assert run([str(x) for x in [*line, *options]]) == 0
     assert run([str(x) for x in [*line, *options]]) == 0
