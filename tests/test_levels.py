@@ -28,6 +28,16 @@ def test_areas_far_apart_share_their_level():
     assert float(off[5, 9]) == pytest.approx(0.4)
 
 
+def test_a_few_cells_at_the_surface_are_a_layer_that_it_cuts():
+    v = layers()
+    v[0, :3] = 1700.0
+    v[1, 0] = 1700.0
+    assert find_levels(v).velocities.tolist() == [1700.0, 2000.0, 3000.0]
+    v = layers()
+    v[5, :3] = 1700.0  # deeper down they are not
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0]
+
+
 def test_layers_that_differ_by_little_keep_their_levels():
     v = torch.full((30, 20), 2000.0, dtype=torch.float64)
     v[:10], v[20:] = 3000.0, 3001.0

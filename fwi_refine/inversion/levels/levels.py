@@ -73,8 +73,11 @@ def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
     sizes = np.bincount(areas.ravel())
     # areas by the median of the largest of them: a chain of small ones joins no two
     groups: dict[float, list[int]] = {}
-    large = np.count_nonzero(sizes >= reading.least_area)
-    for area in np.argsort(-sizes, kind="stable")[:large]:
+    least = np.full(len(sizes), reading.least_area)
+    least[np.unique(areas[0])] = reading.least_cut_area
+    for area in np.argsort(-sizes, kind="stable"):
+        if sizes[area] < least[area]:
+            continue
         median = np.median(values[areas == area])
         nearest = min(groups, key=lambda known: abs(known - median), default=np.inf)
         own = nearest if abs(nearest - median) <= reading.same_level else median

@@ -11,8 +11,8 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels import rounding
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
-from fwi_refine.inversion.levels.levels import to_integers
-from fwi_refine.inversion.levels.rounding import rounding_of
+from fwi_refine.inversion.levels.levels import merge_scattered, to_integers
+from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.stages import (
@@ -125,20 +125,20 @@ def assign_levels(
     StageResult
         As of a stage, with a trace for each stage in between.
     """
-    if not budget.affords((1 + rounding.COST) * data.cost):
+    settings = assignment.settings
+    maps = _integers(model, settings, settings.snap)
+    if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     misfit = data.misfit(model, budget)
-    settings = assignment.settings
     floor = (settings.noise_floor_rms * data.survey.unit) ** 2
     least, most = assignment.noise
     noise = max(most, settings.noise_of_misfit * math.sqrt(misfit))
     final = assignment.between(settings.widths[0], 1.0)
     given, present, assigned = curvature, model, None
     closest, least_value = _Candidate(model, misfit), math.inf
-    integers = Model(*to_integers(model.v, settings.snap, settings.reading))
-    added = rounding_of(integers, data, budget)
+    integers, added, shift = roundings_of(maps, data, budget)
     best = _Candidate(integers, added.misfit)
-    cleared, stopped = data.without(added.shift), False
+    cleared, stopped = data.without(shift), False
     traces: tuple[Trace, ...] = ()
     for _ in range(0 if best.misfit < floor else assignment.rounds):
         if not budget.affords(_round_cost(data, model, settings)) or budget.should_stop():
@@ -180,6 +180,14 @@ def assign_levels(
     if best.belief is not None:
         known = Curvature(best.belief, curvature.cells)
     return StageResult(best.model, known, traces, stopped)
+
+
+def _integers(model: Model, settings: LevelSettings, snap: float | None = None) -> list[Model]:
+    """The map in integers, and that with cells that scatter about a velocity at it: at most two."""
+    reading = settings.reading
+    maps = (model.v, merge_scattered(model.v, reading))
+    models = [Model(*to_integers(v, snap, reading)) for v in maps]
+    return models[:1] if models[0].same_as(models[1]) else models
 
 
 def _round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
@@ -279,12 +287,12 @@ def _assign_once(
     assigned = _assign_cells(linear, cleared, noise, budget)
     if assigned.belief is None and budget.should_stop():
         return None
-    integers = Model(*to_integers(assigned.model.v, reading=linear.settings.reading))
-    found = rounding_of(integers, data, budget)
+    maps = _integers(assigned.model, linear.settings)
+    integers, found, shift = roundings_of(maps, data, budget)
     # other software's records have no such rounding
     limit = _rounding_limit(data, linear.settings)
     none = found.misfit_with < found.misfit_without and found.misfit_with < limit
-    return _Round(assigned, integers, found.misfit, data if none else data.without(found.shift))
+    return _Round(assigned, integers, found.misfit, data if none else data.without(shift))
 
 
 def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> _Assigned:

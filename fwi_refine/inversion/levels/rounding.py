@@ -5,6 +5,7 @@ in every cell of a layer and at every step, like a change of the medium. It is k
 integers are; where all of them are right, nothing of the record is left.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
+from fwi_refine.wave.released_arithmetic import first_unequal
 
 COST = 2  # simulations
 
@@ -28,11 +30,15 @@ class Rounding:
         Mean square misfit of the map, the rounding left in the record.
     misfit_without
         The same where the rounding was taken out.
+    agreement
+        Mean time of the first difference from the measured record, in steps: the later, the more
+        of the map is right from the top down, and with it the rounding.
     """
 
     shift: np.ndarray
     misfit_with: float
     misfit_without: float
+    agreement: float
 
     @property
     def misfit(self) -> float:
@@ -45,9 +51,28 @@ def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     budget.charge(COST * data.cost)
     simulator, v, vmin = data.simulator, integers.v[None], integers.vmin[None]
     exact = simulator.forward(v, vmin)[0].double()
-    shift = simulator.released(v, vmin)[0].double() - exact
-    residual = exact - torch.from_numpy(data.record)[:, : exact.shape[1]].to(exact.device)
+    released = simulator.released(v, vmin)[0]
+    shift = released.double() - exact
+    measured = torch.from_numpy(data.record)[:, : exact.shape[1]].to(exact.device)
+    residual = exact - measured
     of_rows = np.zeros(data.record.shape)
     of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
     kept, taken = (float(r.square().mean()) for r in (residual, residual + shift))
-    return Rounding(of_rows, kept, taken)
+    agreement = float(first_unequal(released, measured.to(released)).double().mean())
+    return Rounding(of_rows, kept, taken, agreement)
+
+
+def roundings_of(
+    maps: Sequence[Model], data: Data, budget: Budget
+) -> tuple[Model, Rounding, np.ndarray]:
+    """The map of integers that fits best, its rounding, and what is taken for that of the record.
+
+    Returns
+    -------
+    Model, Rounding, ndarray
+        The last is the shift of the map whose record agrees longest with the measured one: some
+        wrong cells far down spoil the misfit of a map, not its rounding.
+    """
+    found = [(integers, rounding_of(integers, data, budget)) for integers in maps]
+    best, rounding = min(found, key=lambda pair: pair[1].misfit)
+    return best, rounding, max(found, key=lambda pair: pair[1].agreement)[1].shift

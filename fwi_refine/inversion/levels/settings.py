@@ -18,6 +18,8 @@ class LevelReading:
         m/s between neighbours of one layer.
     least_area
         Cells; smaller areas are cells along an edge.
+    least_cut_area
+        Cells of a layer that the surface cuts, where edges are sharp.
     same_level
         m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken
         as one the cells along their edges make up for it and are wrong; pieces of one layer that
@@ -41,6 +43,7 @@ class LevelReading:
 
     area_tolerance: float = 4.0
     least_area: int = 12
+    least_cut_area: int = 3
     same_level: float = 0.7
     least_inside: int = 12
     same_if_small: float = 60.0
@@ -126,7 +129,7 @@ class LevelSettings:
     converged_change: float = 0.03
     nearby_change: float = 0.3
     divergence_factor: float = 10.0
-    round_cost: int = 18
+    round_cost: int = 22
     more_noise: tuple[float, ...] = (1.0, 4.0, 16.0)
     better: float = 0.5
     expected: float = 10.0
