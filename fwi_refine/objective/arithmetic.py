@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.survey import Survey
-from fwi_refine.wave import Simulator
-from fwi_refine.wave.released_arithmetic import propagate, released_medium
+from fwi_refine.wave import Simulator, propagate, released_medium
 
 RELEASED = "released"  # OpenFWI's, as on a GPU: alpha = (x (1 / dx))^2 in float32
 DIVISION = "division"  # the same code on a CPU: alpha = (x / dx)^2 in float32

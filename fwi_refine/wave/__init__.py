@@ -19,6 +19,7 @@ from fwi_refine.wave.jacobian.full import (
     record_basis,
 )
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
+from fwi_refine.wave.released_arithmetic import first_unequal, propagate, released_medium
 from fwi_refine.wave.released_record import first_differences, released_record
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.speed import measure_speed
@@ -33,6 +34,7 @@ __all__ = [
     "devices",
     "first_differences",
     "first_return",
+    "first_unequal",
     "flat_jacobian",
     "flat_jacobian_shots",
     "gpu_memory",
@@ -44,7 +46,9 @@ __all__ = [
     "jacobian_points",
     "measure_speed",
     "one_thread_each",
+    "propagate",
     "record_basis",
+    "released_medium",
     "released_record",
     "simulate",
 ]

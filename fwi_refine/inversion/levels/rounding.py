@@ -13,7 +13,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.wave.released_arithmetic import first_unequal
+from fwi_refine.wave import first_unequal
 
 COST = 2  # simulations
 
