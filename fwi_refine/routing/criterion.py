@@ -11,11 +11,6 @@ from fwi_refine.priors import Priors, Routing
 Measure = Callable[[NDArray[Any], NDArray[Any] | None, Priors], float]
 
 
-def as_it_is(number: float, cells: int) -> float:
-    """The number itself; see `Criterion.positive`."""
-    return number
-
-
 @dataclass(frozen=True)
 class Criterion:
     """The routing test of a family.
@@ -36,9 +31,9 @@ class Criterion:
         Whether samples of the family lie above the threshold; otherwise below.
     threshold : float, optional
         Default that of the priors.
-    positive : callable
+    positive : callable, optional
         From a number, or the threshold, and the number of cells of the map, the quantity whose
-        ratio tells how near a sample is to the threshold; not negative.
+        ratio tells how near a sample is to the threshold; not negative. Default: itself.
     """
 
     feature: str
@@ -47,7 +42,7 @@ class Criterion:
     from_record: bool = False
     above: bool = False
     threshold: float | None = None
-    positive: Callable[[float, int], float] = as_it_is
+    positive: Callable[[float, int], float] | None = None
 
     def threshold_in(self, routing: Routing) -> float:
         """The threshold: its own, or that of the priors."""
@@ -61,7 +56,9 @@ class Criterion:
 
     def closeness(self, number: float, routing: Routing, cells: int) -> float:
         """How near a number is to the threshold, from 0 to 1: 1 on it."""
-        quantities = [self.positive(x, cells) for x in (number, self.threshold_in(routing))]
+        quantities = [number, self.threshold_in(routing)]
+        if self.positive:
+            quantities = [self.positive(x, cells) for x in quantities]
         larger = max(quantities)
         return float(min(quantities) / larger) if larger > 0 else 1.0
 
