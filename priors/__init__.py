@@ -26,6 +26,7 @@ __all__ = [
     "SharedLevels",
     "TotalVariation1D",
     "TotalVariation2D",
+    "Variation",
     "VariationalTotalVariation",
     "load",
     "to_table",
@@ -85,19 +86,47 @@ class Routing:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """The total variation of Style B maps about their trend in depth; see `openfwi.toml`.
+
+    Parameters
+    ----------
+    scale : float
+        Scale parameter of the Laplace density of differences along rows and columns, in m/s.
+    diagonal_scale : float
+        Scale parameter along both diagonals, in m/s.
+    spread : float
+        Factor of the expected errors: what the normal approximation of this prior leaves out.
+    """
+
+    scale: float
+    diagonal_scale: float
+    spread: float
+
+    def prior(self) -> VariationalTotalVariation:
+        """The prior before the data have told anything."""
+        return VariationalTotalVariation(
+            scale=self.scale, diagonal_scale=self.diagonal_scale, spread=self.spread
+        )
+
+
+@dataclass(frozen=True)
 class Priors:
-    """The Gaussian processes of the Style families and the routing thresholds.
+    """The priors of the Style families and the routing thresholds.
 
     Parameters
     ----------
     style_a, style_b : GaussianProcess
-        Priors of the two families.
+        Gaussian processes of the two families.
+    style_b_variation : Variation
+        Total variation of Style B.
     routing : Routing
         Thresholds.
     """
 
     style_a: GaussianProcess
     style_b: GaussianProcess
+    style_b_variation: Variation
     routing: Routing
 
     def with_process(self, key: str, process: GaussianProcess) -> "Priors":
@@ -122,7 +151,8 @@ class Priors:
         """The same priors for maps on another grid.
 
         The length and the slope of `load` count in cells of 10 m. Texture is as coarse, and
-        velocity rises as fast, in metres on any grid.
+        velocity rises as fast, in metres on any grid. So does the variation over an area: there
+        are more differences on a finer grid, and each counts less.
 
         Parameters
         ----------
@@ -141,6 +171,11 @@ class Priors:
             self,
             style_a=_on_grid(self.style_a, shape, spacing),
             style_b=_on_grid(self.style_b, shape, spacing),
+            style_b_variation=replace(
+                self.style_b_variation,
+                scale=self.style_b_variation.scale * CELL / spacing,
+                diagonal_scale=self.style_b_variation.diagonal_scale * CELL / spacing,
+            ),
         )
 
 
@@ -158,6 +193,7 @@ def _on_grid(process: GaussianProcess, shape: tuple[int, int], spacing: float) -
 _SECTIONS = {
     "style_a": tuple(f.name for f in fields(GaussianProcess) if f.name != "shape"),
     "style_b": tuple(f.name for f in fields(GaussianProcess) if f.name != "shape"),
+    "style_b_variation": tuple(f.name for f in fields(Variation)),
     "routing": tuple(f.name for f in fields(Routing)),
 }
 _MAY_BE_ZERO = ("constant", "slope")
@@ -192,6 +228,7 @@ def load(path: str | Path | None = None) -> Priors:
     return Priors(
         style_a=GaussianProcess(**table["style_a"]),  # type: ignore[arg-type]  # no "shape" there
         style_b=GaussianProcess(**table["style_b"]),  # type: ignore[arg-type]
+        style_b_variation=Variation(**table["style_b_variation"]),
         routing=Routing(**table["routing"]),
     )
 

@@ -62,7 +62,9 @@ def trivial(sample, settings) -> Outcome:
         "starts",
     )
     deviation = np.abs(v / 100).astype("f4") if settings.keep_deviation else None
-    return Outcome(sample.index, row, v, deviation)
+    steps = np.arange(settings.samples, dtype="f4")[:, None, None]
+    drawn = v.astype("f4") + steps if settings.samples else None
+    return Outcome(sample.index, row, v, deviation, samples=drawn)
 
 
 def expected_maps(folder):

@@ -245,7 +245,13 @@ def test_fit_priors_writes_a_file_that_load_reads(train, tmp_path):
     text = out.read_text()
     assert text.startswith("# Written by fwi-refine")
     assert "maximum likelihood on 12 maps of Style_A" in text
-    assert set(tomllib.loads(text)) == {"style_a", "style_b", "routing"}
+    assert set(tomllib.loads(text)) == {"style_a", "style_b", "style_b_variation", "routing"}
+    variation = fitted.style_b_variation
+    steps = truth["Style_B"]  # neighbours differ by sqrt(2 (variance - covariance)), normal
+    near = steps.sigma**2 * -np.expm1(-1 / (2 * steps.length**2)) + steps.noise**2
+    assert variation.scale == pytest.approx(2.85 * 2 * np.sqrt(near / np.pi), rel=0.05)
+    assert variation.diagonal_scale > variation.scale
+    assert variation.spread == PRIORS.style_b_variation.spread
 
 
 def test_fit_priors_fits_thresholds_to_predictions(train, starts, tmp_path):

@@ -193,10 +193,25 @@ def test_it_beats_the_fitted_gaussian_process_on_a_map_with_edges(seed):
     assert errors[-1] < errors[0]  # the variances do it: the first iteration has none
 
 
+def test_scales_follow_from_the_mean_differences_of_maps():
+    maps = np.stack([photograph((24, 24), seed).numpy() for seed in range(3)])
+    fitted = VariationalTotalVariation.fit(maps)
+    matrix, kinds = difference_matrix((24, 24), True)
+    sizes = (matrix @ torch.from_numpy(maps).flatten(1).T).abs().mean(1)
+    means = [float(sizes[kinds == kind].mean()) for kind in range(4)]
+    assert fitted.scale == pytest.approx(2.85 * (means[0] + means[1]) / 2, rel=1e-9)
+    assert fitted.diagonal_scale == pytest.approx(2.85 * (means[2] + means[3]) / 2, rel=1e-9)
+    for wrong, words in ((maps[0], "expected \\(n, nz"), (maps * np.nan, "not finite")):
+        with pytest.raises(ValueError, match=words):
+            VariationalTotalVariation.fit(wrong)
+
+
 def test_errors_say_what_was_expected():
     for name in ("scale", "diagonal_scale"):
         with pytest.raises(ValueError, match=f"{name} is 0 m/s, expected a finite number above 0"):
             VariationalTotalVariation(**{name: 0})
+    with pytest.raises(ValueError, match="spread is -1, expected a finite number above 0"):
+        VariationalTotalVariation(spread=-1)
     with pytest.raises(ValueError, match="slope is nan m/s per cell"):
         VariationalTotalVariation(slope=float("nan"))
     with pytest.raises(ValueError, match="found 1 arrays of variances, expected 4"):

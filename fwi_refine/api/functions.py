@@ -21,7 +21,7 @@ from fwi_refine import routing
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import families, routes
-from fwi_refine.inversion.families import METHODS
+from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
@@ -54,11 +54,15 @@ class Refinement:
     reports : tuple of Row
         What happened to each sample: status, family and why, misfit before and after,
         evaluations, seconds, expected error, and the reason of a failure.
+    samples : array or None
+        Where they were asked for: K maps from the posterior of each sample in m/s, float32, of the
+        shape of the maps with K before the last two axes; NaN where it is not known.
     """
 
     velocity: NDArray[Any]
     deviation: NDArray[np.float32]
     reports: tuple[Row, ...]
+    samples: NDArray[np.float32] | None = None
 
     @property
     def failed(self) -> dict[int, str]:
@@ -77,6 +81,8 @@ def refine(
     survey: Survey = OPENFWI,
     family: str | Sequence[str] = "auto",
     method: str = "auto",
+    prior: str = "auto",
+    samples: int = 0,
     priors: Priors | None = None,
     max_evaluations: int | None = None,
     time_budget: float | None = None,
@@ -109,6 +115,11 @@ def refine(
     method : str
         "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
         "auto" takes where a Jacobian would need too much memory or time.
+    prior : str
+        What the maps of a Style family are expected to look like, at the end of the main method:
+        "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+    samples : int
+        Maps to draw from the posterior of each sample, where that is known.
     priors : Priors, optional
         Of `load_priors`; default those for OpenFWI.
     max_evaluations : int, optional
@@ -166,6 +177,10 @@ def refine(
     families = _families(family, len(maps), survey)
     if method not in METHODS:
         raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if samples < 0:
+        raise InputError(f"samples {samples}: expected 0 or more")
+    if prior not in PRIORS:
+        raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
     for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
         if value is not None and not value >= 1:
             raise InputError(f"{name} {value}: expected at least 1")
@@ -178,6 +193,8 @@ def refine(
         priors=priors or load_priors(),
         family=families if isinstance(families, str) else "auto",
         method=method,
+        prior=prior,
+        samples=samples,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
         threads=threads,
@@ -193,6 +210,7 @@ def refine(
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
     velocity = maps.astype(kept)
     deviation = np.full(maps.shape, np.nan, np.float32)
+    drawn = np.full((len(maps), samples, *survey.shape), np.nan, np.float32)
     rows = [Row(str(k), status="unfinished") for k in range(len(maps))]
     work = None if isinstance(families, str) else partial(_refine_as, families=families)
     for _, outcomes in batch.run(chunks(maps, records, survey), settings, executor, work):
@@ -203,9 +221,16 @@ def refine(
                 velocity[k] = outcome.velocity
             if outcome.deviation is not None:
                 deviation[k] = outcome.deviation
+            if outcome.samples is not None:
+                drawn[k] = outcome.samples
             if callback is not None:
                 callback(outcome)
-    return Refinement(velocity.reshape(shape), deviation.reshape(shape), tuple(rows))
+    return Refinement(
+        velocity.reshape(shape),
+        deviation.reshape(shape),
+        tuple(rows),
+        drawn.reshape(*shape[:-2], samples, *survey.shape) if samples else None,
+    )
 
 
 def simulate(

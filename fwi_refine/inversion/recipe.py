@@ -61,6 +61,41 @@ class LevenbergMarquardt:
 
 
 @dataclass(frozen=True)
+class VariationalGaussNewton:
+    """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
+
+    The weight of the prior is that of a log density: it follows from the noise. The prior has
+    `update`, as `priors.VariationalTotalVariation`.
+
+    Attributes
+    ----------
+    noise
+        For each Jacobian, rms of what counts as noise of a coefficient of the band; where the
+        misfit is larger, that. It falls: at once at the noise of the record, a step would follow
+        what is not linear along directions that the data hardly see.
+    corrections, target
+        As of `LevenbergMarquardt`.
+    rounds
+        Renewals of the prior for each Jacobian.
+    """
+
+    noise: tuple[float, ...] = (2e-4, 8e-5)
+    corrections: int = 10
+    target: float | None = None
+    rounds: int = 3
+
+    @property
+    def iterations(self) -> int:
+        """Most Jacobians."""
+        return len(self.noise)
+
+    def in_unit(self, unit: float) -> "VariationalGaussNewton":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        noise = tuple(unit * level for level in self.noise)
+        return replace(self, noise=noise, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
 class PreconditionedLBFGS:
     """L-BFGS with the factored Gauss-Newton matrix as its first inverse Hessian.
 
@@ -115,7 +150,9 @@ class GaussNewtonStep:
         return self
 
 
-Optimiser = LevenbergMarquardt | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+Optimiser = (
+    LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+)
 
 
 @dataclass(frozen=True)
@@ -133,11 +170,15 @@ class Subset:
     frequency
         The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
         is.
+    without_rounding
+        The record less what the released arithmetic adds to that of the present map with its levels
+        in integers; see levels/rounding.py.
     """
 
     shots: int | None = None
     receivers: int = 1
     frequency: float | None = None
+    without_rounding: bool = False
 
     def survey(self, survey: Survey) -> Survey:
         """The survey with the shots and receivers that are used."""
@@ -249,11 +290,15 @@ class Recipe:
         Whether the velocities of the family are integers.
     assignment
         What follows the stages for maps of few levels.
+    blended
+        Whether cells between levels are blended of two, so that integers are taken only where they
+        fit as well as the map does.
     """
 
     stages: tuple[Stage, ...]
     round: bool
     assignment: LevelAssignment | None = None
+    blended: bool = False
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""

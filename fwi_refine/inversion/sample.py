@@ -4,6 +4,7 @@ Pure: no files, no clock, no globals. The same input gives the same bits.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,13 +14,13 @@ import torch
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.families import METHODS, find_family
+from fwi_refine.inversion.families import METHODS, PRIORS, find_family
 from fwi_refine.inversion.levels.exact import Certificate
 from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
-from fwi_refine.inversion.stages import Curvature, Trace, penalty, run_stages
+from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
@@ -77,6 +78,8 @@ class Refined:
         Expected mean absolute error, m/s; None where it is not known.
     deviation : ndarray (nz, nx) float32 or None
         Expected rms error of each cell, m/s; see uncertainty.py.
+    samples : ndarray (K, nz, nx) float32 or None
+        Maps drawn from the posterior, m/s, where they were asked for and it is known.
     history : tuple of (int, int, float)
         (stage, evaluations, rms misfit) on the way, see io/history.py.
     exact : bool or None
@@ -103,6 +106,7 @@ class Refined:
     flags: tuple[str, ...] = ()
     expected_error: float | None = None
     deviation: np.ndarray | None = None
+    samples: np.ndarray | None = None
     history: tuple[tuple[int, int, float], ...] = ()
     exact: bool | None = None
     equal_samples: float | None = None
@@ -166,6 +170,8 @@ def refine_sample(
     priors: Priors | None = None,
     family: str = "auto",
     method: str = "auto",
+    prior: str = "auto",
+    samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
     simulator: Simulator | None = None,
@@ -187,6 +193,10 @@ def refine_sample(
         route where that one does not lead to a fit; otherwise one of `families.names()`.
     method
         One of `families.METHODS`.
+    prior
+        One of `families.PRIORS`: what the Style families end with.
+    samples
+        Maps to draw from the posterior, where that is known.
     max_evaluations
         Never exceeded; see `Budget`.
     should_stop
@@ -204,11 +214,13 @@ def refine_sample(
     SampleError
         For arrays that cannot be used.
     ValueError
-        For an unknown family or method, fewer than one evaluation, and for "auto" with a survey
-        whose families cannot be told.
+        For an unknown family, method or prior, fewer than one evaluation, and for "auto" with a
+        survey whose families cannot be told.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    if prior not in PRIORS:
+        raise ValueError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
@@ -227,7 +239,9 @@ def refine_sample(
     start = start.float().double().to(simulator.device)  # as a file has it
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
-    recipes = {route: find_family(route).recipe(method).in_unit(survey.unit) for route in routes}
+    recipes = {
+        route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
+    }
     data, budget = Data.of_sample(record, start, simulator), Budget(max_evaluations, should_stop)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:
@@ -237,6 +251,7 @@ def refine_sample(
         deviation = torch.zeros_like(best.model.v)
     elif best.status == "refined" and best.curvature.uncertainty is not None:
         deviation = best.curvature.uncertainty.deviation(best.model.v)
+    drawn = _draw(best, samples, record, survey) if samples else None
     return Refined(
         velocity=best.model.v.cpu().numpy().copy(),
         vmin=float(best.model.vmin),
@@ -254,10 +269,22 @@ def refine_sample(
         flags=_flags(best, survey, clamped, why),
         expected_error=None if deviation is None else expected_error(deviation),
         deviation=None if deviation is None else deviation.float().cpu().numpy(),
+        samples=drawn,
         exact=best.certificate.exact,
         equal_samples=best.certificate.equal_fraction,
         history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
     )
+
+
+def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) -> np.ndarray | None:
+    """Maps (count, nz, nx) from the posterior, the same for the same record."""
+    known = best.curvature.uncertainty
+    if best.status != "refined" or best.certificate.exact or not isinstance(known, Solution):
+        return None
+    found = known.samples(best.model.v, count, zlib.crc32(np.ascontiguousarray(record).tobytes()))
+    if found is None:
+        return None
+    return found.clamp(*survey.velocity_bounds).float().cpu().numpy()
 
 
 def _flags(best: RecipeResult, survey: Survey, clamped: bool, why: str) -> tuple[str, ...]:
@@ -403,8 +430,9 @@ def run_recipe(
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
         whole, squares = best_of(integers(found.model), data, budget)
-        limit = max((FIT * data.survey.unit) ** 2, 4 * misfit)
-        whole, squares, certificate = proven(whole, squares, data, budget)
+        limit = misfit if recipe.blended else max((FIT * data.survey.unit) ** 2, 4 * misfit)
+        if squares <= limit or not recipe.blended:
+            whole, squares, certificate = proven(whole, squares, data, budget)
         total = squares + penalty(first, whole, priors)
         rounded = certificate.exact or (squares <= limit and total < before[1])
         if rounded:

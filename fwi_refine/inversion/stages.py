@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.levels.rounding import without_rounding
 from fwi_refine.inversion.recipe import (
     COST_SCALE,
     GOOD_FIT,
@@ -20,11 +22,17 @@ from fwi_refine.inversion.recipe import (
     PreconditionedLBFGS,
     Stage,
     Subset,
+    VariationalGaussNewton,
 )
-from fwi_refine.inversion.uncertainty import standard_deviation
+from fwi_refine.inversion.uncertainty import (
+    posterior_samples,
+    precision,
+    standard_deviation,
+)
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.noise import misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
 from fwi_refine.objective.source_cells import SourceCells
 from fwi_refine.optimise import (
@@ -34,8 +42,9 @@ from fwi_refine.optimise import (
     lbfgs,
     levenberg_marquardt,
     preconditioned_lbfgs,
+    variational_gauss_newton,
 )
-from fwi_refine.priors import Priors
+from fwi_refine.priors import Priors, VariationalTotalVariation
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -65,9 +74,11 @@ class Solution:
     misfit
         Mean square, within the band.
     prior_hessian
-        Of a Gaussian prior, None for total variation.
+        Of a prior that is Gaussian, or was made so; None for total variation.
     survey
         Of the record.
+    spread
+        Factor of the expected errors, which the prior says.
     """
 
     parameters: Parameters
@@ -75,11 +86,26 @@ class Solution:
     misfit: float
     prior_hessian: torch.Tensor | None
     survey: Survey
+    spread: float = 1.0
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
-        return standard_deviation(
+        found = standard_deviation(
             self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+        )
+        return None if found is None else self.spread * found
+
+    def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
+        """Maps (count, nz, nx), m/s, drawn from the posterior about a map v (nz, nx), or None."""
+        draws = np.random.default_rng(seed).standard_normal((count, self.parameters.size))
+        matrix = precision(
+            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+        )
+        return posterior_samples(
+            self.parameters.from_velocity(v),
+            matrix,
+            self.parameters,
+            self.spread * torch.from_numpy(draws),
         )
 
 
@@ -221,6 +247,9 @@ def run_stage(
     """
     if not budget.affords(1):
         return StageResult(model, None, (), True)
+    if stage.data.without_rounding:
+        rest = replace(stage, data=replace(stage.data, without_rounding=False))
+        return run_stage(rest, without_rounding(model, data, budget), model, priors, budget)
     part = stage.data.survey(data.survey)
     if part is not data.survey:
         subset = data.subset(part, stage.data.receivers)
@@ -241,7 +270,7 @@ def run_stage(
         so_far = math.ceil(budget.evaluations + data.cost * evaluations)
         trace.append((so_far, math.sqrt(misfit)))
 
-    if isinstance(stage.optimiser, LevenbergMarquardt | PreconditionedLBFGS):
+    if isinstance(stage.optimiser, ByJacobian):
         result, curvature = _by_jacobian(
             stage, stage.optimiser, data, model, parameters, prior, x, budget, note
         )
@@ -256,11 +285,12 @@ def run_stage(
 
 
 Note = Callable[[float, int], None]
+ByJacobian = LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS
 
 
 def _by_jacobian(
     stage: Stage,
-    how: LevenbergMarquardt | PreconditionedLBFGS,
+    how: ByJacobian,
     data: Data,
     model: Model,
     parameters: Parameters,
@@ -271,36 +301,73 @@ def _by_jacobian(
 ) -> tuple[Result, Curvature | None]:
     """A stage of the main method, with what ties vmin and the cells of the sources."""
     misfit = _misfit_of(how, data, parameters, x)
-    priors: Any = prior + VminTie(*stage.vmin(model.v))
+    ties: Any = VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
-        priors = priors + SourceCells(data.source_cells, parameters)
+        ties = ties + SourceCells(data.source_cells, parameters)
 
     def watch(result: Result) -> bool:
         note(result.misfit or 0.0, result.evaluations)
         return budget.should_stop()
 
-    optimise: Callable[..., Result] = preconditioned_lbfgs
-    if isinstance(how, LevenbergMarquardt):
-        optimise = partial(levenberg_marquardt, max_damping_increases=how.max_damping_increases)
-    result = optimise(
-        misfit,
-        priors,
-        x,
-        weight=stage.weight_at,
-        max_iterations=how.iterations,
-        corrections=how.corrections,
-        max_evaluations=budget.limit_in(data.cost),
-        hessian_cost=misfit.hessian_cost(),
-        target=how.target or 0.0,
-        retract=parameters.retract,
-        callback=watch,
-    )
+    common: dict[str, Any] = {
+        "corrections": how.corrections,
+        "max_evaluations": budget.limit_in(data.cost),
+        "hessian_cost": misfit.hessian_cost(),
+        "target": how.target or 0.0,
+        "retract": parameters.retract,
+        "callback": watch,
+    }
+    least = 0.0  # mean square misfit that counts as noise in any case
+    if isinstance(how, VariationalGaussNewton):
+        first: Any = prior.prior
+        last: Any
+
+        def renew(covariance: torch.Tensor) -> Any:
+            return PriorTerm(first.update(covariance[:-1, :-1], model.shape), parameters) + ties
+
+        result, last = variational_gauss_newton(
+            misfit,
+            prior + ties,
+            x,
+            renew=renew,
+            weight=[partial(_weight_of_density, data.survey, level) for level in how.noise],
+            rounds=how.rounds,
+            **common,
+        )
+        prior = last.terms[0][1]
+        least = misfit_of_noise(how.noise[-1] ** 2, data.survey)
+    elif isinstance(how, LevenbergMarquardt):
+        result = levenberg_marquardt(
+            misfit,
+            prior + ties,
+            x,
+            weight=stage.weight_at,
+            max_iterations=how.iterations,
+            max_damping_increases=how.max_damping_increases,
+            **common,
+        )
+    else:
+        result = preconditioned_lbfgs(
+            misfit,
+            prior + ties,
+            x,
+            weight=stage.weight_at,
+            max_iterations=how.iterations,
+            **common,
+        )
     budget.charge(data.cost * result.evaluations)
-    return result, _curvature(data, misfit, prior, result, budget)
+    return result, _curvature(data, misfit, prior, result, budget, least)
+
+
+def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float) -> float:
+    """The weight of a prior that is minus twice a log density: noise variance over samples; least:
+    rms of the noise of a coefficient."""
+    variance = max(noise_variance(misfit, survey), least**2)
+    return variance / math.prod(survey.record_shape)
 
 
 def _misfit_of(
-    how: LevenbergMarquardt | PreconditionedLBFGS,
+    how: ByJacobian,
     data: Data,
     parameters: Parameters,
     x: torch.Tensor,
@@ -316,22 +383,29 @@ def _misfit_of(
 
 
 def _curvature(
-    data: Data, misfit: BandMisfit, prior: PriorTerm, result: Result, budget: Budget
+    data: Data,
+    misfit: BandMisfit,
+    prior: PriorTerm,
+    result: Result,
+    budget: Budget,
+    least: float,
 ) -> Curvature | None:
     """What the expected error follows from; one simulation."""
     hessian, parameters = misfit.last_hessian, misfit.parameters
     if hessian is None:
         return None
     cells = hessian if isinstance(parameters, Full) else None
-    gaussian = prior.quadratic
+    gaussian = prior.quadratic or isinstance(prior.prior, VariationalTotalVariation)
     # a part of the record; or a prior that says nothing of single cells
     unknown = isinstance(misfit, FlatMisfit) or (not gaussian and parameters.size > FEW_UNKNOWNS)
     if unknown or not budget.affords(data.cost):
         return Curvature(None, cells)
     budget.charge(data.cost)
-    left = misfit(result.x)
+    left = max(misfit(result.x), least)
     prior_hessian = prior.hessian(result.x) if gaussian else None
-    return Curvature(Solution(parameters, hessian, left, prior_hessian, data.survey), cells)
+    spread = getattr(prior.prior, "spread", 1.0)
+    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread)
+    return Curvature(found, cells)
 
 
 def _published(

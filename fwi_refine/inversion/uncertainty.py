@@ -45,8 +45,7 @@ def precision(
         J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is WIDE^-2 on the diagonal
         without a Gaussian prior, and for vmin, which priors leave alone.
     """
-    shots, steps, receivers = survey.record_shape
-    samples = shots * steps * receivers
+    samples = math.prod(survey.record_shape)
     variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
     found = hessian * (samples / (2 * variance))
     if prior_hessian is None:
@@ -119,6 +118,39 @@ def standard_deviation(
     columns = parameters.matrix(hessian.device)[:-1] / scale
     halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
     return halves.square().sum(0).sqrt().reshape(parameters.shape)
+
+
+def posterior_samples(
+    x: torch.Tensor,
+    matrix: torch.Tensor,
+    parameters: Parameters,
+    draws: torch.Tensor,
+) -> torch.Tensor | None:
+    """Maps drawn from the normal posterior about a solution.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n,)
+        Unknowns at the solution.
+    matrix : Tensor, shape (n, n)
+        Posterior precision, as of `precision`; it is overwritten.
+    parameters : Parameters
+        Parameterisation of the n unknowns.
+    draws : Tensor, shape (K, n)
+        Independent standard normal numbers.
+
+    Returns
+    -------
+    Tensor, shape (K, nz, nx), or None
+        In m/s; None if rounding has made the precision indefinite. Each is a step from the
+        solution in squared slowness, where the record is closest to linear.
+    """
+    factored = scaled_factor(matrix)
+    if factored is None:
+        return None
+    factor, scale = factored
+    steps = torch.linalg.solve_triangular(factor.T, draws.to(factor).T, upper=True).T / scale
+    return torch.stack([parameters.velocity(parameters.retract(x, step)) for step in steps])
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def samples_path(out: str | os.PathLike[str]) -> Path:
+    """Where maps from the posterior stand beside the refined maps `out`."""
+    return Path(out).with_suffix(".samples.h5")
+
+
 def _claim_space(file: BinaryIO, size: int) -> None:
     """Makes the file `size` bytes long, on the disk too where the file system can do that."""
     try:

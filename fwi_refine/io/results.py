@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from fwi_refine.errors import InputError
 from fwi_refine.files import is_same_file
 from fwi_refine.io.history import HistoryWriter
-from fwi_refine.io.outputs import MapWriter, claim_output, marked, partial_mark
+from fwi_refine.io.outputs import MapWriter, claim_output, marked, partial_mark, samples_path
+from fwi_refine.io.posterior import SamplesWriter
 from fwi_refine.io.report import ReportWriter, Row
 
 
@@ -33,6 +34,8 @@ class Results:
         Whether files of these names may be replaced.
     deviation, history : path-like, optional
         Files of the expected errors, NaN where they are not known, and of the histories.
+    samples : int
+        Maps from the posterior of each sample; where there are some, they are written beside `out`.
 
     Raises
     ------
@@ -54,11 +57,13 @@ class Results:
         overwrite: bool = False,
         deviation: str | os.PathLike[str] | None = None,
         history: str | os.PathLike[str] | None = None,
+        samples: int = 0,
     ) -> None:
         self._overwrite = overwrite
         self._out, self._report = Path(out), Path(report)
         self._deviation = Path(deviation) if deviation else None
         self._history = Path(history) if history else None
+        self._drawn = samples_path(self._out) if samples else None
         files = self._files()
         if any(is_same_file(a, b) for k, a in enumerate(files) for b in files[:k]):
             names = ", ".join(str(path) for path in files)
@@ -68,6 +73,9 @@ class Results:
         self._maps = MapWriter(out, shape, map_shape)
         self._deviations = MapWriter(deviation, shape, map_shape) if deviation else None
         self._histories = HistoryWriter(len(ids)) if history else None
+        self._samples = (
+            SamplesWriter(self._drawn, ids, (samples, *map_shape)) if self._drawn else None
+        )
         self._unknown = np.full(map_shape, np.nan, np.float32)
 
     def start(self, k: int, velocity: ArrayLike) -> None:
@@ -83,6 +91,7 @@ class Results:
         row: Row,
         deviation: ArrayLike | None = None,
         history: Iterable[tuple[int, int, float]] = (),
+        samples: ArrayLike | None = None,
     ) -> None:
         """Takes result k.
 
@@ -96,11 +105,15 @@ class Results:
             What is reported.
         history : iterable of (int, int, float)
             See io/history.py.
+        samples : array or None
+            Maps from the posterior, (K, nz, nx) in m/s.
         """
         if velocity is not None:
             self._maps.write(k, velocity)
         if self._deviations and deviation is not None:
             self._deviations.write(k, deviation)
+        if self._samples and samples is not None:
+            self._samples.write(k, samples)
         if self._histories:
             self._histories.add(k, row.id, history)
         self._rows.add(k, row)
@@ -115,6 +128,8 @@ class Results:
         self._rows.publish(marked(self._report, mark))
         if self._deviations and self._deviation:
             self._deviations.publish(marked(self._deviation, mark))
+        if self._samples and self._drawn:
+            self._samples.publish(marked(self._drawn, mark))
         if self._histories and self._history:
             self._histories.publish(marked(self._history, mark))
 
@@ -123,7 +138,8 @@ class Results:
             claim_output(path, self._overwrite)
 
     def _files(self) -> list[Path]:
-        return [*filter(None, (self._out, self._report, self._deviation, self._history))]
+        files = self._out, self._report, self._deviation, self._history, self._drawn
+        return [*filter(None, files)]
 
     def keep_partial(self) -> tuple[Path, Path] | None:
         """Publishes what there is under `.partial` names; None if no sample was finished.
@@ -143,3 +159,5 @@ class Results:
         self._maps.discard()
         if self._deviations:
             self._deviations.discard()
+        if self._samples:
+            self._samples.discard()

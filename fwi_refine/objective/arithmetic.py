@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.survey import Survey
-from fwi_refine.wave import Simulator, propagate, released_medium
+from fwi_refine.wave import Simulator, propagate_released, released_medium
 
 RELEASED = "released"  # OpenFWI's, as on a GPU: alpha = (x (1 / dx))^2 in float32
 DIVISION = "division"  # the same code on a CPU: alpha = (x / dx)^2 in float32
@@ -132,7 +132,7 @@ def equal_samples(record: NDArray[Any], v: NDArray[Any], simulator: Simulator) -
     double = Simulator(survey, torch.float64, **simulator.how)
     made = {
         RELEASED: simulator.released(maps)[0],
-        DIVISION: propagate(*medium, survey)[0],
+        DIVISION: propagate_released(*medium, survey)[0],
         DOUBLE: double.forward(maps.double())[0].float(),
     }
     return {name: float((part.cpu() == measured).double().mean()) for name, part in made.items()}

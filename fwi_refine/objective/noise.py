@@ -24,3 +24,21 @@ def noise_variance(misfit: float, survey: Survey) -> float:
         samples, and all of the residual is theirs.
     """
     return misfit * survey.record_shape[1] / record_basis(survey).shape[1]
+
+
+def misfit_of_noise(variance: float, survey: Survey) -> float:
+    """Mean squared residual that noise of the wavelet's band makes.
+
+    Parameters
+    ----------
+    variance : float
+        Of each coefficient of the band.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    float
+        Of which `noise_variance` is the inverse.
+    """
+    return variance * record_basis(survey).shape[1] / survey.record_shape[1]

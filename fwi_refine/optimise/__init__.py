@@ -11,6 +11,7 @@ from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt, weight_
 from fwi_refine.optimise.line_search import Search, strong_wolfe
 from fwi_refine.optimise.preconditioned_lbfgs import preconditioned_lbfgs
 from fwi_refine.optimise.result import Evaluator, Point, Result, Status
+from fwi_refine.optimise.variational import variational_gauss_newton
 
 __all__ = [
     "Evaluator",
@@ -26,5 +27,6 @@ __all__ = [
     "levenberg_marquardt",
     "preconditioned_lbfgs",
     "strong_wolfe",
+    "variational_gauss_newton",
     "weight_by_share",
 ]

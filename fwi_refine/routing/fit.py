@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io import open_predictions
-from fwi_refine.priors import GaussianProcess, Priors
+from fwi_refine.priors import GaussianProcess, Priors, VariationalTotalVariation
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import OPENFWI_FAMILIES
 from fwi_refine.routing.thresholds import fit_routing
@@ -65,6 +65,17 @@ def fit_priors(
             raise InputError(f"{train}, {family}: {error}") from error
         priors = priors.with_process(key, process)
         notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
+        if key == "style_b":
+            variation = VariationalTotalVariation.fit(maps)
+            priors = replace(
+                priors,
+                style_b_variation=replace(
+                    priors.style_b_variation,
+                    scale=variation.scale,
+                    diagonal_scale=variation.diagonal_scale,
+                ),
+            )
+            notes.append(f"[style_b_variation] mean differences of the same {len(maps)} maps.")
         fitted += 1
     if not fitted and predictions is None:
         raise InputError(

@@ -46,6 +46,8 @@ class Settings:
         Hyper-parameters and routing thresholds.
     family, method : str
         "auto", or a family and a method for all.
+    prior : str
+        One of `families.PRIORS`.
     max_evaluations : int or None
         Misfit evaluations allowed for each sample.
     time_budget : float or None
@@ -58,6 +60,8 @@ class Settings:
         Samples that a process works on at a time.
     keep_deviation : bool
         Whether outcomes have the expected error of each cell.
+    samples : int
+        Maps that outcomes have from the posterior.
     survey : Survey
         Grid, steps, wavelet, sources, receivers.
     """
@@ -65,12 +69,14 @@ class Settings:
     priors: Priors
     family: str = "auto"
     method: str = "auto"
+    prior: str = "auto"
     max_evaluations: int | None = None
     time_budget: float | None = None  # s
     threads: int = 1
     device: str = "cpu"
     per_job: int = 1
     keep_deviation: bool = False
+    samples: int = 0
     survey: Survey = OPENFWI
 
 
@@ -90,6 +96,8 @@ class Outcome:
         (nz, nx) float32, expected rms error in m/s, if it is known.
     history : tuple
         See io/history.py.
+    samples : array or None
+        (K, nz, nx) float32 in m/s, maps from the posterior, if it is known.
     traceback : str
         Of an unexpected error.
     """
@@ -99,6 +107,7 @@ class Outcome:
     velocity: NDArray[np.float64] | None = None
     deviation: NDArray[np.float32] | None = None
     history: tuple[tuple[int, int, float], ...] = ()
+    samples: NDArray[np.float32] | None = None
     traceback: str = ""
 
 
@@ -247,6 +256,8 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 priors=settings.priors,
                 family=settings.family,
                 method=settings.method,
+                prior=settings.prior,
+                samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
                 simulator=_simulator(settings.survey, settings.threads, settings.device),
@@ -268,7 +279,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
     deviation = refined.deviation if settings.keep_deviation else None
-    return Outcome(sample.index, row, kept, deviation, refined.history)
+    return Outcome(sample.index, row, kept, deviation, refined.history, refined.samples)
 
 
 def _deadline(started: float, budget: float | None) -> Callable[[], bool] | None:

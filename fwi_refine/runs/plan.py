@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.method import choose_method
-from fwi_refine.inversion.recipe import LevenbergMarquardt
+from fwi_refine.inversion.recipe import LevenbergMarquardt, VariationalGaussNewton
 from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
 from fwi_refine.routing import Family
@@ -16,6 +16,8 @@ from fwi_refine.runs.batch import Settings, kernel_name
 from fwi_refine.wave import Simulator, measure_speed
 
 log = logging.getLogger(__name__)
+
+NEWTON = LevenbergMarquardt | VariationalGaussNewton  # whose iterations take a Jacobian each
 
 # A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of; by many
 # unknowns, and by the few of flat layers.
@@ -104,13 +106,13 @@ def plan_families(
     kernel = kernel_name(settings)
     for family in sorted(counts):
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
-        stages = find_family(family).recipe(method).stages
+        stages = find_family(family).recipe(method, settings.prior).stages
         shots = len(settings.survey.sources)
         steps = [
             (s.optimiser, s.optimiser.iterations * len(s.data.survey(settings.survey).sources))
             for s in stages
         ]
-        newton = sum(n for how, n in steps if isinstance(how, LevenbergMarquardt)) / shots
+        newton = sum(n for how, n in steps if isinstance(how, NEWTON)) / shots
         other = sum(n for _, n in steps) / shots - newton
         flat = family == Family.FLAT_VEL
         count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)

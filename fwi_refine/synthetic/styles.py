@@ -107,27 +107,56 @@ def photograph(count: int, rng: np.random.Generator) -> np.ndarray:
     for _ in range(count):
         radius = 1 / (1 / low - rng.random() * (1 / low - 1 / high))
         row, column = nz * rng.random() ** 0.7, nx * rng.random()
-        rim = _rim(z - row, x - column, radius, rng)
+        outline = _draw_outline(radius, rng)
+        box = np.s_[_span(row, outline.reach, nz * FINE), _span(column, outline.reach, nx * FINE)]
+        down, right = z[box] - row, x[box] - column
+        rim = outline.rim(down, right)
         inside = rim < 1
         slope = rng.normal(0, 0.25, 2)
-        leaf = rng.uniform(0.25, 1.0) + slope[0] * (z - row) / radius + slope[1] * (x - column) / 8
+        leaf = rng.uniform(0.25, 1.0) + slope[0] * down / radius + slope[1] * right / 8
         # A dark interior with a bright rim, or the other way round.
         leaf += rng.normal(0.1, 0.25) * np.clip(rim, 0, 1) ** 3
         angle, period = rng.uniform(0, np.pi), rng.uniform(2.2, 5.0)
-        phase = 2 * np.pi * (z * np.cos(angle) + x * np.sin(angle)) / period
+        phase = 2 * np.pi * (z[box] * np.cos(angle) + x[box] * np.sin(angle)) / period
         leaf += abs(rng.normal(0, 0.12)) * np.sign(np.sin(phase + 2 * np.pi * rng.random()))
-        picture[inside] = leaf[inside]
+        picture[box][inside] = leaf[inside]
     picture = picture.reshape(nz, FINE, nx, FINE).mean(axis=(1, 3))
     return picture + GRAIN * rng.standard_normal(SHAPE)
 
 
-def _rim(z: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Distance from a leaf's middle over the distance of its outline in that direction."""
-    angle = np.arctan2(z, x)
-    stretch, turn = np.exp(rng.normal(0, 0.35)), rng.uniform(0, np.pi)
-    outline = 1 / np.hypot(np.cos(angle - turn) / stretch, np.sin(angle - turn) * stretch)
-    for wave in range(2, 6):
-        outline = outline * (
-            1 + rng.normal(0, 0.25 / wave) * np.cos(wave * angle + 6.3 * rng.random())
+@dataclass(frozen=True)
+class _Outline:
+    """The outline of a leaf about its middle."""
+
+    radius: float  # cells
+    stretch: float
+    turn: float
+    waves: tuple[tuple[int, float, float], ...]  # number around the leaf, height, phase
+
+    @property
+    def reach(self) -> float:
+        """No part of the leaf is farther from its middle, in cells."""
+        highest = np.prod([1 + abs(height) for _, height, _ in self.waves])
+        return self.radius * max(self.stretch, 1 / self.stretch) * max(float(highest), 0.2)
+
+    def rim(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Distance from the middle over that of the outline in the same direction."""
+        angle = np.arctan2(z, x)
+        outline = 1 / np.hypot(
+            np.cos(angle - self.turn) / self.stretch, np.sin(angle - self.turn) * self.stretch
         )
-    return np.hypot(z, x) / (radius * np.maximum(outline, 0.2))
+        for number, height, phase in self.waves:
+            outline = outline * (1 + height * np.cos(number * angle + phase))
+        return np.hypot(z, x) / (self.radius * np.maximum(outline, 0.2))
+
+
+def _draw_outline(radius: float, rng: np.random.Generator) -> _Outline:
+    stretch, turn = np.exp(rng.normal(0, 0.35)), rng.uniform(0, np.pi)
+    waves = tuple((k, rng.normal(0, 0.25 / k), 6.3 * rng.random()) for k in range(2, 6))
+    return _Outline(radius, stretch, turn, waves)
+
+
+def _span(middle: float, reach: float, points: int) -> slice:
+    """The points of an axis within reach of a leaf's middle, and one more at each end."""
+    first, last = (middle - reach) * FINE, (middle + reach) * FINE
+    return slice(max(int(first) - 1, 0), min(max(int(last) + 3, 0), points))

@@ -19,7 +19,8 @@ from fwi_refine.wave.jacobian.full import (
     record_basis,
 )
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
-from fwi_refine.wave.released_arithmetic import first_unequal, propagate, released_medium
+from fwi_refine.wave.released_arithmetic import first_unequal, released_medium
+from fwi_refine.wave.released_arithmetic import propagate as propagate_released
 from fwi_refine.wave.released_record import first_differences, released_record
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.speed import measure_speed
@@ -46,7 +47,7 @@ __all__ = [
     "jacobian_points",
     "measure_speed",
     "one_thread_each",
-    "propagate",
+    "propagate_released",
     "record_basis",
     "released_medium",
     "released_record",

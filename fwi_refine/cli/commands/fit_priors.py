@@ -57,9 +57,10 @@ def command(
     (n, 1, 70, 70) in m/s, in the folder itself or below it. A file TRAIN/Style_A.npy does as well.
 
     The Gaussian processes of Style A and Style B are fitted by maximum likelihood to the maps of
-    these two folders. The routing thresholds belong to predictions, not to true maps: they
-    are fitted only with --predictions, each half way between the families that it separates, and
-    kept as they are where one side is missing. What is not fitted is taken from --priors.
+    these two folders, the total variation to the mean differences of those of Style B. The routing
+    thresholds belong to predictions, not to true maps: they are fitted only with --predictions,
+    each half way between the families that it separates, and kept as they are where one side is
+    missing. What is not fitted is taken from --priors.
     """
     import tomli_w
 

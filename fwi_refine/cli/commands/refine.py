@@ -101,6 +101,7 @@ def command(
         conversion=conversion,
     )
     need_some(inputs.pairs, choice.shard, "samples")
+    from fwi_refine.io.outputs import samples_path
     from fwi_refine.runs import batch
 
     if outputs.out is not None or not dry_run:
@@ -110,6 +111,8 @@ def command(
     place = place.for_samples(len(inputs.pairs))
     assert place.jobs is not None  # see `Place.for_samples`
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
+    if settings.samples and outputs.out is not None:
+        options.claim(samples_path(outputs.out), outputs.overwrite)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
     batch.check_memory(settings)
     if dry_run and not kept.run_dir:
@@ -202,6 +205,7 @@ def refine(
         outputs.overwrite,
         outputs.deviation,
         history,
+        settings.samples,
     )
     with contextlib.closing(results), place.executor() as executor:
         bar = _fill(results, job, executor)
@@ -216,9 +220,9 @@ def _fill(results: "Results", job: RunJob, executor: "Executor") -> Progress:
     from fwi_refine import io
 
     def store(places: Sequence[int], part: "Part") -> None:
-        maps = part.maps["velocity"], part.maps.get("deviation", [None] * len(places))
-        for k, (place, row, v, error) in enumerate(zip(places, part.rows, *maps, strict=True)):
-            results.add(place, v, row, error, part.history(k))
+        for k, (place, row) in enumerate(zip(places, part.rows, strict=True)):
+            error, drawn = part.one("deviation", k), part.one("samples", k)
+            results.add(place, part.one("velocity", k), row, error, part.history(k), drawn)
 
     inputs = job.inputs
     try:

@@ -87,6 +87,8 @@ class RecipeOptions:
     time_budget: float | None  # s
     priors_file: Path | None
     survey_file: Path | None = None
+    prior: str = "auto"
+    samples: int = 0
 
     def survey(self) -> Survey:
         """The survey of every sample. Raises InputError, also where --family auto has to be told
@@ -111,6 +113,8 @@ class RecipeOptions:
             priors=load_priors(self.priors_file),
             family=self.family,
             method=self.method,
+            prior=self.prior,
+            samples=self.samples,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
             threads=place.threads,
@@ -244,6 +248,22 @@ recipe = options.grouped(
         show_default=True,
         help="Take every sample to be of this family instead of classifying it; OpenFWI's names, "
         "such as Style_A, stand for the route that they take.",
+    ),
+    click.option(
+        "--prior",
+        type=click.Choice(["auto", "gp", "tv"]),
+        default="auto",
+        show_default=True,
+        help="What the Style families end with: gp, the Gaussian process; tv, total variation; "
+        "auto: tv for Style_B, gp for Style_A.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=0),
+        metavar="K",
+        default=0,
+        help="Also write K maps drawn from the posterior of each sample, beside --out: "
+        "NAME.samples.h5 with samples (N,K,nz,nx) in m/s and ids; NaN where it is not known.",
     ),
     click.option(
         "--max-evaluations",

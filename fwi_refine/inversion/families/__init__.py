@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # in the order in which the tests are asked
 NAMES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 METHODS = ("auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs")
+PRIORS = ("auto", "gp", "tv")
 
 _registered: "dict[str, FamilyDefinition]" = {}
 

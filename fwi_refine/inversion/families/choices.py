@@ -10,7 +10,13 @@ from fwi_refine.inversion.levels.levels import find_levels, level_labels
 from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
-from fwi_refine.priors import Priors, SharedLevels, TotalVariation1D, TotalVariation2D
+from fwi_refine.priors import (
+    Priors,
+    SharedLevels,
+    TotalVariation1D,
+    TotalVariation2D,
+    VariationalTotalVariation,
+)
 
 # Mean square misfits of starts that may be a cycle off: at the survey's frequency (3e-2 rms), at
 # 0.6 of it as well (8e-2 rms), and at 0.4 of it (9.5e-2 rms).
@@ -79,6 +85,11 @@ def unit_modes(v: torch.Tensor, priors: Priors) -> SumOfSquares:
 def rough(v: torch.Tensor, priors: Priors) -> Any:
     """The Gaussian process of Style B."""
     return priors.style_b
+
+
+def edges(v: torch.Tensor, priors: Priors) -> VariationalTotalVariation:
+    """Total variation about the trend of Style B, before the data have told anything."""
+    return priors.style_b_variation.prior()
 
 
 def lowest_level(v: torch.Tensor) -> tuple[float, float]:

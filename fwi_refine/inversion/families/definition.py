@@ -1,8 +1,14 @@
 """What there is to say of a family."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from fwi_refine.inversion.recipe import PreconditionedLBFGS, Recipe, Stage
+from fwi_refine.inversion.recipe import (
+    PreconditionedLBFGS,
+    Recipe,
+    Stage,
+    VariationalGaussNewton,
+)
 from fwi_refine.routing import Criterion
 
 
@@ -26,6 +32,10 @@ class FamilyDefinition:
     others
         Names of the families that are tried next where the main method does not lead to a fit and
         the family was inferred.
+    endings
+        Stages that follow those of the main method for another prior, by the prior's name.
+    prior
+        Name of the prior that "auto" stands for: a key of `endings`, or "gp" for none of them.
     """
 
     name: str
@@ -34,21 +44,33 @@ class FamilyDefinition:
     published: Recipe
     criterion: Criterion | None = None
     others: tuple[str, ...] = ()
+    endings: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
+    prior: str = "gp"
 
-    def recipe(self, method: str) -> Recipe:
-        """The recipe of a method.
+    def recipe(self, method: str, prior: str = "auto") -> Recipe:
+        """The recipe of a method and a prior.
+
+        Parameters
+        ----------
+        method
+            One of `families.METHODS`.
+        prior
+            One of `families.PRIORS`. A family that does not know it keeps its own; so does the
+            published method.
 
         Raises
         ------
         ValueError
             For a method that there is not.
         """
+        last = self.endings.get(self.prior if prior == "auto" else prior, ())
+        main = replace(self.gauss_newton, stages=(*self.gauss_newton.stages, *last))
         if method in ("auto", "gauss-newton"):
-            return self.gauss_newton
+            return main
         if method == "lbfgs":
             return self.published
         if method == "preconditioned-lbfgs":
-            return self.gauss_newton.each_stage(_preconditioned)
+            return main.each_stage(_preconditioned)
         raise ValueError(
             f"method {method!r}: expected auto, gauss-newton, preconditioned-lbfgs or lbfgs"
         )
@@ -58,6 +80,8 @@ def _preconditioned(stage: Stage) -> Stage:
     """The same stage by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that
     it starts from."""
     how = stage.optimiser
+    if isinstance(how, VariationalGaussNewton):  # its prior is made with the matrix
+        return stage
     corrections = getattr(how, "corrections", 10)
     iterations = getattr(how, "iterations", 1)
     return replace(stage, optimiser=PreconditionedLBFGS(iterations, corrections, how.target))

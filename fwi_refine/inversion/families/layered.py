@@ -59,25 +59,27 @@ def on_levels(width: Any, ratio: float) -> Stage:
     )
 
 
-GAUSS_NEWTON = Recipe(
-    stages=(
-        *from_lowest_frequencies(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
-        _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
-        _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
-        _newton(layers_smoothed(30.0), prior_fraction=0.3, data=Subset(receivers=2)),
-        _newton(layers_smoothed(10.0), prior_fraction=0.3, data=Subset(receivers=2)),
-        _newton(layers_smoothed(1.0), prior_fraction=0.3, **_stop_at_noise),
-        # sharp edges in wrong places hold a map where it is: smoothed again, they come off
-        *(
-            _newton(
-                layers_smoothed(epsilon),
-                prior_fraction=fraction,
-                skip_if=GOOD_FIT,
-                **_stop_at_noise,
-            )
-            for epsilon, fraction in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
-        ),
+FROM_FAR_TO_LAYERS = (
+    *from_lowest_frequencies(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
+    _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
+    _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
+    _newton(layers_smoothed(30.0), prior_fraction=0.3, data=Subset(receivers=2)),
+    _newton(layers_smoothed(10.0), prior_fraction=0.3, data=Subset(receivers=2)),
+    _newton(layers_smoothed(1.0), prior_fraction=0.3, **_stop_at_noise),
+    # sharp edges in wrong places hold a map where it is: smoothed again, they come off
+    *(
+        _newton(
+            layers_smoothed(epsilon),
+            prior_fraction=fraction,
+            skip_if=GOOD_FIT,
+            **_stop_at_noise,
+        )
+        for epsilon, fraction in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
     ),
+)
+
+GAUSS_NEWTON = Recipe(
+    stages=FROM_FAR_TO_LAYERS,
     round=True,
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
     assignment=LevelAssignment(rounds=8, noise=(8e-6, 3e-5), between=on_levels),

@@ -1,4 +1,4 @@
-"""Rough maps: every cell, with a Gaussian process.
+"""Rough maps: every cell, with a Gaussian process, then with total variation.
 
 They are told by their velocities, of which none is common: the most frequent round(v / 3) covers
 few cells.
@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.inversion.families.choices import every_cell, newton, rough
+from fwi_refine.inversion.families.choices import edges, every_cell, newton, rough
 from fwi_refine.inversion.families.definition import FamilyDefinition
-from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage
+from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage, VariationalGaussNewton
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 
@@ -44,4 +44,6 @@ FAMILY = FamilyDefinition(
         "most frequent velocity in {:.0f} cells against {:.0f}",
     ),
     others=("layered",),
+    endings={"tv": (Stage(every_cell, edges, NOISE, VariationalGaussNewton()),)},
+    prior="tv",
 )

@@ -10,7 +10,7 @@ from fwi_refine.errors import InputError, MachineError, PartError, RunError
 from fwi_refine.io.report import Row
 from fwi_refine.io.results import Results
 from fwi_refine.runs.directory.config import differences
-from fwi_refine.runs.directory.parts import DEVIATION, VELOCITY, Part
+from fwi_refine.runs.directory.parts import DEVIATION, SAMPLES, VELOCITY, Part
 from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import measured_seconds
 
@@ -80,7 +80,9 @@ def merge(
     ids = [""] * run.count
     shape = (run.count, *run.sample_shape)
     map_shape = run.config["survey"]["shape"]
-    results = Results(out, report, shape, map_shape, ids, overwrite, deviation, history)
+    results = Results(
+        out, report, shape, map_shape, ids, overwrite, deviation, history, run.sample_count
+    )
     with closing(results):
         for number, paths in enumerate(files):
             part = _read(paths)
@@ -88,12 +90,16 @@ def merge(
                 replace(row, seconds=seconds(k))
                 for row, k in zip(part.rows, run.samples(number), strict=True)
             ]
-            maps = part.maps[VELOCITY], part.maps.get(DEVIATION, [None] * len(rows))
-            for n, (k, row, v, error) in enumerate(
-                zip(run.samples(number), rows, *maps, strict=True)
-            ):
+            for n, (k, row) in enumerate(zip(run.samples(number), rows, strict=True)):
                 ids[k] = row.id
-                results.add(k, v, row, error, part.history(n))
+                results.add(
+                    k,
+                    part.maps[VELOCITY][n],
+                    row,
+                    part.one(DEVIATION, n),
+                    part.history(n),
+                    part.one(SAMPLES, n),
+                )
             told(rows)
         with shielded():
             results.publish()

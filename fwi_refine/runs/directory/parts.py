@@ -27,7 +27,7 @@ from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import open_temporary, publish
 from fwi_refine.io.report import Row
 
-VELOCITY, DEVIATION = "velocity", "deviation"  # names of maps
+VELOCITY, DEVIATION, SAMPLES = "velocity", "deviation", "samples"  # names of maps
 MEASURED = ("seconds",)  # columns that differ from run to run: they stand in the journal
 COLUMNS = {name: kind for name, kind in typing.get_type_hints(Row).items() if name not in MEASURED}
 STATUSES = ("refined", "unchanged", "failed")
@@ -50,7 +50,8 @@ class Part:
         What is reported of each sample, without what was measured.
     maps : dict
         (n, nz, nx) float32. "velocity": m/s, where a sample failed its start; "deviation", if the
-        run keeps it: the expected rms error, m/s, NaN where it is not known.
+        run keeps it: the expected rms error, m/s, NaN where it is not known. "samples", if the run
+        keeps some: (n, K, nz, nx) float32, m/s, alike.
     histories : list of tuples
         (stage, evaluations, misfit) of each sample, see io/history.py.
     """
@@ -58,6 +59,10 @@ class Part:
     rows: list[Row]
     maps: dict[str, NDArray[np.float32]]
     histories: Sequence[History] = ()
+
+    def one(self, name: str, k: int) -> NDArray[np.float32] | None:
+        """What of sample k is stored under a name, None where nothing is."""
+        return self.maps[name][k] if name in self.maps else None
 
     def history(self, k: int) -> History:
         """The history of sample k, empty where none is stored."""

@@ -18,6 +18,7 @@ from fwi_refine.runs.directory.parts import (
     DEVIATION,
     PART,
     PIECE,
+    SAMPLES,
     VELOCITY,
     Part,
     read_part,
@@ -103,7 +104,13 @@ class RunDirectory:
     def map_names(self) -> list[str]:
         """The maps that its parts hold of each sample."""
         kept = self.config["settings"].get("keep_deviation")
-        return [VELOCITY, DEVIATION] if kept else [VELOCITY]
+        names = [VELOCITY, DEVIATION] if kept else [VELOCITY]
+        return [*names, SAMPLES] if self.sample_count else names
+
+    @property
+    def sample_count(self) -> int:
+        """Maps that it keeps from the posterior of each sample."""
+        return int(self.config["settings"].get("samples", 0))
 
     def check(self, config: dict[str, Any]) -> None:
         """Raises InputError if the table of this run is not `config`."""
@@ -166,7 +173,11 @@ class RunDirectory:
         shape = tuple(self.config["survey"]["shape"])
         if sorted(part.maps) != sorted(self.map_names):
             raise PartError(f"{path}: found maps {[*part.maps]}, expected {self.map_names}")
-        if any(values.shape[1:] != shape for values in part.maps.values()):
+        expected_shapes = {SAMPLES: (self.sample_count, *shape)}
+        if any(
+            values.shape[1:] != expected_shapes.get(name, shape)
+            for name, values in part.maps.items()
+        ):
             raise PartError(f"{path}: found maps of another shape, expected {shape}")
         return part
 

@@ -11,7 +11,14 @@ from fwi_refine.io import Inputs, read_start
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.runs import batch
-from fwi_refine.runs.directory.parts import DEVIATION, VELOCITY, Part, joined, one_of
+from fwi_refine.runs.directory.parts import (
+    DEVIATION,
+    SAMPLES,
+    VELOCITY,
+    Part,
+    joined,
+    one_of,
+)
 from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import Journal, claimed, measured_seconds
 from fwi_refine.runs.executors import Executor
@@ -207,5 +214,9 @@ def _part(work: Work, outcomes: Sequence[batch.Outcome]) -> Part:
         unknown = np.full(survey.shape, np.nan, np.float32)
         found = (outcome.deviation for outcome in outcomes)
         maps[DEVIATION] = np.stack([unknown if v is None else v for v in found])
+    if count := work.settings.samples:
+        unknown = np.full((count, *survey.shape), np.nan, np.float32)
+        drawn = (outcome.samples for outcome in outcomes)
+        maps[SAMPLES] = np.stack([unknown if v is None else v for v in drawn])
     histories = [outcome.history for outcome in outcomes]
     return Part([outcome.row for outcome in outcomes], maps, histories)

@@ -1,0 +1,196 @@
+"""Gauss-Newton with a prior that is renewed by the posterior covariance.
+
+A variational prior is a bound on a density, made tight by the covariance that the posterior has
+with it (`priors.VariationalTotalVariation`). With one Jacobian everything but the prior stays, so
+its iteration needs no simulation: with H = 2 / N J^T J, g the gradient of the misfit at x, P the
+prior's Hessian and w its weight, each round takes one factor of H + w P for
+
+    u <- u - (H + w P)^-1 (g + H u + w prior'(x + u)),    C = 2 w (H + w P)^-1,
+
+u the step and C the covariance: w is the noise variance over N where the prior is minus twice a
+log density. Corrections with the last factor and the true residual follow, as in
+`levenberg_marquardt`, where the first step may raise the misfit, and the next Jacobian is taken
+where these end.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Solve, Weight
+from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
+
+DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
+ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
+SHORTER = 0.3  # factor of a step whose corrections lowered nothing
+
+P = TypeVar("P", bound=Prior)
+
+
+def variational_gauss_newton(
+    misfit: SumOfSquares,
+    prior: P,
+    x0: torch.Tensor,
+    *,
+    renew: Callable[[torch.Tensor], P],
+    weight: Sequence[Weight],
+    rounds: int,
+    corrections: int = 8,
+    max_evaluations: int | None = None,
+    hessian_cost: int = 0,
+    target: float = 0.0,
+    retract: Retract = torch.add,
+    callback: Callback | None = None,
+) -> tuple[Result, P]:
+    """Minimise misfit + weight * prior from x0, the prior being renewed.
+
+    Parameters
+    ----------
+    misfit : SumOfSquares
+        Such as an `objective.SumOfSquaredResiduals`.
+    prior : Prior
+        To begin with.
+    x0 : torch.Tensor, (n,)
+        The start, near the solution.
+    renew : callable
+        renew(covariance): the prior for a posterior covariance (n, n).
+    weight : sequence of callable
+        weight(misfit, prior) of each Jacobian, of which there are at most so many.
+    rounds : int
+        Renewals of the prior for each Jacobian.
+    corrections : int
+        Most trials with one Jacobian.
+    max_evaluations, hessian_cost, target, retract, callback
+        As for `levenberg_marquardt`.
+
+    Returns
+    -------
+    Result
+        Its objective, with the last prior and weight, is not above that of the point before.
+    Prior
+        The last one.
+    """
+    x = x0.detach().to(torch.float64, copy=True)
+    limit = math.inf if max_evaluations is None else max_evaluations
+    spent, done = 1, 0
+    history: list[float] = []
+    residual = misfit.residual(x)
+    square = math.inf if residual is None else float(residual.square().mean())
+    w = weight[0](square, float(prior(x)))
+
+    def result(status: Status) -> Result:
+        value = square + w * float(prior(x))
+        return Result(x, value, None, status, done, spent, history or [value], square)
+
+    if not math.isfinite(square):
+        return result(Status.NOT_FINITE), prior
+    for weight_of in weight:
+        if limit - spent < hessian_cost + 2:  # the Jacobian, a product, and a trial
+            return result(Status.MAX_EVALUATIONS), prior
+        assert residual is not None  # the misfit is finite
+        hessian, gradient = misfit.hessian(x), misfit.pull_back(x, residual)
+        spent += hessian_cost + 1
+        w = weight_of(square, float(prior(x)))
+        prior, step, solve = settled(
+            hessian, gradient, prior, x, renew=renew, weight=w, rounds=rounds
+        )
+        base, first, lowest, length, moved = x, step, square + w * float(prior(x)), 1.0, False
+        history = history or [lowest]
+        last = math.inf
+        for _ in range(corrections):
+            if limit - spent < 1:
+                break
+            there = retract(base, step)
+            spent += 1
+            found = misfit.residual(there) if bool(torch.isfinite(there).all()) else None
+            value = math.inf
+            if found is not None:
+                value = float(found.square().mean()) + w * float(prior(there))
+            enough = not value < ENOUGH * last
+            if found is not None and value < lowest:
+                x, residual, lowest, moved = there, found, value, True
+                square = float(found.square().mean())
+                if callback is not None and callback(result(Status.RUNNING)):
+                    done += 1
+                    history.append(lowest)
+                    return result(Status.STOPPED), prior
+            elif enough or found is None:  # the chain has ended above where it began
+                if moved:
+                    break
+                length *= SHORTER
+                step, last = length * first, math.inf
+                continue
+            if enough or limit - spent < 2:
+                break
+            last = value
+            spent += 1
+            step = step - solve(misfit.pull_back(base, found) + w * prior.gradient(there))
+        done += 1
+        history.append(lowest)
+        if square < target:
+            return result(Status.CONVERGED), prior
+        if not moved and done == len(weight):
+            return result(Status.STALLED), prior
+    return result(Status.MAX_ITERATIONS), prior
+
+
+def settled(
+    hessian: torch.Tensor,
+    gradient: torch.Tensor,
+    prior: P,
+    x: torch.Tensor,
+    *,
+    renew: Callable[[torch.Tensor], P],
+    weight: float,
+    rounds: int,
+) -> tuple[P, torch.Tensor, Solve]:
+    """The prior, and the step from x, after some rounds on the quadratic of one Jacobian.
+
+    Parameters
+    ----------
+    hessian : torch.Tensor, (n, n)
+        Of the misfit at x.
+    gradient : torch.Tensor, (n,)
+        Of the misfit at x.
+    prior : Prior
+        To begin with.
+    x : torch.Tensor, (n,)
+        Where the Jacobian is from.
+    renew : callable
+        renew(covariance): the prior for a posterior covariance (n, n).
+    weight : float
+        Of the prior, w of the module's formula.
+    rounds : int
+        Renewals.
+
+    Returns
+    -------
+    prior : Prior
+        The last one, or that before the matrix was not definite.
+    step : torch.Tensor, (n,)
+        To the minimum with it.
+    solve : callable
+        The function g -> (H + w P)^-1 g with it.
+    """
+    step = torch.zeros_like(x)
+    solve: Solve = torch.zeros_like
+    for k in range(rounds + 1):
+        matrix = hessian.clone()
+        prior.add_hessian(matrix, x + step, weight)
+        scale = matrix.diagonal().clamp_min(1e-300).sqrt()
+        matrix.div_(scale).div_(scale[:, None]).diagonal().add_(DAMPING)
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
+            break
+        solve = _solver(factor, scale)
+        step = step - solve(gradient + hessian @ step + weight * prior.gradient(x + step))
+        if k < rounds:
+            covariance = torch.cholesky_inverse(factor).div_(scale).div_(scale[:, None])
+            prior = renew(covariance.mul_(2 * weight))
+    return prior, step, solve
+
+
+def _solver(factor: torch.Tensor, scale: torch.Tensor) -> Solve:
+    return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale
