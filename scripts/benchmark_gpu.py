@@ -1,292 +1,309 @@
-"""Speed of everything that runs on a GPU, beside what the card could do at most.
+"""How fast a GPU is, the most important figures first; a result file after each part.
 
-    python scripts/benchmark_gpu.py [--batch 64] [--repeats 5] [--threads 160,320] [--families]
-        [--together 1,4,16] [--memory-copy-gib 4]
+    python scripts/benchmark_gpu.py [--minutes 10] [--device cuda] [--kernel auto]
+        [--out benchmarks/gpu.json]
 
-Prints Markdown: records simulated, and misfits with their gradients, in a second, by the threads of
-a block; seconds of a Gauss-Newton step and its parts; with --families, seconds of a sample of each
-route, refined on this card, and what the benchmark's 65,818 records would take; with --together,
-samples refined in a second with so many at a time in one process; the share of the card's
-arithmetic and bandwidth, both measured in the same run, with the count behind it; and deepwave's
-CUDA kernels on the same grid, where it is installed. Tensor cores multiply float64 matrices twice
-as fast as anything else can compute, so that share is half of what it might be. Without a usable
-GPU it says why and exits with 2. How many instructions a step takes is counted by
-count_gpu_instructions.py, without a GPU.
+In this order, each part only while there is time for it:
+
+1. the self-test of each kernel against the CPU's;
+2. records, and misfits with their gradients, in a second, in float32 and float64;
+3. a Gauss-Newton step for every cell, by its parts;
+4. ten samples from end to end, one after the other and several at a time: samples in a second, and
+   what the benchmark's 65,818 would take;
+5. the share of the card's arithmetic and bandwidth, both measured in the same run.
+
+The file is written after each part and each sample, so that a run of 4 minutes has the first ones.
+`--device cpu --tiny` rehearses all of it on a small survey. Prints JSON lines as well;
+`render_benchmarks.py` reads the file. Without a usable GPU it says why and exits with 2.
+benchmark_gpu_more.py varies threads and batches, and compares with deepwave.
 """
 
 import argparse
 import csv
-import itertools
+import datetime
+import json
+import platform
+import shlex
 import statistics
+import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from benchmark_speed import deepwave_forward, deepwave_gradient, example_map
 
-from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.io.samples import Chunk, Sample
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
-from fwi_refine.routing import OPENFWI_FAMILIES
-from fwi_refine.runs.batch import Settings, refine_one, run
+from fwi_refine.runs.batch import Settings
+from fwi_refine.runs.batch import run as run_batch
 from fwi_refine.runs.executors import Serial
-from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, gpu_problem, jacobian, jacobian_points, released_record
-from fwi_refine.wave.cuda import layout
-from fwi_refine.wave.cuda import program as cuda
-from fwi_refine.wave.jacobian.full import longest_interval
-from fwi_refine.wave.jacobian.reciprocity import make_plan
-from fwi_refine.wave.simulator import IMAGING_STEP
+from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, jacobian
 
-SAMPLES = Path(__file__).parents[1] / "data_samples"
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "data_samples"
 TEST_SET = 65818
-# shares of the routes in the benchmark's test set, as its 2nd place found them
-SHARES = {"flat-vel": 0.181, "style-a": 0.086, "style-b": 0.096, "layered": 0.636}
-CELLS = OPENFWI.padded_shape[0] * OPENFWI.padded_shape[1]
-CELL_STEPS = CELLS * OPENFWI.n_steps * len(OPENFWI.sources)  # of one record
-# kernels/step.h: 3 + 3 additions for the neighbours, 5 operations for L p, 5 for the step
-STEP_FLOPS = 16
-# an imaged step: 11 for L p, 3 for the gradient, 7 with a division for vmin
-IMAGE_FLOPS = 21
-GRADIENT_FLOPS = CELL_STEPS * (2 * STEP_FLOPS + IMAGE_FLOPS / IMAGING_STEP)
+TEN = 10
+# Seconds that must be left for a part to begin.
+NEEDED = {"self_test": 0, "speed": 20, "step": 20, "samples": 40, "ceilings": 20}
+TINY = replace(
+    OPENFWI,
+    shape=(12, 14),
+    n_steps=150,
+    file_rows=150,
+    absorbing_cells=12,
+    velocity_bounds=(1000.0, 5000.0),
+    sources=((1, 0), (1, 13)),
+    receivers=tuple((1, column) for column in range(14)),
+)
 
 
-def seconds(action, repeats, *arguments):
-    """Median seconds of an action on the GPU, after one that warms up."""
-    times = []
-    for _ in range(repeats + 1):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        action(*arguments)
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+@dataclass
+class Run:
+    """What is measured, where, and until when."""
+
+    device: torch.device
+    kernel: str
+    survey: Survey
+    batch: int
+    repeats: int
+    out: Path | None
+    ends: float
+    result: dict = field(default_factory=dict)
+
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.ends - time.monotonic()
+
+    def seconds(self, action) -> float:
+        """Median seconds of an action, after one that warms up; fewer repeats if time is short."""
+        times = []
+        for _ in range(self.repeats + 1):
+            self.wait()
+            start = time.perf_counter()
+            action()
+            self.wait()
+            times.append(time.perf_counter() - start)
+            if len(times) > 1 and self.left() < 5 * times[-1]:
+                break
+        return statistics.median(times[1:])
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def keep(self, name: str, rows) -> None:
+        """Adds a part to the result file, and prints it."""
+        self.result[name] = rows
+        print(json.dumps({name: rows}), flush=True)
+        if self.out is not None:
+            self.out.write_text(json.dumps(self.result, indent=1) + "\n", encoding="utf-8")
+
+    def simulator(self, dtype=torch.float64) -> Simulator:
+        return Simulator(self.survey, dtype, self.kernel, device=self.device)
+
+    def maps(self, count: int) -> torch.Tensor:
+        """Maps with a trend and lateral change, m/s, on the device."""
+        nz, nx = self.survey.shape
+        depth = torch.linspace(0, 1, nz, dtype=torch.float64)[:, None]
+        waves = 150 * torch.sin(8 * depth) * torch.cos(torch.linspace(0, 9, nx).double())
+        shifts = torch.arange(count, dtype=torch.float64)[:, None, None] / count
+        return (1700 + 2500 * depth + waves + shifts).to(self.device)
 
 
-def ceilings(repeats, gibibytes):
-    """Bytes in a second of a large copy, read and written, and FLOP/s of large products."""
-    source = torch.randn(gibibytes * 2**28, device="cuda")
-    copied = 2 * source.nbytes / seconds(torch.empty_like(source).copy_, repeats, source)
-    rates = {}
-    for dtype in (torch.float32, torch.float64):
-        a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
-        rates[dtype] = 2 * len(a) ** 3 / seconds(torch.matmul, repeats, a, a)
-    return copied, rates
+def self_test(run: Run) -> list[dict]:
+    """Every kernel of the device against the CPU's."""
+    rows = []
+    survey = run.survey if run.survey != OPENFWI else None
+    for kernel, compared in compare_kernels(run.device, survey).items():
+        if isinstance(compared, str):
+            rows.append({"kernel": kernel, "problem": compared, "passed": False})
+            continue
+        rows += [
+            {"kernel": kernel, "what": line.name, "error": line.error, "bound": line.bound,
+             "passed": line.passed}
+            for line in compared
+        ]  # fmt: skip
+    return rows
 
 
-def gradient_bytes(itemsize):
-    """Bytes that a gradient has to move through the card's memory: the kept wavefields, written
-    and read, and the gradient, read and written with each of them."""
-    kept = (OPENFWI.n_steps - 1) // IMAGING_STEP * CELLS * len(OPENFWI.sources)
-    return 4 * kept * itemsize
-
-
-def clusters(dtype):
-    """How many shots the card works on at a time, where each has a cluster of blocks."""
-    program = cuda.program(torch.device("cuda", torch.cuda.current_device()))
-    chosen = program.layout("forward", OPENFWI, dtype)
-    return program.room("forward", chosen, OPENFWI, dtype) if chosen.blocks > 1 else "-"
-
-
-def speed(options, copied, rates):
+def speed(run: Run) -> list[dict]:
     """Records, and misfits with gradients, in a second."""
-    print(
-        "| what | threads | shots at a time | batch | a second | GFLOP each | "
-        "share of the product's FLOP/s | share of the copy's bytes |\n" + 8 * "|---" + "|"
-    )
-    v = example_map().repeat(options.batch, 1, 1) + torch.arange(options.batch)[:, None, None]
-    v = v.cuda()
-    usual = layout.THREADS
-    for threads, dtype in itertools.product(
-        options.threads or [usual], (torch.float32, torch.float64)
-    ):
-        layout.THREADS = threads
-        simulator = Simulator(dtype=dtype, device="cuda")
-        room = clusters(dtype)
-        name = str(dtype).removeprefix("torch.")
+    rows, v = [], run.maps(run.batch)
+    for dtype in (torch.float64, torch.float32):
+        simulator = run.simulator(dtype)
         data = simulator.forward(v + 20.0)
-        actions = {
-            "forward": (lambda s=simulator: s.forward(v), CELL_STEPS * STEP_FLOPS, 0),
-            "misfit and gradient": (
-                lambda s=simulator, d=data: s.misfit_and_gradient(v, d),
-                GRADIENT_FLOPS,
-                gradient_bytes(dtype.itemsize),
-            ),
-        }
-        for what, (action, flops, moved) in actions.items():
-            rate = options.batch / seconds(action, options.repeats)
-            print(
-                f"| {what}, {name} | {threads} | {room} | {options.batch} | {rate:.0f} | "
-                f"{flops / 1e9:.1f} | {rate * flops / rates[dtype]:.1%} | "
-                f"{rate * moved / copied:.1%} |"
-            )
-    layout.THREADS = usual
+        for what, action in (
+            ("records", lambda s=simulator: s.forward(v)),
+            ("misfits and gradients", lambda s=simulator, d=data: s.misfit_and_gradient(v, d)),
+        ):
+            rate = run.batch / run.seconds(action)
+            precision = str(dtype).removeprefix("torch.")
+            rows.append({"what": what, "precision": precision, "batch": run.batch, "rate": rate})
+    return rows
 
 
-def step(options):
+def step(run: Run) -> list[dict]:
     """A Gauss-Newton step for every cell, and its parts."""
-    v = example_map()[0].cuda()
-    simulator = Simulator(device="cuda")
+    v, simulator = run.maps(1)[0], run.simulator()
     record = simulator.forward(v[None] + 20.0)[0].cpu().numpy()
-    misfit = BandMisfit(simulator, Full(OPENFWI.shape), record)
+    misfit = BandMisfit(simulator, Full(run.survey.shape), record)
     x = misfit.parameters.from_velocity(v)
     residual = misfit.residual(x)
-    full = jacobian(v, device="cuda")
+    full = jacobian(v, survey=run.survey, **simulator.how)
     normal, _ = full.normal_matrix()
-    damped = normal + 1e-8 * torch.eye(len(normal), dtype=normal.dtype, device="cuda")
-    points, every = jacobian_points(OPENFWI), longest_interval(OPENFWI)
-    survey = replace(make_plan(OPENFWI, every).survey, sources=points)
-    shots = Simulator(survey, torch.float32, imaging_step=every, device="cuda")
-    others = {
-        f"the Jacobian's {len(points)} simulations, float32": lambda: shots.wavefields(v[None]),
-        "a record in released arithmetic": lambda: released_record(v),
-    }
+    damped = normal + 1e-6 * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
     parts = {
-        "full Jacobian, float32": lambda: jacobian(v, device="cuda"),
-        "normal matrix, float64": full.normal_matrix,
+        "full Jacobian, float32": lambda: jacobian(v, survey=run.survey, **simulator.how),
+        "normal matrix": full.normal_matrix,
         "Cholesky factor, float64": lambda: torch.linalg.cholesky(damped),
         "product J^T r, float64": lambda: misfit.pull_back(x, residual),
         "residual, float64": lambda: misfit.residual(x),
     }
-    torch.cuda.reset_peak_memory_stats()
-    times = {name: seconds(action, options.repeats) for name, action in parts.items()}
-    print("\n| a Gauss-Newton step | seconds |\n|---|---|")
-    for name, value in times.items():
-        print(f"| {name} | {value:.4f} |")
-    print(f"| together: one Jacobian, one correction | {sum(times.values()):.4f} |")
-    memory = torch.cuda.max_memory_allocated()
-    for name, action in others.items():
-        print(f"| {name} | {seconds(action, options.repeats):.4f} |")
-    print(f"\nPeak GPU memory of a step: {memory / 2**30:.1f} GiB")
+    rows = [{"what": name, "seconds": run.seconds(action)} for name, action in parts.items()]
+    total = sum(row["seconds"] for row in rows)
+    return [*rows, {"what": "together: one Jacobian, one correction", "seconds": total}]
 
 
-def families(simulator):
-    """Seconds of one sample of each route, and of the whole test set from them."""
-    predictions = np.load(SAMPLES / "predictions.npy")
-    with open(SAMPLES / "samples.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    print("\n| route | family | seconds | evaluations | misfit after, rms |\n|---|---|---|---|---|")
-    by_route = {}
-    torch.cuda.reset_peak_memory_stats()
-    for prediction, row in zip(predictions, rows, strict=True):
-        record = np.load(SAMPLES / "seismic" / f"{row['id']}.npy")
-        start = time.perf_counter()
-        refined = refine_sample(
-            prediction, record, family=OPENFWI_FAMILIES[row["family"]], simulator=simulator
-        )
-        by_route[str(refined.family)] = taken = time.perf_counter() - start
-        print(
-            f"| {refined.family} | {row['family']} | {taken:.1f} | {refined.evaluations} | "
-            f"{refined.misfit_after:.2e} |"
-        )
-    memory = torch.cuda.max_memory_allocated() / 2**30
-    print(f"\nPeak GPU memory: {memory:.1f} GiB")
-    missing = set(SHARES) - set(by_route)
-    if missing:
-        print(f"\nNo estimate for {TEST_SET} records: no sample took the route {sorted(missing)}")
-        return
-    whole = sum(TEST_SET * share * by_route[route] for route, share in SHARES.items())
-    print(
-        f"\nEstimate for {TEST_SET} records on this card, one sample at a time, from one sample of "
-        f"each route: {whole / 3600:.1f} hours"
+def ten_samples(run: Run) -> list[Sample]:
+    """Ten samples: those of data_samples over again, or made ones of another survey."""
+    if run.survey == OPENFWI:
+        predictions = np.load(SAMPLES / "predictions.npy").astype(np.float64)
+        with open(SAMPLES / "samples.csv", newline="") as file:
+            ids = [row["id"] for row in csv.DictReader(file)]
+        records = [np.load(SAMPLES / "seismic" / f"{name}.npy") for name in ids]
+    else:
+        truth = run.maps(3)
+        records = list(run.simulator().forward(truth).cpu().numpy())
+        predictions, ids = (truth + 20.0).cpu().numpy(), ["a", "b", "c"]
+    return [
+        Sample(k, f"{ids[k % len(ids)]} {k}", (("prediction", predictions[k % len(ids)]),),
+               records[k % len(ids)])
+        for k in range(TEN)
+    ]  # fmt: skip
+
+
+def samples(run: Run) -> None:
+    """Samples from end to end; kept after each way, and after each sample of the first."""
+    made, rows = ten_samples(run), []
+    settings = Settings(
+        load(),
+        device=run.device.type,
+        kernel=run.kernel,
+        survey=run.survey,
+        family="auto" if run.survey == OPENFWI else "style-b",
+        max_evaluations=None if run.survey == OPENFWI else 30,
+        threads=torch.get_num_threads(),
     )
 
+    def kept(at_a_time: int, done: list, seconds: float) -> None:
+        rate = len(done) / seconds
+        row = {
+            "at_a_time": at_a_time,
+            "samples": len(done),
+            "refined": sum(outcome.row.status == "refined" for outcome in done),
+            "rate": rate,
+            "hours_for_test_set": TEST_SET / rate / 3600 if run.survey == OPENFWI else None,
+            "seconds": {outcome.row.id: outcome.row.seconds for outcome in done},
+        }
+        rows[:] = [r for r in rows if r["at_a_time"] != at_a_time] + [row]
+        run.keep("samples", rows)
 
-def together(options):
-    """Samples a second in the main job, by how many are worked on at a time."""
-    predictions = np.load(SAMPLES / "predictions.npy")
-    with open(SAMPLES / "samples.csv", newline="") as file:
-        ids = [row["id"] for row in csv.DictReader(file)]
-    records = [np.load(SAMPLES / "seismic" / f"{name}.npy") for name in ids]
-    samples = []
-    for k in range(options.samples):
-        i = k % len(ids)
-        start = ("prediction", predictions[i].astype(np.float64))
-        samples.append(Sample(k, f"{ids[i]} {k}", (start,), records[i]))
-    print(
-        f"\nMain job, {len(samples)} samples, equally many of each of {len(ids)}\n\n"
-        "| at a time | samples a second | refined | peak GPU memory, GiB |\n|---|---|---|---|"
-    )
-    for count in options.together:
-        settings = Settings(load(), device="cuda", per_job=count)
-        refine_one(samples[0], settings)  # what is computed once is not counted
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        began = time.perf_counter()
-        ((_, outcomes),) = run([Chunk(0, tuple(samples))], settings, Serial())
-        rate = len(samples) / (time.perf_counter() - began)
-        refined = sum(outcome.row.status == "refined" for outcome in outcomes)
-        memory = torch.cuda.max_memory_reserved() / 2**30
-        print(f"| {count} | {rate:.3f} | {refined} | {memory:.1f} |")
+    for at_a_time in (1, 4, 8):
+        if rows and run.left() < 1.5 * TEN / rows[-1]["rate"]:
+            break
+        done, began = [], time.monotonic()
+        size = TEN if at_a_time > 1 else 1
+        for first in range(0, TEN, size):
+            chunk = Chunk(first, tuple(made[first : first + size]))
+            how = replace(settings, per_job=at_a_time)
+            ((_, outcomes),) = run_batch([chunk], how, Serial())
+            done += outcomes
+            kept(at_a_time, done, time.monotonic() - began)
+            if run.left() < NEEDED["samples"] / 2:
+                return
 
 
-def against_deepwave(options):
-    """deepwave on the same grid, float32, one record at a time, as it takes one model."""
-    try:
-        import deepwave  # noqa: F401
-    except ImportError:
-        print("\ndeepwave is not installed: no comparison")
-        return
-    v = example_map().cuda()
-    single = v[0].float()
-    simulator = Simulator(dtype=torch.float32, device="cuda")
-    data = simulator.forward(v + 20.0)
-    pairs = {
-        "forward": (lambda: simulator.forward(v), lambda: deepwave_forward(single)),
-        "gradient": (
-            lambda: simulator.misfit_and_gradient(v, data),
-            lambda: deepwave_gradient(single, 3),
-        ),
+def ceilings(run: Run) -> list[dict]:
+    """Bytes in a second of a large copy, read and written, and FLOP/s of large products."""
+    large = 2**28 if run.device.type == "cuda" else 2**20
+    source = torch.randn(large, device=run.device)
+    target = torch.empty_like(source)
+    rows = [{"what": "copy, bytes/s", "rate": 2 * source.nbytes / run.seconds(
+        lambda: target.copy_(source))}]  # fmt: skip
+    n = 8192 if run.device.type == "cuda" else 256
+    for dtype in (torch.float32, torch.float64):
+        a = torch.randn(n, n, device=run.device, dtype=dtype)
+        rate = 2 * n**3 / run.seconds(lambda a=a: a @ a)
+        rows.append({"what": f"product, {str(dtype)[6:]}, FLOP/s", "rate": rate})
+    return rows
+
+
+PARTS = (self_test, speed, step, samples, ceilings)
+
+
+def provenance(options, device: torch.device) -> dict:
+    """What a result file says of its origin."""
+    head = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
+    machine = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name(device)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit or None,
+        "machine": machine,
+        "command": shlex.join(["python", "scripts/benchmark_gpu.py", *sys.argv[1:]]),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
     }
-    print("\n| one record, float32 | fwi-refine, s | deepwave, s | ratio |\n|---|---|---|---|")
-    for name, (own, other) in pairs.items():
-        a, b = seconds(own, options.repeats), seconds(other, options.repeats)
-        print(f"| {name} | {a:.4f} | {b:.4f} | {b / a:.1f} |")
 
 
-def numbers(text):
-    return [int(part) for part in text.split(",")]
-
-
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=64, help="samples at a time")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=numbers, default=[], metavar="N,N,...", help="of a block")
-    parser.add_argument("--memory-copy-gib", type=int, default=4, help="size of the copy")
+    parser.add_argument("--minutes", type=float, default=10.0, help="no part begins later")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to rehearse")
+    parser.add_argument("--kernel", default="auto")
+    parser.add_argument("--tiny", action="store_true", help="a small survey: seconds on a CPU")
+    parser.add_argument("--batch", type=int, help="maps at a time; default 64")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--together",
-        type=numbers,
-        default=[],
-        metavar="N,N,...",
-        help="also refine --samples with so many at a time: minutes",
+        "--out", type=Path, help="default benchmarks/gpu.json; none for a rehearsal"
     )
-    parser.add_argument("--samples", type=int, default=30)
-    parser.add_argument("--families", action="store_true", help="also refine samples: minutes")
     options = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)  # what was measured stays if the time runs out
-    if gpu_problem() is not None:
-        print(f"nothing was measured: {gpu_problem()}", file=sys.stderr)
+    device = torch.device(options.device)
+    ends = time.monotonic() + 60 * options.minutes
+    survey = TINY if options.tiny else OPENFWI
+    try:
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(gpu_problem())
+        simulator = Simulator(survey, kernel=options.kernel, device=device)
+    except RuntimeError as error:
+        print(f"nothing was measured: {error}", file=sys.stderr)
         return 2
-    simulator = Simulator(device="cuda")
-    print(f"{simulator.kernel}; torch {torch.__version__}, CUDA {torch.version.cuda}\n")
-    copied, rates = ceilings(options.repeats, options.memory_copy_gib)
-    print(
-        f"Copy: {copied / 1e12:.2f} TB/s; product: {rates[torch.float32] / 1e12:.1f} TFLOP/s in "
-        f"float32, {rates[torch.float64] / 1e12:.1f} in float64\n"
-    )
-    speed(options, copied, rates)
-    step(options)
-    if options.families:
-        families(simulator)
-    if options.together:
-        together(options)
-    against_deepwave(options)
+    rehearsal = options.tiny or device.type == "cpu"
+    out = options.out or (None if rehearsal else ROOT / "benchmarks" / "gpu.json")
+    batch = options.batch or (2 if options.tiny else 64)
+    kind = simulator.kernel.split()[0]
+    this = Run(device, kind, survey, batch, options.repeats, out, ends)
+    this.result = {**provenance(options, device), "kernel": simulator.kernel}
+    for part in PARTS:
+        name = part.__name__
+        if part is not self_test and this.left() < (0 if options.tiny else NEEDED[name]):
+            print(f"no time for {name}", file=sys.stderr)
+            continue
+        began = time.monotonic()
+        try:
+            rows = part(this)
+        except (RuntimeError, ValueError) as error:  # one part must not cost the others
+            rows = [{"problem": f"{type(error).__name__}: {error}"}]
+        if rows is not None:
+            this.keep(name, rows)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return 0
 
 

@@ -236,6 +236,32 @@ def speed() -> str:
     return table(["program", *head], lines)
 
 
+def gpu() -> str:
+    """What scripts/benchmark_gpu.py has measured on a card, if it has."""
+    if not (RESULTS / "gpu.json").exists():
+        return "Not measured yet."
+    found = result("gpu")
+    lines = [
+        [f"{row['what']} a second, {row['precision']}", f"{row['rate']:.0f}"]
+        for row in found.get("speed", ())
+        if "rate" in row
+    ]
+    lines += [
+        [f"{row['what']}, s", f"{row['seconds']:.3f}"]
+        for row in found.get("step", ())
+        if "seconds" in row
+    ]
+    for row in found.get("samples", ()):
+        if "rate" in row:
+            name = f"samples a second, {row['at_a_time']} at a time"
+            lines.append([name, f"{row['rate']:.3f}"])
+            lines.append(["projected hours for 65,818 samples", f"{row['hours_for_test_set']:.1f}"])
+    tests = found.get("self_test", ())
+    passed = sum(row["passed"] for row in tests if "passed" in row)
+    lines.append(["self-tests passed", f"{passed} of {len(tests)}"])
+    return f"{found['machine']}, {found['date']}:\n\n" + table(["what", "value"], lines)
+
+
 def expected_errors() -> str:
     lines = [
         [name, *(f"{row[k]:.2f}" for k in ("expected", "error")), f"{row['samples']}"]
@@ -265,6 +291,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ablations,
         speed,
         expected_errors,
+        gpu,
     )
 }
 

@@ -56,6 +56,7 @@ class Emulation:
     """A program as `BlockKernel` wants it, for one layout, with single columns where it must."""
 
     name = "cuda emulation"
+    identity = None
 
     def __init__(self, layout: Layout, library=None, device="cpu"):
         self.device = torch.device(device)

@@ -5,6 +5,7 @@ error (numbers and indices aside), and so is looking at one through numpy.
 """
 
 import contextlib
+import contextvars
 import functools
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
+_refused = contextvars.ContextVar("types that the device has not", default=())
 aten = torch.ops.aten
 # from one device to another, and indices, may be mixed
 MIXED = {
@@ -31,6 +33,8 @@ class Pretended(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner):
+        if inner.dtype in _refused.get():
+            raise TypeError(f"the device has no float64: it cannot hold a tensor of {inner.dtype}")
         return torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
@@ -99,8 +103,13 @@ def _register():
 
 
 @contextlib.contextmanager
-def pretended():
-    """The device, which exists within this context; gives its torch.device."""
+def pretended(float64=True):
+    """The device, which exists within this context; gives its torch.device. It may have no float64,
+    as Apple's have none."""
     _register()
-    with _Factories():
-        yield torch.device(NAME, 0)
+    _refused.set(() if float64 else (torch.float64, torch.complex128))
+    try:
+        with _Factories():
+            yield torch.device(NAME, 0)
+    finally:
+        _refused.set(())

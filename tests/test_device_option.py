@@ -4,7 +4,9 @@ import pytest
 
 from fwi_refine.cli import options
 from fwi_refine.cli.options.refine import Place, RecipeOptions
+from fwi_refine.errors import InputError
 from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import paths
 
 
 @pytest.fixture
@@ -17,8 +19,8 @@ def three(monkeypatch):
     options.gpus.cache_clear()
 
 
-def placed(device, jobs=None, count=100, per_job=None):
-    place = Place(jobs=jobs, per_job=per_job, threads=None, dask=None, device=device)
+def placed(device, jobs=None, count=100, per_job=None, kernel="auto"):
+    place = Place(jobs, per_job, threads=None, dask=None, device=device, kernel=kernel)
     return place.for_samples(count)
 
 
@@ -66,3 +68,18 @@ def test_a_gpu_that_cannot_be_used_is_said(monkeypatch, caplog):
     assert placed("auto").jobs == 1
     assert "computing on the CPU, although there is a GPU: the extra is missing" in caplog.text
     options.gpus.cache_clear()
+
+
+def test_a_kernel_runs_on_its_device(three):
+    assert placed("cuda", kernel="torch").kind == "cuda"
+    assert placed("cpu", kernel="torch").kind == "cpu"
+    with pytest.raises(InputError, match="--kernel native: runs on the CPU alone"):
+        placed("auto", kernel="native").kind  # noqa: B018
+    with pytest.raises(InputError, match="--kernel cuda: needs a GPU"):
+        placed("cpu", kernel="cuda").kind  # noqa: B018
+    recipe = RecipeOptions("auto", "auto", None, None, None, None)
+    assert recipe.settings(placed("cpu", kernel="torch"), False, OPENFWI).kernel == "torch"
+
+
+def test_the_names_are_those_of_the_wave_operator():
+    assert options.KERNELS == paths.KERNELS

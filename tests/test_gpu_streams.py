@@ -220,6 +220,67 @@ def test_a_sample_that_fits_nowhere_fails_alone():
     assert "too little memory for one sample at a time: however many" in found[1].row.reason
 
 
+@pytest.mark.parametrize("per_job", [1, 3])
+def test_a_sample_that_does_not_fit_onto_its_card_is_refined_on_the_cpu(per_job, monkeypatch):
+    chunk = small_chunk(4)
+
+    def refine(sample, settings):
+        if sample.id == "s1" and settings.device != "cpu":
+            raise torch.OutOfMemoryError("however many there are")
+        row = batch.Row(id=sample.id, status="refined", start=settings.device, flags="poor fit")
+        return batch.Outcome(sample.index, row)
+
+    monkeypatch.setattr(batch, "identity", lambda settings: ("1", "cuda"))
+    # a GPU without streams, as this machine has none of the others
+    found = outcomes(chunk, replace(SETTINGS, device="mps", per_job=per_job), refine)
+    assert [o.row.status for o in found] == 4 * ["refined"]
+    assert [o.row.start for o in found] == ["mps", "cpu", "mps", "mps"]
+    assert found[1].row.flags == "poor fit; on the CPU: the GPU had too little memory"
+    assert found[2].row.flags == "poor fit"
+
+
+def test_a_sample_that_fits_neither_there_nor_on_the_cpu_fails_alone(monkeypatch):
+    def refine(sample, settings):
+        raise torch.OutOfMemoryError("however many there are")
+
+    monkeypatch.setattr(batch, "identity", lambda settings: ("1", "cuda"))
+    with pytest.raises(DeviceError, match="at a time, and elsewhere as well: however many"):
+        gpu_streams.each(
+            lambda item: refine(item, None),
+            [1],
+            1,
+            "cuda",
+            otherwise=lambda item: refine(item, None),
+        )
+
+
+@NATIVE
+@NEEDS_COMPILER
+def test_a_card_that_is_too_small_for_any_sample_costs_nothing_but_time(monkeypatch):
+    """The pretended card holds nobody's wavefields: the samples have the CPU's bits."""
+    chunk = small_chunk(1)
+    settings = replace(SETTINGS, family="flat-vel", max_evaluations=12)
+    expected = outcomes(chunk, settings)
+    real = Simulator.forward
+
+    def limited(self, *args):
+        if self.device.type != "cpu":
+            raise torch.OutOfMemoryError("the card of this test is full")
+        return real(self, *args)
+
+    with pretended() as device:
+        program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
+        monkeypatch.setattr(cuda, "program", lambda _: program)
+        monkeypatch.setattr(Simulator, "forward", limited)
+        batch._simulator.cache_clear()
+        found = outcomes(chunk, replace(settings, device=str(device)))
+        batch._simulator.cache_clear()
+    for one, other in zip(found, expected, strict=True):
+        assert one.row.status == other.row.status
+        assert np.array_equal(one.velocity, other.velocity)
+        assert "on the CPU: the GPU had too little memory" in one.row.flags
+
+
 def fails_on_its_card(sample, settings):
     if sample.id.startswith("deadly"):
         raise DeviceError("an error that stays")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # import each other. A new folder needs a place here.
 LAYERS = (
     {"version", "errors", "lazy"},
-    {"files"},
+    {"files", "precision"},
     {"survey"},
     {"priors", "optimise", "wave", "io"},
     {"objective"},
@@ -28,7 +28,7 @@ DOORS = {"wave"}  # folders of which others import what the folder itself names,
 
 # What may be imported by the packages that know no physics, besides the standard library.
 PURE = {
-    "optimise": {"numpy", "torch", "fwi_refine.optimise"},
+    "optimise": {"numpy", "torch", "fwi_refine.optimise", "fwi_refine.precision"},
     "priors": {"numpy", "scipy", "torch", "sklearn", "fwi_refine.priors"},
 }
 

@@ -15,6 +15,7 @@ from fwi_refine.wave.cuda.layout import Layout
 from fwi_refine.wave.grid import pad
 from fwi_refine.wave.reference import ReferenceKernel
 from fwi_refine.wave.threads import one_thread_each, workers
+from fwi_refine.wave.torch_kernel import TorchKernel
 
 TWO = random_maps(SMALL)
 SHAPE = (2, *SMALL.record_shape)
@@ -29,13 +30,22 @@ def reference(dtype=torch.float64, every=5, survey=SMALL):
     return ReferenceKernel(survey, dtype, 2, every)
 
 
+def plain_torch(dtype=torch.float64, every=5, survey=SMALL):
+    return TorchKernel(survey, dtype, every, torch.device("cpu"))
+
+
 def blocks(dtype=torch.float64, every=5, survey=SMALL):
     return BlockKernel(survey, dtype, every, Emulation(LAYOUT))
 
 
 kernels = pytest.mark.parametrize(
     "make",
-    [pytest.param(native, marks=NATIVE), reference, pytest.param(blocks, marks=NEEDS_COMPILER)],
+    [
+        pytest.param(native, marks=NATIVE),
+        reference,
+        plain_torch,
+        pytest.param(blocks, marks=NEEDS_COMPILER),
+    ],
 )
 
 

@@ -262,7 +262,7 @@ def test_a_bad_velocity_is_refused(kernel, bad):
 
 
 def test_without_the_compiled_kernel_there_is_one_warning(monkeypatch):
-    monkeypatch.setattr("fwi_refine.wave.simulator.load_native", lambda: None)
+    monkeypatch.setattr("fwi_refine.wave.paths.load_native", lambda: None)
     monkeypatch.delenv("FWI_REFINE_KERNEL", raising=False)
     with pytest.warns(RuntimeWarning, match="compiled wave kernel is not available") as warned:
         simulator = Simulator(SMALL)
@@ -289,7 +289,7 @@ def test_the_build_succeeds_without_a_compiler(tmp_path):
 def test_wrong_shapes_and_options_are_named():
     with pytest.raises(ValueError, match=r"expected \(B, 70, 70\)"):
         Simulator().forward(torch.ones(70, 70))
-    with pytest.raises(ValueError, match="'auto', 'native', 'reference' or 'cuda'"):
+    with pytest.raises(ValueError, match="'auto', 'cuda', 'torch', 'native' or 'reference'"):
         Simulator(kernel="fast")
     with pytest.raises(ValueError, match="'cuda' does not run on the device cpu"):
         Simulator(kernel="cuda", device="cpu")

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
-from fwi_refine.wave import Simulator, gpu_problem, measure_speed
+from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, measure_speed
 
 # For people.
 ARITHMETICS = {
@@ -77,8 +78,34 @@ def installation(simulator: Simulator) -> list[Check]:
     return checks
 
 
+def self_tests(simulator: Simulator) -> list[Check]:
+    """Every kernel of the simulator's device against that of the CPU; nothing for the CPU's own.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        The one whose device is tested.
+
+    Returns
+    -------
+    list of Check
+    """
+    if simulator.kernel.split()[0] in ("native", "reference"):
+        return []
+    checks = []
+    for kernel, compared in compare_kernels(simulator.device).items():
+        if isinstance(compared, str):
+            checks.append(Check(f"self-test, {kernel}", compared, "a kernel that computes", False))
+            continue
+        for line in compared:
+            expected = "equal bits" if line.bound == 0 else f"<= {line.bound:.0e}"
+            name = f"self-test, {kernel}: {line.name}"
+            checks.append(Check(name, line.error, expected, line.passed))
+    return checks
+
+
 def adjoint_test(
-    survey: Survey = OPENFWI, seed: int = 0, device: str | torch.device | None = None
+    survey: Survey = OPENFWI, seed: int = 0, how: Mapping[str, Any] | None = None
 ) -> Check:
     """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
 
@@ -90,8 +117,8 @@ def adjoint_test(
         Its first 200 time steps are used.
     seed : int
         Of dv and u.
-    device : str or torch.device, optional
-        Where it is computed; default the CPU.
+    how : mapping, optional
+        Of a `Simulator`, whose kernel and device are used; default the CPU's kernel.
 
     Returns
     -------
@@ -101,7 +128,7 @@ def adjoint_test(
     rng = torch.Generator().manual_seed(seed)
     nz, nx = survey.shape
     survey = replace(survey, n_steps=min(survey.n_steps, 200))
-    simulator = Simulator(survey, imaging_step=1, device=device)
+    simulator = Simulator(survey, imaging_step=1, **(how or {}))
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=rng, dtype=torch.float64)

@@ -89,6 +89,7 @@ def refine(
     jobs: int = 1,
     threads: int | None = None,
     device: str | torch.device = "auto",
+    kernel: str = "auto",
     callback: Callable[[Outcome], None] | None = None,
     force: bool = False,
 ) -> Refinement:
@@ -133,6 +134,8 @@ def refine(
         Of each job; default the cores divided by the jobs.
     device : str or torch.device
         "auto" takes the GPUs, and the CPU where there is none; "cpu", "cuda", "cuda:1".
+    kernel : str
+        What computes waves: "auto", "cuda", "torch", "native" or "reference", as for `--kernel`.
     callback : callable, optional
         Called with the `batch.Outcome` of each sample as it is finished, in any order:
         `outcome.index`, `outcome.row`, `outcome.velocity` (None where it failed). Its exception
@@ -199,6 +202,7 @@ def refine(
         time_budget=time_budget,
         threads=threads,
         device=_torch_device(device, gpus) if jobs == 1 else ("cuda" if gpus else "cpu"),
+        kernel=kernel,
         keep_deviation=True,
         survey=survey,
     )
@@ -239,6 +243,7 @@ def simulate(
     survey: Survey = OPENFWI,
     dtype: str | torch.dtype | type[np.floating[Any]] = "float32",
     device: str | torch.device = "auto",
+    kernel: str = "auto",
     threads: int | None = None,
 ) -> NDArray[Any]:
     """Records of velocity maps, in the conventions of the released data.
@@ -256,6 +261,8 @@ def simulate(
         for bit.
     device : str or torch.device
         "auto", "cpu", "cuda" or "cuda:1".
+    kernel : str
+        "auto", "cuda", "torch", "native" or "reference", as for `--kernel`.
     threads : int, optional
         Default all cores.
 
@@ -289,6 +296,7 @@ def simulate(
     simulator = Simulator(
         replace(survey, n_steps=survey.file_rows),
         dtype=getattr(torch, str(name)),
+        kernel=kernel,
         threads=threads or cpu_count(),
         device=_torch_device(device, _gpus(device)),
     )

@@ -47,6 +47,7 @@ def start_from_record(
     priors: Priors | None = None,
     threads: int | None = None,
     device: str | torch.device = "cpu",
+    kernel: str = "auto",
 ) -> np.ndarray:
     """A map that explains a record, or the low frequencies of one.
 
@@ -61,6 +62,8 @@ def start_from_record(
     threads : int, optional
         As for `wave.Simulator`.
     device : str or torch.device
+        As for `wave.Simulator`.
+    kernel : str
         As for `wave.Simulator`.
 
     Returns
@@ -81,7 +84,7 @@ def start_from_record(
     the survey of OpenFWI come out sharp. It takes some ten Jacobians.
     """
     record = check_record(record, survey=survey)
-    how: dict[str, Any] = {"threads": threads, "device": device}
+    how: dict[str, Any] = {"threads": threads, "device": device, "kernel": kernel}
     velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     constant = torch.full(survey.shape[:1], velocities[0], dtype=torch.float64)

@@ -39,6 +39,7 @@ def flat_layers(
     *,
     threads: int | None = None,
     device: str | torch.device = "cpu",
+    kernel: str = "auto",
 ) -> torch.Tensor:
     """A map of flat layers that explains the first shot.
 
@@ -53,6 +54,8 @@ def flat_layers(
     threads : int, optional
         As for `wave.Simulator`.
     device : str or torch.device
+        As for `wave.Simulator`.
+    kernel : str
         As for `wave.Simulator`.
 
     Returns
@@ -70,7 +73,7 @@ def flat_layers(
     It takes some 15 to 40 Jacobians by rows.
     """
     first = dataclasses.replace(survey, sources=survey.sources[:1])
-    simulator = Simulator(first, threads=threads, device=device)
+    simulator = Simulator(first, kernel=kernel, threads=threads, device=device)
     parameters = Rows(survey.shape)
     v = torch.full(survey.shape, surface, dtype=torch.float64, device=simulator.device)
     x = parameters.from_velocity(v)

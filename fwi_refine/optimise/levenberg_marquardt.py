@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import torch
 
+from fwi_refine.optimise.definite import Solve, factorise
 from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
 
 Weight = Callable[[float, float], float]
 Retract = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Callback = Callable[[Result], bool | None]
-Solve = Callable[[torch.Tensor], torch.Tensor]
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
@@ -265,10 +265,8 @@ class _Descent:
         self.prior.add_hessian(matrix, here.x, self.weight)
         scale = matrix.diagonal().clamp_min(1e-300).sqrt()
         matrix.div_(scale).div_(scale[:, None]).diagonal().add_(self.damping)
-        factor, info = torch.linalg.cholesky_ex(matrix)
-        if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
-            return None
-        return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale
+        solve = factorise(matrix)
+        return None if solve is None else lambda g: solve(g / scale) / scale
 
     def follow(self, here: _Trial) -> None:
         self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import torch
 
+from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.lbfgs import lbfgs
-from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Solve, Weight
+from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
 from fwi_refine.optimise.result import Differentiable, Prior, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.

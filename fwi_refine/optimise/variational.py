@@ -19,7 +19,8 @@ from typing import TypeVar
 
 import torch
 
-from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Solve, Weight
+from fwi_refine.optimise.definite import Solve
+from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
 from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite

@@ -32,6 +32,7 @@ from fwi_refine.wave import Simulator
 
 # So many samples, one after another, whose processes died: then it is not the samples.
 DEATHS = 5
+ON_CPU = "on the CPU: the GPU had too little memory"
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Settings:
         Of the wave kernel, in each process.
     device : str
         "cpu", or "cuda" for the GPU that a process sees.
+    kernel : str
+        As for `Simulator`.
     per_job : int
         Samples that a process works on at a time.
     keep_deviation : bool
@@ -74,6 +77,7 @@ class Settings:
     time_budget: float | None = None  # s
     threads: int = 1
     device: str = "cpu"
+    kernel: str = "auto"
     per_job: int = 1
     keep_deviation: bool = False
     samples: int = 0
@@ -208,9 +212,23 @@ def refine_chunk(
             f"the worker on {socket.gethostname()} has fwi-refine {' with the kernel '.join(found)}"
             f", expected {' with the kernel '.join(expected)}"
         )
+    on_cpu = None
+    if settings.device != "cpu":
+        on_cpu = functools.partial(_refine_on_cpu, refine, settings)
     return gpu_streams.each(
-        lambda sample: refine(sample, settings), chunk.samples, settings.per_job, settings.device
+        lambda sample: refine(sample, settings),
+        chunk.samples,
+        settings.per_job,
+        settings.device,
+        otherwise=on_cpu,
     )
+
+
+def _refine_on_cpu(refine: RefineFunction, settings: Settings, sample: Sample) -> Outcome:
+    """A sample that the memory of its GPU does not suffice for; the report says so."""
+    outcome = refine(sample, replace(settings, device="cpu", kernel="auto"))
+    flags = "; ".join(filter(None, (outcome.row.flags, ON_CPU)))
+    return replace(outcome, row=replace(outcome.row, flags=flags))
 
 
 def identity(settings: Settings) -> tuple[str, str]:
@@ -260,7 +278,7 @@ def refine_one(sample: Sample, settings: Settings) -> Outcome:
                 samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
-                simulator=_simulator(settings.survey, settings.threads, settings.device),
+                simulator=_simulator(*_how(settings)),
             )
     except SampleError as error:
         return _failure(sample, f"sample {sample.id}: {error}")
@@ -288,13 +306,17 @@ def _deadline(started: float, budget: float | None) -> Callable[[], bool] | None
 
 
 @functools.lru_cache(maxsize=2)
-def _simulator(survey: Survey, threads: int, device: str) -> Simulator:
-    return Simulator(survey, threads=threads, device=device)
+def _simulator(survey: Survey, threads: int, device: str, kernel: str = "auto") -> Simulator:
+    return Simulator(survey, kernel=kernel, threads=threads, device=device)
+
+
+def _how(settings: Settings) -> tuple[Survey, int, str, str]:
+    return settings.survey, settings.threads, settings.device, settings.kernel
 
 
 def kernel_name(settings: Settings) -> str:
     """Which wave kernel the samples are refined with."""
-    return _simulator(settings.survey, settings.threads, settings.device).kernel
+    return _simulator(*_how(settings)).kernel
 
 
 def check_memory(settings: Settings) -> None:
@@ -317,7 +339,7 @@ def _best_start(
     survey = settings.survey
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
-    simulator = _simulator(survey, settings.threads, settings.device)
+    simulator = _simulator(*_how(settings))
     misfits = [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)

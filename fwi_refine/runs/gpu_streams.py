@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from fwi_refine.errors import DeviceError
 from fwi_refine.wave import one_thread_each
 
+TOO_LITTLE = "too little memory for one sample at a time"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,6 +28,7 @@ def each(
     items: Sequence[Item],
     at_a_time: int = 1,
     device: str = "cpu",
+    otherwise: Callable[[Item], Result] | None = None,
 ) -> list[Result]:
     """Calls a function on each of some items, several at the same time.
 
@@ -43,6 +45,8 @@ def each(
         How many at a time, at most.
     device : str
         "cpu", or a GPU, on which each thread launches to a stream of its own.
+    otherwise : callable, optional
+        Takes an item in place of the function where memory does not suffice for one alone.
 
     Returns
     -------
@@ -52,14 +56,15 @@ def each(
     Raises
     ------
     DeviceError
-        If memory does not suffice for one alone; and whatever else the function raises.
+        If memory does not suffice for one alone, and there is no other function, or not for that
+        one either; and whatever else the function raises.
     """
     room = _room(at_a_time, torch.device(device))
     if at_a_time == 1:
-        return [room.work(function, item) for item in items]
+        return [room.work(function, item, otherwise) for item in items]
     # A limit that one thread sets is one of them all: here, so that none lifts another's.
     with threadpool_limits(1, user_api="blas"), one_thread_each(at_a_time) as pool:
-        return list(pool.map(functools.partial(room.work, function), items))
+        return list(pool.map(lambda item: room.work(function, item, otherwise), items))
 
 
 @contextlib.contextmanager
@@ -102,7 +107,12 @@ class _Room:
         streams = device.type == "cuda" and most > 1
         self._streams = [torch.cuda.Stream(device) if streams else None for _ in range(most)]
 
-    def work(self, function: Callable[[Item], Result], item: Item) -> Result:
+    def work(
+        self,
+        function: Callable[[Item], Result],
+        item: Item,
+        otherwise: Callable[[Item], Result] | None,
+    ) -> Result:
         while True:
             with self._one_of_them() as stream:
                 most = self.most
@@ -112,8 +122,11 @@ class _Room:
                 except torch.OutOfMemoryError as error:
                     reason = str(error)
             # outside: the error holds on to what its item had allocated
+            if most == 1 and otherwise is not None:
+                torch.cuda.empty_cache()  # what torch keeps is of no use to others
+                return _alone(otherwise, item)
             if most == 1:
-                raise DeviceError(f"too little memory for one sample at a time: {reason}")
+                raise DeviceError(f"{TOO_LITTLE}: {reason}")
             with self._change:
                 self.most = max(1, min(self.most, most // 2))
 
@@ -130,6 +143,13 @@ class _Room:
                 self._running -= 1
                 self._streams.append(stream)
                 self._change.notify_all()
+
+
+def _alone(otherwise: Callable[[Item], Result], item: Item) -> Result:
+    try:
+        return otherwise(item)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"{TOO_LITTLE}, and elsewhere as well: {error}") from None
 
 
 _room = functools.cache(_Room)

@@ -125,5 +125,10 @@ def plan_families(
 
 def seconds_per_evaluation(settings: Settings) -> float:
     """How long the misfit of one sample with its gradient takes here, in s."""
-    simulator = Simulator(settings.survey, threads=settings.threads, device=settings.device)
+    simulator = Simulator(
+        settings.survey,
+        kernel=settings.kernel,
+        threads=settings.threads,
+        device=settings.device,
+    )
     return measure_speed(simulator)[1]

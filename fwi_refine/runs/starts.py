@@ -65,11 +65,11 @@ def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made
         If the machine fails, which says nothing of a record.
     """
 
-    def make(numbered: Numbered) -> Made:
+    def make(numbered: Numbered, **other: Any) -> Made:
         _, record = numbered
         try:
             with gpu_streams.one_thread():
-                return initial_model.start_from_record(record.read(0), **how)
+                return initial_model.start_from_record(record.read(0), **how | other)
         except SampleError as error:
             return error
         except Exception as error:
@@ -80,4 +80,8 @@ def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made
             # a defect that one record brings to light must not cost the others their maps
             return SampleError(f"{type(error).__name__}: {error}")
 
-    return gpu_streams.each(make, task, per_job, how["device"])
+    def on_cpu(numbered: Numbered) -> Made:
+        return make(numbered, device="cpu", kernel="auto")
+
+    otherwise = None if how["device"] == "cpu" else on_cpu
+    return gpu_streams.each(make, task, per_job, how["device"], otherwise)

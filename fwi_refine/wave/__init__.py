@@ -22,6 +22,7 @@ from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
 from fwi_refine.wave.released_arithmetic import first_unequal, released_medium
 from fwi_refine.wave.released_arithmetic import propagate as propagate_released
 from fwi_refine.wave.released_record import first_differences, released_record
+from fwi_refine.wave.self_test import compare_kernels
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.speed import measure_speed
 from fwi_refine.wave.threads import one_thread_each
@@ -32,6 +33,7 @@ __all__ = [
     "Simulator",
     "WaveSimulator",
     "add_at",
+    "compare_kernels",
     "devices",
     "first_differences",
     "first_return",

@@ -210,10 +210,10 @@ def _problems(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> list[s
     alpha = alpha.detach()
     border = (alpha[:, 0], alpha[:, -1], alpha[:, :, 0], alpha[:, :, -1])
     edge = torch.cat(border, dim=1).amax(1)
-    found = torch.stack([alpha.amin((1, 2)), alpha.amax((1, 2)), edge]).double()
+    found = torch.stack([alpha.amin((1, 2)), alpha.amax((1, 2)), edge]).cpu().double()
     numbers = [
         (float(damped), *map(float, column))
-        for damped, column in zip(vmin.detach().double(), found.T, strict=True)
+        for damped, column in zip(vmin.detach().cpu().double(), found.T, strict=True)
     ]
     unit = survey.spacing / survey.dt
     problems = []

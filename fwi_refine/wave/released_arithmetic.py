@@ -20,6 +20,7 @@ records like the released ones, and for the question whether a map is proven by 
 
 import torch
 
+from fwi_refine.precision import widened
 from fwi_refine.survey import Survey
 from fwi_refine.wave.grid import C2, C3, damping, pad
 
@@ -57,7 +58,7 @@ def released_medium(
     alpha = (x / spacing if divide else x * spacing).square()
     rows, columns = torch.from_numpy(survey.padded_index(survey.sources)).long().T
     vmin = v.amin(dim=(1, 2)) if vmin is None else vmin
-    return alpha, vmin.detach().to(v.device, torch.float64), x.square()[:, rows, columns]
+    return alpha, widened(vmin.detach().to(v.device)), x.square()[:, rows, columns]
 
 
 def first_unequal(record: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
@@ -93,7 +94,7 @@ def pulses(strength: torch.Tensor, survey: Survey) -> torch.Tensor:
     torch.Tensor, (B, shots, n_steps)
         In m^2.
     """
-    wavelet = torch.from_numpy(survey.wavelet).to(strength.device, SINGLE)
+    wavelet = torch.from_numpy(survey.wavelet).to(SINGLE).to(strength.device)
     return strength[..., None] * wavelet
 
 
@@ -115,7 +116,8 @@ def propagate(
         The record.
     """
     alpha = alpha[:, None]
-    kappa = (damping(survey).to(alpha.device) * vmin[:, None, None, None]).to(SINGLE)
+    kappa = damping(survey) * vmin.cpu().double()[:, None, None, None]
+    kappa = kappa.to(SINGLE).to(alpha.device)
     shots = torch.arange(len(survey.sources), device=alpha.device)
     sources, receivers = (
         torch.from_numpy(survey.padded_index(points)).long().to(alpha.device).T

@@ -6,32 +6,22 @@ map unless it is given: in an inversion it is an unknown of its own, as min(v) i
 """
 
 import functools
-import os
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from fwi_refine.precision import placed, widened
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.cpu import NativeKernel
-from fwi_refine.wave.cpu import load as load_native
-from fwi_refine.wave.cuda import program as cuda
-from fwi_refine.wave.cuda.kernel import BlockKernel
 from fwi_refine.wave.grid import fold, pad
 from fwi_refine.wave.kernel import Kernel, is_stable
-from fwi_refine.wave.reference import ReferenceKernel
+from fwi_refine.wave.paths import MakeKernel, Path, choose
 from fwi_refine.wave.released_arithmetic import released_medium
 from fwi_refine.wave.threads import number_of_threads
 
 # Imaging every 5th step changes the gradient by a few 1e-6 relative (docs/notebook.md).
 IMAGING_STEP = 5
-
-FALLBACK_WARNING = (
-    "the compiled wave kernel is not available, so the slow torch reference is used; "
-    "reinstall fwi-refine where a C compiler is present"
-)
 
 
 class Simulator:
@@ -48,9 +38,12 @@ class Simulator:
         Grid, time steps, sources and receivers.
     dtype : torch.dtype
         float32 or float64.
-    kernel : str
-        "auto" takes the compiled kernel where it was built, "native" insists on it, "cuda" is that
-        of a GPU, "reference" is plain torch.
+    kernel : str or callable
+        "auto" takes the compiled kernel where it was built and, on a card, the first that passes
+        its self-test (paths.py); "native" insists on the compiled one of the CPU, "cuda" on that
+        of a GPU; "torch" is of torch's own operations, on any device; "reference" is the
+        specification.
+        Or a function of survey, type and imaging step that makes a kernel on the device.
     threads : int, optional
         Of the CPU; default all cores that torch uses.
     imaging_step : int
@@ -74,36 +67,24 @@ class Simulator:
         self,
         survey: Survey = OPENFWI,
         dtype: torch.dtype = torch.float64,
-        kernel: str = "auto",
+        kernel: str | MakeKernel = "auto",
         threads: int | None = None,
         imaging_step: int = IMAGING_STEP,
         narrow: bool = True,
         device: str | torch.device | None = None,
     ):
-        if kernel not in ("auto", "native", "reference", "cuda"):
-            raise ValueError(f"kernel {kernel!r}: expected 'auto', 'native', 'reference' or 'cuda'")
-        self.device = torch.device(device or ("cuda" if kernel == "cuda" else "cpu"))
-        on_gpu = self.device.type != "cpu"
-        if kernel != "auto" and on_gpu != (kernel == "cuda"):
-            raise ValueError(f"kernel {kernel!r} does not run on the device {self.device}")
-        if kernel == "auto" and not on_gpu:
-            kernel = "native" if load_native() is not None else "reference"
-            if kernel == "reference" and os.environ.get("FWI_REFINE_KERNEL") != "reference":
-                warnings.warn(FALLBACK_WARNING, RuntimeWarning, stacklevel=2)
         self.survey = survey
         self.dtype = dtype
         self.threads = number_of_threads(threads)
-        self._make: Callable[[torch.dtype], Kernel]
-        if on_gpu:
-            program = cuda.program(self.device)
-            self.device = program.device
-            self._make = lambda dtype: BlockKernel(survey, dtype, imaging_step, program)
-        elif kernel == "native":
-            how = self.threads, imaging_step, narrow
-            self._make = lambda dtype: NativeKernel(survey, dtype, *how)
+        if callable(kernel):
+            path = Path(kernel, torch.device(device or "cpu"))
         else:
-            how = self.threads, imaging_step, narrow
-            self._make = lambda dtype: ReferenceKernel(survey, dtype, *how)
+            path = choose(kernel, device, self.threads, narrow)
+        self.device = path.device
+        self._given = kernel if callable(kernel) else None
+        self._make: Callable[[torch.dtype], Kernel] = lambda dtype: path.make(
+            survey, dtype, imaging_step
+        )
         self._kernel = self._make(dtype)
 
     @functools.cached_property
@@ -119,7 +100,7 @@ class Simulator:
     @property
     def how(self) -> dict[str, Any]:
         """Keyword arguments of another simulator, or of `jacobian`, that is to run like this."""
-        kind = self.kernel.split()[0]
+        kind = self._given or self.kernel.split()[0]
         return {"kernel": kind, "threads": self.threads, "device": self.device}
 
     def forward(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> torch.Tensor:
@@ -153,7 +134,7 @@ class Simulator:
             True if all of them can.
         """
         self._check_shape(v)
-        v = v.detach().to(self.device)
+        v = placed(v.detach(), self.device)
         return bool((v > 0).all()) and is_stable(
             self.survey, self._alpha(v), self._of_each(v, vmin, "vmin")
         )
@@ -273,7 +254,7 @@ class Simulator:
                 f"change of velocity of shape {tuple(dv.shape)}: expected {tuple(v.shape)}"
             )
         dvmin = torch.zeros_like(vmin) if dvmin is None else self._of_each(v, dvmin, "dvmin")
-        v, dv = (x.to(self.device, self.dtype) for x in (v, dv))
+        v, dv = (x.to(self.dtype).to(self.device) for x in (v, dv))
         dalpha = 2 * pad(v * dv, self.survey) * self._scale
         return self._kernel.tangent(alpha, vmin, dalpha, dvmin.to(vmin))
 
@@ -377,20 +358,20 @@ class Simulator:
     def _of_each(self, v: torch.Tensor, numbers: torch.Tensor | None, name: str) -> torch.Tensor:
         """One number for each map, by default its minimum; a single one is that of all."""
         if numbers is None:
-            return v.amin(dim=(1, 2)).double()
-        numbers = numbers.detach().to(self.device)
+            return widened(v.amin(dim=(1, 2)))
+        numbers = placed(numbers.detach(), self.device)
         if numbers.ndim == 0:
             numbers = numbers.expand(len(v))
         if numbers.shape != (len(v),):
             raise ValueError(
                 f"{name} of shape {tuple(numbers.shape)}: expected ({len(v)},), one for each map"
             )
-        return numbers if numbers.is_floating_point() else numbers.double()
+        return numbers if numbers.is_floating_point() else widened(numbers)
 
     def _checked(self, v: torch.Tensor) -> torch.Tensor:
         """The maps, on the device. alpha, which a kernel checks, has lost their sign."""
         self._check_shape(v)
-        v = v.detach().to(self.device)
+        v = placed(v.detach(), self.device)
         if not bool((v > 0).all()):
             raise ValueError(
                 f"velocity is not finite and positive: found a minimum of {float(v.min()):.6g} m/s"
@@ -408,4 +389,4 @@ class Simulator:
         """By the cells of the map; d alpha / dv = 2 v (dt / dx)^2."""
         # one after the other: a GPU's sum over the band might come in an order for the batch
         folded = torch.cat([fold(one, self.survey) for one in by_alpha.split(1)])
-        return folded * 2 * self._scale * v.detach().to(folded)
+        return folded * 2 * self._scale * placed(v.detach(), folded.device).to(folded)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("velocity_map", metavar="[MAP]", type=options.PATH, required=False)
 @options.survey
 @options.device
+@options.kernel
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @options.logging_options
 def command(
@@ -26,6 +27,7 @@ def command(
     velocity_map: Path | None,
     survey_file: Path | None,
     device: str,
+    kernel: str,
     as_json: bool,
 ) -> int:
     """Check the installation, and whether RECORD fits its physics.
@@ -35,8 +37,10 @@ def command(
       fwi-refine doctor
       fwi-refine doctor seismic/3d2953a3fb.npy
       fwi-refine doctor seismic/3d2953a3fb.npy map.npy
+      fwi-refine doctor --device cuda
 
     Prints versions, devices, which kernels compute, whether the adjoint is exact, and the speed.
+    On a GPU, and with --kernel torch, every kernel there is compared with the CPU's.
 
     With a RECORD (.npy of (5,1000,70), or as --survey has them): do its sign, amplitude, first
     arrivals, reciprocity and the velocities at its sources match the survey that is simulated?
@@ -48,7 +52,8 @@ def command(
     from fwi_refine.wave import Simulator
 
     device, survey = options.torch_device(device), load_survey(survey_file)
-    simulator = Simulator(survey, device=device)
+    options.check_kernel(kernel, device)
+    simulator = Simulator(survey, kernel=kernel, device=device)
     physics: list[Check] = []
     if record:
         measured = io.open_records(record).read(0)
@@ -59,7 +64,8 @@ def command(
         ]
     checks = [
         *diagnose.installation(simulator),
-        diagnose.adjoint_test(survey, device=device),
+        *diagnose.self_tests(simulator),
+        diagnose.adjoint_test(survey, how=simulator.how),
         *diagnose.speed(simulator),
         *physics,
     ]

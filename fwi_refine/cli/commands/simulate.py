@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 @options.shard
 @options.conversion(records=False)
 @options.device
+@options.kernel
 @options.overwrite
 @options.config
 @options.logging_options
@@ -60,6 +61,7 @@ def command(
     conversion: Conversion,
     force: bool,
     device: str,
+    kernel: str,
     overwrite: bool,
     config: Path | None,
 ) -> int:
@@ -103,7 +105,9 @@ def command(
     out.mkdir(parents=True, exist_ok=True)
     io.sweep(out, {f"{name}.npy" for _, name in samples})
 
-    failed = _simulate(source, samples, out, survey, precision, options.torch_device(device))
+    where = options.torch_device(device)
+    options.check_kernel(kernel, where)
+    failed = _simulate(source, samples, out, survey, precision, where, kernel)
     log.info("%d records in %s", len(samples) - failed, out)
     return SAMPLES_FAILED if failed else OK
 
@@ -115,6 +119,7 @@ def _simulate(
     survey: Survey,
     precision: str,
     device: str,
+    kernel: str,
 ) -> int:
     """Writes the records; returns how many maps could not be used."""
     import torch
@@ -122,7 +127,7 @@ def _simulate(
 
     from fwi_refine.wave import Simulator
 
-    simulator = Simulator(survey, dtype=getattr(torch, precision), device=device)
+    simulator = Simulator(survey, getattr(torch, precision), kernel, device=device)
     log.info("kernel: %s", simulator.kernel)
     batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
     failed = 0

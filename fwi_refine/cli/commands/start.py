@@ -82,6 +82,7 @@ def command(
         "priors": load_priors(priors_file),
         "threads": place.threads,
         "device": place.kind,
+        "kernel": place.kernel,
         "per_job": place.per_job,
     }
     make = functools.partial(starts.make_starts, **how)

@@ -26,16 +26,52 @@ from fwi_refine.cli.options.base import (
     with_options,
 )
 from fwi_refine.cli.options.config_file import read_config
-from fwi_refine.cli.options.devices import DEVICES, device_name, gpus, torch_device
+from fwi_refine.cli.options.devices import (
+    DEVICES,
+    KERNELS,
+    check_kernel,
+    device_name,
+    gpus,
+    torch_device,
+)
 from fwi_refine.cli.options.family_name import FAMILIES, FamilyName
 from fwi_refine.cli.options.stored import conversion
 
 __all__ = [
-    "FAMILIES", "OUTPUT", "PATH", "CommandGroup", "Decorator", "FamilyName", "Function", "Number",
-    "Output", "claim", "command", "config", "conversion", "device", "families", "gpus", "grouped",
-    "ids", "inputs", "limit", "logging_options", "overwrite", "predictions", "priors", "records",
-    "refuse_input", "run_argument", "shard", "survey", "torch_device", "under",
-]  # fmt: skip
+    "FAMILIES",
+    "OUTPUT",
+    "PATH",
+    "CommandGroup",
+    "Decorator",
+    "FamilyName",
+    "Function",
+    "Number",
+    "Output",
+    "check_kernel",
+    "claim",
+    "command",
+    "config",
+    "conversion",
+    "device",
+    "families",
+    "gpus",
+    "grouped",
+    "ids",
+    "inputs",
+    "kernel",
+    "limit",
+    "logging_options",
+    "overwrite",
+    "predictions",
+    "priors",
+    "records",
+    "refuse_input",
+    "run_argument",
+    "shard",
+    "survey",
+    "torch_device",
+    "under",
+]
 
 
 def _shard(
@@ -110,6 +146,15 @@ device = click.option(
     shell_complete=lambda ctx, parameter, text: [d for d in DEVICES if d.startswith(text)],
     metavar="auto|cpu|cuda[:N]",
     help="Where to compute; auto: on all GPUs, on the CPU where there is none.",
+)
+kernel = click.option(
+    "--kernel",
+    type=click.Choice(KERNELS),
+    default="auto",
+    show_default=True,
+    help="What computes waves. auto: on a GPU the CUDA kernels, or torch where their self-test "
+    "fails, on the CPU the compiled kernel. torch: torch's own operations, on any device. "
+    "reference: the specification, slow.",
 )
 config = under(
     GENERAL,

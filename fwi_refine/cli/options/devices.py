@@ -6,9 +6,12 @@ import re
 
 import click
 
+from fwi_refine.errors import InputError
+
 log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
+KERNELS = ("auto", "cuda", "torch", "native", "reference")  # as wave/paths.py has them
 
 
 def device_name(ctx: click.Context, parameter: click.Parameter, text: str) -> str:
@@ -51,3 +54,12 @@ def torch_device(device: str) -> str:
     if device == "auto":
         return "cuda" if gpus(device) else "cpu"
     return device
+
+
+def check_kernel(kernel: str, device: str) -> None:
+    """Raises InputError for a kernel that does not run on what --device stands for."""
+    on_cpu = device == "cpu"
+    if kernel == "cuda" and on_cpu:
+        raise InputError("--kernel cuda: needs a GPU, and --device stands for the CPU here")
+    if kernel in ("native", "reference") and not on_cpu:
+        raise InputError(f"--kernel {kernel}: runs on the CPU alone; pass --device cpu")

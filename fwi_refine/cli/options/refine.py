@@ -119,6 +119,7 @@ class RecipeOptions:
             time_budget=self.time_budget,
             threads=place.threads,
             device=place.kind,
+            kernel=place.kernel,
             per_job=place.per_job,
             keep_deviation=keep_deviation,
             survey=survey,
@@ -134,6 +135,7 @@ class Place:
     threads: int | None  # None: as there are cores for each job
     dask: str | None
     device: str
+    kernel: str = "auto"
 
     @property
     def gpus(self) -> list[str]:
@@ -142,8 +144,10 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """What torch calls the device of a job."""
-        return "cuda" if self.gpus else "cpu"
+        """What torch calls the device of a job. Raises InputError where --kernel does not run."""
+        kind = "cuda" if self.gpus else "cpu"
+        options.check_kernel(self.kernel, kind)
+        return kind
 
     def for_samples(self, count: int) -> "Place":
         """This place, with the numbers of jobs, samples and threads that `count` samples get."""
@@ -287,6 +291,7 @@ place = options.grouped(
     "place",
     "Where, and how many at a time",
     options.device,
+    options.kernel,
     click.option(
         "--jobs",
         type=click.IntRange(min=0),

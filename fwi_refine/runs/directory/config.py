@@ -21,7 +21,7 @@ FILE = "run.toml"
 
 _NOT_COMPARED = "path"  # of an input: it may stand elsewhere on another machine
 # settings that no result depends on; whether it is a GPU the kind of kernel says
-_NO_RESULT = ("threads", "device", "per_job")
+_NO_RESULT = ("threads", "device", "kernel", "per_job")
 _TABLES = ("priors", "survey")  # settings that are tables of their own
 _POSITIONS = ("survey.sources", "survey.receivers")
 

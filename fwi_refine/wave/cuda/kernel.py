@@ -7,7 +7,6 @@ here stays on the program's device; torch owns the memory.
 import ctypes
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +15,7 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave.cuda.layout import FIELDS, Layout
 from fwi_refine.wave.deterministic import in_order
 from fwi_refine.wave.kernel import check_call, check_kernel, check_out
+from fwi_refine.wave.parts import Parts
 from fwi_refine.wave.released_arithmetic import first_unequal
 
 ALIGNMENT = 16  # bytes, of what a thread reads or writes at once
@@ -43,6 +43,7 @@ class Launcher(Protocol):
 
     name: str
     device: torch.device
+    identity: str | None  # see identity.py; None needs no self-test
 
     def layout(self, kernel: str, survey: Survey, dtype: torch.dtype) -> Layout:
         """How a kernel spreads a shot over threads."""
@@ -102,7 +103,7 @@ class BlockKernel:
         self._program, self._dtype, self._memory = program, dtype, memory
         self._device = program.device
         self._survey, self._every = survey, every
-        self._most = MOST_TASKS  # tasks that have fitted so far
+        self._parts = Parts(MOST_TASKS, program.release)
         self._prepared: dict[
             str, tuple[Layout, Tensors]
         ] = {}  # kernel -> its layout and what depends on it
@@ -149,7 +150,7 @@ class BlockKernel:
         elif not out.is_contiguous() or out.data_ptr() % ALIGNMENT:
             raise ValueError(f"out: expected it contiguous and aligned to {ALIGNMENT} bytes")
         frames = out.view(tasks, *shape[2:])
-        self._in_parts(tasks, lambda part: self._launch("forward", medium, part, frames=frames))
+        self._parts.run(tasks, lambda part: self._launch("forward", medium, part, frames=frames))
         return out
 
     def tangent(
@@ -176,7 +177,7 @@ class BlockKernel:
             self._launch("forward", medium, part, frames=frames)
             self._launch("adjoint", medium, part, frames=frames, data=u, **image)
 
-        self._in_parts(tasks, work)
+        self._parts.run(tasks, work)
         return self._gradients(image, vmin)
 
     def misfit(
@@ -198,32 +199,15 @@ class BlockKernel:
             )
             self._launch("adjoint", medium, part, frames=frames, data=twice, **image)
 
-        self._in_parts(tasks, work)
+        self._parts.run(tasks, work)
         value = in_order(self._by_sample(squares).flatten(1))
         return (value, None, None) if image is None else (value, *self._gradients(image, vmin))
 
     def _records(self, kernel: str, medium: Tensors, tasks: int) -> torch.Tensor:
         """What a kernel writes as records, by sample."""
         record = self._empty(tasks, *self._survey.record_shape[1:])
-        self._in_parts(tasks, lambda part: self._launch(kernel, medium, part, record=record))
+        self._parts.run(tasks, lambda part: self._launch(kernel, medium, part, record=record))
         return self._by_sample(record)
-
-    def _in_parts(self, tasks: int, work: Callable[[range], None]) -> None:
-        """work(range of tasks) for all of them, as many at a time as memory allows."""
-        first = 0
-        while first < tasks:
-            part = range(first, min(first + self._most, tasks))
-            try:
-                work(part)
-            except torch.OutOfMemoryError:
-                if len(part) == 1:
-                    raise
-            else:
-                first = part.stop
-                continue
-            # not before the error has gone, which holds what was allocated until then
-            self._most = min(self._most, len(part) // 2)
-            self._program.release()
 
     def _launch(self, kernel: str, medium: Tensors, part: range, **by_task: torch.Tensor) -> None:
         """Launches for a range of tasks. Arrays of its length belong to it, longer ones to all."""

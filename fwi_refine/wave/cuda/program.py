@@ -22,6 +22,7 @@ import torch
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import Survey
 from fwi_refine.wave.cuda.layout import FIELDS, Layout, choose_layout
+from fwi_refine.wave.identity import identity
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 SOURCES = (
@@ -84,6 +85,34 @@ def memory() -> int:
     count = torch.cuda.device_count()
     sizes = (torch.cuda.get_device_properties(i).total_memory for i in range(count))
     return min(sizes, default=0)
+
+
+def existing(device: torch.device) -> torch.device:
+    """A GPU with its number.
+
+    Parameters
+    ----------
+    device : torch.device
+        Such as torch.device("cuda") for the current one.
+
+    Returns
+    -------
+    torch.device
+        With an index.
+
+    Raises
+    ------
+    RuntimeError
+        For one that is not there, saying why.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError(f"the CUDA kernels cannot be used: {problem()}")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise RuntimeError(
+            f"device cuda:{index}: expected one of the {torch.cuda.device_count()} GPUs"
+        )
+    return torch.device("cuda", index)
 
 
 def defines(layout: Layout, survey: Survey, dtype: torch.dtype) -> list[tuple[str, str]]:
@@ -236,15 +265,11 @@ class Program:
 
     def __init__(self, device: str | torch.device = "cuda"):
         reason = problem()
+        if torch.device(device).type != "cuda":
+            reason = f"they are for NVIDIA's GPUs, not for {device}"
         if reason is not None:
             raise RuntimeError(f"the CUDA kernels cannot be used: {reason}")
-        device = torch.device(device)
-        index = torch.cuda.current_device() if device.index is None else device.index
-        if index >= torch.cuda.device_count():
-            raise RuntimeError(
-                f"device cuda:{index}: expected one of the {torch.cuda.device_count()} GPUs"
-            )
-        self.device = torch.device("cuda", index)
+        self.device = existing(torch.device(device))
         properties = torch.cuda.get_device_properties(self.device)
         self._capability = (properties.major, properties.minor)
         # torch has it, its types do not
@@ -254,6 +279,7 @@ class Program:
         self._functions: dict[tuple[str, tuple[tuple[str, str], ...], int], tuple[Any, Any]] = {}
         self._lock = threading.Lock()
         self.name = f"cuda {properties.name}"
+        self.identity = identity("cuda", self.device)
 
     def layout(self, kernel: str, survey: Survey, dtype: torch.dtype) -> Layout:
         """The layout of a kernel for a survey."""

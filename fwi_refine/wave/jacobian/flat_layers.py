@@ -24,6 +24,7 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.deterministic import add_at
 from fwi_refine.wave.jacobian.full import longest_interval
 from fwi_refine.wave.jacobian.reciprocity import make_plan, row_of
+from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 
 
@@ -76,7 +77,7 @@ def flat_jacobian(
     vmin: float | torch.Tensor,
     *,
     survey: Survey = OPENFWI,
-    kernel: str = "auto",
+    kernel: str | MakeKernel = "auto",
     threads: int | None = None,
     device: str | torch.device | None = None,
 ) -> torch.Tensor:

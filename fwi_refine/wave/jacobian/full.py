@@ -14,9 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
+from fwi_refine.precision import Float64, float64, widened
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.jacobian.exact_products import sum_of_exact_products
 from fwi_refine.wave.jacobian.normal_matrix import ROWS, sum_of_products, sum_without_hidden
 from fwi_refine.wave.jacobian.reciprocity import LINES, Assembly, make_plan
+from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.threads import number_of_threads, workers
 
@@ -112,7 +115,7 @@ class Jacobian:
         by_vmin : torch.Tensor of float64, ()
             By vmin.
         """
-        gradient = (self.matrix.T @ self.project(u).to(self.matrix)).double()
+        gradient = widened(self.matrix.T @ self.project(u).to(self.matrix))
         return gradient[:-1].reshape(self.survey.shape), gradient[-1]
 
     def normal_matrix(
@@ -123,8 +126,9 @@ class Jacobian:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """J^T J = D N D with a unit diagonal of N.
 
-        Products and sums are in float64: in float32 the matrix would not be definite. A column of J
-        that is zero has D = 1 and stays zero.
+        Products and sums are in float64: in float32 the matrix would not be definite. Where a
+        device is slow in float64, or has none, they are exact sums of float32 products
+        (exact_products.py) of a float32 J. A column of J that is zero has D = 1 and stays zero.
 
         Parameters
         ----------
@@ -146,7 +150,11 @@ class Jacobian:
             The diagonal of D.
         """
         with workers(self.matrix.device, threads) as pool:
-            if along is None and hidden and self.matrix.device.type == "cpu":
+            quick = float64(self.matrix.device) is Float64.FAST
+            if not quick:
+                rows = self.matrix.split(ROWS)
+                normal = sum_of_exact_products([*rows] if along is None else [*map(along, rows)])
+            elif along is None and hidden and self.matrix.device.type == "cpu":
                 shots, _, receivers = self.survey.record_shape
                 matrix = self.matrix.unflatten(0, (shots, receivers, -1))
                 normal = sum_without_hidden(matrix, self.survey.shape, hidden, pool)
@@ -243,7 +251,7 @@ def jacobian(
     *,
     survey: Survey = OPENFWI,
     dtype: torch.dtype = torch.float32,
-    kernel: str = "auto",
+    kernel: str | MakeKernel = "auto",
     threads: int | None = None,
     every: int | None = None,
     device: str | torch.device | None = None,
@@ -291,11 +299,11 @@ def jacobian(
     if tuple(v.shape) != survey.shape:
         raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
     device = Simulator(survey, dtype, kernel, threads, device=device).device
-    v = v.detach().to(device)
+    v = v.detach()
     given = v.min() if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
     if given.numel() != 1:
         raise ValueError(f"vmin of shape {tuple(given.shape)}: expected one number")
-    damped = given.detach().reshape(1).to("cpu", torch.float64)
+    damped = given.detach().reshape(1).cpu().double()
     most = longest_interval(survey)
     every = most if every is None else every
     if not 1 <= every <= most:
@@ -320,7 +328,7 @@ def jacobian(
     group = max(size if on_cpu else GPU_BATCH, len(set(survey.sources)))
     threads = number_of_threads(threads)
     while True:
-        work = Assembly(survey, plan, v, float(damped), dtype)
+        work = Assembly(survey, plan, v, float(damped), dtype, device)
         try:
             _assemble(work, points, size, group, simulated, threads)
         except torch.OutOfMemoryError:
@@ -331,7 +339,8 @@ def jacobian(
         del work
         size = max(size // 2 // group, 1) * group
         torch.cuda.empty_cache()
-    return Jacobian(work.result.flatten(0, 2), plan.basis.to(device), survey)
+    basis = plan.basis if float64(device) is Float64.NONE else plan.basis.to(device)
+    return Jacobian(work.result.flatten(0, 2), basis, survey)
 
 
 def _assemble(

@@ -220,28 +220,37 @@ class Assembly:
         The velocity that scales the damping, m/s.
     dtype : torch.dtype
         Of the Jacobian.
+    device : torch.device
+        Where it is assembled, and stays.
     """
 
     def __init__(
-        self, survey: Survey, plan: Plan, v: torch.Tensor, vmin: float, dtype: torch.dtype
+        self,
+        survey: Survey,
+        plan: Plan,
+        v: torch.Tensor,
+        vmin: float,
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         nz, nx = survey.shape
         b = self._width = survey.absorbing_cells
         self.plan, self._survey, self._vmin = plan, survey, vmin
         self.sources = list(dict.fromkeys(survey.sources))
-        device = v.device
         self._analysis, self._synthesis = (
-            matrix.to(device, dtype) for matrix in (plan.analysis, plan.synthesis)
+            matrix.to(dtype).to(device) for matrix in (plan.analysis, plan.synthesis)
         )
         complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
-        self._damped = plan.damped.to(device, complex_dtype)
-        v = v.double().flatten()
+        self._damped = plan.damped.to(complex_dtype).to(device)
+        v = v.cpu().double().flatten()  # what a device without float64 could not do
         # 2 dx^2 alpha_s alpha_r / (v_x alpha_x): the simulator injects dx^2 alpha h
-        self._scale = (2 / (v**3 * survey.dt**2)).to(dtype)
-        self._half_v = (v / 2).to(dtype)
+        self._scale = (2 / (v**3 * survey.dt**2)).to(dtype).to(device)
+        self._half_v = (v / 2).to(dtype).to(device)
         row = row_of(survey).to(device)
         column = torch.arange(nx, device=device)
-        by_row, by_column = (vmin * torch.from_numpy(d).to(device, dtype) for d in survey.damping)
+        by_row, by_column = (
+            vmin * torch.from_numpy(d).to(dtype).to(device) for d in survey.damping
+        )
         # edge cell of each line, and kappa along a line: left, right, top, bottom
         self._lines = [
             (row * nx, by_column[:b]),
