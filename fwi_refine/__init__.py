@@ -7,18 +7,19 @@ the package, and asking the program for help, stays fast.
 """
 
 # ruff: noqa: F401 (the imports below are for type checkers)
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fwi_refine.lazy import lazy
 
 if TYPE_CHECKING:
     from fwi_refine.api import Refinement, classify, refine, simulate
+    from fwi_refine.api.estimator import FamilyClassifier
     from fwi_refine.errors import FwiRefineError, InputError, SampleError
-    from fwi_refine.inversion import Refined, refine_sample
+    from fwi_refine.inversion.sample import Refined, refine_sample
     from fwi_refine.io.report import Row
     from fwi_refine.priors import Priors
     from fwi_refine.priors import load as load_priors
     from fwi_refine.routing import OPENFWI_FAMILIES, Classification, Family
-    from fwi_refine.routing.estimator import FamilyClassifier
     from fwi_refine.survey import OPENFWI, Survey, read_survey
     from fwi_refine.version import __version__
     from fwi_refine.wave import RecordMisfit, WaveSimulator, jacobian_operator
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "Classification": "routing",
     "Family": "routing",
-    "FamilyClassifier": "routing.estimator",
+    "FamilyClassifier": "api.estimator",
     "FwiRefineError": "errors",
     "InputError": "errors",
     "OPENFWI": "survey",
     "OPENFWI_FAMILIES": "routing",
     "Priors": "priors",
     "RecordMisfit": "wave",
-    "Refined": "inversion",
+    "Refined": "inversion.sample",
     "Refinement": "api",
     "Row": "io.report",
     "SampleError": "errors",
@@ -43,24 +44,10 @@ _MODULES = {
     "__version__": "version",
     "classify": "api",
     "jacobian_operator": "wave",
-    "load_priors": "priors",
+    "load_priors": "priors:load",
     "read_survey": "survey",
     "refine": "api",
-    "refine_sample": "inversion",
+    "refine_sample": "inversion.sample",
     "simulate": "api",
 }
-_OTHERWISE = {"load_priors": "load"}  # what it is called there
-__all__ = [*_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
-    value = getattr(module, _OTHERWISE.get(name, name))
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__all__, __getattr__, __dir__ = lazy(__name__, _MODULES)

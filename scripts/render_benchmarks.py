@@ -1,10 +1,12 @@
-"""Write BENCHMARKS.md and the results in README.md from the result files in benchmarks/.
+"""Write BENCHMARKS.md, docs/measurements.md and the results in README.md from benchmarks/.
 
     python scripts/render_benchmarks.py [--check]
 
-The text of BENCHMARKS.md is benchmarks/template.md. Two kinds of places in it are filled in:
+The texts are benchmarks/template.md and benchmarks/measurements.md. Two kinds of places in them are
+filled in:
 
-    {{ file.key.key }}             a value of benchmarks/file.json; numbers in a key count rows
+    {{ file.key.key }}             a value of benchmarks/file.json; a number counts rows
+    {{ file.rows[a; b].key }}      of the first row that has the values a and b
     {{ file.key.key:.2f }}         the same with a format
     {{ table name }}               a table, from `TABLES` below
 
@@ -22,16 +24,18 @@ import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 PLACE = re.compile(
-    r"\{\{ *(?:table (?P<table>\w+)|(?P<path>[\w.]+?)(?::(?P<format>[^} ]+))?) *\}\}"
+    r"\{\{ *(?:table (?P<table>\w+)|"
+    r"(?P<path>[\w.]+(?:\[[^]]*\][\w.]+)?)(?::(?P<format>[^} ]+))?) *\}\}"
 )
 NEEDED = {"date", "commit", "machine", "command"}
 EXACT = 5e-4  # m/s: 0.000 in three decimals
+SPEED_COLUMNS = ("seconds", "ratio")
 
 
 class ResultError(ValueError):
@@ -60,13 +64,17 @@ def result(name: str) -> dict:
 
 
 def value(path: str):
-    """The value at a path such as speed.rows.0.seconds."""
-    name, *keys = path.split(".")
+    """The value at a path such as speed.settings.threads or made_maps.rows[Style_A; 9001].start."""
+    name, *keys = re.findall(r"\[[^]]*\]|\w+", path)
     found = result(name)
     for key in keys:
         try:
-            found = found[int(key)] if isinstance(found, list) else found[key]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if key[0] == "[":
+                wanted = set(key[1:-1].split("; "))
+                found = next(row for row in found if wanted <= {*map(str, row.values())})
+            else:
+                found = found[int(key)] if isinstance(found, list) else found[key]
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
             raise ResultError(f"benchmarks/{name}.json: has no {'.'.join(keys)}") from error
     return "not recorded" if found is None else found
 
@@ -190,6 +198,19 @@ def published_recipe() -> str:
     return table(head, lines)
 
 
+def published_summary() -> str:
+    """How much longer the published recipe takes, in a sentence."""
+    rows = result("published_recipe")["rows"]
+    ratio = [row["published_evaluations"] / row["evaluations_to_equal_misfit"] for row in rows]
+    worse = sum(row["published_refined"] - row["refined"] >= EXACT for row in rows)
+    cut = sum(row["published_end"] == "cut off" for row in rows)
+    return (
+        f"{min(ratio):.0f} to {max(ratio):.0f} times (median {median(ratio):.0f}) the evaluations "
+        f"after which the default method has the same misfit, and ends with a larger error on "
+        f"{worse} of {len(rows)} ({cut} were cut off at ten times the default's evaluations)"
+    )
+
+
 def ablations() -> str:
     lines = [
         [row["family"], row["what"], f"{row['refined']:.3f}", f"{row['evaluations']}"]
@@ -200,12 +221,19 @@ def ablations() -> str:
 
 
 def speed() -> str:
-    lines = []
-    for row in result("speed")["rows"]:
-        own = row["fwi_refine"]
-        own = f"{own:.3f}" if own < 0.1 else f"{own:.2f}"
-        lines.append([row["what"], own, row["other"], str(row["seconds"]), str(row["ratio"])])
-    return table(["run", "fwi-refine, s", "other", "s", "ratio"], lines)
+    """One line for each program, with its time over that of fwi-refine."""
+    rows = result("speed")["rows"]
+    runs = [*dict.fromkeys(row["what"] for row in rows)]
+    own = {row["what"]: str(row["fwi_refine"]) for row in rows}
+    lines = [["fwi-refine", *(cell for run in runs for cell in (own[run], ""))]]
+    for other in dict.fromkeys(row["other"] for row in rows):
+        times = {row["what"]: row for row in rows if row["other"] == other}
+        cells = [
+            str(times[run][key]) if run in times else "" for run in runs for key in SPEED_COLUMNS
+        ]
+        lines.append([other, *cells])
+    head = [cell for run in runs for cell in (f"{run}, s", "ratio")]
+    return table(["program", *head], lines)
 
 
 def gpu() -> str:
@@ -259,6 +287,7 @@ TABLES: dict[str, Callable[[], str]] = {
         behind,
         made_maps,
         published_recipe,
+        published_summary,
         ablations,
         speed,
         expected_errors,
@@ -271,15 +300,15 @@ def fill(place: re.Match) -> str:
     """The text for one place of the template."""
     if name := place["table"]:
         if name not in TABLES:
-            raise ResultError(f"benchmarks/template.md: no table {name!r}")
+            raise ResultError(f"benchmarks/*.md: no table {name!r}")
         return TABLES[name]()
     found = value(place["path"])
     return format(found, place["format"]) if place["format"] else str(found)
 
 
-def benchmarks() -> str:
-    """The whole of BENCHMARKS.md."""
-    text = PLACE.sub(fill, (RESULTS / "template.md").read_text(encoding="utf-8"))
+def page(template: str) -> str:
+    """A whole page: BENCHMARKS.md, for example."""
+    text = PLACE.sub(fill, (RESULTS / template).read_text(encoding="utf-8"))
     return "\n\n".join(map(wrapped, text.strip().split("\n\n"))) + "\n"
 
 
@@ -308,15 +337,16 @@ def readme(text: str) -> str:
     if not (begin and end):
         raise ResultError(f"README.md: lacks {BEGIN} or {END}")
     commit = value("real_maps.commit")
-    note = f"Mean absolute error in m/s; measured at {commit}."
+    note = f"Mean absolute error, m/s, at {commit}."
     return f"{before}{BEGIN}\n{real_maps_by_family()}\n\n{note}\n{END}{after}"
 
 
 def rendered() -> dict[Path, str]:
-    """What each of the two files should hold."""
+    """What each of the three files should hold."""
     path = ROOT / "README.md"
     return {
-        ROOT / "BENCHMARKS.md": benchmarks(),
+        ROOT / "BENCHMARKS.md": page("template.md"),
+        ROOT / "docs" / "measurements.md": page("measurements.md"),
         path: readme(path.read_text(encoding="utf-8")),
     }
 

@@ -1,5 +1,6 @@
 """Made samples for the tests of files and commands: layered maps, blurred starts, records."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -50,6 +51,12 @@ def one_job_in_this_process(monkeypatch):
     )
 
 
+@pytest.fixture
+def known_speed(monkeypatch):
+    """A dry run does not measure this machine, which `test_a_dry_run_writes_nothing` lets it do."""
+    monkeypatch.setattr("fwi_refine.runs.plan.seconds_per_evaluation", lambda settings: 0.5)
+
+
 @dataclass(frozen=True)
 class Made:
     """Three samples, in memory and as files. Arrays are float32."""
@@ -79,10 +86,36 @@ def make_truth():
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory) -> Made:
+def shared_folder(tmp_path_factory):
+    """A function of (name, fill): a folder that the first worker to ask for it fills."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name, fill):
+        with FileLock(root / f"{name}.lock"):
+            if not (root / name).exists():
+                (root / f"{name}.begun").mkdir()
+                fill(root / f"{name}.begun")
+                (root / f"{name}.begun").rename(root / name)
+        return root / name
+
+    return folder
+
+
+IDS = ("a1", "b2", "c3")
+
+
+@pytest.fixture(scope="session")
+def made(shared_folder) -> Made:
     """The samples, written once: starts.npy, truth.npy and seismic/<id>.npy."""
-    folder = tmp_path_factory.mktemp("made")
-    ids = ("a1", "b2", "c3")
+    folder = shared_folder("made", write_samples)
+    truth, starts = (np.load(folder / f"{name}.npy") for name in ("truth", "starts"))
+    records = np.stack([np.load(folder / "seismic" / f"{name}.npy") for name in IDS])
+    return Made(IDS, truth, starts, records, folder)
+
+
+def write_samples(folder):
+    """The files of `made`."""
     truth = make_truth()
     starts = np.roll(truth, 1, axis=1)  # every interface a row too deep, ...
     starts[:, 0] = truth[:, 0]
@@ -91,9 +124,8 @@ def made(tmp_path_factory) -> Made:
     np.save(folder / "starts.npy", starts)
     np.save(folder / "truth.npy", truth)
     (folder / "seismic").mkdir()
-    for name, record in zip(ids, records, strict=True):
+    for name, record in zip(IDS, records, strict=True):
         np.save(folder / "seismic" / f"{name}.npy", record)
-    return Made(ids, truth, starts, records, folder)
 
 
 @pytest.fixture
@@ -120,10 +152,14 @@ class Refined:
     report: list[dict[str, str]]
 
 
+def report_of(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="session")
 def refine():
     """Runs `fwi-refine` with few evaluations; returns exit code, maps and report rows."""
-    import csv
 
     def call(predictions, records, out, *more) -> Refined:
         arguments = [predictions, records, "--out", out, *QUICK, *more]
@@ -131,8 +167,7 @@ def refine():
         maps, rows = None, []
         if Path(out).exists():
             maps = np.load(out)
-            with open(Path(out).with_suffix(".csv"), newline="") as file:
-                rows = list(csv.DictReader(file))
+            rows = report_of(Path(out).with_suffix(".csv"))
         return Refined(code, maps, rows)
 
     return call
@@ -143,8 +178,11 @@ QUICK = ("--method", "lbfgs", "--max-evaluations", EVALUATIONS)
 
 
 @pytest.fixture(scope="session")
-def baseline(made, refine, tmp_path_factory) -> Refined:
+def baseline(made, refine, shared_folder) -> Refined:
     """The three samples refined on their own: what they must be in any company."""
-    result = refine(made.starts_file, made.seismic, tmp_path_factory.mktemp("run") / "out.npy")
-    assert result.code == 0
-    return result
+
+    def fill(folder):
+        assert refine(made.starts_file, made.seismic, folder / "out.npy").code == 0
+
+    folder = shared_folder("baseline", fill)
+    return Refined(0, np.load(folder / "out.npy"), report_of(folder / "out.csv"))

@@ -101,7 +101,7 @@ def merged(run, folder):
     return np.load(out), [line[:place] + line[place + 1 :] for line in lines]
 
 
-RUN = "0123456789abcdef"
+RUN = 4 * "0123456789abcdef"
 
 
 def make_part(n=3):

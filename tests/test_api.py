@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import fwi_refine
-from fwi_refine import routing
 from fwi_refine.api import functions as api
 from fwi_refine.api.functions import classify, refine, simulate
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.inversion import routes
 from fwi_refine.priors import load
 from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI
@@ -78,10 +78,8 @@ def test_type_checkers_are_told_the_same_names():
         for node in branch.body
         for alias in node.names
     }
-    modules = {
-        name: f"fwi_refine.{module}.{fwi_refine._OTHERWISE.get(name, name)}"
-        for name, module in fwi_refine._MODULES.items()
-    }
+    places = ((name, *place.split(":")) for name, place in fwi_refine._MODULES.items())
+    modules = {name: f"fwi_refine.{place}.{(*other, name)[0]}" for name, place, *other in places}
     assert told == modules
 
 
@@ -360,7 +358,7 @@ def test_classifying_one_and_many():
     many = classify(torch.from_numpy(starts), records, survey=SHORT)
     assert [found.family for found in many] == ["two-velocity"] * 3
     pairs = zip(starts, records, strict=True)
-    assert many == [routing.classify(*pair, load(), SHORT) for pair in pairs]
+    assert many == [routes.classify(*pair, load(), SHORT) for pair in pairs]
     assert classify(starts[2], records[2], survey=SHORT) == many[2]
     never = load()
     never = replace(never, routing=replace(never.routing, two_velocity_cells=5000.0))

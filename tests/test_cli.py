@@ -209,6 +209,7 @@ def test_outputs_that_exist_are_kept(made, tmp_path, capsys):
     assert np.load(out).shape == (1, 70, 70)
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_says_each_problem_once_and_refuses_what_a_run_does(made, tmp_path, capsys):
     starts = np.concatenate([made.starts, np.full((4, 70, 70), np.nan, np.float32)])
     np.save(tmp_path / "starts.npy", starts)
@@ -247,6 +248,7 @@ def test_durations():
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_config_gives_defaults_and_knows_its_keys(made, tmp_path, capsys):
     config = tmp_path / "c.toml"
     config.write_text("max_evaluations = 7\nlimit = 2\nquiet = 1\n")
@@ -266,6 +268,7 @@ def test_config_gives_defaults_and_knows_its_keys(made, tmp_path, capsys):
         assert words in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_the_log_file_holds_what_stderr_does(made, tmp_path, capsys):
     log = tmp_path / "run.log"
     arguments = [made.starts_file, made.seismic, "--out", "o.npy", "--dry-run", "--limit", "1"]

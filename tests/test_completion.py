@@ -103,6 +103,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     return ask
 
 
+@pytest.mark.process
 def test_a_real_bash(bash):
     assert bash("fwi-refine", "pred") == ["predictions.npy"]
     assert bash("fwi-refine", "re")[:2] == ["refine", "report"]

@@ -217,6 +217,7 @@ def test_instructions_are_counted():
         assert float(moved) >= 12
 
 
+@pytest.mark.process
 def test_without_a_disassembler_nothing_is_counted(monkeypatch):
     script = Path(__file__).parents[1] / "scripts" / "count_gpu_instructions.py"
     monkeypatch.setenv("PATH", "")
@@ -226,6 +227,7 @@ def test_without_a_disassembler_nothing_is_counted(monkeypatch):
 
 
 @pytest.mark.skipif(gpu_problem() is None, reason="there is a GPU: the benchmark would run")
+@pytest.mark.process
 def test_the_benchmark_says_that_it_measured_nothing():
     script = Path(__file__).parents[1] / "scripts" / "benchmark_gpu.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)

@@ -129,18 +129,17 @@ def test_adjoint_is_the_transpose_of_the_tangent(layout):
     assert dot_error(emulated(imaging_step=1, layout=layout)) <= 1e-12
 
 
+@pytest.mark.slow  # the same of the CPU's kernel by default: tests/test_wave.py
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    others_slow(
-        [
-            ("FWI_ADD(next[t->source_cell]", "FWI_SUB(next[t->source_cell]"),
-            ("at_source += pulse", "at_source -= pulse"),
-            ("fwi_row(t, now, r + 2)", "fwi_row(t, now, r + 1)"),
-            ("fwi_frame(t, frame, r + 3, c)", "fwi_frame(t, frame, r + 2, c)"),
-            ("after.at[j],", "here.at[j],"),
-            ("relative_vmin, centre, cells.at[j]", "relative_vmin, cells.at[j], centre"),
-        ]
-    ),
+    [
+        ("FWI_ADD(next[t->source_cell]", "FWI_SUB(next[t->source_cell]"),
+        ("at_source += pulse", "at_source -= pulse"),
+        ("fwi_row(t, now, r + 2)", "fwi_row(t, now, r + 1)"),
+        ("fwi_frame(t, frame, r + 3, c)", "fwi_frame(t, frame, r + 2, c)"),
+        ("after.at[j],", "here.at[j],"),
+        ("relative_vmin, centre, cells.at[j]", "relative_vmin, cells.at[j], centre"),
+    ],
 )
 def test_a_wrong_kernel_fails_the_dot_test(right, wrong, tmp_path):
     folder = mutated(tmp_path, right, wrong)
@@ -190,9 +189,8 @@ def waiting():
         yield from ((text, call.span()) for call in calls)
 
 
-@pytest.mark.parametrize(
-    ("text", "place"), others_slow(waiting()), ids=lambda part: str(part)[-12:]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "place"), waiting(), ids=lambda part: str(part)[-12:])
 def test_all_waiting_is_needed(text, place, sanitizer, tmp_path):
     """The threads of a shot do not race, and without any one of the barriers they would."""
     folder = mutated(tmp_path, text, text[: place[0]] + ";" + text[place[1] :])

@@ -63,7 +63,7 @@ def test_samples_at_a_time_on_a_gpu(three, monkeypatch):
 def test_a_gpu_that_cannot_be_used_is_said(monkeypatch, caplog):
     monkeypatch.setattr("fwi_refine.wave.devices", list)
     monkeypatch.setattr("fwi_refine.wave.gpu_problem", lambda: "the extra is missing")
-    monkeypatch.setattr(options, "gpu_is_there", lambda: True)
+    monkeypatch.setattr("fwi_refine.cli.options.devices.gpu_is_there", lambda: True)
     options.gpus.cache_clear()
     assert placed("auto").jobs == 1
     assert "computing on the CPU, although there is a GPU: the extra is missing" in caplog.text

@@ -14,16 +14,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
+from fwi_refine.api.estimator import FamilyClassifier
 from fwi_refine.errors import SampleError
+from fwi_refine.inversion.families import criteria
+from fwi_refine.inversion.routes import classify
 from fwi_refine.priors import load
-from fwi_refine.routing import OPENFWI_FAMILIES, Family, classify
-from fwi_refine.routing.classify import FEATURES
-from fwi_refine.routing.estimator import FamilyClassifier
+from fwi_refine.routing import OPENFWI_FAMILIES, Family, feature_names
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.synthetic import make_map, make_start
 
 PRIORS = load()
-EACH = 8  # samples of each of OpenFWI's families
+EACH = 5  # samples of each of OpenFWI's families
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_it_learns_what_fit_priors_does(samples, fitted):
     groups = {}
     for (v, _), name in zip(*samples, strict=True):
         groups.setdefault(name, []).append(v)
-    routing, wrong = fit_routing(groups, PRIORS)
+    routing, wrong = fit_routing(groups, PRIORS, criteria())
     assert fitted.priors_ == replace(PRIORS, routing=routing)
     assert fitted.wrong_ == wrong
     assert fitted.priors_.routing != PRIORS.routing
@@ -99,10 +100,10 @@ def test_priors_of_your_own_are_the_base(samples):
 def test_the_table_serves_other_classifiers(samples, fitted):
     X, y = samples
     table = fitted.transform(X)
-    assert table.shape == (len(X), len(FEATURES))
-    assert fitted.get_feature_names_out().tolist() == list(FEATURES)
+    assert table.shape == (len(X), len(feature_names(criteria())))
+    assert fitted.get_feature_names_out().tolist() == list(feature_names(criteria()))
     evidence = classify(*X[40], PRIORS).evidence
-    assert table[40].tolist() == [evidence[name] for name in FEATURES]
+    assert table[40].tolist() == [evidence[name] for name in feature_names(criteria())]
     assert np.array_equal(FamilyClassifier().fit_transform(X, y), table)
     other = make_pipeline(
         FamilyClassifier(), StandardScaler(), LogisticRegression(C=100.0, max_iter=1000)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
     "name",
     [
         pytest.param("api.functions", marks=pytest.mark.slow),
-        "routing.estimator",
+        "api.estimator",
         "wave.modules",
         "wave.jacobian.operator",
     ],

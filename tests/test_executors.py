@@ -29,6 +29,8 @@ from fwi_refine.runs import batch
 from fwi_refine.runs.directory import RunDirectory, check_parts, look
 from fwi_refine.runs.executors import Dask, Processes, Serial
 
+# another executor than that of the first test takes seconds to start, too
+PROCESSES = pytest.param("processes", marks=pytest.mark.process)
 DASK = pytest.param("dask", marks=pytest.mark.process)  # a cluster takes seconds to start
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]
@@ -68,6 +70,7 @@ def test_every_executor_stores_the_same_bytes(case, request, tmp_path, kind):
         assert parts_of(case, tmp_path / kind, opened) == serial
 
 
+@pytest.mark.process
 def test_a_worker_that_lacks_the_program_is_named(tmp_path):
     """It could not even read its tasks, and they would be waited for for ever."""
     lacking = tmp_path / "fwi_refine"
@@ -94,6 +97,7 @@ def test_a_worker_that_lacks_the_program_is_named(tmp_path):
             worker.wait()
 
 
+@pytest.mark.process
 def test_a_worker_that_does_not_answer_is_named(cluster, monkeypatch):
     with closing(Dask(cluster)) as opened:
         opened._client.wait_for_workers(1, timeout=60)
@@ -112,7 +116,7 @@ def fail_at_three(x):
     return x
 
 
-@pytest.mark.parametrize("kind", ["serial", "processes", DASK])
+@pytest.mark.parametrize("kind", ["serial", PROCESSES, DASK])
 def test_tasks_are_taken_as_there_is_room_and_errors_are_raised(request, kind):
     taken = []
 
@@ -180,10 +184,8 @@ def seen_device(task):
     return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-@pytest.mark.parametrize(
-    ("jobs", "wanted"),
-    [pytest.param(2, ["a", "b"], marks=pytest.mark.process), (3, ["a", "a", "b"])],
-)
+@pytest.mark.process
+@pytest.mark.parametrize(("jobs", "wanted"), [(2, ["a", "b"]), (3, ["a", "a", "b"])])
 def test_each_process_has_a_device_of_its_own(tmp_path, jobs, wanted):
     opened = Processes(jobs, devices=["a", "b"])
     seen = {result for _, result in opened.map(seen_device, [(jobs, tmp_path)] * 12)}
@@ -262,6 +264,7 @@ def test_a_worker_with_another_program_is_refused(case):
         batch.refine_chunk(chunk, SETTINGS, trivial, ("9.9", kernel))
 
 
+@pytest.mark.process
 def test_a_defect_in_a_worker_is_logged_here_with_its_place(case, caplog):
     broken = replace(SETTINGS, method="unheard-of")
     ((_, outcomes),) = batch.run(open_case(case).tasks([[0, 1]]), broken, Processes(1))

@@ -1,5 +1,7 @@
 """The registry of families: complete, and open to one more."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from wave_cases import TWO_SHOTS as SURVEY
 
 from fwi_refine.inversion import families
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.families import METHODS, NAMES, find_family, names, register
+from fwi_refine.inversion.families import METHODS, NAMES, criteria, find_family, names, register
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import Recipe
+from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES, Family
@@ -22,7 +25,10 @@ NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel w
 
 
 def test_the_registry_is_that_of_the_routing():
+    """Each family but the last has a test that tells its samples."""
     assert set(NAMES) == {str(family) for family in Family}
+    assert [*criteria()] == [name for name in NAMES if name != "layered"]
+    assert NAMES[-1] == "layered"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,6 +78,44 @@ def test_a_family_is_added_by_one_definition(layers, monkeypatch):
     assert refined.family == "salt"
     assert refined.status == "refined"
     assert refined.misfit_after < 0.2 * refined.misfit_before
+
+
+SALT = """
+from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
+from fwi_refine.inversion.families.definition import FamilyDefinition
+from fwi_refine.inversion.recipe import Recipe
+from fwi_refine.routing import Criterion
+
+def salt_cells(v, record, priors):
+    return float((v > 4400).sum())
+
+once = Recipe((newton(every_cell, layers_smoothed(10.0), weight=1e-10),), round=False)
+FAMILY = FamilyDefinition(
+    "salt", (), gauss_newton=once, published=once, criterion=Criterion(
+        "salt_cells", salt_cells, "salt in {:.0f} cells against {:.0f}", above=True, threshold=50.0
+    ),
+)
+"""
+
+
+def test_a_family_is_added_by_one_file_and_one_line(monkeypatch, tmp_path):
+    """Its samples are told by its own test, asked where no earlier one holds."""
+    (tmp_path / "salt.py").write_text(SALT)
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    monkeypatch.setattr(families, "NAMES", (*NAMES, "salt"))
+    monkeypatch.delitem(sys.modules, f"{families.__name__}.salt", raising=False)
+    v = np.repeat([1700.0, 2300.0, 3100.0, 2600.0], [1190, 1190, 1190, 1330]).reshape(70, 70)
+    record = np.random.default_rng(0).standard_normal((5, 1000, 70))
+    assert classify(v, record, load()).family == "layered"
+    v[30:40, 30:40] = 4480.0
+    found = classify(v, record, load())
+    assert found.family == "salt"
+    assert found.reason == "salt in 100 cells against 50"
+    assert found.evidence["salt_cells_threshold"] == 50.0
+    assert found.confidence == 0.5
+    v[:] = 2000.0
+    v[20:] = 4480.0
+    assert classify(v, record, load()).family is Family.TWO_VELOCITY
 
 
 @NATIVE

@@ -9,7 +9,7 @@ import torch
 
 from fwi_refine import priors
 from fwi_refine.priors import GaussianProcess
-from fwi_refine.priors.gaussian_process import _Structure
+from fwi_refine.priors.covariance import Covariance
 
 SMALL = GaussianProcess(2.2, 150.0, 5.0, 400.0, 30.0, 3000.0, (13, 10))
 STYLES = {"style_a": priors.load().style_a, "style_b": priors.load().style_b}
@@ -112,7 +112,7 @@ def test_gradient_of_the_log_likelihood_by_taylor_remainder():
     logs, step = np.log([2.0, 140.0, 8.0, 500.0, 20.0]), np.array([0.3, -0.2, 0.5, 0.4, -0.6])
 
     def likelihood(logs):
-        return _Structure(*np.exp(logs), (13, 10)).log_likelihood(maps)
+        return Covariance(*np.exp(logs), (13, 10)).log_likelihood(maps)
 
     value, gradient = likelihood(logs)
     sizes = [2.0**-k for k in range(4, 9)]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # Folders and modules of the package, from the bottom to the top. What stands in one layer may not
 # import each other. A new folder needs a place here.
 LAYERS = (
-    {"version", "errors"},
+    {"version", "errors", "lazy"},
     {"files", "precision"},
     {"survey"},
     {"priors", "optimise", "wave", "io"},

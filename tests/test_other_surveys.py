@@ -18,10 +18,11 @@ from fwi_refine.errors import InputError
 from fwi_refine.inversion import initial_model, method
 from fwi_refine.inversion.families.layered import GAUSS_NEWTON
 from fwi_refine.inversion.method import choose_method, gauss_newton_bytes
+from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.priors import load
-from fwi_refine.routing import Family, can_classify, classify
+from fwi_refine.routing import Family, can_classify
 from fwi_refine.runs import batch
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.frequency import lower_frequency

@@ -3,13 +3,14 @@
 import resource
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_cases import RUN, make_part
 
-from fwi_refine.errors import MachineError, PartError
+from fwi_refine.errors import DamagedPartError, MachineError, PartError
 from fwi_refine.runs.directory.parts import Part, read_part, write_part
 
 
@@ -52,6 +53,18 @@ def test_every_flipped_bit_and_every_cut_is_noticed(stored, tmp_path_factory, da
     damaged.write_bytes(changed)
     with pytest.raises(PartError, match=path.name):
         read_part(damaged, RUN)
+
+
+def test_damaged_bytes_are_not_given_to_hdf5(stored, tmp_path, monkeypatch):
+    """Which may crash on them, and takes the process along."""
+    path, content = stored
+    damaged = tmp_path / path.name
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr(h5py, "File", None)
+    with pytest.raises(DamagedPartError):
+        read_part(damaged, RUN)
+    with pytest.raises(PartError, match="sound part of another run"):
+        read_part(path, RUN[::-1])
 
 
 def test_a_part_of_another_run_or_chunk_is_noticed(stored, tmp_path):

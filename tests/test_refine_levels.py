@@ -20,6 +20,7 @@ from fwi_refine.inversion.levels.refine import (
     assign_levels,
 )
 from fwi_refine.inversion.levels.rounding import rounding_of
+from fwi_refine.inversion.levels.settings import LevelSettings
 from fwi_refine.inversion.stages import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
@@ -181,7 +182,7 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
     same, truth, released, simulator, monkeypatch
 ):
     """One that fits but is not nearby is believed if the second, with less noise, is the same."""
-    monkeypatch.setattr("fwi_refine.inversion.levels.refine.SURE", 0.0)
+    doubting = replace(ASSIGNMENT, settings=LevelSettings(nearby_change=0.0))
     data = Data.of_sample(released, truth, simulator)
     assign_cells, noises = refine._assign_cells, []
 
@@ -194,7 +195,7 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
 
     monkeypatch.setattr(refine, "_assign_cells", assigned)
     made, beyond_doubt = _assign_twice(
-        data, data, Model.of(slightly_off(truth)), 3e-5, ASSIGNMENT, 1e-11, Budget()
+        data, data, Model.of(slightly_off(truth)), 3e-5, doubting, 1e-11, Budget()
     )
     least, _ = ASSIGNMENT.noise
     assert noises == [3e-5, least]
@@ -214,13 +215,13 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
     ],
 )
 def test_assigned_integers_or_those_of_the_fit(
-    belief, misfit, limit, better, truth, released, simulator, monkeypatch
+    belief, misfit, limit, better, truth, released, simulator
 ):
-    monkeypatch.setattr("fwi_refine.inversion.levels.refine.MAX_RMS_FOR_ROUNDING", limit)
+    settings = LevelSettings(max_rms_for_rounding=limit)
     data = Data.of_sample(released, truth, simulator)
     assigned = _Candidate(Model.of(truth), misfit, belief)
     fit = _Candidate(Model(with_wrong_cells(truth), truth.min()), 1e-12)
-    assert _are_better_integers(assigned, fit, data, Budget()) == better
+    assert _are_better_integers(assigned, fit, data, Budget(), settings) == better
 
 
 def test_what_rounding_adds(truth, exact, released, simulator):

@@ -14,6 +14,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from helpers import others_slow
 from run_cases import expected_maps, merged, prepare, refine_all, trivial, write_inputs
 
 from fwi_refine import io
@@ -309,7 +310,10 @@ def test_a_closed_stderr_stops_nothing(case, monkeypatch, stream):
     assert np.load("o.npy").shape == (5, 70, 70)
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&1 | head -1"])
+@pytest.mark.parametrize(
+    "redirection",
+    others_slow(["<&- >&- 2>&-", "2>&-", ">&- 2>&-", "2>&1 | head -1"], pytest.mark.process),
+)
 def test_standard_streams_that_are_closed(tmp_path, redirection):
     """A file that got the number of a closed stream would be written to by every message."""
     write_inputs(tmp_path, NAMES)

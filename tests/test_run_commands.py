@@ -61,19 +61,22 @@ def test_a_run_directory_gives_what_a_run_without_one_gives(
     assert run(["merge", str(tmp_path / "run"), "--out", str(tmp_path / "m.npy")]) == 2
 
 
-def test_other_chunks_order_and_jobs_give_the_same_bits(made, baseline, tmp_path):
-    order = [2, 0, 1]
+@pytest.mark.parametrize(
+    ("order", "jobs"), [([2, 0], 1), pytest.param([2, 0, 1], 2, marks=pytest.mark.process)]
+)
+def test_other_chunks_order_and_jobs_give_the_same_bits(made, baseline, tmp_path, order, jobs):
     np.save(tmp_path / "p.npy", made.starts[order])
     (tmp_path / "ids").write_text("\n".join(made.ids[k] for k in order))
     arguments = [str(tmp_path / "p.npy"), made.seismic, "--ids", str(tmp_path / "ids"), *QUICK]
     arguments[-1] = "3"
     out = ["--run-dir", str(tmp_path / "run"), "--out", str(tmp_path / "o.npy")]
-    assert run([*arguments, *out, "--jobs", "2", "--threads", "1"]) == 0
+    assert run([*arguments, *out, "--jobs", str(jobs), "--threads", "1"]) == 0
     assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps[order].tobytes()
 
 
 def test_verify_names_what_is_damaged(refine_in, tmp_path, capsys):
-    assert refine_in(tmp_path / "run") == 0
+    once = "--max-evaluations", "1"
+    assert refine_in(tmp_path / "run", *once) == 0
     before = tree(tmp_path)
     capsys.readouterr()
     assert run(["verify", str(tmp_path / "run")]) == 0
@@ -88,7 +91,7 @@ def test_verify_names_what_is_damaged(refine_in, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{path}: damaged")
     assert len(captured.out.splitlines()) == 1
-    assert refine_in(tmp_path / "run") == 0
+    assert refine_in(tmp_path / "run", *once) == 0
     captured = capsys.readouterr()
     assert f"{path}: damaged" in captured.err
     assert "1 of 2 parts are there" in captured.err
@@ -123,19 +126,21 @@ def test_shards_of_a_run_and_a_sample_that_fails(made, baseline, tmp_path, capsy
     assert "1 of 4900 values not finite" in rows[1]["reason"]
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
-    assert refine_in(tmp_path / "run", "--dry-run") == 0
+    once = "--max-evaluations", "1"
+    assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     assert "0 of 2 parts are there" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
-    assert refine_in(tmp_path / "run", "--shard", "2/2") == 0
+    assert refine_in(tmp_path / "run", *once, "--shard", "2/2") == 0
     before = tree(tmp_path)
     capsys.readouterr()
-    assert refine_in(tmp_path / "run", "--dry-run") == 0
+    assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     captured = capsys.readouterr()
     assert "1 of 2 parts are there" in captured.err
     assert sum(int(row["samples"]) for row in csv.DictReader(captured.out.splitlines())) == 2
     assert tree(tmp_path) == before
-    assert refine_in(tmp_path / "run", "--dry-run", "--limit", "1") == 2
+    assert refine_in(tmp_path / "run", *once, "--dry-run", "--limit", "1") == 2
     assert "samples.count: 3 in the run, 1 now" in capsys.readouterr().err
 
 
@@ -181,7 +186,7 @@ def test_another_run_in_the_same_directory(
     made, refine_in, tmp_path, tmp_path_factory, capsys, more, words
 ):
     run_dir = tmp_path_factory.getbasetemp() / "to-differ-from"
-    assert refine_in(run_dir, "--shard", "2/2") == 0
+    assert refine_in(run_dir, "--shard", "2/2") == 0  # the first time; later it is there
     (tmp_path / "priors.toml").write_text("[style_a]\nlength = 3.5\n")
     before = tree(run_dir)
     names = {"starts": made.starts_file, "priors": tmp_path / "priors.toml"}

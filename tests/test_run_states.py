@@ -116,9 +116,16 @@ class Runs(RuleBasedStateMachine):
 
 
 Runs.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=12,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestRuns = Runs.TestCase
+
+
+@pytest.mark.slow
+class TestManyRuns(Runs.TestCase):
+    """The same with more examples."""
+
+    settings = settings(Runs.TestCase.settings, max_examples=50)

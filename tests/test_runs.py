@@ -183,6 +183,7 @@ with claimed(run.shards_folder, (2, 2), run.chunk_count):
 """
 
 
+@pytest.mark.process
 def test_a_second_process_is_refused_until_the_first_has_ended(case, whole):
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(whole.path)], stdout=subprocess.PIPE, text=True

@@ -12,9 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from fwi_refine.inversion.families import criteria
+from fwi_refine.inversion.routes import classify
 from fwi_refine.priors import load
-from fwi_refine.routing import classify
-from fwi_refine.routing.classify import map_features
+from fwi_refine.routing import map_features
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import (
     FAMILIES,
@@ -256,7 +257,7 @@ def test_starts_have_the_routing_statistics_of_real_predictions(family):
     """The gaps that the 2nd place of the benchmark saw: see priors/openfwi.toml."""
     priors = load()
     for start in starts(family):
-        numbers = map_features(start, priors)
+        numbers = map_features(start, priors, criteria())
         energy, areas = numbers["style_a_log_energy"], numbers["two_velocity_cells"]
         assert energy < 12.8 if family == "Style_A" else energy > 14.3
         if family == "Style_B":

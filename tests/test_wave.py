@@ -61,6 +61,7 @@ def test_adjoint_is_the_transpose_of_the_tangent(kernel, seed, n_steps, band, in
     assert dot_error(survey, kernel, seed) <= 1e-12
 
 
+@pytest.mark.slow
 @NATIVE
 def test_adjoint_on_the_real_survey():
     assert dot_error(OPENFWI, "native", v=random_maps(OPENFWI, samples=1)) <= 1e-12
@@ -161,6 +162,7 @@ def test_native_equals_reference(dtype, tolerance):
         assert (found - expected).norm() <= tolerance * expected.norm()
 
 
+@pytest.mark.slow
 @NATIVE
 def test_native_equals_reference_on_the_real_survey():
     survey = dataclasses.replace(OPENFWI, sources=OPENFWI.sources[1:2])
@@ -184,11 +186,11 @@ def contrasts():
 
 @NATIVE
 @pytest.mark.parametrize(
-    "maps", [slice(1), pytest.param(slice(1, None), marks=pytest.mark.slow)], ids=["one", "others"]
+    ("maps", "shots"), others_slow([(slice(1), 1), (slice(None), 5)]), ids=["one", "all"]
 )
-def test_leaving_out_cells_changes_nothing_above_rounding(maps):
-    v = contrasts()[maps]
-    narrow, full = (Simulator(kernel="native", narrow=narrow) for narrow in (True, False))
+def test_leaving_out_cells_changes_nothing_above_rounding(maps, shots):
+    v, survey = contrasts()[maps], dataclasses.replace(OPENFWI, sources=OPENFWI.sources[:shots])
+    narrow, full = (Simulator(survey, kernel="native", narrow=narrow) for narrow in (True, False))
     expected = full.forward(v)
     for found, wanted in zip(narrow.forward(v), expected, strict=True):
         assert (found - wanted).norm() <= 1e-12 * wanted.norm()

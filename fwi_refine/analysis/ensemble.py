@@ -219,7 +219,7 @@ def family_of_each(
         return [EVERYTHING] * ensemble.count, {}
     if str(families) != AUTO:
         return known_families(families, ensemble.ids, ensemble.count), {}
-    from fwi_refine.routing import classify
+    from fwi_refine.inversion.routes import classify
 
     assert priors is not None  # as the families are to be told
     found: list[str | None] = []

@@ -21,12 +21,13 @@ from fwi_refine import routing
 from fwi_refine.analysis.notebook import result_as_html
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.errors import InputError, SampleError
+from fwi_refine.inversion import families, routes
 from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing import Classification, Family
+from fwi_refine.routing import Classification
 from fwi_refine.routing.recognise import looked_at, recognise
 from fwi_refine.routing.recognise_form import describe, recognise_maps
 from fwi_refine.runs import batch, executors
@@ -387,7 +388,7 @@ def classify(
     found = []
     for k, v in enumerate(maps):
         try:
-            found.append(routing.classify(v, to_numpy(records[k]), priors, survey))
+            found.append(routes.classify(v, to_numpy(records[k]), priors, survey))
         except SampleError as error:
             raise SampleError(f"sample {k}: {error}") from error
     return found[0] if len(shape) == 2 else found
@@ -415,7 +416,7 @@ def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> O
 
 def _families(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:
     """A name for all samples, or one for each. Raises InputError for others."""
-    known = ("auto", *Family)
+    known = ("auto", *families.names())
     names = [family] if isinstance(family, str) else [*family]
     if "auto" in names and not routing.can_classify(survey):
         raise InputError(f"family 'auto': {routing.NO_FAMILY}")

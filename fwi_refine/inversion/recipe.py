@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.optimise import weight_by_share
 from fwi_refine.priors import Priors
@@ -267,11 +268,14 @@ class LevelAssignment:
         Makes the stage from what one round has assigned to where the next begins, from (width,
         ratio); width (nz, nx): m/s about its level where a cell is expected; ratio: of the present
         noise to the least.
+    settings
+        The tuning constants of the rounds.
     """
 
     rounds: int
     noise: tuple[float, float]
     between: Callable[..., Stage]
+    settings: LevelSettings = SETTINGS
 
 
 @dataclass(frozen=True)

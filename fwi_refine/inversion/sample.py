@@ -19,11 +19,12 @@ from fwi_refine.inversion.levels.exact import Certificate
 from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
+from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing import Family, can_classify, classify
+from fwi_refine.routing import Family, can_classify
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
 from fwi_refine.wave import Simulator

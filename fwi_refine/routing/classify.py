@@ -1,14 +1,9 @@
 """The family of a sample, from its record and its predicted map.
 
-Four tests, in the order of the published recipe (2nd place of the Yale/UNC-CH competition). The
-first that holds decides; a sample that passes none is layered. The thresholds stand in
-priors/openfwi.toml.
-
-    flat-vel      the record is mirror-symmetric: rms(first shot - mirrored last shot) is small.
-                  Only a map without lateral change gives such a record.
-    style-a       the map is smooth: its energy under the Gaussian process of Style A is small
-    style-b       no velocity is common: the most frequent round(v / 3) covers few cells
-    two-velocity  the two largest areas (neighbours within 10 m/s) cover almost the whole map
+Each family but one has a test, its `Criterion`, which stands with its recipe in
+fwi_refine/inversion/families/; `inversion.routes.classify` applies them. Their order is that of the
+published recipe (2nd place of the Yale/UNC-CH competition). The first that holds decides; a sample
+that passes none is layered. The thresholds stand in priors/openfwi.toml.
 
 All numbers are measured for every sample, also those that were not needed, so that a report
 shows how far the sample was from each family.
@@ -18,19 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError
-from fwi_refine.objective.connected import connected_areas
 from fwi_refine.priors import Priors, Routing
+from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import Family
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
-
-MAP_FEATURES = ("style_a_log_energy", "style_b_cells", "two_velocity_cells")
-FEATURES = ("symmetry_rms", *MAP_FEATURES)
-
 
 NO_FAMILY = (
     "families can be told apart on the survey of OpenFWI only; say which it is: layered (layers, "
@@ -44,10 +34,10 @@ class Classification:
 
     Parameters
     ----------
-    family : Family
-        The family.
+    family : str
+        A `Family`, or the name of another one that is registered.
     evidence : dict of float
-        The four measured numbers (`FEATURES`), each with its `..._threshold`; the same keys for
+        The measured numbers (`feature_names`), each with its `..._threshold`; the same keys for
         every sample.
     reason : str
         The test that decided, with its number and threshold.
@@ -57,14 +47,19 @@ class Classification:
         that decided. It is a distance, not a probability.
     """
 
-    family: Family
+    family: str
     evidence: dict[str, float]
     reason: str
     confidence: float
 
 
 def classify(
-    prediction: ArrayLike, record: ArrayLike, priors: Priors, survey: Survey = OPENFWI
+    prediction: ArrayLike,
+    record: ArrayLike,
+    priors: Priors,
+    survey: Survey = OPENFWI,
+    *,
+    criteria: Criteria,
 ) -> Classification:
     """Family of one sample.
 
@@ -78,6 +73,8 @@ def classify(
         Priors and thresholds.
     survey : Survey
         Survey of the record.
+    criteria : mapping
+        Test of each family that has one.
 
     Returns
     -------
@@ -92,33 +89,46 @@ def classify(
     ValueError
         For priors fitted on another grid.
     """
-    measured = sample_features(prediction, record, priors, survey)
-    return apply_thresholds(measured, priors.routing, cells=survey.shape[0] * survey.shape[1])
+    measured = sample_features(prediction, record, priors, survey, criteria=criteria)
+    cells = survey.shape[0] * survey.shape[1]
+    return apply_thresholds(measured, priors.routing, cells, criteria)
+
+
+def feature_names(criteria: Criteria) -> tuple[str, ...]:
+    """The names of the numbers that are measured, in the order of the tests."""
+    return tuple(test.feature for test in criteria.values())
 
 
 def sample_features(
-    prediction: ArrayLike, record: ArrayLike, priors: Priors, survey: Survey = OPENFWI
+    prediction: ArrayLike,
+    record: ArrayLike,
+    priors: Priors,
+    survey: Survey = OPENFWI,
+    *,
+    criteria: Criteria,
 ) -> dict[str, float]:
-    """The four numbers that are compared with thresholds.
+    """The numbers that are compared with thresholds.
 
     Parameters
     ----------
-    prediction, record, priors, survey
+    prediction, record, priors, survey, criteria
         As for `classify`, which has the errors, too.
 
     Returns
     -------
     dict of float
-        By the keys `FEATURES`.
+        By the keys `feature_names`.
     """
     if not can_classify(survey):
         raise InputError(NO_FAMILY)
     v = check_prediction(prediction, survey=survey)
     used = check_record(record, survey=survey)[:, : survey.n_steps]
-    return {"symmetry_rms": symmetry_rms(used), **map_features(v, priors)}
+    return {test.feature: test.measure(v, used, priors) for test in criteria.values()}
 
 
-def apply_thresholds(measured: dict[str, float], routing: Routing, cells: int) -> Classification:
+def apply_thresholds(
+    measured: dict[str, float], routing: Routing, cells: int, criteria: Criteria
+) -> Classification:
     """Family of a sample from its measured numbers.
 
     Parameters
@@ -129,51 +139,32 @@ def apply_thresholds(measured: dict[str, float], routing: Routing, cells: int) -
         Thresholds.
     cells : int
         Number of cells of the map.
+    criteria : mapping
+        Test of each family that has one.
 
     Returns
     -------
     Classification
     """
-    symmetry, energy, same, two = (measured[key] for key in FEATURES)
-    # (family, holds, number and threshold as positive quantities, what to say)
-    tests = (
-        (
-            Family.FLAT_VEL,
-            symmetry < routing.symmetry_rms,
-            (symmetry, routing.symmetry_rms),
-            f"asymmetry of the record {symmetry:.2g} rms against {routing.symmetry_rms:.2g}",
-        ),
-        (
-            Family.STYLE_A,
-            energy < routing.style_a_log_energy,
-            (np.exp(energy), np.exp(routing.style_a_log_energy)),
-            f"Style A energy e^{energy:.2f} against e^{routing.style_a_log_energy:.2f}",
-        ),
-        (
-            Family.STYLE_B,
-            same < routing.style_b_cells,
-            (same, routing.style_b_cells),
-            f"most frequent velocity in {same:.0f} cells against {routing.style_b_cells:.0f}",
-        ),
-        (
-            # The cells left over are compared: the areas themselves never exceed the map.
-            Family.TWO_VELOCITY,
-            two > routing.two_velocity_cells,
-            (cells - two, max(cells - routing.two_velocity_cells, 0.0)),
-            f"two largest areas {two:.0f} cells against {routing.two_velocity_cells:.0f}",
-        ),
-    )
-    reached = []
-    for test in tests:
-        reached.append(test)
-        if test[1]:
+    family, nearest, words = str(Family.LAYERED), 0.0, "there are no tests"
+    for name, test in criteria.items():
+        number = measured[test.feature]
+        nearest = max(nearest, test.closeness(number, routing, cells))
+        words = test.words(number, routing)
+        if test.holds(number, routing):
+            family = name
             break
-    family, holds, _, words = reached[-1]
-    if not holds:
-        family, words = Family.LAYERED, f"no other test holds; {words}"
-    confidence = 1.0 - max(_closeness(*numbers) for _, _, numbers, _ in reached)
-    evidence = measured | {f"{key}_threshold": getattr(routing, key) for key in measured}
-    return Classification(family, evidence, words, confidence)
+    else:
+        words = f"no other test holds; {words}"
+    thresholds = {
+        f"{test.feature}_threshold": test.threshold_in(routing) for test in criteria.values()
+    }
+    return Classification(_named(family), measured | thresholds, words, 1.0 - nearest)
+
+
+def _named(family: str) -> str:
+    """The member of `Family` of that name, where there is one."""
+    return Family(family) if family in {*map(str, Family)} else family
 
 
 def can_classify(survey: Survey) -> bool:
@@ -216,12 +207,6 @@ def are_flat(record: NDArray[Any], priors: Priors, survey: Survey = OPENFWI) -> 
     return symmetry_rms(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
 
 
-def _closeness(number: float, threshold: float) -> float:
-    """Ratio of the two, not negative, such that it is at most 1: 1 on the threshold."""
-    larger = max(number, threshold)
-    return float(min(number, threshold) / larger) if larger > 0 else 1.0
-
-
 def symmetry_rms(record: NDArray[Any]) -> float:
     """Asymmetry of a record.
 
@@ -239,8 +224,8 @@ def symmetry_rms(record: NDArray[Any]) -> float:
     return float(np.sqrt(np.mean(difference**2)))
 
 
-def map_features(prediction: NDArray[Any], priors: Priors) -> dict[str, float]:
-    """The numbers that are measured on the predicted map.
+def map_features(prediction: NDArray[Any], priors: Priors, criteria: Criteria) -> dict[str, float]:
+    """The numbers that are measured on the predicted map alone.
 
     Parameters
     ----------
@@ -248,17 +233,13 @@ def map_features(prediction: NDArray[Any], priors: Priors) -> dict[str, float]:
         Predicted map in m/s.
     priors : Priors
         Priors and thresholds.
+    criteria : mapping
+        Test of each family that has one.
 
     Returns
     -------
     dict of float
-        By the keys `MAP_FEATURES`.
+        By the names of the features.
     """
-    routing = priors.routing
-    energy = float(priors.style_a.value(torch.from_numpy(np.asarray(prediction, np.float64))))
-    # A map that equals the mean has energy 0; e^0 is far below any threshold as well.
-    log_energy = np.log(max(energy, 1.0))
-    _, counts = np.unique(np.round(prediction / routing.style_b_bin), return_counts=True)
-    areas = np.sort(np.bincount(connected_areas(prediction, routing.area_tolerance).ravel()))
-    values = (log_energy, counts.max(), areas[-2:].sum())
-    return {key: float(value) for key, value in zip(MAP_FEATURES, values, strict=True)}
+    tests = [test for test in criteria.values() if not test.from_record]
+    return {test.feature: test.measure(prediction, None, priors) for test in tests}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io import open_predictions, read_families
 from fwi_refine.priors import GaussianProcess, Priors, VariationalTotalVariation
-from fwi_refine.routing.families import OPENFWI_FAMILIES, Family
+from fwi_refine.routing.criterion import Criteria
+from fwi_refine.routing.families import OPENFWI_FAMILIES
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.survey.validate import check_prediction
 
@@ -20,7 +21,11 @@ MADE = ("families.csv", "samples.csv")  # what scripts/make_samples.py writes be
 
 
 def fit_priors(
-    train: Path, priors: Priors, predictions: Path | None = None, limit: int = 500
+    train: Path,
+    priors: Priors,
+    criteria: Criteria,
+    predictions: Path | None = None,
+    limit: int = 500,
 ) -> tuple[Priors, list[str]]:
     """Gaussian processes and thresholds fitted to maps in files.
 
@@ -31,6 +36,8 @@ def fit_priors(
         are fitted.
     priors : Priors
         Source of the numbers that are not fitted.
+    criteria : mapping
+        Test of each family that has one.
     predictions : Path, optional
         Folder with predicted maps, laid out alike, to which the routing thresholds are fitted.
     limit : int
@@ -92,7 +99,7 @@ def fit_priors(
                 "with another one, fit it with --predictions."
             )
     else:
-        groups: dict[Family, list[NDArray[np.float64]]] = {}
+        groups: dict[str, list[NDArray[np.float64]]] = {}
         predicted = family_maps(predictions, OPENFWI_FAMILIES, "predictions.npy")
         for family, files in predicted.items():
             groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit))
@@ -101,7 +108,7 @@ def fit_priors(
                 f"{predictions}: found predictions of {len(groups)} group(s) of families, "
                 "expected at least two to tell apart"
             )
-        routing, wrong = fit_routing(groups, priors)
+        routing, wrong = fit_routing(groups, priors, criteria)
         priors = replace(priors, routing=routing)
         counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
         scarce = [str(group) for group, maps in groups.items() if len(maps) < FEW]

@@ -9,20 +9,22 @@ from numpy.typing import NDArray
 
 from fwi_refine.priors import Priors, Routing
 from fwi_refine.routing.classify import map_features
-from fwi_refine.routing.families import Family
+from fwi_refine.routing.criterion import Criteria
 
 
 def fit_routing(
-    predictions: Mapping[Family, Iterable[NDArray[Any]]], priors: Priors
+    predictions: Mapping[str, Iterable[NDArray[Any]]], priors: Priors, criteria: Criteria
 ) -> tuple[Routing, dict[str, int]]:
     """Thresholds refitted to predictions whose family is known.
 
     Parameters
     ----------
-    predictions : mapping of Family to ndarray, shape (n, nz, nx)
-        Predicted maps in m/s.
+    predictions : mapping of str to ndarray, shape (n, nz, nx)
+        Predicted maps of each family, in m/s.
     priors : Priors
         Priors, and the thresholds that cannot be fitted.
+    criteria : mapping
+        Test of each family that has one.
 
     Returns
     -------
@@ -32,26 +34,28 @@ def fit_routing(
         As for `fit_thresholds`.
     """
     measured = {
-        family: [map_features(prediction, priors) for prediction in maps]
+        family: [map_features(prediction, priors, criteria) for prediction in maps]
         for family, maps in predictions.items()
     }
-    return fit_thresholds(measured, priors.routing)
+    return fit_thresholds(measured, priors.routing, criteria)
 
 
 def fit_thresholds(
-    measured: Mapping[Family, Sequence[Mapping[str, float]]], routing: Routing
+    measured: Mapping[str, Sequence[Mapping[str, float]]], routing: Routing, criteria: Criteria
 ) -> tuple[Routing, dict[str, int]]:
     """Thresholds refitted to measured numbers.
 
     Each threshold is fitted on the samples that reach its test, if both sides are present, and
-    kept otherwise; that of the symmetry is a property of the records and is always kept.
+    kept otherwise; those of records and those that a test brings along are always kept.
 
     Parameters
     ----------
-    measured : mapping of Family to sequence of dict
-        Numbers of each map, as `map_features` returns them.
+    measured : mapping of str to sequence of dict
+        Numbers of each map of a family, as `map_features` returns them.
     routing : Routing
         Thresholds that are kept where they cannot be fitted.
+    criteria : mapping
+        Test of each family that has one.
 
     Returns
     -------
@@ -61,22 +65,20 @@ def fit_thresholds(
         For each threshold that was fitted, the number of samples on its wrong side.
     """
 
-    def numbers(key: str, *families: Family) -> NDArray[np.float64]:
-        return np.array([m[key] for family in families for m in measured.get(family, [])])
-
-    style_a, style_b = Family.STYLE_A, Family.STYLE_B
-    two, layered = Family.TWO_VELOCITY, Family.LAYERED
-    sides = {
-        "style_a_log_energy": ((style_a,), (style_b, two, layered)),
-        "style_b_cells": ((style_b,), (two, layered)),
-        "two_velocity_cells": ((layered,), (two,)),
-    }
     fitted: dict[str, float] = {}
     wrong: dict[str, int] = {}
-    for key, (low, high) in sides.items():
-        below, above = numbers(key, *low), numbers(key, *high)
-        if below.size and above.size:
-            fitted[key], wrong[key] = best_threshold(below, above)
+    rest = set(measured)  # the families that reach a test
+    for name, test in criteria.items():
+        rest.discard(name)
+        if test.from_record or test.threshold is not None:
+            continue
+        own, others = (
+            np.array([m[test.feature] for family in families for m in measured.get(family, [])])
+            for families in ((name,), sorted(rest))
+        )
+        if own.size and others.size:
+            below, above = (others, own) if test.above else (own, others)
+            fitted[test.feature], wrong[test.feature] = best_threshold(below, above)
     return replace(routing, **fitted), wrong
 
 

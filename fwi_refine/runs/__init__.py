@@ -3,8 +3,7 @@
 What is named here is loaded when it is first used: a worker process begins without torch.
 """
 
-import importlib
-from typing import Any
+from fwi_refine.lazy import lazy
 
 # Where each name is.
 _MODULES = {
@@ -26,16 +25,4 @@ _MODULES = {
     "running_files": "directory",
     "shard_chunks": "directory",
 }
-__all__ = [*_MODULES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__all__, __getattr__, __dir__ = lazy(__name__, _MODULES)

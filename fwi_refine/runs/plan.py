@@ -9,8 +9,9 @@ from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import LevenbergMarquardt, VariationalGaussNewton
+from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
-from fwi_refine.routing import Family, classify
+from fwi_refine.routing import Family
 from fwi_refine.runs.batch import Settings, kernel_name
 from fwi_refine.wave import Simulator, measure_speed
 
@@ -30,8 +31,8 @@ class FamilyPlan:
 
     Attributes
     ----------
-    family : Family
-        The family.
+    family : str
+        Its name.
     samples : int
         How many samples it has.
     stages : int
@@ -42,14 +43,14 @@ class FamilyPlan:
         Of all its samples, one after another.
     """
 
-    family: Family
+    family: str
     samples: int
     stages: int
     evaluations: int
     seconds: float
 
 
-def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Counter[Family], int]:
+def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Counter[str], int]:
     """Counts samples by family, and classifies them where the settings ask for it.
 
     Parameters
@@ -64,14 +65,14 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
     (Counter, int)
         Samples of each family, and samples that would fail.
     """
-    counts: Counter[Family] = Counter()
+    counts: Counter[str] = Counter()
     problems: dict[str, tuple[str, int]] = {}  # (first sample, how many) of each message
     for sample in samples:
         try:
             if sample.problem is not None:
                 raise SampleError(sample.problem)
-            family = Family(settings.family) if settings.family != "auto" else None
-            if family is None:
+            family = settings.family
+            if family == "auto":
                 v, record = sample.starts[0][1], sample.record
                 assert record is not None  # it has no problem
                 family = classify(v, record, settings.priors, settings.survey).family
@@ -89,7 +90,7 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
 
 
 def plan_families(
-    counts: Mapping[Family, int], settings: Settings, seconds: float
+    counts: Mapping[str, int], settings: Settings, seconds: float
 ) -> Iterator[FamilyPlan]:
     """The plan of each family: every stage with all its iterations.
 

@@ -4,6 +4,7 @@ from fwi_refine.wave.cuda.program import devices
 from fwi_refine.wave.cuda.program import memory as gpu_memory
 from fwi_refine.wave.cuda.program import problem as gpu_problem
 from fwi_refine.wave.deterministic import add_at, gram
+from fwi_refine.wave.differentiable import simulate
 from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
     flat_jacobian,
@@ -19,18 +20,11 @@ from fwi_refine.wave.jacobian.full import (
 )
 from fwi_refine.wave.jacobian.operator import jacobian_operator
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
-from fwi_refine.wave.released_arithmetic import (
-    first_unequal,
-    released_medium,
-)
+from fwi_refine.wave.released_arithmetic import first_unequal, released_medium
 from fwi_refine.wave.released_arithmetic import propagate as propagate_released
+from fwi_refine.wave.released_record import first_differences, released_record
 from fwi_refine.wave.self_test import compare_kernels
-from fwi_refine.wave.simulator import (
-    Simulator,
-    first_differences,
-    released_record,
-    simulate,
-)
+from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.speed import measure_speed
 from fwi_refine.wave.threads import one_thread_each
 

@@ -28,6 +28,31 @@ def pad(maps: torch.Tensor, survey: Survey) -> torch.Tensor:
     return F.pad(maps[:, None], (margin,) * 4, mode="replicate")[:, 0] if margin else maps
 
 
+def fold(by_padded: torch.Tensor, survey: Survey) -> torch.Tensor:
+    """The adjoint of `pad`: the band is added to the edge cells that it repeats.
+
+    Parameters
+    ----------
+    by_padded : torch.Tensor, (B, rows, cols)
+        Gradient for padded maps.
+    survey : Survey
+        Their survey.
+
+    Returns
+    -------
+    torch.Tensor, (B, nz, nx)
+        Gradient for the maps.
+    """
+    margin = survey.absorbing_cells
+    for dim in (1, 2):
+        n = by_padded.shape[dim] - 2 * margin
+        inside = by_padded.narrow(dim, margin, n).clone()
+        inside.select(dim, 0).add_(by_padded.narrow(dim, 0, margin).sum(dim))
+        inside.select(dim, n - 1).add_(by_padded.narrow(dim, margin + n, margin).sum(dim))
+        by_padded = inside
+    return by_padded
+
+
 def damping(survey: Survey) -> torch.Tensor:
     """Damping per step and per unit of vmin: kappa = vmin * damping.
 

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.differentiable import simulate, vmin_of_each
 from fwi_refine.wave.kernel import check_kernel
-from fwi_refine.wave.simulator import IMAGING_STEP, Simulator, simulate, vmin_of_each
+from fwi_refine.wave.simulator import IMAGING_STEP, Simulator
 from fwi_refine.wave.threads import number_of_threads
 
 FAR_BELOW = 0.1  # of the slowest velocity of the survey

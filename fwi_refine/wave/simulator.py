@@ -11,17 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 
 from fwi_refine.precision import placed, widened
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.grid import pad
+from fwi_refine.wave.grid import fold, pad
 from fwi_refine.wave.kernel import Kernel, is_stable
 from fwi_refine.wave.paths import MakeKernel, Path, choose
 from fwi_refine.wave.released_arithmetic import released_medium
 from fwi_refine.wave.threads import number_of_threads
 
-# Imaging every 5th step changes the gradient by a few 1e-6 relative (BENCHMARKS.md).
+# Imaging every 5th step changes the gradient by a few 1e-6 relative (docs/notebook.md).
 IMAGING_STEP = 5
 
 
@@ -31,7 +30,7 @@ class Simulator:
     Shapes: velocity maps v (B, nz, nx) m/s; vmin (B,) m/s, one number being taken for all maps;
     records (B, shots, n_steps, receivers). All methods take torch tensors and return tensors of
     the simulator's dtype (misfit values and derivatives by vmin: float64), without autograd;
-    `simulate` is the differentiable door.
+    `simulate` is the differentiable door (differentiable.py).
 
     Parameters
     ----------
@@ -389,202 +388,5 @@ class Simulator:
     def _by_velocity(self, v: torch.Tensor, by_alpha: torch.Tensor) -> torch.Tensor:
         """By the cells of the map; d alpha / dv = 2 v (dt / dx)^2."""
         # one after the other: a GPU's sum over the band might come in an order for the batch
-        folded = torch.cat([self._folded(one) for one in by_alpha.split(1)])
+        folded = torch.cat([fold(one, self.survey) for one in by_alpha.split(1)])
         return folded * 2 * self._scale * placed(v.detach(), folded.device).to(folded)
-
-    def _folded(self, by_alpha: torch.Tensor) -> torch.Tensor:
-        """The padded band added to the edge cells that it repeats."""
-        margin = self.survey.absorbing_cells
-        for dim in (1, 2):
-            n = by_alpha.shape[dim] - 2 * margin
-            inside = by_alpha.narrow(dim, margin, n).clone()
-            inside.select(dim, 0).add_(by_alpha.narrow(dim, 0, margin).sum(dim))
-            inside.select(dim, n - 1).add_(by_alpha.narrow(dim, margin + n, margin).sum(dim))
-            by_alpha = inside
-        return by_alpha
-
-
-class _Simulate(torch.autograd.Function):
-    """Forward run with the adjoint run as its backward; nothing but v is kept in between."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, v: torch.Tensor, vmin: torch.Tensor, simulator: Simulator
-    ) -> torch.Tensor:
-        ctx.save_for_backward(v, vmin)
-        ctx.simulator = simulator
-        return simulator.forward(v, vmin)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        v, vmin = ctx.saved_tensors
-        by_v, by_vmin = ctx.simulator.adjoint(v, u, vmin)
-        return by_v.to(v), by_vmin.to(vmin), None
-
-
-@functools.lru_cache(maxsize=2)
-def _default_simulator(dtype: torch.dtype, device: torch.device) -> Simulator:
-    return Simulator(dtype=dtype, device=device)
-
-
-def vmin_of_each(v: torch.Tensor, vmin: ArrayLike | torch.Tensor | None) -> torch.Tensor:
-    """vmin of each map, differentiable.
-
-    Parameters
-    ----------
-    v : torch.Tensor, (B, nz, nx)
-        Maps, m/s.
-    vmin : array_like or torch.Tensor, () or (B,), or None
-        One number for all maps or for each; None for the minimum of each map, whose derivative
-        goes to the minimal cells.
-
-    Returns
-    -------
-    torch.Tensor, (B,)
-        m/s.
-
-    Raises
-    ------
-    ValueError
-        For another shape.
-    """
-    if vmin is None:
-        return v.amin(dim=(1, 2))
-    given = torch.as_tensor(vmin, device=v.device)
-    given = given if given.is_floating_point() else given.double()
-    if given.shape not in ((), (len(v),)):
-        raise ValueError(
-            f"vmin of shape {tuple(given.shape)}: expected one number or ({len(v)},), one for "
-            "each map"
-        )
-    return given.expand(len(v))
-
-
-def simulate(
-    v: torch.Tensor,
-    vmin: ArrayLike | torch.Tensor | None = None,
-    simulator: Simulator | None = None,
-) -> torch.Tensor:
-    """Records of velocity maps, differentiable: a network can be trained through it.
-
-    Parameters
-    ----------
-    v : torch.Tensor, (B, nz, nx) or (nz, nx)
-        Maps, m/s.
-    vmin : array_like or torch.Tensor, () or (B,), optional
-        The velocity that scales the damping, m/s; default the minimum of each map, whose
-        derivative goes to the minimal cell.
-    simulator : Simulator, optional
-        Default one for the type and device of v and OpenFWI's survey.
-
-    Returns
-    -------
-    torch.Tensor, (B, shots, n_steps, receivers)
-        The records, without B where v has none.
-
-    Raises
-    ------
-    ValueError
-        For maps or vmin of another shape, and velocities that cannot be simulated.
-    """
-    batched = v if v.ndim == 3 else v[None]
-    simulator = simulator or _default_simulator(v.dtype, v.device)
-    record: torch.Tensor = _Simulate.apply(  # type: ignore[no-untyped-call]
-        batched, vmin_of_each(batched, vmin), simulator
-    )
-    return record if v.ndim == 3 else record[0]
-
-
-def released_record(
-    v: torch.Tensor,
-    vmin: float | torch.Tensor | None = None,
-    survey: Survey = OPENFWI,
-    threads: int | None = None,
-    kernel: str = "auto",
-) -> torch.Tensor:
-    """The record of one map as the released data has it, on any device and by any kernel.
-
-    Parameters
-    ----------
-    v : torch.Tensor, (nz, nx)
-        The map, m/s. On a GPU the record is made there.
-    vmin : float or torch.Tensor, optional
-        The velocity that scales the damping, m/s; default the minimum of v.
-    survey : Survey
-        The survey.
-    threads : int, optional
-        Of the CPU; default torch's number.
-    kernel : str
-        As for `Simulator`.
-
-    Returns
-    -------
-    torch.Tensor of float32, (shots, n_steps, receivers)
-        The record, with the bits of the released data.
-
-    Raises
-    ------
-    ValueError
-        For a v of another shape, and velocities that cannot be simulated.
-    """
-    v, given = _one(v, vmin, survey)
-    return _simulator(survey, threads, kernel, v.device).released(v, given)[0]
-
-
-def first_differences(
-    v: torch.Tensor,
-    record: ArrayLike | torch.Tensor,
-    vmin: float | torch.Tensor | None = None,
-    survey: Survey = OPENFWI,
-    *,
-    stop: bool = False,
-    threads: int | None = None,
-    kernel: str = "auto",
-) -> torch.Tensor:
-    """The first row in which a record is not that of a map.
-
-    A map all of whose traces are equal throughout is proven by its record.
-
-    Parameters
-    ----------
-    v : torch.Tensor, (nz, nx)
-        The map, m/s.
-    record : array_like or torch.Tensor, (shots, >= n_steps, receivers)
-        The record; rows from n_steps on are not used.
-    vmin, survey, threads, kernel
-        As for `released_record`.
-    stop : bool
-        Each shot ends with the first of its differences, which is what is sought where a map is
-        tried; later ones are not looked for.
-
-    Returns
-    -------
-    torch.Tensor of int32, (shots, receivers)
-        n_steps where a trace is equal throughout.
-
-    Raises
-    ------
-    ValueError
-        For arrays of other shapes, and velocities that cannot be simulated.
-    """
-    v, given = _one(v, vmin, survey)
-    data = torch.as_tensor(record)[None, :, : survey.n_steps]
-    simulator = _simulator(survey, threads, kernel, v.device)
-    return simulator.first_differences(v, data, given, stop=stop)[0]
-
-
-def _one(
-    v: torch.Tensor, vmin: float | torch.Tensor | None, survey: Survey
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A map and its vmin as a batch."""
-    if tuple(v.shape) != survey.shape:
-        raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
-    given = None if vmin is None else torch.as_tensor(vmin, dtype=torch.float64)
-    if given is not None and given.numel() != 1:
-        raise ValueError(f"vmin of shape {tuple(given.shape)}: expected one number")
-    return v.detach()[None], None if given is None else given.reshape(1)
-
-
-def _simulator(survey: Survey, threads: int | None, kernel: str, device: torch.device) -> Simulator:
-    return Simulator(survey, torch.float32, kernel, threads, device=device)

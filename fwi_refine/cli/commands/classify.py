@@ -10,6 +10,7 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at_inputs
+from fwi_refine.cli.options.family_name import plain_name
 from fwi_refine.cli.options.files import load_priors
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import Conversion
@@ -62,8 +63,8 @@ def command(
         predictions, records, ids_file, limit=limit, shard=shard, conversion=conversion
     )
     look_at_inputs(inputs, inputs.survey, force)
+    from fwi_refine.inversion.routes import classify
     from fwi_refine.io.report import describe_evidence
-    from fwi_refine.routing import classify
 
     priors = load_priors(priors_file)
     writer = csv.writer(sys.stdout)
@@ -97,20 +98,18 @@ def print_confusion(confusion: Counter[tuple[str, str]]) -> None:
     """
     from fwi_refine.routing import OPENFWI_FAMILIES
 
-    route_of = {_plain(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
-    route_of |= {_plain(name): name for name in options.FAMILIES}
+    route_of = {plain_name(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
+    route_of |= {plain_name(name): name for name in options.FAMILIES}
     rows = sorted({truth for truth, _ in confusion})
     width = max(len("family"), *map(len, rows)) if rows else 0
     click.echo("  ".join([f"{'family':{width}}", *options.FAMILIES]), err=True)
     for truth in rows:
         cells = [f"{confusion[truth, name]:>{len(name)}}" for name in options.FAMILIES]
         click.echo("  ".join([f"{truth:{width}}", *cells]), err=True)
-    known = {key: n for key, n in confusion.items() if _plain(key[0]) in route_of}
+    known = {key: n for key, n in confusion.items() if plain_name(key[0]) in route_of}
     if known:
-        right = sum(n for (truth, found), n in known.items() if route_of[_plain(truth)] == found)
+        right = sum(
+            n for (truth, found), n in known.items() if route_of[plain_name(truth)] == found
+        )
         total = sum(known.values())
         click.echo(f"{right} of {total} as expected ({right / total:.1%})", err=True)
-
-
-def _plain(family: str) -> str:
-    return "".join(c for c in family.lower() if c.isalnum())

@@ -138,7 +138,8 @@ def _families(
         return lambda k, v: known[k]
     if seen is None:
         raise InputError(f"--families {AUTO}: needs --records, the family is told from both")
-    from fwi_refine.routing import NO_FAMILY, can_classify, classify
+    from fwi_refine.inversion.routes import classify
+    from fwi_refine.routing import NO_FAMILY, can_classify
 
     if not can_classify(seen.survey):
         raise InputError(f"--families {AUTO}: {NO_FAMILY}")

@@ -67,6 +67,7 @@ def command(
     import tomli_w
 
     from fwi_refine.errors import InputError
+    from fwi_refine.inversion.families import criteria
     from fwi_refine.io import atomic_path
     from fwi_refine.priors import load, to_table
     from fwi_refine.routing.fit import fit_priors
@@ -77,7 +78,7 @@ def command(
         priors = load(base)
     except ValueError as error:
         raise InputError(f"priors {error}") from error
-    priors, notes = fit_priors(train, priors, predictions, limit)
+    priors, notes = fit_priors(train, priors, criteria(), predictions, limit)
     notes = [f"Written by fwi-refine {__version__} fit-priors from {train}.", *notes]
 
     text = "".join(f"# {note}\n" for note in notes) + "\n" + tomli_w.dumps(to_table(priors))

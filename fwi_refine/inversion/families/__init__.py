@@ -1,8 +1,9 @@
 """What is done to a sample of each family: one file each, which is all that a practitioner edits.
 
-A file defines FAMILY, a `FamilyDefinition`: its name, the recipe of each method, and where to look
-next. `NAMES` is the registry: a new family is a file here and its name below; `register` adds one
-while a program runs. What a recipe is, and what the fields of its stages say: ../recipe.py.
+A file defines FAMILY, a `FamilyDefinition`: its name, the recipe of each method, the test that
+tells its samples, and where to look next. `NAMES` is the registry: a new family is a file here and
+its name below; `register` adds one while a program runs. What a recipe is, and what the fields of
+its stages say: ../recipe.py.
 
 The main method is Gauss-Newton (Levenberg-Marquardt) with the full Jacobian and steps straight in
 squared slowness. "lbfgs" is the method of the 2nd place of the Yale/UNC-CH competition (J. Cottaar,
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fwi_refine.inversion.families.definition import FamilyDefinition
+    from fwi_refine.routing import Criterion
 
+# in the order in which the tests are asked
 NAMES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
 METHODS = ("auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs")
 PRIORS = ("auto", "gp", "tv")
@@ -56,3 +59,9 @@ def find_family(name: str) -> "FamilyDefinition":
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     found: FamilyDefinition = module.FAMILY
     return found
+
+
+def criteria() -> "dict[str, Criterion]":
+    """The test of each family that has one, in the order in which they are asked."""
+    tests = {name: find_family(name).criterion for name in names()}
+    return {name: test for name, test in tests.items() if test is not None}

@@ -9,6 +9,7 @@ from fwi_refine.inversion.recipe import (
     Stage,
     VariationalGaussNewton,
 )
+from fwi_refine.routing import Criterion
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class FamilyDefinition:
         The recipe of the main method.
     published
         The recipe of the published method.
+    criterion
+        How a sample of it is told, asked after those of the families before it in `names()`; None:
+        it is never inferred, but for "layered", which holds what passes no test.
     others
         Names of the families that are tried next where the main method does not lead to a fit and
         the family was inferred.
@@ -38,6 +42,7 @@ class FamilyDefinition:
     openfwi: tuple[str, ...]
     gauss_newton: Recipe
     published: Recipe
+    criterion: Criterion | None = None
     others: tuple[str, ...] = ()
     endings: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
     prior: str = "gp"

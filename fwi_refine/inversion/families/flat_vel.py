@@ -1,7 +1,13 @@
-"""Flat layers: one velocity for each row."""
+"""Flat layers: one velocity for each row.
+
+They are told by their record, which is mirror-symmetric: only a map without lateral change gives
+such a record.
+"""
 
 from functools import partial
 from typing import Any
+
+from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import (
     every_row,
@@ -12,6 +18,9 @@ from fwi_refine.inversion.families.choices import (
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage, Subset
+from fwi_refine.priors import Priors
+from fwi_refine.routing import Criterion
+from fwi_refine.routing.classify import symmetry_rms
 
 # each shot tells all of flat layers
 _first_shot: dict[str, Any] = {"data": Subset(shots=1), "target": GOOD_FIT}
@@ -25,6 +34,13 @@ tied_rows = partial(
     prior_fraction=0.1,
     must_fit=True,
 )
+
+
+def asymmetry(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
+    """Rms of the first shot minus the mirrored last one, in the unit of the record."""
+    assert record is not None  # the test is one of records
+    return symmetry_rms(record)
+
 
 FAMILY = FamilyDefinition(
     name="flat-vel",
@@ -43,5 +59,11 @@ FAMILY = FamilyDefinition(
     published=Recipe(
         (Stage(every_row, flat_layers_smoothed(0.1), 1e-8, LBFGS(1000, gradient_tolerance=1e-7)),),
         round=True,
+    ),
+    criterion=Criterion(
+        "symmetry_rms",
+        asymmetry,
+        "asymmetry of the record {:.2g} rms against {:.2g}",
+        from_record=True,
     ),
 )

@@ -1,10 +1,20 @@
-"""Smooth maps: the strongest modes of a Gaussian process."""
+"""Smooth maps: the strongest modes of a Gaussian process.
+
+They are told by their energy under that process, which is small.
+"""
 
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import newton, style_a_modes, unit_modes
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import LBFGS, GaussNewtonStep, Recipe, Stage, Subset
+from fwi_refine.priors import Priors
+from fwi_refine.routing import Criterion
 
 PUBLISHED_MODES = 1.0  # m/s, least singular value
 # the modes below that are worth 2e-5 rms of the record, more than its rounding
@@ -20,6 +30,14 @@ _published = Stage(
     # unknowns count in standard deviations of their mode
     LBFGS(2500, gradient_tolerance=10**6.5, initial_step=0.01),
 )
+
+
+def log_energy(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
+    """Natural logarithm of the energy of a map (nz, nx), m/s, under the process of Style A."""
+    energy = float(priors.style_a.value(torch.from_numpy(np.asarray(v, np.float64))))
+    # A map that equals the mean has energy 0; e^0 is far below any threshold as well.
+    return float(np.log(max(energy, 1.0)))
+
 
 FAMILY = FamilyDefinition(
     name="style-a",
@@ -39,6 +57,12 @@ FAMILY = FamilyDefinition(
         round=False,
     ),
     published=Recipe((_published, replace(_published, optimiser=GaussNewtonStep())), round=False),
+    criterion=Criterion(
+        "style_a_log_energy",
+        log_energy,
+        "Style A energy e^{:.2f} against e^{:.2f}",
+        positive=lambda number, cells: float(np.exp(number)),
+    ),
     # a start that is smooth because no network made it looks like Style A whatever it is
     others=("layered", "style-b"),
 )

@@ -1,15 +1,32 @@
-"""Rough maps: every cell, with a Gaussian process, then with total variation."""
+"""Rough maps: every cell, with a Gaussian process, then with total variation.
+
+They are told by their velocities, of which none is common: the most frequent round(v / 3) covers
+few cells.
+"""
 
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import edges, every_cell, newton, rough
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage, VariationalGaussNewton
+from fwi_refine.priors import Priors
+from fwi_refine.routing import Criterion
 
 # ten times that of Style A (style_a.py): every cell explains ten times its part of the noise
 NOISE = 2e-14
 
 _published = Stage(every_cell, rough, 1e-15, LBFGS(1500))
+
+
+def most_frequent(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
+    """Cells of a map (nz, nx), m/s, that have its most frequent velocity."""
+    _, counts = np.unique(np.round(v / priors.routing.style_b_bin), return_counts=True)
+    return float(counts.max())
+
 
 FAMILY = FamilyDefinition(
     name="style-b",
@@ -20,6 +37,11 @@ FAMILY = FamilyDefinition(
     ),
     published=Recipe(
         (_published, replace(_published, optimiser=LBFGS(7500, target=GOOD_FIT))), round=False
+    ),
+    criterion=Criterion(
+        "style_b_cells",
+        most_frequent,
+        "most frequent velocity in {:.0f} cells against {:.0f}",
     ),
     others=("layered",),
     endings={"tv": (Stage(every_cell, edges, NOISE, VariationalGaussNewton()),)},

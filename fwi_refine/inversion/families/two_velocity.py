@@ -2,7 +2,14 @@
 
 The main method is that of layers up to total variation. Then cells are drawn to the levels, more
 and more narrowly, and the rounding that the levels tell is taken out of the record.
+
+They are told by their two largest areas, of neighbours within 10 m/s, which cover almost the map.
 """
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import (
     every_cell,
@@ -14,6 +21,16 @@ from fwi_refine.inversion.families.choices import (
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.families.layered import FROM_FAR_TO_LAYERS
 from fwi_refine.inversion.recipe import LBFGS, Recipe, Stage, Subset
+from fwi_refine.objective.connected import connected_areas
+from fwi_refine.priors import Priors
+from fwi_refine.routing import Criterion
+
+
+def two_largest_areas(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
+    """Cells of the two largest areas of a map (nz, nx), m/s."""
+    labels = connected_areas(v, priors.routing.area_tolerance)
+    areas = np.sort(np.bincount(labels.ravel()))
+    return float(areas[-2:].sum())
 
 
 def _drawn_to_levels(width: float, noise: float) -> Stage:
@@ -47,6 +64,14 @@ FAMILY = FamilyDefinition(
     published=Recipe(
         (Stage(every_cell, layers_smoothed(0.1), 1e-7, LBFGS(600, gradient_tolerance=10**4.5)),),
         round=True,
+    ),
+    criterion=Criterion(
+        "two_velocity_cells",
+        two_largest_areas,
+        "two largest areas {:.0f} cells against {:.0f}",
+        above=True,
+        # the cells left over are compared: the areas themselves never exceed the map
+        positive=lambda number, cells: max(cells - number, 0.0),
     ),
     others=("style-b",),
 )

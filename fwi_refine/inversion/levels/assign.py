@@ -13,15 +13,9 @@ import torch
 from scipy.ndimage import convolve
 
 from fwi_refine.inversion.levels.levels import find_levels, near_edges
+from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.optimise import LevelProblem, expectation_propagation
 
-BETWEEN = 0.3  # fraction of the open cells that lie between levels, as where a fault cuts a cell
-# A neighbour with a level makes it likelier by a factor of e: edges are short.
-FAVOUR = 1.0
-SETTLED = 5.0  # m/s from a level within which a cell away from edges is taken to have it
-LEVEL_WIDTH = 10.0  # m/s, standard deviation of a level as it was read off the map
-SURE = 0.9  # probability from which on a cell is given its level
-SAME_LEVEL = 4.0  # m/s: levels that differ by less are one when it is asked how sure a cell is
 AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
 
 
@@ -66,6 +60,8 @@ class EdgeCells:
         from `v` in squared slowness (`Parameters.retract`).
     vmin : Tensor, shape ()
         Velocity that scales the damping, m/s.
+    settings : LevelSettings
+        How levels are assigned.
 
     Attributes
     ----------
@@ -73,15 +69,18 @@ class EdgeCells:
         Whether the map has levels; without any there is nothing to assign.
     """
 
-    def __init__(self, v: torch.Tensor, vmin: torch.Tensor) -> None:
-        levels = find_levels(v)
+    def __init__(
+        self, v: torch.Tensor, vmin: torch.Tensor, settings: LevelSettings = SETTINGS
+    ) -> None:
+        self.settings = settings
+        levels = find_levels(v, settings.reading)
         self.found = bool(len(levels.velocities))
         if not self.found:
             return
         self.shape, self.base = v.shape, v.flatten().numpy()
         self.levels = levels.velocities.numpy()
         self.which = levels.distance(v)[1].flatten().numpy()
-        open_ = near_edges(v, levels, SETTLED).flatten().numpy()
+        open_ = near_edges(v, levels, settings.settled).flatten().numpy()
         self.cells, self.settled = np.flatnonzero(open_), np.flatnonzero(~open_)
         self.near = levels.near.flatten(1).numpy()[:, self.cells]
         # the step that puts the settled cells at their levels, and vmin at the lowest
@@ -144,10 +143,10 @@ class EdgeCells:
             matrix=normal[:-1, :-1] / variance,
             gradient=slope / variance,
             others=len(self.levels),
-            width=LEVEL_WIDTH,
+            width=self.settings.level_width,
             levels=self._choices,
             near=self.near,
-            between=BETWEEN,
+            between=self.settings.between,
             favour=self._favour,
         )
         found = expectation_propagation(problem, should_stop=should_stop)
@@ -158,8 +157,8 @@ class EdgeCells:
         inside = np.clip(found.mean[:count], found.low, found.high)
         best = found.probabilities[:-1].argmax(0)
         level = found.levels[best, np.arange(count)]
-        alike = np.abs(found.levels - level) < SAME_LEVEL
-        sure = (found.probabilities[:-1] * alike).sum(0) > SURE
+        alike = np.abs(found.levels - level) < self.settings.same_level
+        sure = (found.probabilities[:-1] * alike).sum(0) > self.settings.sure
         shift = found.mean[count:]
         at_levels = self.step + self.along @ shift
         probabilities = np.vstack([self._settled_at(), np.zeros(len(self.base))])
@@ -199,7 +198,7 @@ class EdgeCells:
             held[:, self.cells] = probabilities[:-1]
         total = convolve(held.reshape(-1, *self.shape), AROUND[None], mode="constant")
         around = total.reshape(held.shape)[:, self.cells]
-        return np.vstack([FAVOUR * around, np.zeros(len(self.cells))])
+        return np.vstack([self.settings.favour * around, np.zeros(len(self.cells))])
 
     @staticmethod
     def _step_to(levels: np.ndarray, base: np.ndarray) -> np.ndarray:

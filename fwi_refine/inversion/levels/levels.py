@@ -10,25 +10,10 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
 
+from fwi_refine.inversion.levels.settings import READING, LevelReading
 from fwi_refine.objective.connected import connected_areas
 
-AREA_TOLERANCE = 4.0  # m/s between neighbours of one layer
-LEAST_AREA = 12  # cells; smaller areas are cells along an edge
-LEAST_CUT_AREA = 3  # cells; of a layer that the surface cuts, where edges are sharp
-# m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken as one
-# the cells along their edges make up for it and are wrong; pieces of one layer that seem to differ
-# have two levels until they are better known.
-SAME_LEVEL = 0.7
-# A level that hardly has a cell away from edges is not known to better than tens of m/s, as its
-# cells and those along the edge make up for each other: one within this reach is the same level.
-LEAST_INSIDE = 12  # cells
-SAME_IF_SMALL = 60.0  # m/s
-ALIKE = 10.0  # m/s: a cell may as well have one as the other of levels that differ by less
-REACH = 3  # cells from one at a level within which a cell may have it
-SNAP = 1.5  # m/s from a level within which a cell is taken to have it
-# Deep areas of a few dozen cells are hardly seen: their cells scatter about their velocity by as
-# much, m/s.
-SCATTER = 40.0
+LEAST_AREA = READING.least_area
 SQUARE = np.ones((3, 3), dtype=bool)
 
 
@@ -68,13 +53,15 @@ class Levels:
         return torch.where(self.near, off, torch.inf).min(0)
 
 
-def find_levels(v: torch.Tensor) -> Levels:
+def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
     """Levels of a map: the velocities of its areas, similar ones as one.
 
     Parameters
     ----------
     v : Tensor, shape (nz, nx)
         Map in m/s.
+    reading : LevelReading
+        How they are read.
 
     Returns
     -------
@@ -82,29 +69,31 @@ def find_levels(v: torch.Tensor) -> Levels:
         On the device of `v`.
     """
     values = v.cpu().numpy()
-    areas = connected_areas(values, AREA_TOLERANCE)
+    areas = connected_areas(values, reading.area_tolerance)
     sizes = np.bincount(areas.ravel())
     # areas by the median of the largest of them: a chain of small ones joins no two
     groups: dict[float, list[int]] = {}
-    least = np.full(len(sizes), LEAST_AREA)
-    least[np.unique(areas[0])] = LEAST_CUT_AREA
+    least = np.full(len(sizes), reading.least_area)
+    least[np.unique(areas[0])] = reading.least_cut_area
     for area in np.argsort(-sizes, kind="stable"):
         if sizes[area] < least[area]:
             continue
         median = np.median(values[areas == area])
         nearest = min(groups, key=lambda known: abs(known - median), default=np.inf)
-        own = nearest if abs(nearest - median) <= SAME_LEVEL else median
+        own = nearest if abs(nearest - median) <= reading.same_level else median
         groups.setdefault(own, []).append(area)
     masks = [np.isin(areas, groups[median]) for median in sorted(groups)]
-    cells = _without_small_ones(values, masks)
+    cells = _without_small_ones(values, masks, reading)
     velocities = np.array([np.median(values[mask]) for mask in cells])
     return Levels(
         torch.from_numpy(velocities).to(v),
-        torch.from_numpy(_near(values, velocities, cells)).to(v.device),
+        torch.from_numpy(_near(values, velocities, cells, reading)).to(v.device),
     )
 
 
-def _without_small_ones(values: np.ndarray, cells: list[np.ndarray]) -> list[np.ndarray]:
+def _without_small_ones(
+    values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
+) -> list[np.ndarray]:
     """The masks of the levels' cells, without those of small levels that are another one nearby."""
     kept: list[np.ndarray | None] = list(cells)
     inside = [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
@@ -112,24 +101,27 @@ def _without_small_ones(values: np.ndarray, cells: list[np.ndarray]) -> list[np.
     for k in np.argsort(inside):
         larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
         gaps = [abs(velocities[j] - velocities[k]) for j in larger]
-        if inside[k] < LEAST_INSIDE and min(gaps, default=np.inf) < SAME_IF_SMALL:
+        nearest = min(gaps, default=np.inf)
+        if inside[k] < reading.least_inside and nearest < reading.same_if_small:
             kept[k] = None
     return [mask for mask in kept if mask is not None]
 
 
-def _near(values: np.ndarray, velocities: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+def _near(
+    values: np.ndarray, velocities: np.ndarray, cells: list[np.ndarray], reading: LevelReading
+) -> np.ndarray:
     """(K, nz, nx) bool: cells within reach of one that is nearest to this level.
 
     Of levels that are about as near in velocity, that is the one whose areas are nearest in space.
     """
     off = np.abs(values - velocities[:, None, None])
     may = np.array(cells, dtype=bool).reshape(off.shape) | (
-        off <= off.min(0, initial=np.inf) + ALIKE
+        off <= off.min(0, initial=np.inf) + reading.alike
     )
     away = np.array([distance_transform_edt(~mask) for mask in cells]).reshape(off.shape)
-    away[~may | (off >= SAME_IF_SMALL)] = np.inf
+    away[~may | (off >= reading.same_if_small)] = np.inf
     own = np.isfinite(away) & (away == away.min(0, initial=np.inf))
-    reach = np.ones((2 * REACH + 1,) * 2, dtype=bool)
+    reach = np.ones((2 * reading.reach + 1,) * 2, dtype=bool)
     return np.array([binary_dilation(mask, reach) for mask in own]).reshape(own.shape)
 
 
@@ -192,20 +184,24 @@ def level_labels(v: torch.Tensor) -> torch.Tensor:
     """
     levels = find_levels(v)
     labels = levels.distance(v)[1]
-    own = near_edges(v, levels, SNAP)
+    own = near_edges(v, levels, READING.snap)
     labels[own] = len(levels.velocities) + torch.arange(int(own.sum()), device=v.device)
     return labels
 
 
-def to_integers(v: torch.Tensor, snap: float = SNAP) -> tuple[torch.Tensor, torch.Tensor]:
+def to_integers(
+    v: torch.Tensor, snap: float | None = None, reading: LevelReading = READING
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Round a map of levels to integers.
 
     Parameters
     ----------
     v : Tensor, shape (nz, nx)
         Map in m/s.
-    snap : float
-        Distance from a level, m/s, within which a cell takes its velocity.
+    snap : float, optional
+        Distance from a level, m/s, within which a cell takes its velocity; default as read.
+    reading : LevelReading
+        How levels are read.
 
     Returns
     -------
@@ -214,38 +210,42 @@ def to_integers(v: torch.Tensor, snap: float = SNAP) -> tuple[torch.Tensor, torc
     vmin : Tensor, shape ()
         The lowest level, m/s; the minimum of the map where there are no levels.
     """
-    levels = find_levels(v)
+    levels = find_levels(v, reading)
     rounded = v.round()
     if not len(levels.velocities):
         return rounded, rounded.min()
     velocities = levels.velocities.round()
     off, which = levels.distance(v)
-    rounded = torch.where(off < snap, velocities[which], rounded)
+    rounded = torch.where(
+        off < (reading.snap if snap is None else snap), velocities[which], rounded
+    )
     return rounded.clamp(velocities[0], velocities[-1]), velocities[0]
 
 
-def merge_scattered(v: torch.Tensor) -> torch.Tensor:
+def merge_scattered(v: torch.Tensor, reading: LevelReading = READING) -> torch.Tensor:
     """Give cells that scatter about one velocity that velocity.
 
     Parameters
     ----------
     v : Tensor, shape (nz, nx)
         Map in m/s.
+    reading : LevelReading
+        How levels are read.
 
     Returns
     -------
     Tensor, shape (nz, nx)
         Map in m/s. Cells near a level have it; an area without one has its median, in integers.
     """
-    levels = find_levels(v)
+    levels = find_levels(v, reading)
     off, which = levels.distance(v)
-    near = off < SCATTER
+    near = off < reading.scatter
     merged = torch.where(near, levels.velocities[which], v) if len(levels.velocities) else v
     settled, values = near.cpu().numpy(), merged.cpu().numpy().copy()
-    areas = connected_areas(np.where(settled, 0.0, values), SCATTER)
+    areas = connected_areas(np.where(settled, 0.0, values), reading.scatter)
     for area in np.unique(areas[~settled]):
         cells = areas == area
-        if cells.sum() >= LEAST_AREA:
+        if cells.sum() >= reading.least_area:
             median = np.median(values[cells]).round()
-            values[cells & (np.abs(values - median) < SCATTER)] = median
+            values[cells & (np.abs(values - median) < reading.scatter)] = median
     return torch.from_numpy(values).to(v)

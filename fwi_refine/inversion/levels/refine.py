@@ -11,8 +11,9 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels import rounding
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
-from fwi_refine.inversion.levels.levels import SNAP, merge_scattered, to_integers
-from fwi_refine.inversion.levels.rounding import EXPLAINED, rounding_of, roundings_of
+from fwi_refine.inversion.levels.levels import merge_scattered, to_integers
+from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
+from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.stages import (
     Curvature,
@@ -27,34 +28,6 @@ from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.priors import Priors
-
-# m/s from a level within which a cell is taken to have it before any assignment
-SNAP_TOLERANCE = 5.0
-# What float32 arithmetic leaves of a record, rms, once its effect on a map with some wrong cells is
-# taken out: 2.7e-6 to 3.9e-6 where the coefficients agree, 0 for the right map.
-NOISE_FLOOR_RMS = 4e-6
-# Rms misfit of integers below which it tells whether there is rounding: above, too much is wrong.
-MAX_RMS_FOR_ROUNDING = 1e-4
-# This fraction of a round's rms misfit counts as noise in the next: the Jacobian and the rounding
-# are wrong by as much as the map.
-NOISE = 0.3
-CONVERGED_CHANGE = 0.03  # m/s, mean change from round to round: what is less is the last
-# m/s, mean change by a round: after more, a map that fits to the floor may not be the only one
-SURE = 0.3
-# A map that fits worse than this multiple of the rms misfit before all rounds, or of that of the
-# likeliest fit between them if it is less, has diverged. On the one sample where that was seen
-# (CurveFault_B) no later round found back, and maps became worse and worse.
-DIVERGENCE_FACTOR = 10.0
-ROUND_COST = 22  # simulations that a round costs at most, besides two Jacobians and a stage
-# An assignment is tried with these multiples of the noise.
-MORE_NOISE = (1.0, 4.0, 16.0)
-# More noise is taken where the rms misfit falls below this fraction of that with less.
-BETTER = 0.5
-# No more noise is tried where the rms misfit is below this multiple of it: one wrong cell is that.
-EXPECTED = 10.0
-# m/s about its level where a cell is expected in the fit between rounds, if that is sure, or not
-WIDTHS = (1.0, 100.0)
-SAME = 0.5  # m/s: integers that differ by less are the same
 
 
 @dataclass(frozen=True)
@@ -81,6 +54,7 @@ class _Linear:
     x: torch.Tensor
     parameters: Full
     cells: EdgeCells
+    settings: LevelSettings
     normal: torch.Tensor | None = None
     pull_back: Callable[[torch.Tensor], torch.Tensor] | None = None
 
@@ -109,7 +83,8 @@ class _Round:
     def noise_within(self, assignment: LevelAssignment) -> float:
         """What counts as noise in the next, rms."""
         least, most = assignment.noise
-        return min(most, max(least, NOISE * math.sqrt(self.misfit)))
+        noise = assignment.settings.noise_of_misfit * math.sqrt(self.misfit)
+        return min(most, max(least, noise))
 
     def better_than(self, best: _Candidate, floor: float) -> _Candidate:
         """The likelier of it and a candidate: of two that fit to the floor the later."""
@@ -150,14 +125,15 @@ def assign_levels(
     StageResult
         As of a stage, with a trace for each stage in between.
     """
-    maps = _integers(model, SNAP_TOLERANCE)
+    settings = assignment.settings
+    maps = _integers(model, settings, settings.snap)
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     misfit = data.misfit(model, budget)
-    floor = (NOISE_FLOOR_RMS * data.survey.unit) ** 2
+    floor = (settings.noise_floor_rms * data.survey.unit) ** 2
     least, most = assignment.noise
-    noise = max(most, NOISE * math.sqrt(misfit))
-    final = assignment.between(WIDTHS[0], 1.0)
+    noise = max(most, settings.noise_of_misfit * math.sqrt(misfit))
+    final = assignment.between(settings.widths[0], 1.0)
     given, present, assigned = curvature, model, None
     closest, least_value = _Candidate(model, misfit), math.inf
     integers, added, shift = roundings_of(maps, data, budget)
@@ -165,7 +141,7 @@ def assign_levels(
     cleared, stopped = data.without(shift), False
     traces: tuple[Trace, ...] = ()
     for number in range(1, 1 if best.misfit < floor else assignment.rounds + 1):
-        if not budget.affords(_round_cost(data, model)) or budget.should_stop():
+        if not budget.affords(_round_cost(data, model, settings)) or budget.should_stop():
             stopped = True
             break
         budget.enter(f"levels of cells, round {number} of at most {assignment.rounds}")
@@ -176,60 +152,63 @@ def assign_levels(
             break
         found = min(reversed(made), key=lambda found: max(found.misfit, floor))
         change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
-        if change < CONVERGED_CHANGE or (beyond_doubt and best.misfit < floor):
+        if change < settings.converged_change or (beyond_doubt and best.misfit < floor):
             break
         assigned, cleared, noise = found.assigned.model, found.data, found.noise_within(assignment)
-        width = torch.where(found.assigned.sure, *WIDTHS).to(assigned.v)
+        width = torch.where(found.assigned.sure, *settings.widths).to(assigned.v)
         between = assignment.between(width, noise / least)
         with budget.keeping(data.cost):
             stage = run_stage(between, cleared, assigned, priors, budget)
         present, traces = stage.model, traces + stage.traces
         curvature, stopped = curvature.then(stage.curvature), stopped or stage.stopped
         fits = cleared.misfit(present, budget)
-        noise = max(noise, NOISE * math.sqrt(fits))
-        if fits > DIVERGENCE_FACTOR**2 * min(misfit, closest.misfit):
+        noise = max(noise, settings.noise_of_misfit * math.sqrt(fits))
+        if fits > settings.divergence_factor**2 * min(misfit, closest.misfit):
             break
         value = fits + penalty(final, present, priors)
         if value < least_value:
             closest, least_value = _Candidate(present, fits, found.assigned.belief), value
     stopped = stopped or budget.should_stop()  # within the last round
-    explained = EXPLAINED * misfit
+    explained = settings.explained * misfit
     fit, known = closest, curvature
     if closest.misfit >= explained:
         fit, known = _Candidate(model, misfit), curvature.then(given)
     # some cells may be at a wrong level, but most are not
-    if best.misfit >= explained and not _are_better_integers(best, fit, data, budget):
+    if best.misfit >= explained and not _are_better_integers(best, fit, data, budget, settings):
         best = fit
     elif best.belief is None:
-        known = _of_outlines(best, curvature, data)
+        known = _of_outlines(best, curvature, data, settings)
     if best.belief is not None:
         known = Curvature(best.belief, curvature.cells)
     return StageResult(best.model, known, traces, stopped)
 
 
-def _integers(model: Model, snap: float = SNAP) -> list[Model]:
+def _integers(model: Model, settings: LevelSettings, snap: float | None = None) -> list[Model]:
     """The map in integers, and that with cells that scatter about a velocity at it: at most two."""
-    maps = [to_integers(model.v, snap), to_integers(merge_scattered(model.v), snap)]
-    models = [Model(*integers) for integers in maps]
+    reading = settings.reading
+    maps = (model.v, merge_scattered(model.v, reading))
+    models = [Model(*to_integers(v, snap, reading)) for v in maps]
     return models[:1] if models[0].same_as(models[1]) else models
 
 
-def _round_cost(data: Data, model: Model) -> int:
+def _round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
     """Evaluations that a round takes at most, but for the stage that follows."""
     jacobian = BandMisfit(data.simulator, Full(model.shape), data.record).hessian_cost()
-    return 2 * jacobian + ROUND_COST
+    return 2 * jacobian + settings.round_cost
 
 
-def _rounding_limit(data: Data) -> float:
-    """`MAX_RMS_FOR_ROUNDING` as a mean square, in the unit of the record."""
-    return (MAX_RMS_FOR_ROUNDING * data.survey.unit) ** 2
+def _rounding_limit(data: Data, settings: LevelSettings) -> float:
+    """`max_rms_for_rounding` as a mean square, in the unit of the record."""
+    return (settings.max_rms_for_rounding * data.survey.unit) ** 2
 
 
-def _of_outlines(best: _Candidate, curvature: Curvature, data: Data) -> Curvature:
+def _of_outlines(
+    best: _Candidate, curvature: Curvature, data: Data, settings: LevelSettings
+) -> Curvature:
     """The curvature of a map of layers by their velocities, as if their outlines were right."""
     if curvature.cells is None:
         return curvature
-    regions = Regions.from_map(best.model.v, SAME)
+    regions = Regions.from_map(best.model.v, settings.same_integer)
     columns = regions.matrix(best.model.v.device)
     hessian = columns.T @ (curvature.cells @ columns)
     return replace(
@@ -237,29 +216,36 @@ def _of_outlines(best: _Candidate, curvature: Curvature, data: Data) -> Curvatur
     )
 
 
-def _are_better_integers(assigned: _Candidate, fit: _Candidate, data: Data, budget: Budget) -> bool:
+def _are_better_integers(
+    assigned: _Candidate,
+    fit: _Candidate,
+    data: Data,
+    budget: Budget,
+    settings: LevelSettings = SETTINGS,
+) -> bool:
     """Whether assigned integers explain the record better than a fit will at its levels in
     integers, which are what it ends as where these explain it at all."""
-    limit = _rounding_limit(data)
+    limit = _rounding_limit(data, settings)
     if assigned.belief is None or assigned.misfit >= limit or budget.should_stop():
         return False
     if not budget.affords(rounding.COST * data.cost):
         return False
-    found = rounding_of(Model(*to_integers(fit.model.v)), data, budget)
+    found = rounding_of(Model(*to_integers(fit.model.v, reading=settings.reading)), data, budget)
     return found.misfit_with < limit and assigned.misfit < found.misfit
 
 
-def _linearise(data: Data, model: Model, budget: Budget) -> _Linear:
+def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings) -> _Linear:
     """The record to first order at a map."""
-    cells, parameters = EdgeCells(model.v.cpu(), model.vmin.cpu()), Full(model.shape)
+    cells = EdgeCells(model.v.cpu(), model.vmin.cpu(), settings)
+    parameters = Full(model.shape)
     x = parameters.from_velocity(model.v, model.vmin)
     if not cells.found:
-        return _Linear(x, parameters, cells)
+        return _Linear(x, parameters, cells, settings)
     misfit = BandMisfit(data.simulator, parameters, data.record)
     normal, pull_back = misfit.linearise(x, cells.columns)
     budget.iterations += 1
     budget.charge(data.cost * misfit.hessian_cost())
-    return _Linear(x, parameters, cells, normal, pull_back)
+    return _Linear(x, parameters, cells, settings, normal, pull_back)
 
 
 def _assign_twice(
@@ -277,20 +263,22 @@ def _assign_twice(
     cleared: the data without what is taken for their rounding. They are beyond doubt if the map is
     hardly another one, or if they fit to the floor and less noise has changed no integer.
     """
-    linear = _linearise(data, model, budget)
+    settings = assignment.settings
+    linear = _linearise(data, model, budget, settings)
     first = _assign_once(linear, data, cleared, noise, budget)
     if first is None:
         return [], False
-    nearby = first.assigned.model.mean_change(model.v) < SURE
+    nearby = first.assigned.model.mean_change(model.v) < settings.nearby_change
     less = first.noise_within(assignment)
     fits = nearby and first.misfit < floor
-    if fits or first.misfit >= _rounding_limit(data) or less >= noise:
+    if fits or first.misfit >= _rounding_limit(data, settings) or less >= noise:
         return [first], nearby
     second = _assign_once(linear, data, first.data, less, budget)
     if second is None:
         return [first], nearby
     same = second.misfit < floor and first.integers.same_as(second.integers)
-    return [first, second], same or second.assigned.model.mean_change(model.v) < SURE
+    nearby = second.assigned.model.mean_change(model.v) < settings.nearby_change
+    return [first, second], same or nearby
 
 
 def _assign_once(
@@ -300,9 +288,11 @@ def _assign_once(
     assigned = _assign_cells(linear, cleared, noise, budget)
     if assigned.belief is None and budget.should_stop():
         return None
-    integers, found, shift = roundings_of(_integers(assigned.model), data, budget)
+    maps = _integers(assigned.model, linear.settings)
+    integers, found, shift = roundings_of(maps, data, budget)
     # other software's records have no such rounding
-    none = found.misfit_with < found.misfit_without and found.misfit_with < _rounding_limit(data)
+    limit = _rounding_limit(data, linear.settings)
+    none = found.misfit_with < found.misfit_without and found.misfit_with < limit
     return _Round(assigned, integers, found.misfit, data if none else data.without(shift))
 
 
@@ -319,9 +309,8 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
     budget.charge(2 * data.cost)
     half = residual.numel() / 2
     gradient = linear.pull_back(residual).cpu() * half
-    found = _best_assignment(
-        partial(cells.assign, linear.normal * half, gradient), data, noise, parameters, x, budget
-    )
+    assign = partial(cells.assign, linear.normal * half, gradient)
+    found = _best_assignment(assign, data, noise, parameters, x, budget, linear.settings)
     if found is None:
         return unassigned
     assigned, y = found
@@ -344,6 +333,7 @@ def _best_assignment(
     parameters: Full,
     x: torch.Tensor,
     budget: Budget,
+    settings: LevelSettings = SETTINGS,
 ) -> tuple[AssignedLevels, torch.Tensor] | None:
     """(`AssignedLevels`, its unknowns): with more noise than it should be where that fits better.
 
@@ -352,7 +342,7 @@ def _best_assignment(
     make up for it.
     """
     best, least = None, math.inf
-    for more in MORE_NOISE:
+    for more in settings.more_noise:
         variance = noise_variance((more * noise) ** 2, data.survey)
         assigned = assign(variance, budget.should_stop)
         if assigned is None:
@@ -361,8 +351,8 @@ def _best_assignment(
         found = parameters.retract(x, assigned.step.to(x)).clamp(*data.survey.velocity_bounds)
         model = Model(parameters.velocity(found), parameters.vmin(found))
         fits = math.sqrt(data.misfit(model, budget))
-        if best is None or fits < BETTER * least:
+        if best is None or fits < settings.better * least:
             best, least = (assigned, found), fits
-        if fits < EXPECTED * more * noise:
+        if fits < settings.expected * more * noise:
             break
     return best

@@ -14,14 +14,12 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.levels import SNAP, find_levels
+from fwi_refine.inversion.levels.levels import find_levels
+from fwi_refine.inversion.levels.settings import READING
 from fwi_refine.wave import first_unequal
 
-# The fraction of the mean square misfit that may be left where the rounding was taken out: of a
-# record that other software made, or with a map that is not right, it is more.
-EXPLAINED = 0.5
 COST = 2  # simulations
-SNAPS = (SNAP, 5.0)  # m/s from a level within which a cell is taken to have it
+SNAPS = (READING.snap, 5.0)  # m/s from a level within which a cell is taken to have it
 # A level this far from an integer, m/s, may be either of its neighbours; of so many all are tried.
 DOUBT, MOST_IN_DOUBT = 0.25, 2
 # A fit has taken up some of the rounding, so that without it the rms misfit rises; by more than

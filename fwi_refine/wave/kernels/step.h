@@ -12,7 +12,7 @@
  *
  * The released data was made in float32, whose 4/3 and -1/12 are off by 3e-8: so little that it
  * matters only near the noise, but everywhere and at every step alike, so that it is most of what
- * float32 did to a record (BENCHMARKS.md, "Rounding of the records"). In float64, too, they are
+ * float32 did to a record (docs/notebook.md). In float64, too, they are
  * therefore the float32 numbers.
  *
  * Assumed: equal spacing in both directions; a grid that wraps around at its border, as the code

@@ -17,7 +17,7 @@
  * thread that has the cell, in the same order each time: no atomics, and the same bits whatever
  * else is computed.
  *
- * A step is limited by its instructions and by how much shared memory it reads (BENCHMARKS.md). So
+ * A step is limited by its instructions and by how much shared memory it reads (docs/gpu.md). So
  * a thread keeps five rows of its columns in registers and reads a row once on its way down, and
  * two columns together take five accesses of twice the width instead of fourteen.
  *

@@ -10,17 +10,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fwi_refine.errors import SampleError
+from fwi_refine.inversion.families import criteria, names
 from fwi_refine.priors import GaussianProcess, Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing.classify import (
-    FEATURES,
+from fwi_refine.routing import (
     Classification,
+    Family,
     apply_thresholds,
+    feature_names,
+    fit_thresholds,
     map_features,
     sample_features,
 )
-from fwi_refine.routing.families import Family
-from fwi_refine.routing.thresholds import fit_thresholds
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -120,7 +121,7 @@ class FamilyClassifier(
             For a family that there is not.
         """
         check_consistent_length(X, y)
-        groups: dict[Family, list[NDArray[np.float64]]] = {}
+        groups: dict[str, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
                 to_numpy(v), survey=self._survey, where=f"prediction of sample {k}"
@@ -133,10 +134,13 @@ class FamilyClassifier(
                     mean = getattr(priors, key).mean
                     fitted = GaussianProcess.fit(np.stack(groups[family]), mean=mean)
                     priors = priors.with_process(key, fitted)
-        measured = {name: [map_features(v, priors) for v in maps] for name, maps in groups.items()}
-        routing, self.wrong_ = fit_thresholds(measured, priors.routing)
+        tests = criteria()
+        measured = {
+            name: [map_features(v, priors, tests) for v in maps] for name, maps in groups.items()
+        }
+        routing, self.wrong_ = fit_thresholds(measured, priors.routing, tests)
         self.priors_ = replace(priors, routing=routing)
-        self.classes_ = np.array(sorted(Family), dtype=str)
+        self.classes_ = np.array(sorted(names()), dtype=str)
         return self
 
     def transform(self, X: Sequence[Sample]) -> NDArray[np.float64]:
@@ -158,13 +162,16 @@ class FamilyClassifier(
             A ValueError, for the first sample that cannot be used.
         """
         check_is_fitted(self)
-        rows = np.empty((len(X), len(FEATURES)))
+        tests = criteria()
+        rows = np.empty((len(X), len(tests)))
         for k, (v, record) in enumerate(X):
             try:
-                found = sample_features(to_numpy(v), to_numpy(record), self.priors_, self._survey)
+                found = sample_features(
+                    to_numpy(v), to_numpy(record), self.priors_, self._survey, criteria=tests
+                )
             except SampleError as error:
                 raise SampleError(f"sample {k}: {error}") from error
-            rows[k] = [found[name] for name in FEATURES]
+            rows[k] = [found[name] for name in feature_names(tests)]
         return rows
 
     def explain(self, X: Sequence[Sample]) -> list[Classification]:
@@ -179,11 +186,11 @@ class FamilyClassifier(
         -------
         list of Classification
         """
-        cells = self._survey.shape[0] * self._survey.shape[1]
-        return [
-            apply_thresholds(dict(zip(FEATURES, row, strict=True)), self.priors_.routing, cells)
-            for row in self.transform(X).tolist()
+        cells, tests = self._survey.shape[0] * self._survey.shape[1], criteria()
+        measured = [
+            dict(zip(feature_names(tests), row, strict=True)) for row in self.transform(X).tolist()
         ]
+        return [apply_thresholds(row, self.priors_.routing, cells, tests) for row in measured]
 
     def predict(self, X: Sequence[Sample]) -> NDArray[np.str_]:
         """Family of each sample.
@@ -202,7 +209,7 @@ class FamilyClassifier(
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns of `transform`."""
-        return np.array(FEATURES, dtype=object)
+        return np.array(feature_names(criteria()), dtype=object)
 
     @property
     def _survey(self) -> Survey:
@@ -214,11 +221,10 @@ class FamilyClassifier(
         return tags
 
 
-def _family(name: str) -> Family:
-    try:
-        return Family(name)
-    except ValueError as error:
-        raise ValueError(
-            f"y: found {name!r}, expected one of {', '.join(Family)}; OPENFWI_FAMILIES has that of "
-            "each of OpenFWI's ten families"
-        ) from error
+def _family(name: str) -> str:
+    if name in names():
+        return str(name)
+    raise ValueError(
+        f"y: found {name!r}, expected one of {', '.join(names())}; OPENFWI_FAMILIES has that of "
+        "each of OpenFWI's ten families"
+    )

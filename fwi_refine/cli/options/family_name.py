@@ -1,0 +1,49 @@
+"""The name of a family, as options take it."""
+
+import difflib
+
+import click
+from click.shell_completion import CompletionItem
+
+from fwi_refine.inversion import families
+
+FAMILIES = families.NAMES
+
+
+class FamilyName(click.ParamType):  # type: ignore[type-arg]  # not generic in older click
+    """A route, or one of OpenFWI's families, which stands for the route that it takes."""
+
+    name = "family"
+
+    def __init__(self, *others: str) -> None:
+        self.choices = (*others, *FAMILIES)
+
+    def convert(
+        self, value: str, parameter: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        if value in self.choices:
+            return value
+        from fwi_refine.routing.families import OPENFWI_FAMILIES
+
+        plain = {plain_name(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
+        plain |= {plain_name(name): name for name in self.choices}
+        if plain_name(value) in plain:
+            return plain[plain_name(value)]
+        known = (*self.choices, *OPENFWI_FAMILIES)
+        near = difflib.get_close_matches(plain_name(value), plain, n=1, cutoff=0.6)
+        hint = (
+            f" Did you mean {next(n for n in known if plain_name(n) == near[0])}?" if near else ""
+        )
+        names = ", ".join(map(repr, known))
+        self.fail(f"{value!r} is not one of {names}.{hint}", parameter, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        found = [name for name in self.choices if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in found]
+
+
+def plain_name(name: str) -> str:
+    """A family's name without its case and signs: OpenFWI's own are written in several ways."""
+    return "".join(c for c in name.lower() if c.isalnum())

@@ -1,0 +1,141 @@
+"""The tuning constants of the level stages, with their reasons; a recipe overrides any of them.
+
+    LevelAssignment(rounds=8, ..., settings=LevelSettings(sure=0.95))
+
+Misfits are in the unit of OpenFWI's records; those of another survey are scaled by its unit.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LevelReading:
+    """How levels are read off a map.
+
+    Attributes
+    ----------
+    area_tolerance
+        m/s between neighbours of one layer.
+    least_area
+        Cells; smaller areas are cells along an edge.
+    least_cut_area
+        Cells of a layer that the surface cuts, where edges are sharp.
+    same_level
+        m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken
+        as one the cells along their edges make up for it and are wrong; pieces of one layer that
+        seem to differ have two levels until they are better known.
+    least_inside
+        Cells. A level that hardly has a cell away from edges is not known to better than tens of
+        m/s, as its cells and those along the edge make up for each other: one within
+        `same_if_small` is the same level.
+    same_if_small
+        m/s.
+    alike
+        m/s: a cell may as well have one as the other of levels that differ by less.
+    reach
+        Cells from one at a level within which a cell may have it.
+    snap
+        m/s from a level within which a cell is taken to have it.
+    scatter
+        m/s. Deep areas of a few dozen cells are hardly seen: their cells scatter about their
+        velocity by as much.
+    """
+
+    area_tolerance: float = 4.0
+    least_area: int = 12
+    least_cut_area: int = 3
+    same_level: float = 0.7
+    least_inside: int = 12
+    same_if_small: float = 60.0
+    alike: float = 10.0
+    reach: int = 3
+    snap: float = 1.5
+    scatter: float = 40.0
+
+
+READING = LevelReading()
+
+
+@dataclass(frozen=True)
+class LevelSettings:
+    """How levels are assigned.
+
+    Attributes
+    ----------
+    between
+        Fraction of the open cells that lie between levels, as where a fault cuts a cell.
+    favour
+        What a neighbour with a level adds to its log probability: edges are short.
+    settled
+        m/s from a level within which a cell away from edges is taken to have it.
+    level_width
+        m/s, standard deviation of a level as it was read off the map.
+    sure
+        Probability from which on a cell is given its level.
+    same_level
+        m/s: levels that differ by less are one when it is asked how sure a cell is.
+    snap
+        m/s from a level within which a cell is taken to have it before any assignment.
+    noise_floor_rms
+        What float32 arithmetic leaves of a record once its effect on a map with some wrong cells is
+        taken out: 2.7e-6 to 3.9e-6 where the coefficients agree, 0 for the right map.
+    max_rms_for_rounding
+        Rms misfit of integers below which it tells whether there is rounding: above, too much is
+        wrong.
+    explained
+        Fraction of the mean square misfit that may be left where the rounding was taken out: of a
+        record that other software made, or with a map that is not right, it is more.
+    noise_of_misfit
+        Fraction of a round's rms misfit that counts as noise in the next: the Jacobian and the
+        rounding are wrong by as much as the map.
+    converged_change
+        m/s, mean change from round to round: what is less is the last.
+    nearby_change
+        m/s, mean change by a round: after more, a map that fits to the floor may not be the only
+        one.
+    divergence_factor
+        A map that fits worse than this multiple of the rms misfit before all rounds, or of that of
+        the likeliest fit between them if it is less, has diverged. On the one sample where that was
+        seen (CurveFault_B) no later round found back, and maps became worse and worse.
+    round_cost
+        Simulations that a round costs at most, besides two Jacobians and a stage.
+    more_noise
+        An assignment is tried with these multiples of the noise.
+    better
+        More noise is taken where the rms misfit falls below this fraction of that with less.
+    expected
+        No more noise is tried where the rms misfit is below this multiple of it: one wrong cell is
+        that.
+    widths
+        m/s about its level where a cell is expected in the fit between rounds, if that is sure, or
+        not.
+    same_integer
+        m/s: integers that differ by less are the same.
+    reading
+        How levels are read off a map.
+    """
+
+    between: float = 0.3
+    favour: float = 1.0
+    settled: float = 5.0
+    level_width: float = 10.0
+    sure: float = 0.9
+    same_level: float = 4.0
+    snap: float = 5.0
+    noise_floor_rms: float = 4e-6
+    max_rms_for_rounding: float = 1e-4
+    explained: float = 0.5
+    noise_of_misfit: float = 0.3
+    converged_change: float = 0.03
+    nearby_change: float = 0.3
+    divergence_factor: float = 10.0
+    round_cost: int = 22
+    more_noise: tuple[float, ...] = (1.0, 4.0, 16.0)
+    better: float = 0.5
+    expected: float = 10.0
+    widths: tuple[float, float] = (1.0, 100.0)
+    same_integer: float = 0.5
+    reading: LevelReading = READING
+
+
+SETTINGS = LevelSettings()
