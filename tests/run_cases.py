@@ -37,7 +37,7 @@ def open_case(folder, limit=None):
     return open_inputs(folder / "starts.npy", folder / "seismic", folder / "ids.txt", limit=limit)
 
 
-def trivial(sample, settings) -> Outcome:
+def trivial(sample, settings, watch=None) -> Outcome:
     """The start moved by what the record says; samples called bad fail, deadly ones kill."""
     sample = load_record(sample)
     if sample.problem is not None:

@@ -141,10 +141,12 @@ def test_a_duplicate_id_fails_wherever_it_stands(made, baseline, refine, tmp_pat
 
 
 def test_a_cut_shard_costs_the_samples_that_are_missing(made, baseline, refine, tmp_path):
-    np.save(tmp_path / "seis1.npy", made.records[1:])
-    os.truncate(tmp_path / "seis1.npy", (tmp_path / "seis1.npy").stat().st_size - 1)
+    shard = tmp_path / "records" / "seis1.npy"
+    shard.parent.mkdir()
+    np.save(shard, made.records[1:])
+    os.truncate(shard, shard.stat().st_size - 1)
     np.save(tmp_path / "p.npy", made.starts[1:])
-    result = refine(tmp_path / "p.npy", tmp_path, tmp_path / "out.npy")
+    result = refine(tmp_path / "p.npy", shard.parent, tmp_path / "out.npy")
     assert result.code == 3
     assert [row["status"] for row in result.report] == ["refined", "failed"]
     assert "seis1.npy, row 1: file is truncated" in result.report[1]["reason"]

@@ -205,7 +205,7 @@ def test_the_device_of_a_process_that_died_is_free(tmp_path):
     assert [device for _, device in results] == ["a"] * 6
 
 
-def slow(sample, settings):
+def slow(sample, settings, watch=None):
     time.sleep(0.3)
     return trivial(sample, settings)
 

@@ -186,7 +186,7 @@ def test_a_card_that_is_full_loses_no_sample_and_no_bit(monkeypatch):
         with card:
             return real(self, *args)
 
-    def refine(sample, settings):
+    def refine(sample, settings, watch=None):
         with pretended():  # in this thread
             if settings.per_job > 1 and sample.id not in seen:
                 seen.add(sample.id)
@@ -210,7 +210,7 @@ def test_a_card_that_is_full_loses_no_sample_and_no_bit(monkeypatch):
 def test_a_sample_that_fits_nowhere_fails_alone():
     chunk = small_chunk(3)
 
-    def refine(sample, settings):
+    def refine(sample, settings, watch=None):
         if sample.id == "s1":
             raise torch.OutOfMemoryError("however many there are")
         return batch.Outcome(sample.index, batch.Row(id=sample.id, status="refined"))
@@ -224,7 +224,7 @@ def test_a_sample_that_fits_nowhere_fails_alone():
 def test_a_sample_that_does_not_fit_onto_its_card_is_refined_on_the_cpu(per_job, monkeypatch):
     chunk = small_chunk(4)
 
-    def refine(sample, settings):
+    def refine(sample, settings, watch=None):
         if sample.id == "s1" and settings.device != "cpu":
             raise torch.OutOfMemoryError("however many there are")
         row = batch.Row(id=sample.id, status="refined", start=settings.device, flags="poor fit")
@@ -240,7 +240,7 @@ def test_a_sample_that_does_not_fit_onto_its_card_is_refined_on_the_cpu(per_job,
 
 
 def test_a_sample_that_fits_neither_there_nor_on_the_cpu_fails_alone(monkeypatch):
-    def refine(sample, settings):
+    def refine(sample, settings, watch=None):
         raise torch.OutOfMemoryError("however many there are")
 
     monkeypatch.setattr(batch, "identity", lambda settings: ("1", "cuda"))
@@ -281,7 +281,7 @@ def test_a_card_that_is_too_small_for_any_sample_costs_nothing_but_time(monkeypa
         assert "on the CPU: the GPU had too little memory" in one.row.flags
 
 
-def fails_on_its_card(sample, settings):
+def fails_on_its_card(sample, settings, watch=None):
     if sample.id.startswith("deadly"):
         raise DeviceError("an error that stays")
     return trivial(sample, settings)

@@ -295,7 +295,7 @@ def test_a_sample_is_on_disk_as_soon_as_it_is_finished(case):
     class Killed(BaseException):
         pass
 
-    def stop_at_d(sample, settings):
+    def stop_at_d(sample, settings, watch=None):
         if sample.id == "d":
             raise Killed
         return trivial(sample, settings)
@@ -310,7 +310,7 @@ def test_a_sample_is_on_disk_as_soon_as_it_is_finished(case):
     assert [chunk for chunk, problem in check_parts(run) if problem] == [0]
     calls, found = [], []
 
-    def count(sample, settings):
+    def count(sample, settings, watch=None):
         calls.append(sample.id)
         return trivial(sample, settings)
 

@@ -180,12 +180,6 @@ def test_what_stands_beside_shards_is_told_of(tmp_path, caplog):
     assert "1 files beside the shards are not read, the first of them extra.npy" in caplog.text
 
 
-def test_an_archive_is_told_how_to_become_an_array(tmp_path):
-    np.savez(tmp_path / "maps.npz", np.zeros((1, 70, 70), "f4"))
-    with pytest.raises(InputError, match=r"np\.save"):
-        io.open_predictions(tmp_path / "maps.npz")
-
-
 def test_one_record_of_two_predictions_is_told_of(caplog):
     from fwi_refine.cli.look import _tell_of_equal
 

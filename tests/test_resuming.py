@@ -44,7 +44,7 @@ COMMAND += ["--force"]
 
 
 def stop_at(name, error):
-    def refine(sample, settings):
+    def refine(sample, settings, watch=None):
         if sample.id == name:
             raise error
         return trivial(sample, settings)
@@ -67,7 +67,7 @@ def test_the_same_command_goes_on(case, monkeypatch, capsys):
     assert f"to go on: fwi-refine {' '.join(COMMAND)}" in error
     calls = []
 
-    def count(sample, settings):
+    def count(sample, settings, watch=None):
         calls.append(sample.id)
         return trivial(sample, settings)
 
@@ -98,7 +98,7 @@ def test_another_run_to_the_same_output_is_not_mixed_with_the_first(case, monkey
 def test_the_end_of_the_terminal_keeps_what_is_finished(case, monkeypatch, ignored, code):
     """As SIGTERM does; under nohup, which has it ignored, the work goes on."""
 
-    def hang_up(sample, settings):
+    def hang_up(sample, settings, watch=None):
         if sample.id == "c":
             os.kill(os.getpid(), signal.SIGHUP)
         return trivial(sample, settings)

@@ -46,7 +46,7 @@ class Runs(RuleBasedStateMachine):
         torn = data.draw(st.booleans())
         calls, added = [], []
 
-        def refine(sample, settings):
+        def refine(sample, settings, watch=None):
             calls.append(sample.id)
             if stop < len(todo) and sample.id == NAMES[todo[stop] * CHUNK_SIZE]:
                 if torn:

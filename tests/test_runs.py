@@ -42,7 +42,7 @@ def whole(case, tmp_path):
 
 
 def counted(calls):
-    def refine(sample, settings):
+    def refine(sample, settings, watch=None):
         calls.append(sample.id)
         return trivial(sample, settings)
 

@@ -48,6 +48,9 @@ from fwi_refine.priors import Priors, VariationalTotalVariation
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
+PERIODS = (
+    2.0  # of a lower frequency that a record must hold; those of 15 Hz hold 2.25 at 0.15 of it
+)
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations
@@ -199,7 +202,7 @@ def run_stages(
             # of all shots where it is known: a stage may have looked at some only
             skipped = (misfit if exact is None else exact) < stage.skip_if and moved < AT_REST
         asked = stage.skip_if
-        if asked is not None and skipped:
+        if (asked is not None and skipped) or not _is_long_enough(stage, data.survey):
             continue
         if stage.must_fit and exact is None:
             if not budget.affords(data.cost):
@@ -223,6 +226,12 @@ def run_stages(
         if found.stopped or budget.should_stop():
             return StageResult(model, curvature, traces, True)
     return StageResult(model, curvature, traces, False)
+
+
+def _is_long_enough(stage: Stage, survey: Survey) -> bool:
+    """Whether the records of a survey hold a wavelet of the frequency that a stage looks at."""
+    factor = stage.data.frequency
+    return factor is None or survey.n_steps * survey.dt * survey.frequency * factor >= PERIODS
 
 
 def run_stage(

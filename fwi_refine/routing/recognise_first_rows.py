@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.routing.recognise_form import Finding
 from fwi_refine.survey import Survey
-from fwi_refine.wave.grid import C2
+from fwi_refine.wave import C2
 
 TOLD = 10.0  # value over noise, from which on it tells something
 QUANTUM = 100.0  # value over the smallest one of the record: with less it may be rounding

@@ -5,6 +5,7 @@ from fwi_refine.wave.cuda.program import memory as gpu_memory
 from fwi_refine.wave.cuda.program import problem as gpu_problem
 from fwi_refine.wave.deterministic import add_at, gram
 from fwi_refine.wave.differentiable import simulate
+from fwi_refine.wave.grid import C2
 from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
     flat_jacobian,
@@ -29,6 +30,7 @@ from fwi_refine.wave.speed import measure_speed
 from fwi_refine.wave.threads import one_thread_each
 
 __all__ = [
+    "C2",
     "Jacobian",
     "RecordMisfit",
     "Simulator",

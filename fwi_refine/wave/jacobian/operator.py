@@ -72,7 +72,7 @@ def jacobian_operator(
     (1440, 96)
     >>> change = np.zeros((8, 12))
     >>> change[3, 5] = 1.0  # m/s
-    >>> steps = lsqr(J, J @ change.ravel(), iter_lim=50)[0]
+    >>> steps = lsqr(J, J @ change.ravel(), iter_lim=100)[0]
     >>> bool(np.abs(J @ (steps - change.ravel())).max() < 1e-2 * np.abs(J @ change.ravel()).max())
     True
     """
