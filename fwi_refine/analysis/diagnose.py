@@ -24,7 +24,7 @@ from fwi_refine.survey.validate import check_prediction, check_record
 from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, measure_speed
 
 # For people.
-ARITHMETICS = {
+MAKERS = {
     RELEASED: "released (float32, times 1/dx)",
     DIVISION: "released code on a CPU (float32, divided by dx)",
     DOUBLE: "float64",
@@ -291,13 +291,13 @@ def check_arithmetic(
     record = check_record(record, survey=survey)
     by_rows = possible_arithmetics(record, survey)
     if v is None:
-        told = " or ".join(ARITHMETICS[name] for name in by_rows) or "of another code"
+        told = " or ".join(MAKERS[name] for name in by_rows) or "of another code"
         return [Check("arithmetic, by the first rows", told)]
     equal = equal_samples(record, check_prediction(v, survey=survey), simulator)
     exact = [name for name, fraction in equal.items() if fraction == 1.0]
-    told = " and ".join(ARITHMETICS[name] for name in exact) or "of none is this map's record"
+    told = " and ".join(MAKERS[name] for name in exact) or "of none is this map's record"
     return [
         Check("arithmetic, by the map", told),
-        *(Check(f"equal samples, {ARITHMETICS[name]}", x) for name, x in equal.items()),
+        *(Check(f"equal samples, {MAKERS[name]}", x) for name, x in equal.items()),
         Check("map proven by its record", "yes" if RELEASED in exact else "no"),
     ]

@@ -48,9 +48,7 @@ from fwi_refine.priors import Priors, VariationalTotalVariation
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-PERIODS = (
-    2.0  # of a lower frequency that a record must hold; those of 15 Hz hold 2.25 at 0.15 of it
-)
+PERIODS = 0.9  # of a lower frequency that a record must hold, at least
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations

@@ -49,7 +49,7 @@ _MAKERS: dict[str, Callable[[Any, NDArray[Any], Survey], _Pair]] = {
 
 
 def possible_arithmetics(record: NDArray[Any], survey: Survey) -> tuple[str, ...]:
-    """The arithmetics that the first two rows of a record allow.
+    """In which arithmetic the first two rows allow a record to be made.
 
     Parameters
     ----------
