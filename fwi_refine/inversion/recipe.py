@@ -270,12 +270,15 @@ class LevelAssignment:
         noise to the least.
     settings
         The tuning constants of the rounds.
+    softer
+        Stages that follow, once, where a round diverges; then rounds begin again.
     """
 
     rounds: int
     noise: tuple[float, float]
     between: Callable[..., Stage]
     settings: LevelSettings = SETTINGS
+    softer: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -308,13 +311,16 @@ class Recipe:
         assignment = recipe.assignment
         if assignment is None:
             return recipe
-        least, most = assignment.noise
-        return replace(recipe, assignment=replace(assignment, noise=(unit * least, unit * most)))
+        noise = unit * assignment.noise[0], unit * assignment.noise[1]
+        return replace(recipe, assignment=replace(assignment, noise=noise))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
         """The recipe with change(stage) for each stage, that between assignments as well."""
         stages, assignment = tuple(map(change, self.stages)), self.assignment
         if assignment is not None:
             between = assignment.between
-            assignment = replace(assignment, between=lambda *how: change(between(*how)))
+            softer = tuple(map(change, assignment.softer))
+            assignment = replace(
+                assignment, between=lambda *how: change(between(*how)), softer=softer
+            )
         return replace(self, stages=stages, assignment=assignment)

@@ -126,3 +126,17 @@ def from_lowest_frequencies(stage: Stage) -> tuple[Stage, ...]:
         )
         for frequency, iterations in LOWEST
     )
+
+
+def drawn_to_levels(width: float, noise: float) -> Stage:
+    """Every cell, expected within `width` m/s of a level; noise: that of the record, in units of
+    what is left once its rounding is taken out."""
+    return newton(
+        every_cell,
+        few_levels(width, variation=100.0),
+        2,
+        weight=1.5e-14 * noise**2,
+        vmin=lowest_level,
+        max_damping_increases=6,
+        data=Subset(without_rounding=True),
+    )

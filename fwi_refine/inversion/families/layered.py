@@ -12,6 +12,7 @@ from typing import Any
 from fwi_refine.inversion.families.choices import (
     CYCLE_SKIP_MISFIT,
     FAR_CYCLE_SKIP_MISFIT,
+    drawn_to_levels,
     every_cell,
     few_levels,
     from_lowest_frequencies,
@@ -84,7 +85,12 @@ GAUSS_NEWTON = Recipe(
     stages=FROM_FAR_TO_LAYERS,
     round=True,
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
-    assignment=LevelAssignment(rounds=14, noise=(8e-6, 3e-5), between=on_levels),
+    assignment=LevelAssignment(
+        rounds=14,
+        noise=(8e-6, 3e-5),
+        between=on_levels,
+        softer=(drawn_to_levels(10.0, 4.0), drawn_to_levels(3.0, 2.0)),
+    ),
 )
 
 _published = Stage(every_cell, layers_smoothed(0.1), 1e-8, LBFGS(2500, gradient_tolerance=10**3.5))

@@ -11,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.inversion.families.choices import (
-    every_cell,
-    few_levels,
-    layers_smoothed,
-    lowest_level,
-    newton,
-)
+from fwi_refine.inversion.families.choices import drawn_to_levels, every_cell, layers_smoothed
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.families.layered import FROM_FAR_TO_LAYERS
-from fwi_refine.inversion.recipe import LBFGS, Recipe, Stage, Subset
+from fwi_refine.inversion.recipe import LBFGS, Recipe, Stage
 from fwi_refine.objective.connected import connected_areas
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
@@ -33,20 +27,6 @@ def two_largest_areas(v: NDArray[Any], record: NDArray[Any] | None, priors: Prio
     return float(areas[-2:].sum())
 
 
-def _drawn_to_levels(width: float, noise: float) -> Stage:
-    """Every cell, expected within `width` m/s of a level; noise: that of the record, in units of
-    what is left once its rounding is taken out."""
-    return newton(
-        every_cell,
-        few_levels(width, variation=100.0),
-        2,
-        weight=1.5e-14 * noise**2,
-        vmin=lowest_level,
-        max_damping_increases=6,
-        data=Subset(without_rounding=True),
-    )
-
-
 FAMILY = FamilyDefinition(
     name="two-velocity",
     openfwi=("FlatFault_A", "CurveFault_A"),
@@ -54,7 +34,7 @@ FAMILY = FamilyDefinition(
         (
             *FROM_FAR_TO_LAYERS,
             *(
-                _drawn_to_levels(width, noise)
+                drawn_to_levels(width, noise)
                 for width, noise in ((10.0, 4.0), (3.0, 4.0), (3.0, 2.0), (2.0, 1.0), (1.0, 0.7))
             ),
         ),

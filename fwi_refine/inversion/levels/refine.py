@@ -22,6 +22,7 @@ from fwi_refine.inversion.stages import (
     Trace,
     penalty,
     run_stage,
+    run_stages,
 )
 from fwi_refine.inversion.uncertainty import LevelBelief
 from fwi_refine.objective.misfit import BandMisfit
@@ -164,6 +165,8 @@ def assign_levels(
         fits = cleared.misfit(present, budget)
         noise = max(noise, settings.noise_of_misfit * math.sqrt(fits))
         if fits > settings.divergence_factor**2 * min(misfit, closest.misfit):
+            if assignment.softer and not stopped:
+                return _from_softer(assignment, data, closest.model, priors, budget, traces)
             break
         value = fits + penalty(final, present, priors)
         if value < least_value:
@@ -181,6 +184,25 @@ def assign_levels(
     if best.belief is not None:
         known = Curvature(best.belief, curvature.cells)
     return StageResult(best.model, known, traces, stopped)
+
+
+def _from_softer(
+    assignment: LevelAssignment,
+    data: Data,
+    model: Model,
+    priors: Priors,
+    budget: Budget,
+    traces: tuple[Trace, ...],
+) -> StageResult:
+    """Levels assigned from a map that was only drawn to them; traces: of what went before."""
+    softer = run_stages(assignment.softer, data, model, priors, budget, math.inf)
+    traces += softer.traces
+    known = softer.curvature or Curvature()
+    if softer.stopped:
+        return StageResult(softer.model, known, traces, True)
+    again = replace(assignment, softer=())
+    found = assign_levels(again, data, softer.model, priors, budget, known)
+    return replace(found, traces=traces + found.traces)
 
 
 def _integers(model: Model, settings: LevelSettings, snap: float | None = None) -> list[Model]:

@@ -14,7 +14,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.levels import find_levels
+from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.levels.settings import READING
 from fwi_refine.wave import first_unequal
 
@@ -115,12 +115,15 @@ def without_rounding(model: Model, data: Data, budget: Budget) -> Data:
 
 
 def _with_integers(v: torch.Tensor) -> list[Model]:
-    """Maps whose cells near a level have it in integers: within each of `SNAPS`, and with levels
-    in doubt as either of their neighbours."""
+    """Maps whose cells near a level have it in integers: within each of `SNAPS`, as far as cells
+    scatter, and with levels in doubt as either of their neighbours."""
     levels = find_levels(v)
     off, which = levels.distance(v)
     rounded = levels.velocities.round()
-    maps = [torch.where(off < snap, rounded[which], v) for snap in SNAPS if len(rounded)]
+    if not len(rounded):
+        return []
+    maps = [torch.where(off < snap, rounded[which], v) for snap in SNAPS]
+    maps.append(to_integers(merge_scattered(v))[0])
     doubtful = (levels.velocities - rounded).abs() > DOUBT
     if 0 < int(doubtful.sum()) <= MOST_IN_DOUBT:
         either = zip(
