@@ -18,6 +18,7 @@ from fwi_refine.cli import console, run
 from fwi_refine.cli.progress import Progress
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.io.report import Row
+from fwi_refine.runs.batch import refine_one
 from fwi_refine.runs.running import (
     Running,
     _told,
@@ -91,7 +92,7 @@ def test_a_folder_that_cannot_be_written_stops_nothing(made, tmp_path):
     from fwi_refine.runs.batch import Settings
 
     sample = SimpleNamespace(index=0, id="bad", problem="no record", source=None)
-    outcome = refine_and_tell(sample, Settings(load()), str(tmp_path / "not" / "there"))
+    outcome = refine_and_tell(sample, Settings(load()), str(tmp_path / "not" / "there"), refine_one)
     assert outcome.row.reason == "no record"
 
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,13 @@ class Running:
     noise: float | None = None
 
 
-def refine_and_tell(sample: Any, settings: Any, folder: str) -> Any:
-    """`batch.refine_one`, with a file in `folder` that says how far the sample is."""
+def refine_and_tell(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
+    """refine(sample, settings, watch), with a file in `folder` that says how far the sample is."""
     from fwi_refine.inversion.sample import FIT
-    from fwi_refine.runs.batch import refine_one
 
     state = Running(sample.id, time.time(), noise=FIT * settings.survey.unit)
     with _told(Path(folder) / f"{sample.index}{SUFFIX}", state) as watch:
-        return refine_one(sample, settings, watch)
+        return refine(sample, settings, watch)
 
 
 @contextlib.contextmanager

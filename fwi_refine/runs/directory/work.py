@@ -97,7 +97,9 @@ def carry_out(
     """
     chunks = run.chunks(work.shard)
     files = running_files(run.shards_folder, work.shard).absolute()  # workers may be elsewhere
-    refine = work.refine or functools.partial(refine_and_tell, folder=str(files))
+    refine = work.refine or functools.partial(
+        refine_and_tell, folder=str(files), refine=batch.refine_one
+    )
     with (
         claimed(run.shards_folder, work.shard, run.chunk_count, work.needs_locks),
         running_folder(files),
