@@ -233,10 +233,12 @@ def test_what_rounding_adds(truth, exact, released, simulator):
     assert budget.evaluations == 2
 
 
+@pytest.mark.parametrize(("softer", "rounds"), [((), 2), (ASSIGNMENT.softer, 3)])
 def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
-    truth, simulator, monkeypatch
+    softer, rounds, truth, simulator, monkeypatch
 ):
-    """Where the record is of no map of integers: all that a round can do is to fit better."""
+    """Where the record is of no map of integers: all that a round can do is to fit better. Softer
+    stages, and the rounds after them, begin where it fitted best, and once."""
     generator = torch.Generator().manual_seed(3)
     noise = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
     start = truth + 0.45 * noise
@@ -259,11 +261,18 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
         stage = ASSIGNMENT.between(*how)
         return replace(stage, optimiser=replace(stage.optimiser, iterations=0))
 
-    assignment = replace(ASSIGNMENT, between=nothing)
-    found, _, _ = assign(simulator, record, start, assignment=assignment)
-    assert len(before) == 2, "the first round, and the one that loses its way"
+    assignment = replace(ASSIGNMENT, between=nothing, softer=softer)
+    found, _, budget = assign(simulator, record, start, assignment=assignment)
+    assert len(before) == rounds, (
+        "the first, the one that loses its way, and one after softer stages"
+    )
     assert before[1][0] < 0.5 * before[0][0]
-    assert torch.equal(found, before[1][1])
+    if not softer:
+        assert torch.equal(found, before[1][1])
+    else:
+        assert before[2][0] < 2 * before[1][0]
+        data = Data.of_sample(record, truth, simulator)
+        assert data.misfit(Model.of(found), budget) < 0.5 * before[0][0]
 
 
 @pytest.mark.parametrize(
