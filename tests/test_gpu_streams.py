@@ -174,6 +174,7 @@ def test_samples_at_a_time_have_the_bits_of_one_after_the_other(family):
     assert_same(outcomes(chunk, replace(settings, per_job=3)), alone)
 
 
+@pytest.mark.slow
 @NATIVE
 @NEEDS_COMPILER
 def test_a_card_that_is_full_loses_no_sample_and_no_bit(monkeypatch):
