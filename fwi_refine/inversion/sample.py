@@ -440,6 +440,8 @@ def run_recipe(
             whole, squares, certificate = proven(whole, squares, data, budget)
         total = squares + penalty(first, whole, priors)
         rounded = certificate.exact or (squares <= limit and total < before[1])
+        if recipe.blended and not rounded:
+            rounded = None  # integers were not to be expected
         if rounded:
             after, model = (squares, total), whole
     result = replace(
