@@ -91,7 +91,8 @@ def test_a_wrong_cell_is_no_proof(truth, record, cell):
 def searched(v, record, limit=None, should_stop=None):
     """(v, certificate, evaluations) of a search."""
     budget = Budget(limit, should_stop)
-    return *search(v, record, None, simulator(), budget), budget.evaluations
+    v, certificate, _ = search(v, record, None, simulator(), budget)
+    return v, certificate, budget.evaluations
 
 
 def test_rows_beyond_the_steps_do_not_count(truth, record):

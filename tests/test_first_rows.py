@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_survey_cases import SURVEY as TWO_SHOTS
 
 from fwi_refine import InputError, SampleError, classify, simulate
 from fwi_refine.api.functions import _families
@@ -15,16 +16,7 @@ from fwi_refine.routing.recognise_first_rows import recognise_first_rows, scales
 from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.survey import OPENFWI
 
-SURVEY = replace(
-    OPENFWI,
-    shape=(20, 25),
-    absorbing_cells=25,
-    velocity_bounds=(1400.0, 5000.0),
-    n_steps=400,
-    file_rows=400,
-    sources=((1, 2), (1, 9), (1, 20)),
-    receivers=tuple((1, c) for c in range(25)),
-)
+SURVEY = replace(TWO_SHOTS, sources=((1, 2), (1, 9), (1, 20)))
 ROW, COLUMN = np.mgrid[:20, :25]
 
 

@@ -9,31 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from run_cases import expected_maps, merged, part_names, prepare, refine_all, write_inputs
+from small_survey_cases import SURVEY
 
 from fwi_refine.cli import run as run_command
 from fwi_refine.runs import executors
 from fwi_refine.runs.directory import RunDirectory, check_parts
-from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.toml import write_survey
 from fwi_refine.wave import Simulator
 
 KILLS = 20
-SURVEY = replace(
-    OPENFWI,
-    shape=(20, 25),
-    absorbing_cells=25,
-    velocity_bounds=(1400.0, 5000.0),
-    n_steps=400,
-    file_rows=400,
-    sources=((1, 2), (1, 20)),
-    receivers=tuple((1, column) for column in range(25)),
-)
 
 
 @pytest.fixture(scope="module")

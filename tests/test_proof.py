@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
-from wave_cases import NATIVE, THREE_SHOTS
+from wave_cases import NATIVE, THREE_SHOTS, tilted_layers
 
 from fwi_refine.cli import run
 from fwi_refine.inversion.accept import proven
@@ -20,10 +20,7 @@ pytestmark = NATIVE
 
 @pytest.fixture(scope="module")
 def truth():
-    """Three tilted layers of integer velocity."""
-    row, column = np.mgrid[:16, :20]
-    v = np.select([row + column // 5 < 6, row + column // 7 < 11], [1700, 2301], 2903)
-    return torch.from_numpy(v).double()
+    return tilted_layers()
 
 
 @pytest.fixture(scope="module")

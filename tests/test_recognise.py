@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from helpers import others_slow
+from small_survey_cases import SURVEY as SMALL
 
 from fwi_refine import InputError, Refined, load_priors
 from fwi_refine import refine as refine_arrays
@@ -154,20 +155,10 @@ def test_the_record_alone_tells_some(change, samples, simulator):
 
 
 def test_other_surveys_are_no_finding():
-    small = replace(
-        OPENFWI,
-        shape=(20, 25),
-        absorbing_cells=25,
-        velocity_bounds=(1400.0, 5000.0),
-        n_steps=400,
-        file_rows=400,
-        sources=((1, 2), (1, 20)),
-        receivers=tuple((1, c) for c in range(25)),
-    )
-    between = replace(small, sources=((3, 2),), receivers=tuple((0, c) for c in range(0, 25, 7)))
+    between = replace(SMALL, sources=((3, 2),), receivers=tuple((0, c) for c in range(0, 25, 7)))
     truth = np.where(np.arange(20)[:, None] < 9, 1800.0, 2600.0) * np.ones((20, 25))
     truth[12:, 10:] = 3000
-    for survey in (small, between):
+    for survey in (SMALL, between):
         simulator = Simulator(survey, threads=1)
         record = np.asarray(simulator.forward(_tensor(truth))[0])
         start = np.roll(truth, 1, axis=0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from wave_cases import THREE_SHOTS as SURVEY
+from wave_cases import tilted_layers
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
@@ -35,10 +36,7 @@ ONE_LOOK = 3  # evaluations: the misfit of the map, and its integers with and wi
 
 @pytest.fixture(scope="module")
 def truth():
-    """Three tilted layers of integer velocity."""
-    row, column = np.mgrid[:16, :20]
-    v = np.select([row + column // 5 < 6, row + column // 7 < 11], [1700, 2301], 2903)
-    return torch.from_numpy(v).double()
+    return tilted_layers()
 
 
 @pytest.fixture(scope="module")

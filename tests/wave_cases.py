@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,13 @@ TWO_SHOTS = replace(
     sources=((1, 0), (1, 13)),
     receivers=tuple((1, column) for column in range(14)),
 )
+
+
+def tilted_layers():
+    """Three tilted layers of integer velocity, (16, 20) float64 m/s, for `THREE_SHOTS`."""
+    row, column = np.mgrid[:16, :20]
+    v = np.select([row + column // 5 < 6, row + column // 7 < 11], [1700, 2301], 2903)
+    return torch.from_numpy(v).double()
 
 
 def random_maps(survey, samples=2, seed=0):

@@ -7,7 +7,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.exact import Certificate, prove, search
+from fwi_refine.inversion.levels.exact import Certificate, search
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.stages import Curvature, Solution
@@ -72,19 +72,15 @@ def proven(
     if misfit > (SEARCHED * data.survey.unit) ** 2 or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
     levels = find_levels(whole.v).velocities
-    certificate = prove(whole.v, data.record, data.simulator)
-    budget.charge(data.cost)
-    if certificate.exact is not False:
-        return whole, misfit, certificate
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
-        v, better = search(whole.v, data.record, levels, data.simulator, budget)
+        v, certificate, before = search(whole.v, data.record, levels, data.simulator, budget)
     if torch.equal(v, whole.v):
-        return whole, misfit, certificate
+        return whole, misfit, before
     found = Model.of(v)
     fit = data.misfit(found, budget)
-    if better.exact or fit < misfit:
-        return found, fit, better
-    return whole, misfit, certificate
+    if certificate.exact or fit < misfit:
+        return found, fit, certificate
+    return whole, misfit, before
 
 
 def _distinct(models: Iterable[Model]) -> list[Model]:

@@ -17,7 +17,7 @@ from fwi_refine.wave import released_arithmetic
 from fwi_refine.wave.deterministic import add_at, in_order
 from fwi_refine.wave.grid import damping
 from fwi_refine.wave.kernel import check_call, check_kernel, check_out
-from fwi_refine.wave.parts import Parts
+from fwi_refine.wave.parts import OnDevice, Parts
 from fwi_refine.wave.torch_fields import HALO, Fields, fused_step
 
 MOST_TASKS = 512  # shots at a time on a device with memory of its own
@@ -46,7 +46,7 @@ class _Medium:
         return by_sample[samples]
 
 
-class TorchKernel:
+class TorchKernel(OnDevice):
     """A `kernel.Kernel` of torch's operations, on one device.
 
     Every cell is computed at every step. A sample has the same bits in any batch, and for any
@@ -83,8 +83,7 @@ class TorchKernel:
         if dtype == torch.float64 and float64(device) is Float64.NONE:
             raise RuntimeError(f"device {device}: has no float64; use dtype float32, or the CPU")
         self.name = "torch" if device.type == "cpu" else f"torch on {device.type}"
-        self._survey, self._dtype, self._every = survey, dtype, every
-        self._device, self._memory = device, memory
+        super().__init__(survey, dtype, every, device, memory)
         most = MOST_TASKS_CPU if device.type == "cpu" else MOST_TASKS
         self._parts = Parts(most, functools.partial(_release, device))
 
@@ -285,32 +284,11 @@ class TorchKernel:
         """Of a field with its halo."""
         return math.prod(n + 2 * HALO for n in self._survey.padded_shape)
 
-    @property
-    def _frames(self) -> int:
-        return (self._survey.n_steps - 1) // self._every
-
-    def _kept(self, part: range) -> torch.Tensor:
-        """Memory for the wavefields of some tasks. Raises torch.OutOfMemoryError."""
-        shape = (len(part), self._frames, *self._survey.padded_shape)
-        size = math.prod(shape) * self._dtype.itemsize
-        if self._memory is not None and size > self._memory:
-            raise torch.OutOfMemoryError(
-                f"the wavefields of {len(part)} shots take {size} bytes, more than the limit of "
-                f"{self._memory}"
-            )
-        return self._empty(*shape)
-
     def _records(self, medium: _Medium) -> torch.Tensor:
         return self._empty(medium.tasks, *self._survey.record_shape[1:])
 
-    def _by_sample(self, by_task: torch.Tensor) -> torch.Tensor:
-        return by_task.unflatten(0, (-1, len(self._survey.sources)))
-
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to(self._dtype).to(self._device)
-
-    def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
 
 
 class _Images:

@@ -108,7 +108,7 @@ def search(
     levels: torch.Tensor | None,
     simulator: Simulator,
     budget: Budget,
-) -> tuple[torch.Tensor, Certificate]:
+) -> tuple[torch.Tensor, Certificate, Certificate]:
     """Repairs a map of integers that is almost right, down from the top.
 
     Parameters
@@ -127,25 +127,25 @@ def search(
 
     Returns
     -------
-    v, certificate
-        The best map, float64, and what the record says of it. Where the record is of another
-        arithmetic, or v is not of integers, v is what it was.
+    v, certificate, before
+        The best map, float64, what the record says of it, and what of the given one. Where the
+        record is of another arithmetic, or v is not of integers, v is what it was.
     """
     survey = simulator.survey
     if not _goes_on(budget, 1) or not has_released_arithmetic(record, survey):
-        return v, Certificate(None)
+        return v, Certificate(None), Certificate(None)
     data = _rows(record, simulator)
     budget.charge(1)
-    certificate = _compare(v, data, simulator)
+    before = _compare(v, data, simulator)
     on_map = all(
         0 <= row < survey.shape[0] and 0 <= column < survey.shape[1]
         for row, column in (*survey.sources, *survey.receivers)
     )
-    if certificate.exact or not on_map or not torch.equal(v, v.round()):
-        return v, certificate
+    if before.exact or not on_map or not torch.equal(v, v.round()):
+        return v, before, before
     others = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
     present, attempt = v.double().cpu(), 0
-    best = certificate, present
+    best = before, present
     while not best[0].exact and attempt < len(ATTEMPTS) and _goes_on(budget, 1):
         budget.charge(1)
         released = simulator.released(present[None])[0].cpu()
@@ -167,7 +167,7 @@ def search(
         present, attempt = better, 0
         found = _compare(present, data, simulator), present
         best = max(best, found, key=lambda pair: pair[0].equal_fraction or 0.0)
-    return best[1].to(v.device), best[0]
+    return best[1].to(v.device), best[0], before
 
 
 def _best_trial(

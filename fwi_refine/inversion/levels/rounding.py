@@ -15,11 +15,12 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
-from fwi_refine.inversion.levels.settings import READING
+from fwi_refine.inversion.levels.settings import SETTINGS
 from fwi_refine.wave import first_unequal
 
 COST = 2  # simulations
-SNAPS = (READING.snap, 5.0)  # m/s from a level within which a cell is taken to have it
+# m/s from a level within which a cell is taken to have it
+SNAPS = (SETTINGS.reading.snap, SETTINGS.snap)
 # A level this far from an integer, m/s, may be either of its neighbours; of so many all are tried.
 DOUBT, MOST_IN_DOUBT = 0.25, 2
 # A fit has taken up some of the rounding, so that without it the rms misfit rises; by more than

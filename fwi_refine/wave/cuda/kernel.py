@@ -6,7 +6,6 @@ here stays on the program's device; torch owns the memory.
 
 import ctypes
 import functools
-import math
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +14,7 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave.cuda.layout import FIELDS, Layout
 from fwi_refine.wave.deterministic import in_order
 from fwi_refine.wave.kernel import check_call, check_kernel, check_out
-from fwi_refine.wave.parts import Parts
+from fwi_refine.wave.parts import OnDevice, Parts
 from fwi_refine.wave.released_arithmetic import first_unequal
 
 ALIGNMENT = 16  # bytes, of what a thread reads or writes at once
@@ -69,7 +68,7 @@ class Launcher(Protocol):
 Tensors = dict[str, torch.Tensor]
 
 
-class BlockKernel:
+class BlockKernel(OnDevice):
     """The GPU's kernels for one survey and one precision: a `kernel.Kernel`.
 
     Shots that do not fit into memory are done in parts, each half as many as before when memory
@@ -100,9 +99,8 @@ class BlockKernel:
     ):
         check_kernel(dtype, every)
         self.name = program.name
-        self._program, self._dtype, self._memory = program, dtype, memory
-        self._device = program.device
-        self._survey, self._every = survey, every
+        super().__init__(survey, dtype, every, program.device, memory)
+        self._program = program
         self._parts = Parts(MOST_TASKS, program.release)
         self._prepared: dict[
             str, tuple[Layout, Tensors]
@@ -292,21 +290,6 @@ class BlockKernel:
     def _damping(self) -> list[torch.Tensor]:
         return [torch.from_numpy(d).to(self._device) for d in self._survey.damping]
 
-    @property
-    def _frames(self) -> int:
-        return (self._survey.n_steps - 1) // self._every
-
-    def _kept(self, part: range) -> torch.Tensor:
-        """Memory for the wavefields of some tasks. Raises torch.OutOfMemoryError."""
-        shape = (len(part), self._frames, *self._survey.padded_shape)
-        size = math.prod(shape) * self._dtype.itemsize
-        if self._memory is not None and size > self._memory:
-            raise torch.OutOfMemoryError(
-                f"the wavefields of {len(part)} shots take {size} bytes, more than the limit of "
-                f"{self._memory}"
-            )
-        return self._empty(*shape)
-
     def _image(self, tasks: int) -> Tensors:
         gradient = self._empty(tasks, *self._survey.padded_shape)
         return {"gradient": gradient, "sums": self._sums(tasks, "adjoint")}
@@ -319,12 +302,6 @@ class BlockKernel:
         vmin = vmin.detach().to(self._device, torch.float64)
         damped = in_order(self._by_sample(image["sums"]).flatten(1))
         return in_order(self._by_sample(image["gradient"])), damped / vmin
-
-    def _by_sample(self, by_task: torch.Tensor) -> torch.Tensor:
-        return by_task.unflatten(0, (-1, len(self._survey.sources)))
-
-    def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
 
     def _integers(self, values: Any) -> torch.Tensor:
         return torch.as_tensor(values).to(self._device, torch.int32).contiguous()
