@@ -93,7 +93,7 @@ def check_velocity(
 
 
 def check_record(
-    record: ArrayLike, *, survey: Survey = OPENFWI, where: str = "record"
+    record: ArrayLike, *, survey: Survey = OPENFWI, where: str = "record", gaps: bool = False
 ) -> NDArray[Any]:
     """Check a record.
 
@@ -107,6 +107,8 @@ def check_record(
         That of the sample.
     where : str
         Its name in a message.
+    gaps : bool
+        Whether NaN is allowed, as samples that are missing.
 
     Returns
     -------
@@ -130,8 +132,9 @@ def check_record(
             f"(shots, time rows, receivers), with at least {n_steps} rows"
         )
     used = array[:, :n_steps]
-    _check_finite(used, where, ("shot", "row", "receiver"))
-    if not used.any():
+    known = np.nan_to_num(used, posinf=np.inf, neginf=-np.inf) if gaps else used
+    _check_finite(known, where, ("shot", "row", "receiver"))
+    if not known.any():
         raise SampleError(f"{where}: found only zeros, expected a recorded wave")
     dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
     return np.array(array, dtype=dtype, order="C")
