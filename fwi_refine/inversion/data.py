@@ -8,10 +8,17 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.objective.arithmetic import possible_arithmetics
+from fwi_refine.objective.known_cells import KnownCells
+from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise
 from fwi_refine.objective.source_cells import source_cells
+from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
+
+UNKNOWN = Noise(math.inf, math.inf)
+MOSTLY = 0.6  # of the samples of a part of a record that is to stand for all of it
 
 
 @dataclass(frozen=True)
@@ -55,17 +62,59 @@ class Data:
         (rows, columns, velocities) of the cells that the record's first row tells.
     cost
         What a simulation of all these shots counts as, in evaluations.
+    weights
+        Of the samples; None: all count the same. What has none is 0 in the record.
+    noise
+        Of the record; None: it does not tell.
+    known
+        What is known of single cells; None: nothing.
     """
 
     record: np.ndarray
     simulator: Simulator
     source_cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     cost: Fraction = Fraction(1)
+    weights: Weights | None = None
+    noise: Noise | None = CLEAN
+    known: KnownCells | None = None
 
     @classmethod
-    def of_sample(cls, record: np.ndarray, start: torch.Tensor, simulator: Simulator) -> "Data":
-        """The whole record of a sample; start (nz, nx): what is near a velocity that it tells."""
-        return cls(record, simulator, source_cells(record, start, simulator.survey))
+    def of_sample(
+        cls,
+        record: np.ndarray,
+        start: torch.Tensor,
+        simulator: Simulator,
+        weights: np.ndarray | None = None,
+        known: KnownCells | None = None,
+    ) -> "Data":
+        """The whole record of a sample.
+
+        Parameters
+        ----------
+        record
+            (shots, rows, receivers); NaN only where samples have no weight.
+        start
+            (nz, nx) m/s: what is near a velocity that the record tells.
+        simulator
+            Of the survey of the record.
+        weights
+            As `survey.weights.sample_weights` returns them.
+        known
+            What is known of single cells.
+        """
+        survey = simulator.survey
+        if weights is not None:
+            record = record.copy()
+            record[:, : survey.n_steps][weights == 0] = 0
+        noise = early_noise(record, survey, weights)
+        if noise is None and possible_arithmetics(
+            record, survey, None if weights is None else weights == 0
+        ):
+            noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
+        cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
+        return cls(
+            record, simulator, cells, weights=Weights.of(weights), noise=noise, known=known
+        )
 
     @property
     def survey(self) -> Survey:
@@ -80,12 +129,32 @@ class Data:
             record=self.record[:shots, :, ::receivers],
             simulator=Simulator(survey, **self.simulator.how),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
+            weights=self.weights and self.weights.subset(shots, receivers),
         )
 
-    def low_passed(self, factor: float) -> "Data":
+    def tells(self, survey: Survey, receivers: int) -> bool:
+        """Whether most samples of a part of the record, as of `subset`, are not missing."""
+        if self.weights is None:
+            return True
+        part = self.weights.subset(len(survey.sources), receivers)
+        return part.count > MOSTLY * part.samples.size
+
+    def low_passed(self, factor: float, model: Model) -> "Data":
         """The record as with a wavelet of a lower frequency, in which a start that is a cycle off
-        at the survey's is none; factor: of the frequency."""
-        lower, record = lower_frequency(self.record, factor * self.survey.frequency, self.survey)
+        at the survey's is none.
+
+        Parameters
+        ----------
+        factor
+            Of the frequency.
+        model
+            Its record takes the place of missing samples, which would reach into others.
+        """
+        record = self.record
+        if self.weights is not None and not self.weights.by_trace:
+            found = self.simulator.forward(model.v[None], model.vmin[None])[0]
+            record = self.weights.filled(record, found)
+        lower, record = lower_frequency(record, factor * self.survey.frequency, self.survey)
         return replace(self, record=record, simulator=Simulator(lower, **self.simulator.how))
 
     def without(self, shift: np.ndarray) -> "Data":
@@ -105,4 +174,42 @@ class Data:
             return math.inf
         budget.charge(self.cost)
         record = torch.from_numpy(self.record)[None, :, : self.survey.n_steps]
+        if self.weights is not None:
+            made = self.simulator.forward(model.v[None], model.vmin[None])
+            return self.mean_square(made[0].double() - record[0].to(made.device))
         return float(self.simulator.misfit(model.v[None], record, model.vmin[None])[0])
+
+    def mean_square(self, residual: torch.Tensor) -> float:
+        """Mean square, by weight, of a residual (shots, n_steps, receivers)."""
+        if self.weights is not None:
+            residual = self.weights.root(residual) * residual
+        return float(residual.square().mean())
+
+    def square(self, rms: float) -> float:
+        """The mean square misfit that the noise of the record leaves where a clean one of OpenFWI's
+        unit leaves an rms misfit."""
+        noise = 0.0 if self.noise is None else MARGIN**2 * self.noise.misfit()
+        return (rms * self.survey.unit) ** 2 + noise
+
+    def beyond_noise(self, misfit: float) -> float:
+        """What a mean square misfit is more than the noise of the record leaves."""
+        noise = 0.0 if self.noise is None else self.noise.misfit()
+        return max(misfit - noise, 0.0) if noise else misfit
+
+    @property
+    def with_gaps(self) -> np.ndarray:
+        """The record, NaN where samples are missing."""
+        if self.weights is None:
+            return self.record
+        record = self.record.copy()
+        record[:, : self.survey.n_steps][self.weights.missing] = np.nan
+        return record
+
+    @property
+    def count(self) -> int:
+        """Samples that count."""
+        return math.prod(self.survey.record_shape) if self.weights is None else self.weights.count
+
+    def possible(self, model: Model) -> Model:
+        """The model with its map brought to what is known of single cells."""
+        return model if self.known is None else Model(self.known.applied(model.v), model.vmin)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fwi_refine.errors import SampleError
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
 from fwi_refine.inversion.budget import Budget, Step
 from fwi_refine.inversion.data import Data, Model
@@ -22,11 +23,13 @@ from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
+from fwi_refine.objective.known_cells import known_cells
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Family, can_classify
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
+from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
 # A result whose rms misfit stays above this is flagged: the published method's accuracy falls off
@@ -88,6 +91,11 @@ class Refined:
         integers, and for records of another arithmetic.
     equal_samples : float or None
         Fraction of the samples that come before the first difference of their trace.
+    noise : float or None
+        Rms of a sample's noise that the record tells, in its unit, beyond the rounding of float32;
+        None where it tells nothing.
+    missing : int
+        Samples of the record without weight.
     """
 
     velocity: np.ndarray
@@ -110,6 +118,8 @@ class Refined:
     history: tuple[tuple[int, int, float], ...] = ()
     exact: bool | None = None
     equal_samples: float | None = None
+    noise: float | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,6 +186,9 @@ def refine_sample(
     should_stop: Callable[[], bool] | None = None,
     watch: Callable[[Step], object] | None = None,
     simulator: Simulator | None = None,
+    weights: np.ndarray | None = None,
+    fixed: np.ndarray | None = None,
+    bounds: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
@@ -184,7 +197,7 @@ def refine_sample(
     prediction : ndarray (nz, nx)
         The predicted map, m/s.
     record : ndarray (shots, rows >= n_steps, receivers)
-        The measured record.
+        The measured record; NaN where samples are missing.
     survey
         What the record is of.
     priors
@@ -206,6 +219,12 @@ def refine_sample(
         Told the `Step` after every iteration; the result does not depend on it.
     simulator
         Default one for the survey, in float64.
+    weights
+        Of shots, receivers or samples, as `survey.weights.check_weights` returns them.
+    fixed : ndarray of bool (nz, nx)
+        Cells that are kept as predicted.
+    bounds : two ndarrays (nz, nx)
+        Least and largest velocity of each cell, m/s.
 
     Returns
     -------
@@ -227,7 +246,12 @@ def refine_sample(
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
-    record = check_record(record, survey=survey)
+    record = check_record(record, survey=survey, gaps=True)
+    counts = sample_weights(record, survey, weights)
+    if counts is not None:
+        if not counts.any():
+            raise SampleError("record: found no sample that is there and has a weight")
+        record[:, : survey.n_steps][counts == 0] = np.nan
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
     evidence, words = {}, "chosen by the user"
@@ -238,14 +262,23 @@ def refine_sample(
     chosen = str(classification.family) if family == "auto" else find_family(family).name
     method, why = choose_method(method, chosen, survey, simulator.kernel)
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
+    known = known_cells(start, survey, fixed, bounds)
+    if known is not None:
+        start = known.applied(start)
     clamped = not torch.equal(start, torch.from_numpy(prediction))
     start = start.float().double().to(simulator.device)  # as a file has it
+    if known is not None:
+        known = known.of(start)
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
+    data = Data.of_sample(record, start, simulator, counts, known)
     recipes = {
         route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
     }
-    data = Data.of_sample(record, start, simulator)
+    recipes = {
+        route: recipe.with_noise(data.noise, survey, data.count)
+        for route, recipe in recipes.items()
+    }
     budget = Budget(max_evaluations, should_stop, watch)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:
@@ -270,12 +303,14 @@ def refine_sample(
         evaluations=math.ceil(budget.evaluations),
         iterations=budget.iterations,
         reason=best.reason,
-        flags=_flags(best, survey, clamped, why),
+        flags=_flags(best, data, clamped, why),
         expected_error=None if deviation is None else expected_error(deviation),
         deviation=None if deviation is None else deviation.float().cpu().numpy(),
         samples=drawn,
         exact=best.certificate.exact,
         equal_samples=best.certificate.equal_fraction,
+        noise=None if data.noise is None else data.noise.sample,
+        missing=0 if counts is None else int((counts == 0).sum()),
         history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
     )
 
@@ -291,14 +326,14 @@ def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) ->
     return found.clamp(*survey.velocity_bounds).float().cpu().numpy()
 
 
-def _flags(best: RecipeResult, survey: Survey, clamped: bool, why: str) -> tuple[str, ...]:
+def _flags(best: RecipeResult, data: Data, clamped: bool, why: str) -> tuple[str, ...]:
     """What a reader should know; why: L-BFGS took the place of Gauss-Newton."""
     flags = {
         "start outside bounds": clamped,
         f"L-BFGS: {why}": bool(why),
         "stopped early": best.stopped,
         "not rounded: the record would fit worse": best.rounded is False,
-        "poor fit": best.status != "failed" and best.rms > POOR_FIT * survey.unit,
+        "poor fit": best.status != "failed" and best.after[0] > data.square(POOR_FIT),
     }
     return tuple(flag for flag, holds in flags.items() if holds)
 
@@ -367,7 +402,7 @@ def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Seq
 
 
 def _fits(result: RecipeResult, data: Data) -> bool:
-    return result.fit <= FIT * data.survey.unit
+    return result.fit**2 <= data.square(FIT)
 
 
 def _stopped(result: RecipeResult, stopped: bool) -> RecipeResult:
@@ -378,7 +413,7 @@ def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:
     """Whether the classifier takes a result for a map of its family: layers come out of the record
     of a rough map as well, but not a few velocities."""
     v = result.model.v.cpu().numpy()
-    found = classify(v, data.record, priors, data.survey).family
+    found = classify(v, data.with_gaps, priors, data.survey).family
     return found == result.family or {found, result.family} == {Family.TWO_VELOCITY, Family.LAYERED}
 
 
@@ -418,7 +453,7 @@ def run_recipe(
         reason = "the record simulated from the start does not have a finite misfit"
         return replace(unchanged, status="failed", reason=reason)
     with budget.keeping(1):  # for the misfit of the result
-        model = Model(data.with_source_velocities(start), given.vmin)
+        model = data.possible(Model(data.with_source_velocities(start), given.vmin))
         budget.enter(f"{family}, start", math.sqrt(misfit))
         found = run_stages(recipe.stages, data, model, priors, budget, misfit, family)
         if recipe.assignment and not found.stopped:
@@ -429,13 +464,17 @@ def run_recipe(
     if not budget.affords(1):
         reason = "no evaluation was left to try anything"
         return replace(unchanged, stopped=True, traces=traces, reason=reason)
-    model, misfit = best_of(written(found.model, found.curvature), data, budget)
+    maps = _possible(written(found.model, found.curvature), data)
+    model, misfit = best_of(maps, data, budget)
     after = misfit, misfit + penalty(first, model, priors)
     rounded: bool | None = None
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
-        whole, squares = best_of(integers(found.model), data, budget)
-        limit = misfit if recipe.blended else max((FIT * data.survey.unit) ** 2, 4 * misfit)
+        whole, squares = best_of(_possible(integers(found.model), data), data, budget)
+        beyond = data.beyond_noise(misfit)
+        limit = misfit
+        if not recipe.blended:
+            limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
         if squares <= limit or not recipe.blended:
             whole, squares, certificate = proven(whole, squares, data, budget)
         total = squares + penalty(first, whole, priors)
@@ -457,3 +496,10 @@ def run_recipe(
         return replace(result, reason="nothing better than the start found")
     known = found.curvature or Curvature()
     return replace(result, status="refined", model=model, after=after, curvature=known)
+
+
+def _possible(models: list[Model], data: Data) -> list[Model]:
+    """The maps brought to what is known of single cells, each with its own minimum."""
+    if data.known is None:
+        return models
+    return [Model.of(data.possible(model).v) for model in models]

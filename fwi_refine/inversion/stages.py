@@ -49,6 +49,7 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 PERIODS = 0.9  # of a lower frequency that a record must hold, at least
+WALLS = 1e-11  # weight of cells beyond their bounds, where no noise says it: 1e-9 for 1 m/s
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations
@@ -80,6 +81,8 @@ class Solution:
         Of the record.
     spread
         Factor of the expected errors, which the prior says.
+    samples_used
+        Of the record, those that count; None: all.
     """
 
     parameters: Parameters
@@ -88,23 +91,37 @@ class Solution:
     prior_hessian: torch.Tensor | None
     survey: Survey
     spread: float = 1.0
+    samples_used: int | None = None
+
+    def precision(self) -> torch.Tensor:
+        """Posterior precision of the unknowns."""
+        return precision(
+            self.hessian,
+            self.parameters,
+            self.misfit,
+            self.survey,
+            self.prior_hessian,
+            self.samples_used,
+        )
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
         found = standard_deviation(
-            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+            self.hessian,
+            self.parameters,
+            self.misfit,
+            self.survey,
+            self.prior_hessian,
+            self.samples_used,
         )
         return None if found is None else self.spread * found
 
     def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
         """Maps (count, nz, nx), m/s, drawn from the posterior about a map v (nz, nx), or None."""
         draws = np.random.default_rng(seed).standard_normal((count, self.parameters.size))
-        matrix = precision(
-            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
-        )
         return posterior_samples(
             self.parameters.from_velocity(v),
-            matrix,
+            self.precision(),
             self.parameters,
             self.spread * torch.from_numpy(draws),
         )
@@ -188,7 +205,7 @@ def run_stages(
     StageResult
         Of all stages, or of those that the budget allows.
     """
-    good_fit = GOOD_FIT * data.survey.unit**2
+    good_fit = GOOD_FIT * data.survey.unit**2 + data.beyond_noise(data.square(0.0))
     # misfits by all shots, where they are known
     reference: float | None = None
     exact: float | None = None
@@ -198,7 +215,8 @@ def run_stages(
     for number, stage in enumerate(stages, 1):
         if stage.skip_if not in (None, asked):  # asked once for all in a row with one number
             # of all shots where it is known: a stage may have looked at some only
-            skipped = (misfit if exact is None else exact) < stage.skip_if and moved < AT_REST
+            left = data.beyond_noise(misfit if exact is None else exact)
+            skipped = left < stage.skip_if and moved < AT_REST
         asked = stage.skip_if
         if (asked is not None and skipped) or not _is_long_enough(stage, data.survey):
             continue
@@ -214,7 +232,8 @@ def run_stages(
         if stage.must_fit and found.traces:
             exact = data.misfit(found.model, budget)
             # what fits better than the data's own rounding has fitted some of it
-            if exact > max(4 * (reference or 0.0), good_fit):
+            limit = max(4 * data.beyond_noise(reference or 0.0), good_fit)
+            if data.beyond_noise(exact) > limit:
                 found, exact = replace(found, model=model, curvature=None), before
         traces += found.traces
         misfit = next((trace[-1][1] ** 2 for trace in reversed(traces) if trace), misfit)
@@ -262,17 +281,19 @@ def run_stage(
         rest = replace(stage, data=replace(stage.data, without_rounding=False))
         return run_stage(rest, without_rounding(model, data, budget), model, priors, budget)
     part = stage.data.survey(data.survey)
-    if part is not data.survey:
+    if part is not data.survey and data.tells(part, stage.data.receivers):
         subset = data.subset(part, stage.data.receivers)
         whole = replace(stage, data=Subset(frequency=stage.data.frequency))
         return run_stage(whole, subset, model, priors, budget)
     if stage.data.frequency is not None:
-        lower = data.low_passed(stage.data.frequency)
+        lower = data.low_passed(stage.data.frequency, model)
         found = run_stage(replace(stage, data=WHOLE), lower, model, priors, budget)
         # the curvature of another record says nothing of the error
         known = found.curvature and replace(found.curvature, uncertainty=None)
         return replace(found, curvature=known or Curvature())
     parameters = stage.unknowns(model.v, priors)
+    if data.known is not None:
+        parameters = data.known.held(parameters)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     x = parameters.from_velocity(model.v, model.vmin)
     trace: list[tuple[int, float]] = []
@@ -292,7 +313,7 @@ def run_stage(
     budget.iterations += result.iterations
     stopped = result.status == Status.MAX_EVALUATIONS
     if result.iterations:
-        model = Model(parameters.velocity(result.x), parameters.vmin(result.x))
+        model = data.possible(Model(parameters.velocity(result.x), parameters.vmin(result.x)))
     return StageResult(model, curvature, (tuple(trace),), stopped)
 
 
@@ -316,6 +337,9 @@ def _by_jacobian(
     ties: Any = VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
         ties = ties + SourceCells(data.source_cells, parameters)
+    walls = None if data.known is None else data.known.walls(parameters)
+    if walls is not None:
+        ties = ties + walls
 
     def watch(result: Result) -> bool:
         note(result.misfit or 0.0, result.evaluations)
@@ -335,14 +359,15 @@ def _by_jacobian(
         last: Any
 
         def renew(covariance: torch.Tensor) -> Any:
-            return PriorTerm(first.update(covariance[:-1, :-1], model.shape), parameters) + ties
+            updated = first.update(parameters.map_covariance(covariance), model.shape)
+            return PriorTerm(updated, parameters) + ties
 
         result, last = variational_gauss_newton(
             misfit,
             prior + ties,
             x,
             renew=renew,
-            weight=[partial(_weight_of_density, data.survey, level) for level in how.noise],
+            weight=[partial(_weight_of_density, data, level) for level in how.noise],
             rounds=how.rounds,
             **common,
         )
@@ -371,11 +396,11 @@ def _by_jacobian(
     return result, _curvature(data, misfit, prior, result, budget, least)
 
 
-def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float) -> float:
+def _weight_of_density(data: Data, least: float, misfit: float, prior: float) -> float:
     """The weight of a prior that is minus twice a log density: noise variance over samples; least:
     rms of the noise of a coefficient."""
-    variance = max(noise_variance(misfit, survey), least**2)
-    return variance / math.prod(survey.record_shape)
+    variance = max(noise_variance(misfit, data.survey), least**2)
+    return variance / data.count
 
 
 def _misfit_of(
@@ -388,10 +413,12 @@ def _misfit_of(
     simulator = data.simulator
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
-    if isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
+    weights = data.weights
+    by_trace = weights is None or weights.by_trace
+    if isinstance(parameters, Rows) and by_trace and has_flat_misfit(x[:-1], data.survey):
         window = window_before_return(x[:-1], data.survey)
-        return FlatMisfit(simulator, parameters, data.record, window)
-    return BandMisfit(simulator, parameters, data.record)
+        return FlatMisfit(simulator, parameters, data.record, window, weights)
+    return BandMisfit(simulator, parameters, data.record, weights)
 
 
 def _curvature(
@@ -413,10 +440,11 @@ def _curvature(
     if unknown or not budget.affords(data.cost):
         return Curvature(None, cells)
     budget.charge(data.cost)
-    left = max(misfit(result.x), least)
+    noise = 0.0 if data.noise is None else data.noise.misfit_in_band(data.survey)
+    left = max(misfit(result.x), least, noise)
     prior_hessian = prior.hessian(result.x) if gaussian else None
     spread = getattr(prior.prior, "spread", 1.0)
-    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread)
+    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread, data.count)
     return Curvature(found, cells)
 
 
@@ -431,11 +459,15 @@ def _published(
     note: Note,
 ) -> Result:
     """A stage of the published method: the plain misfit and a fixed weight."""
-    objective = DataMisfit(data.simulator, parameters, data.record) + stage.weight * prior
+    penalties = stage.weight * prior
+    walls = None if data.known is None else data.known.walls(parameters)
+    if walls is not None:
+        penalties = penalties + WALLS * data.survey.unit**2 * walls
+    objective = DataMisfit(data.simulator, parameters, data.record, data.weights) + penalties
     limit = budget.limit_in(data.cost)
 
     def noted(result: Result) -> float:
-        misfit = result.value - stage.weight * prior(result.x)
+        misfit = result.value - penalties(result.x)
         note(max(misfit, 0.0), result.evaluations)  # rounding may leave it below 0
         return misfit
 

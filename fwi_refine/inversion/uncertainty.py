@@ -23,6 +23,7 @@ def precision(
     misfit: float,
     survey: Survey,
     prior_hessian: torch.Tensor | None = None,
+    samples: int | None = None,
 ) -> torch.Tensor:
     """Posterior precision of the unknowns at the solution.
 
@@ -38,6 +39,8 @@ def precision(
         Survey of the record.
     prior_hessian : Tensor, shape (n, n), optional
         2 K^-1, twice the precision of a Gaussian prior.
+    samples : int, optional
+        N; by default all of the record.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def precision(
         J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is WIDE^-2 on the diagonal
         without a Gaussian prior, and for vmin, which priors leave alone.
     """
-    samples = math.prod(survey.record_shape)
+    samples = samples or math.prod(survey.record_shape)
     variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
     found = hessian * (samples / (2 * variance))
     if prior_hessian is None:
@@ -81,12 +84,13 @@ def standard_deviation(
     misfit: float,
     survey: Survey,
     prior_hessian: torch.Tensor | None = None,
+    samples: int | None = None,
 ) -> torch.Tensor | None:
     """Expected rms error of each cell, from the curvature at the solution.
 
     Parameters
     ----------
-    hessian, parameters, misfit, survey, prior_hessian
+    hessian, parameters, misfit, survey, prior_hessian, samples
         As for `precision`.
 
     Returns
@@ -110,7 +114,7 @@ def standard_deviation(
     .. [1] A. Tarantola, "Inverse Problem Theory and Methods for Model Parameter Estimation", SIAM,
        2005, section 3.2.
     """
-    matrix = precision(hessian, parameters, misfit, survey, prior_hessian)
+    matrix = precision(hessian, parameters, misfit, survey, prior_hessian, samples)
     factored = scaled_factor(matrix)
     if factored is None:
         return None

@@ -272,7 +272,8 @@ class PriorTerm(AddedHessian):
         """As in `Objective`."""
         u = self.parameters.prior_coordinates(x)
         hessian = self.prior.hessian(u)
-        if isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map:
+        same = isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map
+        if same and u.numel() == len(x) - 1:
             # the coordinates of the prior are the unknowns themselves
             matrix[:-1, :-1].add_(hessian, alpha=weight)
             return

@@ -68,7 +68,8 @@ def classify(
     prediction : array_like, shape (nz, nx)
         Predicted map in m/s.
     record : array_like, shape (shots, rows, receivers)
-        Measured record, of which the rows up to `survey.n_steps` are used.
+        Measured record, of which the rows up to `survey.n_steps` are used; NaN where samples are
+        missing.
     priors : Priors
         Priors and thresholds.
     survey : Survey
@@ -122,7 +123,7 @@ def sample_features(
     if not can_classify(survey):
         raise InputError(NO_FAMILY)
     v = check_prediction(prediction, survey=survey)
-    used = check_record(record, survey=survey)[:, : survey.n_steps]
+    used = check_record(record, survey=survey, gaps=True)[:, : survey.n_steps]
     return {test.feature: test.measure(v, used, priors) for test in criteria.values()}
 
 
@@ -178,10 +179,10 @@ def can_classify(survey: Survey) -> bool:
     Returns
     -------
     bool
-        True for the survey of OpenFWI, also with other time steps, absorbing band and velocity
-        bounds.
+        True for the survey of OpenFWI, also with other time steps, absorbing band, velocity bounds
+        and a water layer.
     """
-    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds")
+    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds", "water")
     return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 
@@ -218,9 +219,13 @@ def symmetry_rms(record: NDArray[Any]) -> float:
     Returns
     -------
     float
-        Rms of the first shot minus the last one, mirrored over the receivers.
+        Rms of the first shot minus the last one, mirrored over the receivers; of the samples that
+        both have. 0 where there are none.
     """
     difference = record[0].astype(np.float64) - record[-1, :, ::-1]
+    there = np.isfinite(difference)
+    if not there.all():
+        difference = difference[there] if there.any() else np.zeros(1)
     return float(np.sqrt(np.mean(difference**2)))
 
 

@@ -58,6 +58,9 @@ class Survey:
         Their positions.
     velocity_bounds : tuple of float
         Slowest and fastest velocity that count as physical, m/s.
+    water : tuple of (int, float), optional
+        A layer of water: how many rows from the top of the map, and its velocity, m/s. Its cells
+        are known.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Survey:
     sources: Points = ((1, 0), (1, 17), (1, 34), (1, 52), (1, 69))
     receivers: Points = tuple((1, column) for column in range(70))
     velocity_bounds: tuple[float, float] = (1000.0, 6000.0)
+    water: tuple[int, float] | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -89,6 +93,13 @@ class Survey:
             raise ValueError(
                 f"velocity bounds are {slowest} and {fastest} m/s, expected 0 < slowest < fastest"
             )
+        if self.water is not None:
+            rows, velocity = self.water
+            if not (_is_whole(rows) and 0 < rows < nz and slowest <= velocity <= fastest):
+                raise ValueError(
+                    f"water is {rows} rows of {velocity} m/s, expected 1 to {nz - 1} rows and a "
+                    "velocity within the bounds"
+                )
         margin = self.absorbing_cells
         for name, points in (("source", self.sources), ("receiver", self.receivers)):
             for row, column in points:

@@ -34,6 +34,10 @@
     slowest = 1400.0        # m/s: what counts as physical
     fastest = 5000.0
 
+    [water]                 # may be left out: a layer whose cells are known
+    rows = 12               # from the top of the map
+    velocity = 1500.0       # m/s
+
 Positions may lie in the absorbing band: rows and columns from -cells on. A wavelet begins 1.1
 periods of its peak frequency before its peak, as in the data of OpenFWI; records whose wavelet
 has another delay have to be shifted by their owner.
@@ -59,7 +63,9 @@ SECTIONS = {
     "wavelet": ("kind", "frequency"),
     "absorbing": ("cells",),
     "velocity": ("slowest", "fastest"),
+    "water": ("rows", "velocity"),
 }
+OPTIONAL = ("water",)
 MAY_BE_ABSENT = ("time.file_rows", "wavelet.kind")
 POINTS = ("sources", "receivers")
 LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
@@ -119,7 +125,7 @@ def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
         From the names of sections to their keys and values.
     """
     (rows, columns), (slowest, fastest) = survey.shape, survey.velocity_bounds
-    return {
+    table: dict[str, dict[str, Any]] = {
         "grid": {"rows": rows, "columns": columns, "spacing": survey.spacing},
         "time": {"dt": survey.dt, "steps": survey.n_steps, "file_rows": survey.file_rows},
         "wavelet": {"kind": "ricker", "frequency": survey.frequency},
@@ -128,6 +134,9 @@ def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
         "absorbing": {"cells": survey.absorbing_cells},
         "velocity": {"slowest": slowest, "fastest": fastest},
     }
+    if survey.water is not None:
+        table["water"] = dict(zip(("rows", "velocity"), survey.water, strict=True))
+    return table
 
 
 def write_survey(survey: Survey, path: str | PathLike[str]) -> None:
@@ -155,6 +164,8 @@ def _survey(table: dict[str, Any]) -> Survey:
         known = ", ".join([*SECTIONS, *POINTS])
         raise ValueError(f"found {unknown[0]!r}, expected only the sections {known}")
     for name, keys in SECTIONS.items():
+        if name in OPTIONAL and name not in table:
+            continue
         _check_keys(table.get(name), name, keys, f"a section [{name}]")
     kind = table["wavelet"].get("kind", "ricker")
     if kind != "ricker":
@@ -168,6 +179,11 @@ def _survey(table: dict[str, Any]) -> Survey:
     slowest, fastest = (
         _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
     )
+    water = None
+    if "water" in table:
+        section = table["water"]
+        depth = _whole(section["rows"], "water.rows", 1)
+        water = depth, _positive(section["velocity"], "water.velocity")
     return Survey(
         shape=(rows, columns),
         spacing=_positive(table["grid"]["spacing"], "grid.spacing"),
@@ -179,6 +195,7 @@ def _survey(table: dict[str, Any]) -> Survey:
         velocity_bounds=(slowest, fastest),
         sources=_positions(table.get("sources"), "sources", -cells),
         receivers=_positions(table.get("receivers"), "receivers", -cells),
+        water=water,
     )
 
 

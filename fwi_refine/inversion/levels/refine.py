@@ -131,7 +131,7 @@ def assign_levels(
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     misfit = data.misfit(model, budget)
-    floor = (settings.noise_floor_rms * data.survey.unit) ** 2
+    floor = data.square(settings.noise_floor_rms)
     least, most = assignment.noise
     noise = max(most, settings.noise_of_misfit * math.sqrt(misfit))
     final = assignment.between(settings.widths[0], 1.0)
@@ -172,7 +172,8 @@ def assign_levels(
         if value < least_value:
             closest, least_value = _Candidate(present, fits, found.assigned.belief), value
     stopped = stopped or budget.should_stop()  # within the last round
-    explained = settings.explained * misfit
+    noise_left = misfit - data.beyond_noise(misfit)
+    explained = noise_left + settings.explained * (misfit - noise_left)
     fit, known = closest, curvature
     if closest.misfit >= explained:
         fit, known = _Candidate(model, misfit), curvature.then(given)
@@ -215,13 +216,17 @@ def _integers(model: Model, settings: LevelSettings, snap: float | None = None) 
 
 def _round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
     """Evaluations that a round takes at most, but for the stage that follows."""
-    jacobian = BandMisfit(data.simulator, Full(model.shape), data.record).hessian_cost()
+    jacobian = _misfit_of(data, Full(model.shape)).hessian_cost()
     return 2 * jacobian + settings.round_cost
+
+
+def _misfit_of(data: Data, parameters: Full) -> BandMisfit:
+    return BandMisfit(data.simulator, parameters, data.record, data.weights)
 
 
 def _rounding_limit(data: Data, settings: LevelSettings) -> float:
     """`max_rms_for_rounding` as a mean square, in the unit of the record."""
-    return (settings.max_rms_for_rounding * data.survey.unit) ** 2
+    return data.square(settings.max_rms_for_rounding)
 
 
 def _of_outlines(
@@ -234,7 +239,10 @@ def _of_outlines(
     columns = regions.matrix(best.model.v.device)
     hessian = columns.T @ (curvature.cells @ columns)
     return replace(
-        curvature, uncertainty=Solution(regions, hessian, best.misfit, None, data.survey)
+        curvature,
+        uncertainty=Solution(
+            regions, hessian, best.misfit, None, data.survey, samples_used=data.count
+        ),
     )
 
 
@@ -258,12 +266,13 @@ def _are_better_integers(
 
 def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings) -> _Linear:
     """The record to first order at a map."""
-    cells = EdgeCells(model.v.cpu(), model.vmin.cpu(), settings)
+    fixed = None if data.known is None else data.known.fixed.cpu()
+    cells = EdgeCells(model.v.cpu(), model.vmin.cpu(), settings, fixed)
     parameters = Full(model.shape)
     x = parameters.from_velocity(model.v, model.vmin)
     if not cells.found:
         return _Linear(x, parameters, cells, settings)
-    misfit = BandMisfit(data.simulator, parameters, data.record)
+    misfit = _misfit_of(data, parameters)
     normal, pull_back = misfit.linearise(x, cells.columns)
     budget.iterations += 1
     budget.charge(data.cost * misfit.hessian_cost())
@@ -325,7 +334,7 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
     unassigned = _Assigned(model, torch.ones(model.v.shape, dtype=torch.bool), None)
     if not cells.found or linear.normal is None or linear.pull_back is None:
         return unassigned
-    residual = BandMisfit(data.simulator, parameters, data.record).residual(x)
+    residual = _misfit_of(data, parameters).residual(x)
     if residual is None:  # the map is outside the velocity bounds
         return unassigned
     budget.charge(2 * data.cost)
@@ -345,7 +354,8 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
         # a step changes a velocity by (new / old)^3 of its change
         between=(between, assigned.between_variance.to(v) * (between / v) ** 6),
     )
-    return _Assigned(Model(parameters.velocity(y), parameters.vmin(y)), assigned.sure, belief)
+    model = data.possible(Model(parameters.velocity(y), parameters.vmin(y)))
+    return _Assigned(model, assigned.sure, belief)
 
 
 def _best_assignment(

@@ -67,8 +67,12 @@ def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     residual = exact - measured
     of_rows = np.zeros(data.record.shape)
     of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
-    kept, taken = (float(r.square().mean()) for r in (residual, residual + shift))
-    agreement = float(first_unequal(released, measured.to(released)).double().mean())
+    kept, taken = (data.mean_square(r) for r in (residual, residual + shift))
+    compared = measured.to(released)
+    if data.weights is not None:
+        missing = torch.from_numpy(data.weights.missing).to(compared.device)
+        compared = torch.where(missing, released, compared)
+    agreement = float(first_unequal(released, compared).double().mean())
     return Rounding(of_rows, kept, taken, agreement)
 
 
