@@ -25,6 +25,7 @@ from fwi_refine.inversion import families, routes
 from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
+from fwi_refine.objective.known_cells import check_bounds, check_fixed
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
@@ -34,6 +35,7 @@ from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps, to_numpy
+from fwi_refine.survey.weights import check_weights
 from fwi_refine.wave import Simulator, devices, gpu_problem
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
@@ -113,6 +115,9 @@ def refine(
     kernel: str = "auto",
     callback: Callable[[Outcome], None] | None = None,
     force: bool = False,
+    weights: ArrayLike | None = None,
+    fixed: ArrayLike | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Refinement:
     """Refines predicted maps until their simulated records match the measured ones.
 
@@ -128,7 +133,8 @@ def refine(
         Of one map its record; of N maps anything that has a length N and gives record k as
         `records[k]`: an array (N, shots, rows, receivers), a tensor, a memory map, an HDF5
         dataset, a list. A record is read when its turn comes, so they need not fit into memory.
-        Rows from `survey.n_steps` on are not used.
+        Rows from `survey.n_steps` on are not used. Samples that are NaN, traces of zeros and rows
+        of zeros among others are missing: they do not count, and reports say how many they are.
     survey : Survey
         Grid, steps, wavelet, sources, receivers.
     family : str or sequence of str
@@ -164,6 +170,13 @@ def refine(
         ends the run.
     force : bool
         Goes on where the arrays look like other units, another scale or another order.
+    weights : array-like, optional
+        Of each shot, receiver, trace (shots, receivers) or sample (shots, rows, receivers), for all
+        records: one over the variance of its noise, up to a factor; 0 leaves it out.
+    fixed : array-like of bool, optional
+        (nz, nx), True for cells that are kept as predicted.
+    bounds : two array-likes, optional
+        Least and largest velocity of each cell, (nz, nx) m/s; NaN for the survey's bounds.
 
     Returns
     -------
@@ -211,6 +224,13 @@ def refine(
             raise InputError(f"{name} {value}: expected at least 1")
     if time_budget is not None and not time_budget > 0:
         raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
+    if weights is not None:
+        weights = check_weights(to_numpy(weights), survey)
+    if fixed is not None:
+        fixed = check_fixed(to_numpy(fixed), survey)
+    if bounds is not None:
+        low, high = bounds
+        bounds = check_bounds(to_numpy(low), to_numpy(high), survey)
     gpus = _gpus(device)
     jobs = max(1, min(jobs, len(maps)))
     threads = threads or max(1, cpu_count() // jobs)
@@ -227,6 +247,9 @@ def refine(
         kernel=kernel,
         keep_deviation=True,
         survey=survey,
+        weights=weights,
+        fixed=fixed,
+        bounds=bounds,
     )
     batch.check_memory(settings)
     if not force:

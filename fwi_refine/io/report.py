@@ -56,6 +56,11 @@ class Row:
         no map of integers, or a record in another arithmetic than the released ones.
     equal_samples : float or None
         Fraction of the samples that come before the first difference of their trace.
+    noise : float or None
+        Rms of the record's noise beyond the rounding of float32, in its units; None where it does
+        not tell.
+    missing : int or None
+        Samples of the record that do not count: not recorded, or of weight 0.
     """
 
     id: str
@@ -76,6 +81,8 @@ class Row:
     mae_after: float | None = None
     exact: str = ""
     equal_samples: float | None = None
+    noise: float | None = None
+    missing: int | None = None
 
 
 def mean_absolute_error(v: ArrayLike, truth: ArrayLike) -> float:

@@ -10,7 +10,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError, WorkerError
 from fwi_refine.files import is_machine_fault, machine_error
-from fwi_refine.inversion.budget import Step
+from fwi_refine.inversion.budget import Budget, Step
+from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.inversion.sample import Refined, refine_sample
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
@@ -28,6 +29,7 @@ from fwi_refine.routing import Family
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.executors import Executor
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey.weights import sample_weights
 from fwi_refine.version import __version__
 from fwi_refine.wave import Simulator
 
@@ -68,6 +70,12 @@ class Settings:
         Maps that outcomes have from the posterior.
     survey : Survey
         Grid, steps, wavelet, sources, receivers.
+    weights : array or None
+        As `survey.weights.check_weights` returns them.
+    fixed : array of bool or None
+        (nz, nx), cells that are kept.
+    bounds : tuple of array or None
+        Least and largest velocity of each cell, (nz, nx) m/s.
     """
 
     priors: Priors
@@ -83,6 +91,11 @@ class Settings:
     keep_deviation: bool = False
     samples: int = 0
     survey: Survey = OPENFWI
+    weights: NDArray[np.float64] | None = field(default=None, compare=False)
+    fixed: NDArray[np.bool_] | None = field(default=None, compare=False)
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = field(
+        default=None, compare=False
+    )
 
 
 @dataclass(frozen=True)
@@ -285,6 +298,9 @@ def refine_one(
                 should_stop=_deadline(started, settings.time_budget),
                 watch=watch,
                 simulator=_simulator(*_how(settings)),
+                weights=settings.weights,
+                fixed=settings.fixed,
+                bounds=settings.bounds,
             )
     except SampleError as error:
         return _failure(sample, f"sample {sample.id}: {error}")
@@ -298,7 +314,8 @@ def refine_one(
         return replace(outcome, traceback=traceback.format_exc())
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
-    if refined.status == "unchanged":  # what was not changed keeps its own numbers
+    told = settings.survey.water is not None or settings.bounds is not None
+    if refined.status == "unchanged" and not told:  # what was not changed keeps its own numbers
         velocity = start
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
@@ -344,8 +361,14 @@ def _best_start(
         return sample.starts[0]
     survey = settings.survey
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
-    measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(*_how(settings))
+    counts = sample_weights(record, survey, settings.weights)
+    if counts is not None:
+        data = Data.of_sample(record, torch.as_tensor(maps[0]), simulator, counts)
+        models = [Model.of(v.to(simulator.device)) for v in torch.as_tensor(maps)]
+        fits = [data.misfit(model, Budget()) for model in models]
+        return sample.starts[int(np.nanargmin(fits))]
+    measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     misfits = [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)
@@ -392,4 +415,6 @@ def _row(
         mae_after=None if truth is None else mean_absolute_error(velocity, truth),
         exact=EXACT[refined.exact],
         equal_samples=refined.equal_samples,
+        noise=refined.noise,
+        missing=refined.missing,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.cli.options.files import load_priors, load_survey
+from fwi_refine.cli.options.files import load_array, load_priors, load_survey
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import Inputs, open_inputs
@@ -89,6 +89,9 @@ class RecipeOptions:
     survey_file: Path | None = None
     prior: str = "auto"
     samples: int = 0
+    weights_file: Path | None = None
+    fixed_file: Path | None = None
+    bounds_files: tuple[Path, Path] | None = None
 
     def survey(self) -> Survey:
         """The survey of every sample. Raises InputError, also where --family auto has to be told
@@ -107,8 +110,21 @@ class RecipeOptions:
         """What is done to each sample, where it is done at `place`, with its numbers filled in."""
         assert place.threads is not None  # see `Place.for_samples`
         assert place.per_job is not None
+        from fwi_refine.objective.known_cells import check_bounds, check_fixed
         from fwi_refine.runs.batch import Settings
+        from fwi_refine.survey.weights import check_weights
 
+        weights = fixed = bounds = None
+        if self.weights_file is not None:
+            name = f"--weights {self.weights_file}"
+            weights = check_weights(load_array(self.weights_file, "--weights"), survey, name)
+        if self.fixed_file is not None:
+            name = f"--fixed {self.fixed_file}"
+            fixed = check_fixed(load_array(self.fixed_file, "--fixed"), survey, name)
+        if self.bounds_files is not None:
+            low, high = self.bounds_files
+            arrays = (load_array(path, "--bounds") for path in (low, high))
+            bounds = check_bounds(*arrays, survey, f"--bounds {low} {high}")
         return Settings(
             priors=load_priors(self.priors_file),
             family=self.family,
@@ -123,6 +139,9 @@ class RecipeOptions:
             per_job=place.per_job,
             keep_deviation=keep_deviation,
             survey=survey,
+            weights=weights,
+            fixed=fixed,
+            bounds=bounds,
         )
 
 
@@ -281,6 +300,30 @@ recipe = options.grouped(
         metavar="S",
         help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
         "takes.",
+    ),
+    click.option(
+        "--weights",
+        "weights_file",
+        type=options.PATH,
+        metavar="FILE",
+        help="A weight, .npy, for each shot, receiver, trace (shots, receivers) or sample (shots, "
+        "rows, receivers) of every record: one over the variance of its noise, up to a factor; 0 "
+        "leaves it out. Missing samples, such as NaN or dead traces, are left out anyway.",
+    ),
+    click.option(
+        "--fixed",
+        "fixed_file",
+        type=options.PATH,
+        metavar="FILE",
+        help="A mask, .npy of the shape of a map: cells where it is true are kept as predicted.",
+    ),
+    click.option(
+        "--bounds",
+        "bounds_files",
+        type=(options.PATH, options.PATH),
+        metavar="LOW HIGH",
+        help="Least and largest velocity of each cell in m/s, two .npy of the shape of a map; NaN "
+        "where the survey's bounds hold.",
     ),
     options.priors,
     options.survey,
