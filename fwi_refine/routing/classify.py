@@ -9,6 +9,7 @@ All numbers are measured for every sample, also those that were not needed, so t
 shows how far the sample was from each family.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError
+from fwi_refine.objective.noise import CLEAN, MARGIN, early_noise
 from fwi_refine.priors import Priors, Routing
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import Family
@@ -26,6 +28,8 @@ NO_FAMILY = (
     "families can be told apart on the survey of OpenFWI only; say which it is: layered (layers, "
     "faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (flat layers)"
 )
+
+FAINT = 0.3  # rms of noise over that of a record: what is louder may be a record of its own
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ def are_flat(record: NDArray[Any], priors: Priors, survey: Survey = OPENFWI) -> 
     """
     if not can_classify(survey):
         return False
-    return symmetry_rms(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
+    return asymmetry(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
 
 
 def symmetry_rms(record: NDArray[Any]) -> float:
@@ -227,6 +231,30 @@ def symmetry_rms(record: NDArray[Any]) -> float:
     if not there.all():
         difference = difference[there] if there.any() else np.zeros(1)
     return float(np.sqrt(np.mean(difference**2)))
+
+
+def asymmetry(record: NDArray[Any]) -> float:
+    """Asymmetry of a record of OpenFWI's sources and receivers, beyond its noise.
+
+    Parameters
+    ----------
+    record : ndarray, shape (shots, n_steps, receivers)
+        Record, NaN where samples are missing.
+
+    Returns
+    -------
+    float
+        `symmetry_rms` less what the noise before the first arrivals makes of it, where that is
+        faint enough beside the record to be told from it.
+    """
+    found = symmetry_rms(record)
+    there = np.isfinite(record)
+    filled = np.where(there, record, 0.0)
+    survey = replace(OPENFWI, n_steps=record.shape[1], file_rows=record.shape[1])
+    noise = early_noise(filled, survey, None if there.all() else there.astype(np.float64))
+    if noise is None or noise == CLEAN or noise.misfit() > FAINT**2 * np.mean(filled**2):
+        return found
+    return math.sqrt(max(found**2 - 2 * MARGIN**2 * noise.misfit(), 0.0))
 
 
 def map_features(prediction: NDArray[Any], priors: Priors, criteria: Criteria) -> dict[str, float]:
