@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.objective.arithmetic import possible_arithmetics
+from fwi_refine.objective.arithmetic import is_of_an_arithmetic
 from fwi_refine.objective.known_cells import KnownCells
-from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise
+from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.source_cells import source_cells
 from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
@@ -107,9 +107,8 @@ class Data:
             record = record.copy()
             record[:, : survey.n_steps][weights == 0] = 0
         noise = early_noise(record, survey, weights)
-        if noise is None and possible_arithmetics(
-            record, survey, None if weights is None else weights == 0
-        ):
+        missing = None if weights is None else weights == 0
+        if noise is None and is_of_an_arithmetic(record, survey, missing):
             noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
         cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
         return cls(
@@ -178,6 +177,21 @@ class Data:
             made = self.simulator.forward(model.v[None], model.vmin[None])
             return self.mean_square(made[0].double() - record[0].to(made.device))
         return float(self.simulator.misfit(model.v[None], record, model.vmin[None])[0])
+
+    def with_noise_of(self, residual: torch.Tensor, explained: float) -> "Data":
+        """The same data, its noise being what a map leaves, where the record itself does not tell.
+
+        Parameters
+        ----------
+        residual
+            (shots, n_steps, receivers) within the band, weighted.
+        explained
+            Rms, in OpenFWI's unit, of what is left of a record without noise.
+        """
+        square = float(residual.square().mean())
+        quiet = square <= (explained * self.survey.unit) ** 2
+        noise = CLEAN if quiet else residual_noise(square, square, self.survey)
+        return replace(self, noise=noise)
 
     def mean_square(self, residual: torch.Tensor) -> float:
         """Mean square, by weight, of a residual (shots, n_steps, receivers)."""

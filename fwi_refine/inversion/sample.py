@@ -24,6 +24,9 @@ from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.objective.known_cells import known_cells
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.noise import CLEAN, Noise
+from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Family, can_classify
@@ -146,6 +149,8 @@ class RecipeResult:
         One for the start, and one for each stage.
     certificate
         What the record says of the map, where it is one of integers.
+    noise
+        Of the record, or of what the stages left of it; None: not known.
     """
 
     family: str
@@ -159,6 +164,7 @@ class RecipeResult:
     traces: tuple[Trace, ...]
     reason: str = ""
     certificate: Certificate = NOT_TRIED
+    noise: Noise | None = CLEAN
 
     @property
     def rms(self) -> float:
@@ -309,7 +315,7 @@ def refine_sample(
         samples=drawn,
         exact=best.certificate.exact,
         equal_samples=best.certificate.equal_fraction,
-        noise=None if data.noise is None else data.noise.sample,
+        noise=None if best.noise is None else best.noise.sample,
         missing=0 if counts is None else int((counts == 0).sum()),
         history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
     )
@@ -448,6 +454,7 @@ def run_recipe(
     unchanged = RecipeResult(
         family, "unchanged", given, before, before, False, None, Curvature(), (begin,)
     )
+    unchanged = replace(unchanged, noise=data.noise)
     # A parameterisation may not hold the start as it is; its misfit counts all the same.
     if not math.isfinite(before[1]):
         reason = "the record simulated from the start does not have a finite misfit"
@@ -456,6 +463,10 @@ def run_recipe(
         model = data.possible(Model(data.with_source_velocities(start), given.vmin))
         budget.enter(f"{family}, start", math.sqrt(misfit))
         found = run_stages(recipe.stages, data, model, priors, budget, misfit, family)
+        if data.noise is None and not found.stopped and budget.affords(data.cost):
+            data = _with_noise(data, found.model, budget)
+            recipe = recipe.with_noise(data.noise, data.survey, data.count)
+            unchanged = replace(unchanged, noise=data.noise)
         if recipe.assignment and not found.stopped:
             known = found.curvature or Curvature()
             levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
@@ -496,6 +507,15 @@ def run_recipe(
         return replace(result, reason="nothing better than the start found")
     known = found.curvature or Curvature()
     return replace(result, status="refined", model=model, after=after, curvature=known)
+
+
+def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
+    """The data with the noise that a model leaves of the record; one simulation."""
+    budget.charge(data.cost)
+    parameters = Full(model.shape)
+    misfit = BandMisfit(data.simulator, parameters, data.record, data.weights)
+    residual = misfit.residual(parameters.from_velocity(model.v, model.vmin))
+    return data if residual is None else data.with_noise_of(residual[0], FIT)
 
 
 def _possible(models: list[Model], data: Data) -> list[Model]:

@@ -80,6 +80,25 @@ def possible_arithmetics(
     return tuple(found)
 
 
+def is_of_an_arithmetic(
+    record: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None = None
+) -> bool:
+    """Whether the first two rows at some source tell an arithmetic, as no record with noise does.
+
+    Parameters
+    ----------
+    record, survey, missing
+        As for `possible_arithmetics`.
+
+    Returns
+    -------
+    bool
+        False as well where no source tells.
+    """
+    told = _at_sources(np.asarray(record)[:, :2], survey, missing)
+    return bool(told) and bool(possible_arithmetics(record, survey, missing))
+
+
 def _at_sources(
     rows: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None
 ) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ LEAST_NOISE = 5e-6
 # faint short waves ahead, 3e-7 rms before this.
 EARLY = 0.5
 FEWEST = 100  # early samples that tell a level
-# Samples of a clean record before the first arrival: most are 0, whatever the map.
+# Rms of a clean record before the first arrival: most samples are 0, whatever the map.
 CLEAN_NOISE = 0.1 * LEAST_NOISE
 OF_NORMAL = 1.4826  # standard deviation over median of absolute values
 PAIRS = 0.1  # of the samples, that have another one so many steps later: fewer tell no correlation
@@ -142,7 +142,7 @@ def early_noise(
     values = np.where(counts, record[:, : survey.n_steps].astype(np.float64), 0.0)
     if weights is not None:
         values = values * np.sqrt(weights)
-    if OF_NORMAL * float(np.median(np.abs(values[counts]))) < CLEAN_NOISE * survey.unit:
+    if _typical(values, counts) < CLEAN_NOISE * survey.unit:
         return CLEAN
     length = int(early.any((0, 2)).sum())
     covariance, pairs = (
@@ -159,6 +159,13 @@ def early_noise(
     # within the limits of noise that is all in the band, and of noise that is hardly there
     coefficient = min(max(coefficient, 0.05 * square), square * steps / modes)
     return Noise(square**0.5, coefficient**0.5)
+
+
+def _typical(values: NDArray[np.float64], counts: NDArray[np.bool_]) -> float:
+    """Rms over the traces of what is typical of each, whatever few samples are."""
+    traces = np.moveaxis(np.where(counts, np.abs(values), np.nan), 1, 2)
+    medians = np.nanmedian(traces[counts.any(1)], axis=1)
+    return OF_NORMAL * float(np.sqrt(np.mean(medians**2)))
 
 
 def _autocorrelation(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -183,8 +190,5 @@ def residual_noise(in_band: float, sample: float, survey: Survey) -> Noise:
     Returns
     -------
     Noise
-        `CLEAN` where it is within the rounding of float32.
     """
-    variance = noise_variance(in_band, survey)
-    least = (LEAST_NOISE * survey.unit) ** 2
-    return Noise(sample**0.5, variance**0.5) if variance > least else CLEAN
+    return Noise(sample**0.5, noise_variance(in_band, survey) ** 0.5)
