@@ -111,9 +111,7 @@ class Data:
         if noise is None and is_of_an_arithmetic(record, survey, missing):
             noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
         cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
-        return cls(
-            record, simulator, cells, weights=Weights.of(weights), noise=noise, known=known
-        )
+        return cls(record, simulator, cells, weights=Weights.of(weights), noise=noise, known=known)
 
     @property
     def survey(self) -> Survey:
@@ -129,6 +127,7 @@ class Data:
             simulator=Simulator(survey, **self.simulator.how),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
             weights=self.weights and self.weights.subset(shots, receivers),
+            known=self.known and self.known.without_bounds(),
         )
 
     def tells(self, survey: Survey, receivers: int) -> bool:
@@ -154,7 +153,12 @@ class Data:
             found = self.simulator.forward(model.v[None], model.vmin[None])[0]
             record = self.weights.filled(record, found)
         lower, record = lower_frequency(record, factor * self.survey.frequency, self.survey)
-        return replace(self, record=record, simulator=Simulator(lower, **self.simulator.how))
+        return replace(
+            self,
+            record=record,
+            simulator=Simulator(lower, **self.simulator.how),
+            known=self.known and self.known.without_bounds(),
+        )
 
     def without(self, shift: np.ndarray) -> "Data":
         """The record less what something else added to it, of the record's shape."""

@@ -49,7 +49,7 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 PERIODS = 0.9  # of a lower frequency that a record must hold, at least
-WALLS = 1e-11  # weight of cells beyond their bounds, where no noise says it: 1e-9 for 1 m/s
+WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations

@@ -19,7 +19,7 @@ from fwi_refine.objective.parameterisation import Full, Parameters, Regions, Row
 from fwi_refine.survey import Survey
 
 ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
-WALL = 0.1  # m/s, standard deviation of a cell beyond its bound
+WALL = 10.0  # m/s, standard deviation of a cell beyond its bound
 SPREAD = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
 
 
@@ -166,6 +166,10 @@ class KnownCells:
         """The same, with fixed cells as in a start (nz, nx), m/s, and on its device."""
         bounds = (None if x is None else x.to(start) for x in (self.low, self.high))
         return type(self)(self.fixed.to(start.device), start, *bounds)
+
+    def without_bounds(self) -> "KnownCells":
+        """The same, without bounds of single cells."""
+        return KnownCells(self.fixed, self.values)
 
     def applied(self, v: Tensor) -> Tensor:
         """The map (nz, nx) nearest to one, in m/s, of those that are possible."""

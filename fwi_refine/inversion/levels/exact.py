@@ -233,9 +233,7 @@ def _rows(record: np.ndarray, simulator: Simulator) -> torch.Tensor:
     return torch.from_numpy(rows.astype(np.float32))
 
 
-def _filled(
-    data: torch.Tensor, released: torch.Tensor, missing: np.ndarray | None
-) -> torch.Tensor:
+def _filled(data: torch.Tensor, released: torch.Tensor, missing: np.ndarray | None) -> torch.Tensor:
     """Data (shots, n_steps, receivers) whose missing samples are those of a map."""
     if missing is None:
         return data
