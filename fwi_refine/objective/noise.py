@@ -4,7 +4,6 @@ band."""
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fwi_refine.survey import Survey

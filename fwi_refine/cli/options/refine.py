@@ -123,8 +123,8 @@ class RecipeOptions:
             fixed = check_fixed(load_array(self.fixed_file, "--fixed"), survey, name)
         if self.bounds_files is not None:
             low, high = self.bounds_files
-            arrays = (load_array(path, "--bounds") for path in (low, high))
-            bounds = check_bounds(*arrays, survey, f"--bounds {low} {high}")
+            least, most = (load_array(path, "--bounds") for path in (low, high))
+            bounds = check_bounds(least, most, survey, f"--bounds {low} {high}")
         return Settings(
             priors=load_priors(self.priors_file),
             family=self.family,
