@@ -15,17 +15,10 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
-from fwi_refine.inversion.levels.settings import SETTINGS
+from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.wave import first_unequal
 
 COST = 2  # simulations
-# m/s from a level within which a cell is taken to have it
-SNAPS = (SETTINGS.reading.snap, SETTINGS.snap)
-# A level this far from an integer, m/s, may be either of its neighbours; of so many all are tried.
-DOUBT, MOST_IN_DOUBT = 0.25, 2
-# A fit has taken up some of the rounding, so that without it the rms misfit rises; by more than
-# this factor it rises where levels are wrong.
-RISE = 1.5
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,9 @@ def roundings_of(
     return best, rounding, max(found, key=lambda pair: pair[1].agreement)[1].shift
 
 
-def without_rounding(model: Model, data: Data, budget: Budget) -> Data:
+def without_rounding(
+    model: Model, data: Data, budget: Budget, settings: LevelSettings = SETTINGS
+) -> Data:
     """The data without the rounding of a map of levels with blended cells between them.
 
     The rounding is that of the map whose cells near a level have it in integers. It is right where
@@ -101,37 +96,40 @@ def without_rounding(model: Model, data: Data, budget: Budget) -> Data:
         The map; its misfit, with and without the rounding, decides whether that is taken out.
     data, budget
         As for `run_stage`. Nothing is done where the budget does not afford all of it.
+    settings
+        How levels are read, and what tells that they are wrong.
 
     Returns
     -------
     Data
         The same where the map has no levels, or the record is of another arithmetic.
     """
-    maps = _with_integers(model.v)
+    maps = _with_integers(model.v, settings)
     if not maps or not budget.affords((COST * len(maps) + 2) * data.cost):
         return data
     cleared = data.without(roundings_of(maps, data, budget)[2])
     before, after = data.misfit(model, budget), cleared.misfit(model, budget)
-    return cleared if after < RISE**2 * before else data
+    return cleared if after < settings.rise**2 * before else data
 
 
-def _with_integers(v: torch.Tensor) -> list[Model]:
-    """Maps whose cells near a level have it in integers: within each of `SNAPS`, as far as cells
+def _with_integers(v: torch.Tensor, settings: LevelSettings) -> list[Model]:
+    """Maps whose cells near a level have it in integers: within two distances, as far as cells
     scatter, and with levels in doubt as either of their neighbours."""
-    levels = find_levels(v)
+    levels = find_levels(v, settings.reading)
     off, which = levels.distance(v)
     rounded = levels.velocities.round()
     if not len(rounded):
         return []
-    maps = [torch.where(off < snap, rounded[which], v) for snap in SNAPS]
-    maps.append(to_integers(merge_scattered(v))[0])
-    doubtful = (levels.velocities - rounded).abs() > DOUBT
-    if 0 < int(doubtful.sum()) <= MOST_IN_DOUBT:
+    snaps = settings.reading.snap, settings.snap
+    maps = [torch.where(off < snap, rounded[which], v) for snap in snaps]
+    maps.append(to_integers(merge_scattered(v, settings.reading), reading=settings.reading)[0])
+    doubtful = (levels.velocities - rounded).abs() > settings.doubt
+    if 0 < int(doubtful.sum()) <= settings.most_in_doubt:
         either = zip(
             levels.velocities[doubtful].floor(), levels.velocities[doubtful].ceil(), strict=True
         )
         for choice in itertools.product(*either):
             tried = rounded.clone()
             tried[doubtful] = torch.stack(choice)
-            maps.append(torch.where(off < SNAPS[-1], tried[which], v))
+            maps.append(torch.where(off < settings.snap, tried[which], v))
     return [Model.of(v) for v in maps]
