@@ -38,6 +38,15 @@ def test_a_few_cells_at_the_surface_are_a_layer_that_it_cuts():
     assert find_levels(v).velocities.tolist() == [2000.0, 3000.0]
 
 
+def test_a_wedge_at_the_surface_is_not_taken_for_the_level_nearby():
+    v = layers()
+    v[0, :4], v[1:4, 0] = 1960.0, 1960.0
+    assert find_levels(v).velocities.tolist() == [1960.0, 2000.0, 3000.0]
+    v = layers()
+    v[14, :15] = 3040.0  # deeper down its cells and those around make up for each other
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0]
+
+
 def test_layers_that_differ_by_little_keep_their_levels():
     v = torch.full((30, 20), 2000.0, dtype=torch.float64)
     v[:10], v[20:] = 3000.0, 3001.0

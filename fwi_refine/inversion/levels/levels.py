@@ -145,7 +145,10 @@ def _of_thin_layers(
 def _without_small_ones(
     values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> list[np.ndarray]:
-    """The masks of the levels' cells, without those of small levels that are another one nearby."""
+    """The masks of the levels' cells, without those of small levels that are another one nearby.
+
+    At the surface cells are well known, so that a small level there is one.
+    """
     kept: list[np.ndarray | None] = list(cells)
     inside = [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
     velocities = [np.median(values[mask]) for mask in cells]
@@ -153,7 +156,8 @@ def _without_small_ones(
         larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
         gaps = [abs(velocities[j] - velocities[k]) for j in larger]
         nearest = min(gaps, default=np.inf)
-        if inside[k] < reading.least_inside and nearest < reading.same_if_small:
+        small = inside[k] < reading.least_inside and not cells[k][0].any()
+        if small and nearest < reading.same_if_small:
             kept[k] = None
     return [mask for mask in kept if mask is not None]
 
