@@ -73,9 +73,8 @@ def proven(
         return whole, misfit, NOT_TRIED
     levels = find_levels(whole.v).velocities
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
-        missing = None if data.weights is None else data.weights.missing
         v, certificate, before = search(
-            whole.v, data.record, levels, data.simulator, budget, missing
+            whole.v, data.record, levels, data.simulator, budget, data.missing
         )
     if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
         return whole, misfit, before

@@ -215,6 +215,11 @@ class Data:
         return max(misfit - noise, 0.0) if noise else misfit
 
     @property
+    def missing(self) -> np.ndarray | None:
+        """Samples (shots, n_steps, receivers) that do not count; None: all do."""
+        return None if self.weights is None else self.weights.missing
+
+    @property
     def with_gaps(self) -> np.ndarray:
         """The record, NaN where samples are missing."""
         if self.weights is None:

@@ -80,6 +80,31 @@ def possible_arithmetics(
     return tuple(found)
 
 
+def has_released_arithmetic(
+    record: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None = None
+) -> bool:
+    """Whether a record may be in the arithmetic of released ones.
+
+    Parameters
+    ----------
+    record : ndarray, (shots, >= n_steps, receivers)
+        The record.
+    survey : Survey
+        Its survey.
+    missing : ndarray of bool, (shots, n_steps, receivers), optional
+        Samples that tell nothing; finite all the same.
+
+    Returns
+    -------
+    bool
+        False where a sample is not a float32 value, or where the first rows tell. True is no proof.
+    """
+    record = np.asarray(record)[:, : survey.n_steps]
+    if not np.array_equal(record.astype(np.float32), record):
+        return False
+    return RELEASED in possible_arithmetics(record, survey, missing)
+
+
 def is_of_an_arithmetic(
     record: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None = None
 ) -> bool:
