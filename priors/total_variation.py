@@ -27,7 +27,9 @@ References
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 
@@ -127,8 +129,7 @@ class _TotalVariation:
         Tensor, shape (cells, cells)
             In 1 / (m/s), cells in row order. Its product with `v` is the gradient.
         """
-        _, lengths, n = self._differences(v)
-        weights = [1.0 / (length * n) for length in lengths]
+        weights = self._weights(v)
         matrix = v.new_zeros(v.numel(), v.numel())
         matrix.diagonal().add_(
             _at_ends(_at_ends(torch.zeros_like(v), weights, 0), weights, 1).flatten()
@@ -139,6 +140,36 @@ class _TotalVariation:
             first, second = (cells.narrow(axis, end, n_axis).flatten() for end in (0, 1))
             matrix[first, second] = matrix[second, first] = -weight.flatten()
         return matrix
+
+    def sparse_hessian(self, v: Tensor) -> sparse.csr_array:
+        """The matrix of `hessian`, at most five entries in a row.
+
+        Parameters
+        ----------
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+
+        Returns
+        -------
+        scipy.sparse.csr_array of float64, shape (cells, cells)
+            In 1 / (m/s), cells in row order.
+        """
+        cells = np.arange(v.numel()).reshape(v.shape)
+        matrix = sparse.csr_array((v.numel(), v.numel()))
+        for axis, weight in enumerate(self._weights(v)):
+            w = weight.detach().cpu().double().numpy().ravel()
+            ends = [np.take(cells, range(end, end + weight.shape[axis]), axis) for end in (0, 1)]
+            rows = np.repeat(np.arange(w.size), 2)
+            columns = np.stack([end.ravel() for end in ends], axis=1).ravel()
+            signs = np.tile([-1.0, 1.0], w.size)
+            difference = sparse.csr_array((signs, (rows, columns)), shape=(w.size, v.numel()))
+            matrix = matrix + difference.T @ sparse.diags_array(w) @ difference
+        return sparse.csr_array(matrix)
+
+    def _weights(self, v: Tensor) -> list[Tensor]:
+        """Axis by axis, the diagonal of W / n."""
+        _, lengths, n = self._differences(v)
+        return [1.0 / (length * n) for length in lengths]
 
 
 class TotalVariation1D(_TotalVariation):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from numpy.typing import ArrayLike
+from scipy import sparse
 from torch import Tensor
 
 from fwi_refine.objective.base import AddedHessian, Objective, SumOfSquaredResiduals
@@ -287,3 +288,8 @@ class VminTie(AddedHessian):
     def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """As in `Objective`."""
         matrix[-1, -1] += 2 * weight / self.width**2
+
+    def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
+        """As in `Objective`."""
+        last = len(x) - 1
+        return sparse.csr_array(([2 / self.width**2], ([last], [last])), shape=(len(x), len(x)))
