@@ -61,6 +61,29 @@ class LevenbergMarquardt:
 
 
 @dataclass(frozen=True)
+class KrylovGaussNewton:
+    """Gauss-Newton steps by conjugate gradients, without any matrix.
+
+    Attributes
+    ----------
+    iterations
+        Most steps.
+    products
+        Most products with the Gauss-Newton matrix for each.
+    target
+        As of `LevenbergMarquardt`.
+    """
+
+    iterations: int = 1
+    products: int = 40
+    target: float | None = None
+
+    def in_unit(self, unit: float) -> "KrylovGaussNewton":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
 class VariationalGaussNewton:
     """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
 
@@ -151,7 +174,12 @@ class GaussNewtonStep:
 
 
 Optimiser = (
-    LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+    LevenbergMarquardt
+    | KrylovGaussNewton
+    | VariationalGaussNewton
+    | PreconditionedLBFGS
+    | LBFGS
+    | GaussNewtonStep
 )
 
 
@@ -170,6 +198,9 @@ class Subset:
     frequency
         The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
         is.
+    until
+        The fraction of the record's time that is used, from its start: what comes early tells of
+        what is near. None: all.
     without_rounding
         The record less what the released arithmetic adds to that of the present map with its levels
         in integers; see levels/rounding.py.
@@ -178,6 +209,7 @@ class Subset:
     shots: int | None = None
     receivers: int = 1
     frequency: float | None = None
+    until: float | None = None
     without_rounding: bool = False
 
     def survey(self, survey: Survey) -> Survey:
