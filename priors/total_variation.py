@@ -129,17 +129,31 @@ class _TotalVariation:
         Tensor, shape (cells, cells)
             In 1 / (m/s), cells in row order. Its product with `v` is the gradient.
         """
-        weights = self._weights(v)
         matrix = v.new_zeros(v.numel(), v.numel())
-        matrix.diagonal().add_(
-            _at_ends(_at_ends(torch.zeros_like(v), weights, 0), weights, 1).flatten()
-        )
-        cells = torch.arange(v.numel(), device=v.device).reshape(v.shape)
-        for axis, weight in enumerate(weights):
-            n_axis = weight.shape[axis]
-            first, second = (cells.narrow(axis, end, n_axis).flatten() for end in (0, 1))
-            matrix[first, second] = matrix[second, first] = -weight.flatten()
+        self.add_hessian(matrix, v)
         return matrix
+
+    def add_hessian(self, matrix: Tensor, v: Tensor, weight: float = 1.0) -> None:
+        """Add weight times the matrix of `hessian` to another, in place.
+
+        Parameters
+        ----------
+        matrix : Tensor, shape (cells, cells)
+            Changed in place.
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+        weight : float
+            Factor.
+        """
+        diffusivities = self._weights(v)
+        zero = torch.zeros_like(v)
+        sums = _at_ends(_at_ends(zero, diffusivities, 0), diffusivities, 1).flatten()
+        matrix.diagonal().add_(sums, alpha=weight)
+        cells = torch.arange(v.numel(), device=v.device).reshape(v.shape)
+        for axis, w in enumerate(diffusivities):
+            first, second = (cells.narrow(axis, end, w.shape[axis]).flatten() for end in (0, 1))
+            for pair in ((first, second), (second, first)):
+                matrix[pair] = matrix[pair].add_(w.flatten(), alpha=-weight)
 
     def sparse_hessian(self, v: Tensor) -> sparse.csr_array:
         """The matrix of `hessian`, at most five entries in a row.

@@ -305,9 +305,7 @@ def run_stage(
 
 
 Note = Callable[[float, int], None]
-ByJacobian = (
-    LevenbergMarquardt | KrylovGaussNewton | VariationalGaussNewton | PreconditionedLBFGS
-)
+ByJacobian = LevenbergMarquardt | KrylovGaussNewton | VariationalGaussNewton | PreconditionedLBFGS
 
 
 def _by_jacobian(

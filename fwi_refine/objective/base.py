@@ -291,6 +291,10 @@ class PriorTerm(AddedHessian):
     def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """As in `Objective`."""
         u = self.parameters.prior_coordinates(x)
+        sparsely = getattr(self.prior, "add_hessian", None)
+        if sparsely is not None and isinstance(self.parameters, Full):
+            sparsely(matrix[:-1, :-1], u, weight)
+            return
         hessian = self.prior.hessian(u)
         if isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map:
             # the coordinates of the prior are the unknowns themselves

@@ -13,7 +13,6 @@ objective falls.
 """
 
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
