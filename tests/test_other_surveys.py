@@ -373,10 +373,8 @@ def test_large_maps_take_no_matrix(caplog):
     assert choose_method("auto", Family.LAYERED, OPENFWI, "reference")[0] == "lbfgs"
     flat = dataclasses.replace(LARGE, shape=(90, 500))
     assert choose_method("auto", Family.FLAT_VEL, flat, "native")[0] == "gauss-newton"
-    for method, level in (
-        ("auto", "method: matrix-free"),
-        ("gauss-newton", "each job will take about"),
-    ):
+    words = {"auto": "method: matrix-free", "gauss-newton": "each job will take about"}
+    for method, level in words.items():
         settings = batch.Settings(load(), "layered", method, survey=LARGE)
         caplog.clear()
         with caplog.at_level(logging.INFO):
