@@ -357,6 +357,7 @@ def _by_jacobian(
         prior = last.terms[0][1]
         least = misfit_of_noise(how.noise[-1] ** 2, data.survey)
     elif isinstance(how, KrylovGaussNewton):
+        assert isinstance(misfit, MatrixFreeMisfit)
         result = gauss_newton_krylov(
             misfit,
             prior + ties,

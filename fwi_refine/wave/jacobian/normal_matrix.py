@@ -9,6 +9,7 @@ some depth on, is taken for zero. The rest is a J of its own, so that its J^T J 
 semidefinite as well.
 """
 
+import itertools
 from collections.abc import Iterable
 from functools import partial
 
@@ -73,12 +74,12 @@ def sum_without_hidden(
     """
     combine = partial(_combine, shape=shape, hidden=hidden)
     rest = iter(parts)
-    some = next(rest)
-    shots, receivers, modes, n = some.shape
-    normal = torch.zeros(n, n, dtype=torch.float64, device=some.device)
-    rows = some.new_empty(modes, shots, receivers, n)
+    first = next(rest)
+    shots, receivers, modes, n = first.shape
+    normal = torch.zeros(n, n, dtype=torch.float64, device=first.device)
+    rows = first.new_empty(modes, shots, receivers, n)
     wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
-    while some is not None:
+    for some in itertools.chain([first], rest):
         combined = rows[: some.shape[2]]
         depths = torch.cat(list(pool.map(combine, some.unbind(2), combined)))
         copy = partial(_copy_rows, combined.flatten(0, 2))
@@ -86,7 +87,6 @@ def sum_without_hidden(
             part = wide[: len(group)]
             list(pool.map(copy, group.split(PIECE), part.split(PIECE)))
             _add(normal, part, int(depths[group[0]]) * shape[1], pool)
-        some = next(rest, None)
     return normal
 
 
