@@ -72,6 +72,11 @@ class Data:
         """The survey of the record."""
         return self.simulator.survey
 
+    @property
+    def mean_square(self) -> float:
+        """Of the samples that count."""
+        return float(np.square(self.record[:, : self.survey.n_steps]).mean())
+
     def subset(self, survey: Survey, receivers: int) -> "Data":
         """The first shots and every so many-th receiver, which are those of `survey`."""
         shots = len(survey.sources)

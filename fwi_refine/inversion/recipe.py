@@ -48,12 +48,15 @@ class LevenbergMarquardt:
         is far off, 3 leave it to the next stage.
     target
         Mean square misfit at which it ends; None: no target.
+    remainder
+        Fraction of the record's rms that may be left, at which it ends as well.
     """
 
     iterations: int = 1
     corrections: int = 10
     max_damping_increases: int = 3
     target: float | None = None
+    remainder: float = 0.0
 
     def in_unit(self, unit: float) -> "LevenbergMarquardt":
         """The same for records that are `unit` times as large as those of OpenFWI."""
@@ -70,13 +73,14 @@ class KrylovGaussNewton:
         Most steps.
     products
         Most products with the Gauss-Newton matrix for each.
-    target
+    target, remainder
         As of `LevenbergMarquardt`.
     """
 
     iterations: int = 1
     products: int = 40
     target: float | None = None
+    remainder: float = 0.0
 
     def in_unit(self, unit: float) -> "KrylovGaussNewton":
         """The same for records that are `unit` times as large as those of OpenFWI."""

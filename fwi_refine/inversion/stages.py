@@ -331,7 +331,7 @@ def _by_jacobian(
 
     common: dict[str, Any] = {
         "max_evaluations": budget.limit_in(data.cost),
-        "target": how.target or 0.0,
+        "target": max(how.target or 0.0, _remainder(how) ** 2 * data.mean_square),
         "retract": parameters.retract,
         "callback": watch,
     }
@@ -388,6 +388,10 @@ def _by_jacobian(
         )
     budget.charge(data.cost * result.evaluations)
     return result, _curvature(data, misfit, prior, result, budget, least)
+
+
+def _remainder(how: ByJacobian) -> float:
+    return how.remainder if isinstance(how, LevenbergMarquardt | KrylovGaussNewton) else 0.0
 
 
 def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float) -> float:

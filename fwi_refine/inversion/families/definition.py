@@ -102,7 +102,8 @@ def _matrix_free(recipe: Recipe) -> Recipe:
 def _by_products(how: Optimiser) -> Optimiser:
     if isinstance(how, LevenbergMarquardt):
         # several corrections with one matrix are as many steps
-        return KrylovGaussNewton(STEPS_PER_JACOBIAN * how.iterations, target=how.target)
+        steps = STEPS_PER_JACOBIAN * how.iterations
+        return KrylovGaussNewton(steps, target=how.target, remainder=how.remainder)
     return how
 
 
