@@ -1,6 +1,7 @@
 """Gauss-Newton without a matrix: products, their diagonal, and conjugate gradients."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
 from fwi_refine.inversion.recipe import KrylovGaussNewton, Stage, Subset
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.objective.base import PriorTerm
-from fwi_refine.objective.matrix_free import MatrixFreeMisfit
+from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
 from fwi_refine.objective.misfit import BandMisfit, VminTie
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.objective.source_cells import SourceCells
@@ -109,7 +110,10 @@ class WithProducts:
 def minimise(problem, start=START, weight=0.0, **options):
     misfit = WithProducts(problem)
     options = {"max_iterations": 200, "relative_decrease": 0.0} | options
-    result = gauss_newton_krylov(misfit, Energy(), start, weight=lambda m, p: weight, **options)
+    damped = partial(DampedPrior, Energy())
+    result = gauss_newton_krylov(
+        misfit, Energy(), damped, start, weight=lambda m, p: weight, **options
+    )
     assert misfit.count == result.evaluations
     return result
 

@@ -32,7 +32,7 @@ from fwi_refine.inversion.uncertainty import (
 )
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
-from fwi_refine.objective.matrix_free import MatrixFreeMisfit
+from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.noise import misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
@@ -361,6 +361,7 @@ def _by_jacobian(
         result = gauss_newton_krylov(
             misfit,
             prior + ties,
+            partial(DampedPrior, prior + ties),
             x,
             weight=stage.weight_at,
             max_iterations=how.iterations,

@@ -14,13 +14,14 @@ measured by one product with random signs, whose mean is the trace of the Hessia
 from dataclasses import replace
 
 import torch
+from scipy import sparse
+from scipy.sparse.linalg import splu
 from torch import Tensor
 
+from fwi_refine.objective.base import Objective
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.survey import Survey
-from fwi_refine.wave import Simulator
-from fwi_refine.wave.grid import fold, pad
-from fwi_refine.wave.jacobian.full import longest_interval
+from fwi_refine.wave import Simulator, fold, longest_interval, pad
 
 POINTS = 40  # receivers whose fields are simulated for the diagonal, at most
 AT_A_TIME = 2  # of them, whose fields are in memory
@@ -98,3 +99,43 @@ class MatrixFreeMisfit(BandMisfit):
             total = energy if total is None else total + energy
         assert total is not None
         return total
+
+
+class DampedPrior:
+    """A prior beside the misfit's diagonal: what conjugate gradients multiply and solve.
+
+    Parameters
+    ----------
+    prior : Objective
+        With a sparse Hessian P.
+    x : Tensor, shape (n,)
+        Unknowns.
+    weight : float
+        w, of the prior.
+    diagonal : Tensor, shape (n,)
+        D, positive.
+    damping : float
+        Fraction of D.
+    """
+
+    def __init__(
+        self, prior: Objective, x: Tensor, weight: float, diagonal: Tensor, damping: float
+    ):
+        stiffness = weight * prior.sparse_hessian(x)
+        d = sparse.diags_array(diagonal.cpu().double().numpy())
+        self._matrix = sparse.csr_array(stiffness + damping * d)
+        # the cells of a map: a factor of few more entries than the matrix
+        self._factor = splu(
+            sparse.csc_array(stiffness + (1 + damping) * d),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+
+    def product(self, p: Tensor) -> Tensor:
+        """(w P + damping D) p of a vector p (n,)."""
+        return torch.from_numpy(self._matrix @ p.cpu().numpy()).to(p)
+
+    def solve(self, r: Tensor) -> Tensor:
+        """(w P + (1 + damping) D)^-1 r of a vector r (n,)."""
+        return torch.from_numpy(self._factor.solve(r.cpu().numpy())).to(r)

@@ -13,12 +13,10 @@ objective falls.
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from fwi_refine.optimise.gauss_newton import PRODUCT_COST
 from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
@@ -68,14 +66,26 @@ class Prior(Protocol):
         """Its gradient, (n,)."""
         ...
 
-    def sparse_hessian(self, x: torch.Tensor) -> sparse.csr_array:
-        """Its Hessian, (n, n), positive semidefinite."""
+
+class Damped(Protocol):
+    """w P + damping D at one point; all vectors (n,)."""
+
+    def product(self, p: torch.Tensor) -> torch.Tensor:
+        """(w P + damping D) p."""
         ...
+
+    def solve(self, r: torch.Tensor) -> torch.Tensor:
+        """(w P + (1 + damping) D)^-1 r."""
+        ...
+
+
+MakeDamped = Callable[[torch.Tensor, float, torch.Tensor, float], Damped]
 
 
 def gauss_newton_krylov(
     misfit: Misfit,
     prior: Prior,
+    damped: MakeDamped,
     x0: torch.Tensor,
     *,
     weight: Weight,
@@ -94,7 +104,10 @@ def gauss_newton_krylov(
     misfit : Misfit
         Such as an `objective.MatrixFreeMisfit`.
     prior : Prior
-        An objective with a sparse Hessian.
+        An objective.
+    damped : callable
+        damped(x, weight, diagonal, damping): its Hessian there, such as an
+        `objective.DampedPrior`.
     x0 : torch.Tensor, (n,)
         The start.
     weight : callable
@@ -121,7 +134,7 @@ def gauss_newton_krylov(
         `history` holds the objective, with the weight of its time, at the start and after each
         step.
     """
-    run = _Run(misfit, prior, weight, retract, max_evaluations)
+    run = _Run(misfit, prior, damped, weight, retract, max_evaluations)
     return run.minimise(
         x0.detach().to(torch.float64, copy=True),
         max_iterations,
@@ -137,11 +150,13 @@ class _Run:
         self,
         misfit: Misfit,
         prior: Prior,
+        damped: MakeDamped,
         weight: Weight,
         retract: Retract,
         max_evaluations: int | None,
     ):
-        self.misfit, self.prior, self.weight_of, self.retract = misfit, prior, weight, retract
+        self.misfit, self.prior, self.damped = misfit, prior, damped
+        self.weight_of, self.retract = weight, retract
         self.limit = math.inf if max_evaluations is None else max_evaluations
         self.evaluations = 0
         self.weight = math.inf
@@ -207,42 +222,28 @@ class _Run:
         self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor, products: int
     ) -> tuple[torch.Tensor, float]:
         """A step, and by how much the quadratic model falls with it."""
-        stiffness = self.weight * self.prior.sparse_hessian(x)
-        d = diagonal.cpu().numpy()
-        factor = splu(
-            sparse.csc_array(stiffness + sparse.diags_array((1 + self.damping) * d)),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-        stiffness = stiffness + sparse.diags_array(self.damping * d)
-
-        def apply(p: np.ndarray) -> np.ndarray:
-            product = self.misfit.hessian_product(x, torch.from_numpy(p).to(x))
-            return product.cpu().numpy() + stiffness @ p
-
-        g = gradient.cpu().numpy()
-        step, r = np.zeros_like(g), -g
-        z = factor.solve(r)
-        p, rz = z, r @ z
-        gains: list[float] = []
-        while len(gains) < products and self.left >= PRODUCT_COST + 1:
-            product = apply(p)
+        rest = self.damped(x, self.weight, diagonal, self.damping)
+        step, r = torch.zeros_like(gradient), -gradient
+        z = rest.solve(r)
+        p, rz = z, float(r @ z)
+        falls: list[float] = []  # of the quadratic model, so far
+        while len(falls) < products and self.left >= PRODUCT_COST + 1:
+            product = self.misfit.hessian_product(x, p) + rest.product(p)
             self.evaluations += PRODUCT_COST
-            curvature = p @ product
+            curvature = float(p @ product)
             if not curvature > 0:
                 break
             step = step + (rz / curvature) * p
             r = r - (rz / curvature) * product
-            gains.append(0.5 * float(step @ (r - g)))  # of the quadratic model, negative: so far
-            if len(gains) > LOOK_BACK and gains[-1] - gains[-1 - LOOK_BACK] < (
-                LOOK_BACK * LEAST_GAIN * gains[-1]
-            ):
-                break
-            z = factor.solve(r)
-            before, rz = rz, r @ z
+            falls.append(0.5 * float(step @ (r - gradient)))
+            if len(falls) > LOOK_BACK:
+                gained = falls[-1] - falls[-1 - LOOK_BACK]
+                if gained < LOOK_BACK * LEAST_GAIN * falls[-1]:
+                    break
+            z = rest.solve(r)
+            before, rz = rz, float(r @ z)
             p = z + (rz / before) * p
-        return torch.from_numpy(step).to(x), gains[-1] if gains else 0.0
+        return step, falls[-1] if falls else 0.0
 
     def descend(
         self, x: torch.Tensor, step: torch.Tensor, before: float
