@@ -176,3 +176,22 @@ def test_a_stage_looks_at_a_part_of_the_time():
     assert found.traces[0][-1][1] < 0.5 * float(early.misfit(Model.of(start), Budget())) ** 0.5
     whole = run_stage(replace(stage, data=Subset()), data, Model.of(start), load(), Budget())
     assert whole.traces[0][-1][1] > 1.0
+
+
+@NATIVE
+def test_a_stage_ends_at_a_fraction_of_the_record():
+    simulator = Simulator(SURVEY, threads=1)
+    truth = torch.full(SHAPE, 2500.0, dtype=torch.float64)
+    truth[4:] = 3000.0
+    record = simulator.forward(truth[None])[0].numpy()
+    start = Model.of(torch.full(SHAPE, 2480.0, dtype=torch.float64))
+    data = Data.of_sample(record, start.v, simulator)
+    rms = data.mean_square**0.5
+    assert rms == pytest.approx(np.sqrt((record**2).mean()))
+    stage = Stage(every_cell, layers_smoothed(30.0), 1e-10, KrylovGaussNewton(8), 0.1)
+    steps = run_stage(stage, data, start, load(), Budget()).traces[0]
+    fraction = 1.01 * steps[1][1] / rms  # what the second step leaves
+    sooner = replace(stage, optimiser=KrylovGaussNewton(8, remainder=fraction))
+    ended = run_stage(sooner, data, start, load(), Budget()).traces[0]
+    assert len(ended) < len(steps)
+    assert ended[-1][1] <= fraction * rms
