@@ -11,7 +11,6 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.rounding import without_rounding
 from fwi_refine.inversion.recipe import (
     COST_SCALE,
     GOOD_FIT,
@@ -261,9 +260,9 @@ def run_stage(
     """
     if not budget.affords(1):
         return StageResult(model, None, (), True)
-    if stage.data.without_rounding:
-        rest = replace(stage, data=replace(stage.data, without_rounding=False))
-        return run_stage(rest, without_rounding(model, data, budget), model, priors, budget)
+    if stage.data.take_out is not None:
+        rest = replace(stage, data=replace(stage.data, take_out=None))
+        return run_stage(rest, stage.data.take_out(model, data, budget), model, priors, budget)
     part = stage.data.survey(data.survey)
     if part is not data.survey:
         subset = data.subset(part, stage.data.receivers)
@@ -331,7 +330,7 @@ def _by_jacobian(
 
     common: dict[str, Any] = {
         "max_evaluations": budget.limit_in(data.cost),
-        "target": max(how.target or 0.0, _remainder(how) ** 2 * data.mean_square),
+        "target": _target(how, data),
         "retract": parameters.retract,
         "callback": watch,
     }
@@ -391,8 +390,12 @@ def _by_jacobian(
     return result, _curvature(data, misfit, prior, result, budget, least)
 
 
-def _remainder(how: ByJacobian) -> float:
-    return how.remainder if isinstance(how, LevenbergMarquardt | KrylovGaussNewton) else 0.0
+def _target(how: ByJacobian, data: Data) -> float:
+    """The mean square misfit at which a stage ends."""
+    target = how.target or 0.0
+    if isinstance(how, LevenbergMarquardt | KrylovGaussNewton) and how.remainder:
+        return max(target, how.remainder**2 * data.mean_square)
+    return target
 
 
 def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float) -> float:
