@@ -271,11 +271,13 @@ def size() -> str:
             f"{row['shots']}",
             f"{row['evaluations']:.0f}",
             f"{row['seconds']:.0f}",
+            f"{1e6 * row['seconds'] / row['evaluations'] / row['shots'] / row['cells']:.1f}",
             f"{row['peak_memory_gb']:.1f}",
         ]
         for row in result("size")["rows"]
     ]
-    return table(["cells", "method", "shots", "evaluations", "s", "GB"], lines)
+    head = ["cells", "method", "shots", "evaluations", "s", "µs a cell, shot and evaluation", "GB"]
+    return table(head, lines)
 
 
 def pairs() -> str:
