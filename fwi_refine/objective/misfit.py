@@ -242,10 +242,13 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         return self._hessian_of(*unit_and_scale)
 
     def _normal_matrix(
-        self, full: Jacobian, columns: Callable[[Tensor], Tensor] | None = None
+        self,
+        full: Jacobian,
+        columns: Callable[[Tensor], Tensor] | None = None,
+        hidden: float = 0.0,
     ) -> Tensor:
         columns = columns or self.parameters.jacobian_transform(full.matrix)
-        return self._hessian_of(*full.normal_matrix(columns, self.simulator.threads))
+        return self._hessian_of(*full.normal_matrix(columns, self.simulator.threads, hidden))
 
     def _hessian_of(self, unit: Tensor, scale: Tensor) -> Tensor:
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
