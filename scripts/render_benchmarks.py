@@ -262,6 +262,43 @@ def gpu() -> str:
     return f"{found['machine']}, {found['date']}:\n\n" + table(["what", "value"], lines)
 
 
+def size() -> str:
+    """One line for each case of one step: time and memory against cells."""
+    lines = [
+        [
+            row["case"],
+            row["method"],
+            f"{row['shots']}",
+            f"{row['evaluations']:.0f}",
+            f"{row['seconds']:.0f}",
+            f"{1e6 * row['seconds'] / row['evaluations'] / row['shots'] / row['cells']:.1f}",
+            f"{row['peak_memory_gb']:.1f}",
+        ]
+        for row in result("size")["rows"]
+    ]
+    head = ["cells", "method", "shots", "evaluations", "s", "µs a cell, shot and evaluation", "GB"]
+    return table(head, lines)
+
+
+def pairs() -> str:
+    """One line for each real pair of a large map."""
+    lines = [
+        [
+            row["case"],
+            f"{row['start']:.1f}",
+            number(row["peer"], ".1f"),
+            f"{row['refined']:.1f}",
+            f"{row['misfit_after']:.1e}",
+            f"{row['evaluations']}",
+            f"{row['seconds']}",
+            f"{row['peak_memory_gb']:.1f}",
+        ]
+        for row in result("size")["pairs"]
+    ]
+    head = ["pair", "start", "RED-DiffEq", "refined", "rms", "evaluations", "s", "GB"]
+    return table(head, lines)
+
+
 def expected_errors() -> str:
     lines = [
         [name, *(f"{row[k]:.2f}" for k in ("expected", "error")), f"{row['samples']}"]
@@ -292,6 +329,8 @@ TABLES: dict[str, Callable[[], str]] = {
         speed,
         expected_errors,
         gpu,
+        size,
+        pairs,
     )
 }
 

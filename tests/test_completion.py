@@ -35,7 +35,7 @@ def offered(*words):
         (["refine", "--max"], ["--max-evaluations"], False),
         (["p.npy", "seismic", "--max"], ["--max-evaluations"], False),
         (["p.npy", "seismic", "--out", "r.npy", "--method", ""],
-         ["auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs"], False),
+         ["auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs", "lbfgs"], False),
         (["p.npy", "s"], [], True),
         (["p.npy", "seismic", "--out", "x"], [], True),
         (["p.npy", "seismic", "--family", ""], ["auto", *FAMILIES], False),

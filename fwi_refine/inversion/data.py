@@ -118,6 +118,12 @@ class Data:
         """The survey of the record."""
         return self.simulator.survey
 
+    @property
+    def energy(self) -> float:
+        """Mean square of the record's samples that count."""
+        record = torch.from_numpy(self.record[:, : self.survey.n_steps]).double()
+        return self.mean_square(record)
+
     def subset(self, survey: Survey, receivers: int) -> "Data":
         """The first shots and every so many-th receiver, which are those of `survey`."""
         shots = len(survey.sources)
@@ -157,6 +163,19 @@ class Data:
             self,
             record=record,
             simulator=Simulator(lower, **self.simulator.how),
+            known=self.known and self.known.without_bounds(),
+        )
+
+    def until(self, fraction: float) -> "Data":
+        """The first part of the record's time; fraction: of its steps."""
+        steps = math.ceil(fraction * self.survey.n_steps)
+        shorter = replace(self.survey, n_steps=steps)
+        return replace(
+            self,
+            record=self.record[:, :steps],
+            simulator=Simulator(shorter, **self.simulator.how),
+            cost=self.cost * Fraction(steps, self.survey.n_steps),
+            weights=self.weights and self.weights.until(steps),
             known=self.known and self.known.without_bounds(),
         )
 

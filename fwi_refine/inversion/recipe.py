@@ -52,12 +52,15 @@ class LevenbergMarquardt:
         is far off, 3 leave it to the next stage.
     target
         Mean square misfit at which it ends; None: no target.
+    remainder
+        Fraction of the record's rms that may be left, at which it ends as well.
     """
 
     iterations: int = 1
     corrections: int = 10
     max_damping_increases: int = 3
     target: float | None = None
+    remainder: float = 0.0
 
     def in_unit(self, unit: float) -> "LevenbergMarquardt":
         """The same for records that are `unit` times as large as those of OpenFWI."""
@@ -66,6 +69,30 @@ class LevenbergMarquardt:
     def with_noise(self, noise: Noise, survey: Survey) -> "LevenbergMarquardt":
         """The same for records with noise."""
         return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
+
+
+@dataclass(frozen=True)
+class KrylovGaussNewton:
+    """Gauss-Newton steps by conjugate gradients, without any matrix.
+
+    Attributes
+    ----------
+    iterations
+        Most steps.
+    products
+        Most products with the Gauss-Newton matrix for each.
+    target, remainder
+        As of `LevenbergMarquardt`.
+    """
+
+    iterations: int = 1
+    products: int = 40
+    target: float | None = None
+    remainder: float = 0.0
+
+    def in_unit(self, unit: float) -> "KrylovGaussNewton":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=_squared(self.target, unit))
 
 
 @dataclass(frozen=True)
@@ -177,7 +204,12 @@ class GaussNewtonStep:
 
 
 Optimiser = (
-    LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+    LevenbergMarquardt
+    | KrylovGaussNewton
+    | VariationalGaussNewton
+    | PreconditionedLBFGS
+    | LBFGS
+    | GaussNewtonStep
 )
 
 
@@ -196,6 +228,9 @@ class Subset:
     frequency
         The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
         is.
+    until
+        The fraction of the record's time that is used, from its start: what comes early tells of
+        what is near. None: all.
     take_out
         take_out(model, data, budget): the data less what the released arithmetic added to their
         record, as the present map tells, see levels/rounding.py; None: that stays.
@@ -204,6 +239,7 @@ class Subset:
     shots: int | None = None
     receivers: int = 1
     frequency: float | None = None
+    until: float | None = None
     take_out: Callable[[Model, Data, Budget], Data] | None = None
 
     def survey(self, survey: Survey) -> Survey:

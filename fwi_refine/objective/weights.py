@@ -53,6 +53,11 @@ class Weights:
         """Those of the first shots and of every so many-th receiver."""
         return Weights(self.samples[:shots, :, ::receivers])
 
+    def until(self, steps: int) -> "Weights | None":
+        """Those of the first steps; None where none of them counts."""
+        first = self.samples[:, :steps]
+        return Weights(first) if first.any() else None
+
     @cached_property
     def by_trace(self) -> bool:
         """Whether no trace's weight changes with time."""

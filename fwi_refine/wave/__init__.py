@@ -5,7 +5,8 @@ from fwi_refine.wave.cuda.program import memory as gpu_memory
 from fwi_refine.wave.cuda.program import problem as gpu_problem
 from fwi_refine.wave.deterministic import add_at, gram
 from fwi_refine.wave.differentiable import simulate
-from fwi_refine.wave.grid import C2
+from fwi_refine.wave.grid import C2, fold, pad
+from fwi_refine.wave.jacobian.accumulated import normal_matrix
 from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
     flat_jacobian,
@@ -17,6 +18,7 @@ from fwi_refine.wave.jacobian.full import (
     jacobian,
     jacobian_bytes,
     jacobian_points,
+    longest_interval,
     record_basis,
 )
 from fwi_refine.wave.jacobian.operator import jacobian_operator
@@ -43,6 +45,7 @@ __all__ = [
     "first_unequal",
     "flat_jacobian",
     "flat_jacobian_shots",
+    "fold",
     "gpu_memory",
     "gpu_problem",
     "gram",
@@ -51,8 +54,11 @@ __all__ = [
     "jacobian_bytes",
     "jacobian_operator",
     "jacobian_points",
+    "longest_interval",
     "measure_speed",
+    "normal_matrix",
     "one_thread_each",
+    "pad",
     "propagate_released",
     "record_basis",
     "released_medium",
