@@ -94,6 +94,10 @@ class KrylovGaussNewton:
         """The same for records that are `unit` times as large as those of OpenFWI."""
         return replace(self, target=_squared(self.target, unit))
 
+    def with_noise(self, noise: Noise, survey: Survey) -> "KrylovGaussNewton":
+        """The same for records with noise."""
+        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
+
 
 @dataclass(frozen=True)
 class VariationalGaussNewton:
