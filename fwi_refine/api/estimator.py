@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,7 @@ from fwi_refine.routing import (
     map_features,
     sample_features,
 )
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs, look_at_some
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -56,6 +58,8 @@ class FamilyClassifier(
         Also fit the Gaussian processes of Style A and B to the maps of these families, of each at
         least two. Not for maps that a network predicted, if `priors_` is to be used in refining:
         its process is that of the true maps.
+    force : bool
+        Goes on where maps or records look like other units, another scale or another order.
 
     Attributes
     ----------
@@ -93,10 +97,12 @@ class FamilyClassifier(
         priors: Priors | None = None,
         survey: Survey | None = None,
         fit_processes: bool = False,
+        force: bool = False,
     ):
         self.priors = priors
         self.survey = survey
         self.fit_processes = fit_processes
+        self.force = force
 
     def fit(self, X: Sequence[Sample], y: Sequence[str]) -> Self:
         """Learn from the maps; the records are not looked at, and may be None.
@@ -117,10 +123,13 @@ class FamilyClassifier(
         ------
         SampleError
             A ValueError, for the first map that cannot be used.
+        InputError
+            A ValueError, where maps are in other units.
         ValueError
             For a family that there is not.
         """
         check_consistent_length(X, y)
+        self._look(X, with_records=False)
         groups: dict[str, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
@@ -160,8 +169,11 @@ class FamilyClassifier(
         ------
         SampleError
             A ValueError, for the first sample that cannot be used.
+        InputError
+            A ValueError, where maps or records are in other units or in another order.
         """
         check_is_fitted(self)
+        self._look(X, with_records=True)
         tests = criteria()
         rows = np.empty((len(X), len(tests)))
         for k, (v, record) in enumerate(X):
@@ -210,6 +222,22 @@ class FamilyClassifier(
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns of `transform`."""
         return np.array(feature_names(criteria()), dtype=object)
+
+    def _look(self, X: Sequence[Sample], with_records: bool) -> None:
+        """Raises InputError where a few samples seem to be something else."""
+
+        def read(k: int, which: int) -> NDArray[Any]:
+            values = X[k][which]
+            if values is None:
+                raise SampleError(f"sample {k}: has no record")
+            return to_numpy(values)
+
+        v, d = (partial(read, which=which) for which in (0, 1))
+        how: dict[str, Any] = {"force": self.force, "advice": ADVICE_FOR_ARRAYS}
+        if with_records:
+            look_at_pairs([str(k) for k in range(len(X))], v, d, self._survey, **how)
+        else:
+            look_at_some(len(X), v, self._survey, **how)
 
     @property
     def _survey(self) -> Survey:

@@ -7,7 +7,6 @@ map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,8 +27,8 @@ from fwi_refine.io.samples import Sample
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
-from fwi_refine.routing.recognise import looked_at, recognise
-from fwi_refine.routing.recognise_form import describe, recognise_maps
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs
+from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
@@ -396,17 +395,15 @@ def classify(
 
 def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
     """Raises InputError where a few samples seem to be in other units, or in another order."""
-    read = []
-    for k in looked_at(len(maps)):
-        with suppress(Exception):  # `records` may be anything, and a bad one fails alone
-            read.append((maps[k], to_numpy(records[k])))
-    few = [(str(k), d) for k, (_, d) in enumerate(read)]
-    findings = recognise([v for v, _ in read], [d for _, d in read], survey, lambda: few)
-    if findings:
-        raise InputError(
-            f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "
-            "pass force=True)"
-        )
+
+    def record(k: int) -> NDArray[Any]:
+        try:
+            return to_numpy(records[k])
+        except Exception as error:  # `records` may be anything, and a bad one fails alone
+            raise SampleError(str(error)) from error
+
+    ids = [str(k) for k in range(len(maps))]
+    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS)
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:

@@ -32,6 +32,7 @@ from fwi_refine.routing.recognise_regression import (
     scaled,
     times,
 )
+from fwi_refine.routing.recognise_told import recognise_told
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -93,7 +94,8 @@ def recognise(
     """
     maps = [np.asarray(v) for v in maps]
     findings = []
-    finding, undo = recognise_maps(maps, survey, told(records, survey))
+    velocities = told(records, survey)
+    finding, undo = recognise_maps(maps, survey, velocities)
     if finding is not None:
         findings.append(finding)
         if undo is None:
@@ -117,6 +119,8 @@ def recognise(
     if both:
         more = _recognise_values(both, survey, order, others, simulator)
         findings += more or recognise_first_rows([d for _, d in both], survey)
+    if not findings and (finding := recognise_told(maps, velocities, survey)) is not None:
+        findings.append(finding)
     return findings
 
 

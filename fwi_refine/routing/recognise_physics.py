@@ -1,4 +1,4 @@
-"""What contradicts the survey in records alone: levels, first arrivals, velocities at the sources."""
+"""What contradicts the survey in records alone: levels, first arrivals, velocities at sources."""
 
 from collections.abc import Sequence
 
