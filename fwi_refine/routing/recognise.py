@@ -62,6 +62,8 @@ TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
 )
 REVERSED = (("their time", 1), ("their receivers", 2), ("their shots", 0))  # of records: axes
 
+NOTHING = np.empty(0)  # in place of a record that is refused for its type
+
 Others = Callable[[], Iterable[tuple[str, np.ndarray]]]  # gives (name, record)
 
 
@@ -93,6 +95,7 @@ def recognise(
         At most a few, in the order in which they are to be looked at.
     """
     maps = [np.asarray(v) for v in maps]
+    records = [d if d.dtype.kind == "f" else NOTHING for d in map(np.asarray, records)]
     findings = []
     velocities = told(records, survey)
     finding, undo = recognise_maps(maps, survey, velocities)

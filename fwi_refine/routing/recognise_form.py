@@ -61,7 +61,8 @@ def recognise_maps(
     candidates = [name for name in UNITS if name != "m/s" and _may_be(name, x, survey)]
     found = f"velocities are {x.min():.4g} to {x.max():.4g}, expected {low:g} to {high:g} m/s"
     if len(outside) < len(values):
-        if not candidates:  # no units make them velocities: single bad maps, which are flagged
+        # a map that is too fast may be a bad one, too, and is flagged
+        if {*candidates} <= {"ft/s"}:
             return None, None
         text = f"{found}, in {len(outside)} of the {len(values)} maps that were looked at"
         return Finding(f"{text}: they seem to have several units; convert them to m/s"), None
