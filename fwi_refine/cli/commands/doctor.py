@@ -59,6 +59,7 @@ def command(
         measured = io.open_records(record, survey).read(0)
         v = io.open_predictions(velocity_map, survey).read(0) if velocity_map else None
         physics = [
+            diagnose.check_inputs(measured, simulator, v),
             *diagnose.check_physics(measured, simulator),
             *diagnose.check_arithmetic(measured, simulator, v),
         ]
