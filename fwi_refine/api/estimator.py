@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from fwi_refine.routing import (
     map_features,
     sample_features,
 )
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs, look_at_some
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_some
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -59,7 +58,7 @@ class FamilyClassifier(
         least two. Not for maps that a network predicted, if `priors_` is to be used in refining:
         its process is that of the true maps.
     force : bool
-        Goes on where maps or records look like other units, another scale or another order.
+        Goes on where maps look like other units.
 
     Attributes
     ----------
@@ -129,7 +128,7 @@ class FamilyClassifier(
             For a family that there is not.
         """
         check_consistent_length(X, y)
-        self._look(X, with_records=False)
+        self._look(X)
         groups: dict[str, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
@@ -170,10 +169,10 @@ class FamilyClassifier(
         SampleError
             A ValueError, for the first sample that cannot be used.
         InputError
-            A ValueError, where maps or records are in other units or in another order.
+            A ValueError, where maps are in other units.
         """
         check_is_fitted(self)
-        self._look(X, with_records=True)
+        self._look(X)
         tests = criteria()
         rows = np.empty((len(X), len(tests)))
         for k, (v, record) in enumerate(X):
@@ -223,21 +222,16 @@ class FamilyClassifier(
         """Names of the columns of `transform`."""
         return np.array(feature_names(criteria()), dtype=object)
 
-    def _look(self, X: Sequence[Sample], with_records: bool) -> None:
-        """Raises InputError where a few samples seem to be something else."""
-
-        def read(k: int, which: int) -> NDArray[Any]:
-            values = X[k][which]
-            if values is None:
-                raise SampleError(f"sample {k}: has no record")
-            return to_numpy(values)
-
-        v, d = (partial(read, which=which) for which in (0, 1))
-        how: dict[str, Any] = {"force": self.force, "advice": ADVICE_FOR_ARRAYS}
-        if with_records:
-            look_at_pairs([str(k) for k in range(len(X))], v, d, self._survey, **how)
-        else:
-            look_at_some(len(X), v, self._survey, **how)
+    def _look(self, X: Sequence[Sample]) -> None:
+        """Raises InputError where a few maps seem to be in other units; of the records only the
+        symmetry matters."""
+        look_at_some(
+            len(X),
+            lambda k: to_numpy(X[k][0]),
+            self._survey,
+            self.force,
+            advice=ADVICE_FOR_ARRAYS,
+        )
 
     @property
     def _survey(self) -> Survey:
