@@ -152,6 +152,9 @@ def assign_levels(
         if not made or budget.should_stop():
             break
         found = min(reversed(made), key=lambda found: max(found.misfit, floor))
+        hopeless = found.misfit > (settings.hopeless_rms * data.survey.unit) ** 2
+        if hopeless and misfit < found.misfit and assignment.softer and not budget.should_stop():
+            return _from_softer(assignment, data, closest.model, priors, budget, traces)
         change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
         if change < settings.converged_change or (beyond_doubt and best.misfit < floor):
             break
@@ -195,12 +198,13 @@ def _from_softer(
     traces: tuple[Trace, ...],
 ) -> StageResult:
     """Levels assigned from a map that was only drawn to them; traces: of what went before."""
-    softer = run_stages(assignment.softer, data, model, priors, budget, math.inf)
+    first, *others = assignment.softer
+    softer = run_stages(first, data, model, priors, budget, math.inf)
     traces += softer.traces
     known = softer.curvature or Curvature()
     if softer.stopped:
         return StageResult(softer.model, known, traces, True)
-    again = replace(assignment, softer=())
+    again = replace(assignment, softer=tuple(others))
     found = assign_levels(again, data, softer.model, priors, budget, known)
     return replace(found, traces=traces + found.traces)
 
