@@ -19,6 +19,8 @@ from fwi_refine.objective.arithmetic import (
 )
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
+from fwi_refine.routing.look import as_map
+from fwi_refine.routing.recognise import recognise
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
 from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, measure_speed
@@ -72,10 +74,41 @@ def installation(simulator: Simulator) -> list[Check]:
     checks += [
         Check("cpu threads", simulator.threads),
         Check("gpus", ", ".join(found) or "none"),
-        Check("gpu kernels", gpu_problem() or "can be used"),
+        Check("gpu kernels", _gpu_kernels(bool(found))),
         Check("kernel", simulator.kernel, "native or cuda; the reference is right, but slow"),
     ]
     return checks
+
+
+def _gpu_kernels(there: bool) -> str:
+    """Which kernels a GPU is computed on with."""
+    problem = gpu_problem()
+    if there and problem:
+        return f"torch's operations, as {problem}"
+    return problem or "can be used"
+
+
+def check_inputs(record: ArrayLike, simulator: Simulator, v: ArrayLike | None = None) -> Check:
+    """Do a record, and a map, look like what they are taken for?
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record.
+    simulator : Simulator
+        Of the survey.
+    v : array_like, (nz, nx), optional
+        A map, m/s.
+
+    Returns
+    -------
+    Check
+        Units, scale, sign and order; see routing/recognise.py.
+    """
+    maps = [] if v is None else [as_map(np.asarray(v), simulator.survey)]
+    findings = recognise(maps, [np.asarray(record)], simulator.survey)
+    text = "; ".join(f.text + (f" ({f.option})" if f.option else "") for f in findings)
+    return Check("units, scale and order", text or "as expected", "as expected", not findings)
 
 
 def self_tests(simulator: Simulator) -> list[Check]:

@@ -6,10 +6,10 @@ map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch
 """
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,13 @@ from fwi_refine.inversion import families, routes
 from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
+from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
 from fwi_refine.objective.known_cells import check_bounds, check_fixed
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
-from fwi_refine.routing.recognise import looked_at, recognise
-from fwi_refine.routing.recognise_form import describe, recognise_maps
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs
+from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
@@ -215,14 +216,14 @@ def refine(
     families = _families(family, len(maps), survey)
     if method not in METHODS:
         raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
-    if samples < 0:
-        raise InputError(f"samples {samples}: expected 0 or more")
+    samples = whole(samples, "samples", 0, MOST_SAMPLES)
     if prior not in PRIORS:
         raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
-    for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
-        if value is not None and not value >= 1:
-            raise InputError(f"{name} {value}: expected at least 1")
-    if time_budget is not None and not time_budget > 0:
+    jobs = check_jobs(jobs, "jobs")
+    threads = None if threads is None else whole(threads, "threads", 1, MOST_THREADS)
+    if max_evaluations is not None:
+        max_evaluations = whole(max_evaluations, "max_evaluations", 1)
+    if time_budget is not None and not (isinstance(time_budget, Real) and time_budget > 0):
         raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
     if weights is not None:
         weights = check_weights(to_numpy(weights), survey)
@@ -348,7 +349,7 @@ def simulate(
         replace(survey, n_steps=survey.file_rows),
         dtype=getattr(torch, str(name)),
         kernel=kernel,
-        threads=threads or cpu_count(),
+        threads=cpu_count() if threads is None else threads,
         device=_torch_device(device, _gpus(device)),
     )
     size = BATCH if simulator.device.type == "cpu" else GPU_BATCH
@@ -419,17 +420,15 @@ def classify(
 
 def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
     """Raises InputError where a few samples seem to be in other units, or in another order."""
-    read = []
-    for k in looked_at(len(maps)):
-        with suppress(Exception):  # `records` may be anything, and a bad one fails alone
-            read.append((maps[k], to_numpy(records[k])))
-    few = [(str(k), d) for k, (_, d) in enumerate(read)]
-    findings = recognise([v for v, _ in read], [d for _, d in read], survey, lambda: few)
-    if findings:
-        raise InputError(
-            f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "
-            "pass force=True)"
-        )
+
+    def record(k: int) -> NDArray[Any]:
+        try:
+            return to_numpy(records[k])
+        except Exception as error:  # `records` may be anything, and a bad one fails alone
+            raise SampleError(str(error)) from error
+
+    ids = [str(k) for k in range(len(maps))]
+    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS)
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:
@@ -440,6 +439,8 @@ def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> O
 def _families(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:
     """A name for all samples, or one for each. Raises InputError for others."""
     known = ("auto", *families.names())
+    if not isinstance(family, Iterable):
+        raise InputError(f"family {family!r}: expected a name, or a list of names")
     names = [family] if isinstance(family, str) else [*family]
     if "auto" in names and not routing.can_classify(survey):
         raise InputError(f"family 'auto': {routing.NO_FAMILY}")

@@ -10,6 +10,7 @@ import numpy as np
 from fwi_refine.io.convert import AXES, OUTSIDE, UNITS, Conversion, is_outside
 from fwi_refine.survey import Survey
 
+SPEEDS = ("km/s", "ft/s")  # of UNITS
 SLOWNESS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
 SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 
@@ -60,7 +61,8 @@ def recognise_maps(
     candidates = [name for name in UNITS if name != "m/s" and _may_be(name, x, survey)]
     found = f"velocities are {x.min():.4g} to {x.max():.4g}, expected {low:g} to {high:g} m/s"
     if len(outside) < len(values):
-        if not candidates:  # no units make them velocities: single bad maps, which are flagged
+        # a map that is too fast may be a bad one, too, and is flagged
+        if {*candidates} <= {"ft/s"}:
             return None, None
         text = f"{found}, in {len(outside)} of the {len(values)} maps that were looked at"
         return Finding(f"{text}: they seem to have several units; convert them to m/s"), None
@@ -69,8 +71,9 @@ def recognise_maps(
     if not candidates:
         return Finding(f"{found}; convert them to m/s"), None
     name = min(candidates, key=lambda name: _distance(name, maps, told, survey))
-    if name == "km/s":
-        return Finding(f"{found}: they seem to be km/s", "--units km/s"), Conversion(units=name)
+    if name in SPEEDS:
+        text = f"{found}: they seem to be {name}"
+        return Finding(text, f"--units {name}"), Conversion(units=name)
     text = f"{found}: they seem to be scaled to {name}, as OpenFWI's loaders do"
     return Finding(text, f"--units {name}"), Conversion(units=name)
 
@@ -104,7 +107,7 @@ def _may_be(name: str, x: np.ndarray, survey: Survey) -> bool:
     factor, offset = UNITS[name]
     low, high = survey.velocity_bounds
     inside = np.mean((factor * x + offset >= low) & (factor * x + offset <= high)) >= OUTSIDE
-    if name == "km/s":
+    if name in SPEEDS:
         return bool(inside)
     lowest = -SCALED if name == "-1..1" else 1 - SCALED
     return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED)

@@ -157,8 +157,22 @@ def to_numpy(values: Any) -> NDArray[Any]:
 
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
+        if values.layout != torch.strided:
+            values = values.to_dense()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    return np.asarray(values)
+    return unmasked(values)
+
+
+def unmasked(values: ArrayLike) -> NDArray[Any]:
+    """An array as numpy makes it; where a masked one has no value, NaN instead of what lies there.
+
+    Raises SampleError where its type has no NaN.
+    """
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return np.asarray(values)
+    if values.dtype.kind != "f":
+        raise SampleError(f"found a masked array of type {values.dtype}, expected a float type")
+    return np.asarray(values.filled(np.nan))
 
 
 def to_maps(
@@ -210,7 +224,7 @@ def to_maps(
 
 
 def _float_array(values: ArrayLike, where: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    array = unmasked(values)
     if array.dtype.kind != "f":
         raise SampleError(f"{where}: found type {array.dtype}, expected a float type")
     return array

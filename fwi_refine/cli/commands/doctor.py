@@ -56,9 +56,10 @@ def command(
     simulator = Simulator(survey, kernel=kernel, device=device)
     physics: list[Check] = []
     if record:
-        measured = io.open_records(record).read(0)
+        measured = io.open_records(record, survey).read(0)
         v = io.open_predictions(velocity_map, survey).read(0) if velocity_map else None
         physics = [
+            diagnose.check_inputs(measured, simulator, v),
             *diagnose.check_physics(measured, simulator),
             *diagnose.check_arithmetic(measured, simulator, v),
         ]

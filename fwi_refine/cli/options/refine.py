@@ -1,7 +1,6 @@
 """The options of `refine`, in groups: which samples, what is done, where, and what is kept."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from fwi_refine.cli.options.files import load_array, load_priors, load_survey
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import Inputs, open_inputs
+from fwi_refine.limits import MOST_AT_A_TIME, MOST_SAMPLES, MOST_THREADS, check_jobs, cores
 from fwi_refine.survey import OPENFWI, Survey
 
 if TYPE_CHECKING:
@@ -169,10 +169,15 @@ class Place:
         return kind
 
     def for_samples(self, count: int) -> "Place":
-        """This place, with the numbers of jobs, samples and threads that `count` samples get."""
-        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or _cores())
+        """This place, with the numbers of jobs, samples and threads that `count` samples get.
+
+        Raises InputError for more jobs than the cores can serve.
+        """
+        if self.jobs is not None:
+            check_jobs(self.jobs, "--jobs", least=0)
+        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or cores())
         jobs = max(1, min(jobs, count))
-        threads = self.threads or (1 if self.dask else max(1, _cores() // jobs))
+        threads = self.threads or (1 if self.dask else max(1, cores() // jobs))
         per_job = min(self.per_job or self._fitting(jobs), -(-count // jobs))
         return replace(self, jobs=jobs, threads=threads, per_job=per_job)
 
@@ -226,13 +231,6 @@ class Kept:
     keep_deviation: bool
 
 
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every platform
-        return os.cpu_count() or 1
-
-
 choice = options.grouped(
     Choice,
     "choice",
@@ -283,7 +281,7 @@ recipe = options.grouped(
     ),
     click.option(
         "--samples",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, MOST_SAMPLES),
         metavar="K",
         default=0,
         help="Also write K maps drawn from the posterior of each sample, beside --out: "
@@ -344,14 +342,14 @@ place = options.grouped(
     ),
     click.option(
         "--per-job",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_AT_A_TIME),
         metavar="N",
         help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
         "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
     ),
     click.option(
         "--threads",
-        type=click.IntRange(1, 4096),
+        type=click.IntRange(1, MOST_THREADS),
         metavar="N",
         help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
     ),
