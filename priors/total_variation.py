@@ -27,7 +27,9 @@ References
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 
@@ -127,18 +129,61 @@ class _TotalVariation:
         Tensor, shape (cells, cells)
             In 1 / (m/s), cells in row order. Its product with `v` is the gradient.
         """
-        _, lengths, n = self._differences(v)
-        weights = [1.0 / (length * n) for length in lengths]
         matrix = v.new_zeros(v.numel(), v.numel())
-        matrix.diagonal().add_(
-            _at_ends(_at_ends(torch.zeros_like(v), weights, 0), weights, 1).flatten()
-        )
-        cells = torch.arange(v.numel(), device=v.device).reshape(v.shape)
-        for axis, weight in enumerate(weights):
-            n_axis = weight.shape[axis]
-            first, second = (cells.narrow(axis, end, n_axis).flatten() for end in (0, 1))
-            matrix[first, second] = matrix[second, first] = -weight.flatten()
+        self.add_hessian(matrix, v)
         return matrix
+
+    def add_hessian(self, matrix: Tensor, v: Tensor, weight: float = 1.0) -> None:
+        """Add weight times the matrix of `hessian` to another, in place.
+
+        Parameters
+        ----------
+        matrix : Tensor, shape (cells, cells)
+            Changed in place.
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+        weight : float
+            Factor.
+        """
+        diffusivities = self._weights(v)
+        zero = torch.zeros_like(v)
+        sums = _at_ends(_at_ends(zero, diffusivities, 0), diffusivities, 1).flatten()
+        matrix.diagonal().add_(sums, alpha=weight)
+        cells = torch.arange(v.numel(), device=v.device).reshape(v.shape)
+        for axis, w in enumerate(diffusivities):
+            first, second = (cells.narrow(axis, end, w.shape[axis]).flatten() for end in (0, 1))
+            for pair in ((first, second), (second, first)):
+                matrix[pair] = matrix[pair].add_(w.flatten(), alpha=-weight)
+
+    def sparse_hessian(self, v: Tensor) -> sparse.csr_array:
+        """The matrix of `hessian`, at most five entries in a row.
+
+        Parameters
+        ----------
+        v : Tensor, shape (rows,) or (nz, nx)
+            Velocities in m/s.
+
+        Returns
+        -------
+        scipy.sparse.csr_array of float64, shape (cells, cells)
+            In 1 / (m/s), cells in row order.
+        """
+        cells = np.arange(v.numel()).reshape(v.shape)
+        matrix = sparse.csr_array((v.numel(), v.numel()))
+        for axis, weight in enumerate(self._weights(v)):
+            w = weight.detach().cpu().double().numpy().ravel()
+            ends = [np.take(cells, range(end, end + weight.shape[axis]), axis) for end in (0, 1)]
+            rows = np.repeat(np.arange(w.size), 2)
+            columns = np.stack([end.ravel() for end in ends], axis=1).ravel()
+            signs = np.tile([-1.0, 1.0], w.size)
+            difference = sparse.csr_array((signs, (rows, columns)), shape=(w.size, v.numel()))
+            matrix = matrix + difference.T @ sparse.diags_array(w) @ difference
+        return sparse.csr_array(matrix)
+
+    def _weights(self, v: Tensor) -> list[Tensor]:
+        """Axis by axis, the diagonal of W / n."""
+        _, lengths, n = self._differences(v)
+        return [1.0 / (length * n) for length in lengths]
 
 
 class TotalVariation1D(_TotalVariation):

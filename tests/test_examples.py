@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -70,3 +71,21 @@ def test_the_loss_of_the_example_of_records_falls():
     losses = names["train"]()
     assert losses[-1] < 0.2 * losses[0]
     assert losses[-1] < losses[len(losses) // 2] < losses[0]
+
+
+def test_the_example_of_marmousi(tmp_path, capsys):
+    """A user's raw file, traces down the columns, on a coarser grid."""
+    names = runpy.run_path(str(ROOT / "examples" / "marmousi.py"))
+    section = names["made_section"]((40, 60))
+    assert section.min() >= 1500
+    assert section.max() <= 4500
+    raw = tmp_path / "velocity.bin"
+    section.T.astype("<f4").tofile(raw)
+    read = names["read_map"](raw, "60x40")
+    np.testing.assert_allclose(read, section, rtol=1e-6)
+    arguments = ["--raw", "60x40", "--rows", "14", "--columns", "21", "--shots", "2"]
+    arguments += ["--steps", "200", "--blur", "3", "--max-evaluations", "60"]
+    names["main"]([*arguments, "--map", str(raw), "--out", str(tmp_path)])
+    start, refined = map(float, re.findall(r"MAE +([0-9.]+) m/s", capsys.readouterr().out))
+    assert refined < start
+    assert np.load(tmp_path / "maps.npz")["refined"].shape == (14, 21)

@@ -136,8 +136,8 @@ def refine(
         `Family`, or one of OpenFWI's names such as "Style_A", or a list of one for each sample, of
         which some may be "auto".
     method : str
-        "auto", "gauss-newton", "preconditioned-lbfgs" or "lbfgs", the published recipe, which
-        "auto" takes where a Jacobian would need too much memory or time.
+        "auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs" or "lbfgs", the published
+        recipe. "auto" takes "matrix-free" where matrices would need too much memory.
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
         "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.

@@ -88,6 +88,17 @@ class Data:
         lower, record = lower_frequency(self.record, factor * self.survey.frequency, self.survey)
         return replace(self, record=record, simulator=Simulator(lower, **self.simulator.how))
 
+    def until(self, fraction: float) -> "Data":
+        """The first part of the record's time; fraction: of its steps."""
+        steps = math.ceil(fraction * self.survey.n_steps)
+        shorter = replace(self.survey, n_steps=steps)
+        return replace(
+            self,
+            record=self.record[:, :steps],
+            simulator=Simulator(shorter, **self.simulator.how),
+            cost=self.cost * Fraction(steps, self.survey.n_steps),
+        )
+
     def without(self, shift: np.ndarray) -> "Data":
         """The record less what something else added to it, of the record's shape."""
         return replace(self, record=self.record - shift)

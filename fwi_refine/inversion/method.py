@@ -1,5 +1,6 @@
 """The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step."""
 
+from fwi_refine.inversion.families import find_family
 from fwi_refine.objective.misfit import FEW_UNKNOWNS
 from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
@@ -51,9 +52,9 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
     Returns
     -------
     method : str
-        "gauss-newton" or "lbfgs" for "auto"; any other method as it is.
+        "gauss-newton", "matrix-free" or "lbfgs" for "auto"; any other method as it is.
     reason : str
-        Why "auto" is L-BFGS; empty otherwise.
+        Why "auto" is not Gauss-Newton with the full Jacobian; empty otherwise.
     """
     if method != "auto":
         return method, ""
@@ -62,7 +63,7 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
     needed = gauss_newton_bytes(survey, family)
     if needed > MOST_MEMORY:
         rows, columns = survey.shape
-        return "lbfgs", (
+        return "matrix-free" if find_family(family).large else "lbfgs", (
             f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
             f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
         )

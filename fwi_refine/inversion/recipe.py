@@ -63,6 +63,29 @@ class LevenbergMarquardt:
 
 
 @dataclass(frozen=True)
+class KrylovGaussNewton:
+    """Gauss-Newton steps by conjugate gradients, without any matrix.
+
+    Attributes
+    ----------
+    iterations
+        Most steps.
+    products
+        Most products with the Gauss-Newton matrix for each.
+    target
+        As of `LevenbergMarquardt`.
+    """
+
+    iterations: int = 1
+    products: int = 40
+    target: float | None = None
+
+    def in_unit(self, unit: float) -> "KrylovGaussNewton":
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=_squared(self.target, unit))
+
+
+@dataclass(frozen=True)
 class VariationalGaussNewton:
     """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
 
@@ -153,7 +176,12 @@ class GaussNewtonStep:
 
 
 Optimiser = (
-    LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS | LBFGS | GaussNewtonStep
+    LevenbergMarquardt
+    | KrylovGaussNewton
+    | VariationalGaussNewton
+    | PreconditionedLBFGS
+    | LBFGS
+    | GaussNewtonStep
 )
 
 
@@ -175,12 +203,16 @@ class Subset:
     take_out
         take_out(model, data, budget): the data less what the released arithmetic added to their
         record, as the present map tells, see levels/rounding.py; None: that stays.
+    until
+        The fraction of the record's time that is used, from its start: what comes early tells of
+        what is near. None: all.
     """
 
     shots: int | None = None
     receivers: int = 1
     frequency: float | None = None
     take_out: Callable[[Model, Data, Budget], Data] | None = None
+    until: float | None = None
 
     def survey(self, survey: Survey) -> Survey:
         """The survey with the shots and receivers that are used."""

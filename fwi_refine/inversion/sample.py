@@ -42,6 +42,9 @@ FIT = 1e-4
 # fraction of the rms: noise alone is fitted better by the one with more unknowns.
 FAR_BETTER = 0.5
 
+# In flags, what takes the place of Gauss-Newton with the full Jacobian.
+METHOD_WORDS = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -270,7 +273,7 @@ def refine_sample(
         evaluations=math.ceil(budget.evaluations),
         iterations=budget.iterations,
         reason=best.reason,
-        flags=_flags(best, survey, clamped, why),
+        flags=_flags(best, survey, clamped, f"{METHOD_WORDS[method]}: {why}" if why else ""),
         expected_error=None if deviation is None else expected_error(deviation),
         deviation=None if deviation is None else deviation.float().cpu().numpy(),
         samples=drawn,
@@ -292,10 +295,10 @@ def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) ->
 
 
 def _flags(best: RecipeResult, survey: Survey, clamped: bool, why: str) -> tuple[str, ...]:
-    """What a reader should know; why: L-BFGS took the place of Gauss-Newton."""
+    """What a reader should know; why: another method took the place of Gauss-Newton."""
     flags = {
         "start outside bounds": clamped,
-        f"L-BFGS: {why}": bool(why),
+        why: bool(why),
         "stopped early": best.stopped,
         "not rounded: the record would fit worse": best.rounded is False,
         "poor fit": best.status != "failed" and best.rms > POOR_FIT * survey.unit,

@@ -17,6 +17,7 @@ from fwi_refine.inversion.recipe import (
     LBFGS,
     WHOLE,
     GaussNewtonStep,
+    KrylovGaussNewton,
     LevenbergMarquardt,
     PreconditionedLBFGS,
     Stage,
@@ -30,6 +31,7 @@ from fwi_refine.inversion.uncertainty import (
 )
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
+from fwi_refine.objective.matrix_free import MatrixFreeMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.noise import misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
@@ -37,6 +39,7 @@ from fwi_refine.objective.source_cells import SourceCells
 from fwi_refine.optimise import (
     Result,
     Status,
+    gauss_newton_krylov,
     gauss_newton_step,
     lbfgs,
     levenberg_marquardt,
@@ -263,14 +266,19 @@ def run_stage(
     part = stage.data.survey(data.survey)
     if part is not data.survey:
         subset = data.subset(part, stage.data.receivers)
-        whole = replace(stage, data=Subset(frequency=stage.data.frequency))
+        whole = replace(stage, data=replace(stage.data, shots=None, receivers=1))
         return run_stage(whole, subset, model, priors, budget)
     if stage.data.frequency is not None:
         lower = data.low_passed(stage.data.frequency)
-        found = run_stage(replace(stage, data=WHOLE), lower, model, priors, budget)
+        rest = replace(stage, data=Subset(until=stage.data.until))
+        found = run_stage(rest, lower, model, priors, budget)
         # the curvature of another record says nothing of the error
         known = found.curvature and replace(found.curvature, uncertainty=None)
         return replace(found, curvature=known or Curvature())
+    if stage.data.until is not None:
+        early = data.until(stage.data.until)
+        found = run_stage(replace(stage, data=WHOLE), early, model, priors, budget)
+        return replace(found, curvature=Curvature())
     parameters = stage.unknowns(model.v, priors)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     x = parameters.from_velocity(model.v, model.vmin)
@@ -296,7 +304,7 @@ def run_stage(
 
 
 Note = Callable[[float, int], None]
-ByJacobian = LevenbergMarquardt | VariationalGaussNewton | PreconditionedLBFGS
+ByJacobian = LevenbergMarquardt | KrylovGaussNewton | VariationalGaussNewton | PreconditionedLBFGS
 
 
 def _by_jacobian(
@@ -321,13 +329,13 @@ def _by_jacobian(
         return budget.should_stop()
 
     common: dict[str, Any] = {
-        "corrections": how.corrections,
         "max_evaluations": budget.limit_in(data.cost),
-        "hessian_cost": misfit.hessian_cost(),
         "target": how.target or 0.0,
         "retract": parameters.retract,
         "callback": watch,
     }
+    if not isinstance(how, KrylovGaussNewton):
+        common |= {"corrections": how.corrections, "hessian_cost": misfit.hessian_cost()}
     least = 0.0  # mean square misfit that counts as noise in any case
     if isinstance(how, VariationalGaussNewton):
         first: Any = prior.prior
@@ -347,6 +355,17 @@ def _by_jacobian(
         )
         prior = last.terms[0][1]
         least = misfit_of_noise(how.noise[-1] ** 2, data.survey)
+    elif isinstance(how, KrylovGaussNewton):
+        assert isinstance(misfit, MatrixFreeMisfit)
+        result = gauss_newton_krylov(
+            misfit,
+            prior + ties,
+            x,
+            weight=stage.weight_at,
+            max_iterations=how.iterations,
+            products=how.products,
+            **common,
+        )
     elif isinstance(how, LevenbergMarquardt):
         result = levenberg_marquardt(
             misfit,
@@ -385,6 +404,8 @@ def _misfit_of(
 ) -> BandMisfit:
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     simulator = data.simulator
+    if isinstance(how, KrylovGaussNewton):
+        return MatrixFreeMisfit(simulator, parameters, data.record)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
     if isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):

@@ -10,6 +10,7 @@ import abc
 from collections.abc import Iterable
 
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from fwi_refine.objective.parameterisation import Full, Parameters
@@ -80,6 +81,20 @@ class Objective(abc.ABC):
             Factor of the Hessian.
         """
         matrix.add_(self.hessian(x), alpha=weight)
+
+    def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
+        """The Hessian without its zeros; overridden where it has many.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns.
+
+        Returns
+        -------
+        scipy.sparse.csr_array of float64, shape (n, n)
+        """
+        return sparse.csr_array(self.hessian(x).cpu().double().numpy())
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
         """Hessian times a vector; overridden where that is cheaper than the Hessian.
@@ -233,6 +248,11 @@ class WeightedSum(AddedHessian):
         for factor, term in self.terms:
             term.add_hessian(matrix, x, weight * factor)
 
+    def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
+        """As in `Objective`."""
+        terms = (weight * term.sparse_hessian(x) for weight, term in self.terms)
+        return sum(terms, sparse.csr_array((len(x), len(x))))
+
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
         """As in `Objective`."""
         products = (weight * term.hessian_product(x, dx) for weight, term in self.terms)
@@ -271,6 +291,10 @@ class PriorTerm(AddedHessian):
     def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """As in `Objective`."""
         u = self.parameters.prior_coordinates(x)
+        sparsely = getattr(self.prior, "add_hessian", None)
+        if sparsely is not None and isinstance(self.parameters, Full):
+            sparsely(matrix[:-1, :-1], u, weight)
+            return
         hessian = self.prior.hessian(u)
         if isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map:
             # the coordinates of the prior are the unknowns themselves
@@ -279,6 +303,14 @@ class PriorTerm(AddedHessian):
         pullback = self.parameters.prior_pullback
         rows = pullback(hessian.reshape(-1, *u.shape))  # (u.numel(), n)
         matrix.add_(pullback(rows.T.reshape(-1, *u.shape)), alpha=weight)
+
+    def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
+        """As in `Objective`."""
+        of_map = getattr(self.prior, "sparse_hessian", None)
+        if of_map is None or not isinstance(self.parameters, Full):
+            return super().sparse_hessian(x)
+        cells = of_map(self.parameters.prior_coordinates(x))
+        return sparse.csr_array(sparse.block_diag((cells, sparse.csr_array((1, 1)))))
 
 
 class SumOfSquares:

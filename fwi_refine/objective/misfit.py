@@ -5,12 +5,21 @@ from collections.abc import Callable
 
 import torch
 from numpy.typing import ArrayLike
+from scipy import sparse
 from torch import Tensor
 
 from fwi_refine.objective.base import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.objective.noise import LEAST_NOISE
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.wave import Jacobian, Simulator, gram, jacobian, jacobian_points, record_basis
+from fwi_refine.wave import (
+    Jacobian,
+    Simulator,
+    gram,
+    jacobian,
+    jacobian_points,
+    normal_matrix,
+    record_basis,
+)
 
 FEW_UNKNOWNS = 100  # up to this many, columns of the Jacobian are simulated one by one
 COLUMNS = 16  # of the Jacobian, simulated at a time
@@ -177,8 +186,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
-            hidden = HIDDEN * self.simulator.survey.unit
-            self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
+            self.last_hessian = self._accumulated(x)
             return self.last_hessian
         v, vmin = self._medium(x)
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
@@ -224,14 +232,22 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         v, vmin = self._medium(x)
         return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
 
+    def _accumulated(self, x: Tensor) -> Tensor:
+        """The Hessian from the full Jacobian, of which some rows at a time are held."""
+        v, vmin = self._medium(x)
+        survey, how = self.simulator.survey, self.simulator.how
+        columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
+        hidden = HIDDEN * survey.unit
+        unit_and_scale = normal_matrix(v[0], vmin[0], columns, survey=survey, hidden=hidden, **how)
+        return self._hessian_of(*unit_and_scale)
+
     def _normal_matrix(
-        self,
-        full: Jacobian,
-        columns: Callable[[Tensor], Tensor] | None = None,
-        hidden: float = 0.0,
+        self, full: Jacobian, columns: Callable[[Tensor], Tensor] | None = None
     ) -> Tensor:
         columns = columns or self.parameters.jacobian_transform(full.matrix)
-        unit, scale = full.normal_matrix(columns, self.simulator.threads, hidden)
+        return self._hessian_of(*full.normal_matrix(columns, self.simulator.threads))
+
+    def _hessian_of(self, unit: Tensor, scale: Tensor) -> Tensor:
         return unit.mul_(scale).mul_(scale[:, None]).mul_(2.0 / self._record.numel())
 
     def hessian_cost(self) -> int:
@@ -287,3 +303,8 @@ class VminTie(AddedHessian):
     def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """As in `Objective`."""
         matrix[-1, -1] += 2 * weight / self.width**2
+
+    def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
+        """As in `Objective`."""
+        last = len(x) - 1
+        return sparse.csr_array(([2 / self.width**2], ([last], [last])), shape=(len(x), len(x)))

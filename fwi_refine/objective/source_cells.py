@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from fwi_refine.objective.base import AddedHessian
@@ -116,7 +117,16 @@ class SourceCells(AddedHessian):
 
     def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
         """As in `Objective`."""
+        rows = self._rows(x)
+        matrix.addmm_(rows.T, rows, alpha=2 * weight)
+
+    def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
+        """As in `Objective`."""
+        rows = sparse.csr_array(self._rows(x).cpu().numpy())
+        return sparse.csr_array(2 * rows.T @ rows)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Derivative of each known cell by the unknowns, in its standard deviations."""
         units = torch.zeros(len(self.rows), *self.parameters.shape).to(x)
         units[torch.arange(len(self.rows)).to(self.rows), self.rows, self.columns] = 1 / self.width
-        rows = self.parameters.pullback(units, torch.zeros(len(units)).to(x))
-        matrix.addmm_(rows.T, rows, alpha=2 * weight)
+        return self.parameters.pullback(units, torch.zeros(len(units)).to(x))

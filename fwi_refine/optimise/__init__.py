@@ -6,6 +6,7 @@ from fwi_refine.optimise.expectation_propagation import (
     expectation_propagation,
 )
 from fwi_refine.optimise.gauss_newton import gauss_newton_step
+from fwi_refine.optimise.krylov import gauss_newton_krylov
 from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt, weight_by_share
 from fwi_refine.optimise.line_search import Search, strong_wolfe
@@ -22,6 +23,7 @@ __all__ = [
     "Search",
     "Status",
     "expectation_propagation",
+    "gauss_newton_krylov",
     "gauss_newton_step",
     "lbfgs",
     "levenberg_marquardt",

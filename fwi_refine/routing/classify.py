@@ -24,7 +24,8 @@ from fwi_refine.survey.validate import check_prediction, check_record
 
 NO_FAMILY = (
     "families can be told apart on the survey of OpenFWI only; say which it is: layered (layers, "
-    "faults and bodies with edges), style-a (smooth), style-b (rough) or flat-vel (flat layers)"
+    "faults and bodies with edges), general (anything else, and starts far off), style-a "
+    "(smooth), style-b (rough) or flat-vel (flat layers)"
 )
 
 

@@ -326,13 +326,13 @@ def kernel_name(settings: Settings) -> str:
 
 
 def check_memory(settings: Settings) -> None:
-    """Logs what a large survey means for the method: L-BFGS, or a process of so many GB."""
+    """Logs what a large survey means: another method, or a process of so many GB."""
     family = str(Family.LAYERED) if settings.family == "auto" else settings.family
-    _, why = choose_method(settings.method, family, settings.survey, kernel_name(settings))
+    method, why = choose_method(settings.method, family, settings.survey, kernel_name(settings))
     needed = gauss_newton_bytes(settings.survey, family)
     if why:
-        log.info("method: lbfgs; %s", why)
-    elif settings.method not in ("auto", "lbfgs") and needed > MOST_MEMORY:
+        log.info("method: %s; %s", method, why)
+    elif settings.method not in ("auto", "lbfgs", "matrix-free") and needed > MOST_MEMORY:
         log.warning("each job will take about %.0f GB of memory", needed / 1e9)
 
 

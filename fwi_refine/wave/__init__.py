@@ -6,6 +6,7 @@ from fwi_refine.wave.cuda.program import problem as gpu_problem
 from fwi_refine.wave.deterministic import add_at, gram
 from fwi_refine.wave.differentiable import simulate
 from fwi_refine.wave.grid import C2
+from fwi_refine.wave.jacobian.accumulated import normal_matrix
 from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
     flat_jacobian,
@@ -52,6 +53,7 @@ __all__ = [
     "jacobian_operator",
     "jacobian_points",
     "measure_speed",
+    "normal_matrix",
     "one_thread_each",
     "propagate_released",
     "record_basis",

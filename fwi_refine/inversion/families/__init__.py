@@ -6,7 +6,8 @@ its name below; `register` adds one while a program runs. What a recipe is, and 
 its stages say: ../recipe.py.
 
 The main method is Gauss-Newton (Levenberg-Marquardt) with the full Jacobian and steps straight in
-squared slowness. "lbfgs" is the method of the 2nd place of the Yale/UNC-CH competition (J. Cottaar,
+squared slowness; "matrix-free" are its steps by conjugate gradients, for maps whose Jacobian is
+too large. "lbfgs" is the method of the 2nd place of the Yale/UNC-CH competition (J. Cottaar,
 2025): float64, L-BFGS with all pairs kept, vmin without a prior. It differs from what was published
 in this: the closing Gauss-Newton step of Style A is solved by conjugate gradients, not from 1073
 stored columns of the Jacobian; the Gaussian processes are centred on 3000 m/s; maps outside the
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from fwi_refine.routing import Criterion
 
 # in the order in which the tests are asked
-NAMES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered")
-METHODS = ("auto", "gauss-newton", "preconditioned-lbfgs", "lbfgs")
+NAMES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered", "general")
+METHODS = ("auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs", "lbfgs")
 PRIORS = ("auto", "gp", "tv")
 
 _registered: "dict[str, FamilyDefinition]" = {}

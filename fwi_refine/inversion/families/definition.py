@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fwi_refine.inversion.recipe import (
+    KrylovGaussNewton,
+    LevenbergMarquardt,
+    Optimiser,
     PreconditionedLBFGS,
     Recipe,
     Stage,
     VariationalGaussNewton,
 )
 from fwi_refine.routing import Criterion
+
+STEPS_PER_JACOBIAN = 3  # by conjugate gradients, in place of one with a matrix and corrections
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class FamilyDefinition:
         the family was inferred.
     endings
         Stages that follow those of the main method for another prior, by the prior's name.
+    large
+        Whether its priors are sparse, so that maps of any size are refined matrix-free; a Gaussian
+        process is not.
     prior
         Name of the prior that "auto" stands for: a key of `endings`, or "gp" for none of them.
     """
@@ -45,6 +53,7 @@ class FamilyDefinition:
     criterion: Criterion | None = None
     others: tuple[str, ...] = ()
     endings: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
+    large: bool = True
     prior: str = "gp"
 
     def recipe(self, method: str, prior: str = "auto") -> Recipe:
@@ -71,9 +80,30 @@ class FamilyDefinition:
             return self.published
         if method == "preconditioned-lbfgs":
             return main.each_stage(_preconditioned)
+        if method == "matrix-free":
+            return _matrix_free(main)
         raise ValueError(
-            f"method {method!r}: expected auto, gauss-newton, preconditioned-lbfgs or lbfgs"
+            f"method {method!r}: expected auto, gauss-newton, matrix-free, preconditioned-lbfgs or "
+            "lbfgs"
         )
+
+
+def _matrix_free(recipe: Recipe) -> Recipe:
+    """The same by conjugate gradients, but for what needs a matrix: level assignment, and a prior
+    that is renewed by the posterior covariance."""
+    stages = tuple(
+        replace(stage, optimiser=_by_products(stage.optimiser))
+        for stage in recipe.stages
+        if not isinstance(stage.optimiser, VariationalGaussNewton)
+    )
+    return replace(recipe, stages=stages, assignment=None)
+
+
+def _by_products(how: Optimiser) -> Optimiser:
+    if isinstance(how, LevenbergMarquardt):
+        # several corrections with one matrix are as many steps
+        return KrylovGaussNewton(STEPS_PER_JACOBIAN * how.iterations, target=how.target)
+    return how
 
 
 def _preconditioned(stage: Stage) -> Stage:

@@ -65,4 +65,5 @@ FAMILY = FamilyDefinition(
     ),
     # a start that is smooth because no network made it looks like Style A whatever it is
     others=("layered", "style-b"),
+    large=False,
 )

@@ -46,4 +46,5 @@ FAMILY = FamilyDefinition(
     others=("layered",),
     endings={"tv": (Stage(every_cell, edges, NOISE, VariationalGaussNewton()),)},
     prior="tv",
+    large=False,
 )

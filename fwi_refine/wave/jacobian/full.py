@@ -11,14 +11,15 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from fwi_refine.precision import Float64, float64, widened
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.jacobian.exact_products import sum_of_exact_products
-from fwi_refine.wave.jacobian.normal_matrix import ROWS, sum_of_products, sum_without_hidden
-from fwi_refine.wave.jacobian.reciprocity import LINES, Assembly, make_plan
+from fwi_refine.wave.jacobian.normal_matrix import MODES, ROWS, sum_of_products, sum_without_hidden
+from fwi_refine.wave.jacobian.reciprocity import LINES, Assembly, Plan, make_plan
 from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.threads import number_of_threads, workers
@@ -26,6 +27,8 @@ from fwi_refine.wave.threads import number_of_threads, workers
 KEPT_PER_PERIOD = 8.2  # wavefields kept per period of the wavelet: every 8th step at 15 Hz
 BATCH = 7  # points simulated at a time in float32; 60 MB each for the survey of OpenFWI
 GPU_BATCH = 14  # points put into the Jacobian at a time on a GPU, which simulates all at once
+
+Assembled = TypeVar("Assembled", bound=Assembly)
 
 
 @dataclass(frozen=True)
@@ -157,14 +160,20 @@ class Jacobian:
             elif along is None and hidden and self.matrix.device.type == "cpu":
                 shots, _, receivers = self.survey.record_shape
                 matrix = self.matrix.unflatten(0, (shots, receivers, -1))
-                normal = sum_without_hidden(matrix, self.survey.shape, hidden, pool)
+                parts = matrix.split(MODES, dim=2)
+                normal = sum_without_hidden(parts, self.survey.shape, hidden, pool)
             else:
                 parts = self.matrix.split(ROWS)
                 normal = sum_of_products(parts if along is None else pool.map(along, parts), pool)
-        squares = normal.diagonal()
-        scale = torch.where(squares > 0, squares, 1.0).sqrt()
-        normal.div_(scale).div_(scale[:, None])
-        return normal.triu_().add_(normal.triu(1).T), scale
+        return scaled(normal)
+
+
+def scaled(normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """N and D of a normal matrix of which the upper triangle is filled; see `normal_matrix`."""
+    squares = normal.diagonal()
+    scale = torch.where(squares > 0, squares, 1.0).sqrt()
+    normal.div_(scale).div_(scale[:, None])
+    return normal.triu_().add_(normal.triu(1).T), scale
 
 
 def record_basis(survey: Survey = OPENFWI) -> torch.Tensor:
@@ -296,6 +305,67 @@ def jacobian(
     float32 the last ninth of the rows is off by 1e-3 of itself. On white noise from 1500 to 4500
     m/s the wavelet's ends ring most, and a source's cell is 1.6e-2 and a smooth change 5e-3 off.
     """
+    work = assemble(_Matrix, v, vmin, survey, dtype, kernel, threads, every, device)
+    basis, device = work.plan.basis, work.result.device
+    basis = basis if float64(device) is Float64.NONE else basis.to(device)
+    return Jacobian(work.result.flatten(0, 2), basis, survey)
+
+
+class _Matrix(Assembly):
+    """Puts the rows of all receivers into one matrix."""
+
+    def __init__(
+        self,
+        survey: Survey,
+        plan: Plan,
+        v: torch.Tensor,
+        vmin: float,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        super().__init__(survey, plan, v, vmin, dtype, device)
+        shots, _, receivers = survey.record_shape
+        shape = (shots, receivers, self.modes, v.numel() + 1)
+        self._receivers = survey.receivers
+        self.result = torch.empty(shape, dtype=dtype, device=device)
+
+    def put(self, point: tuple[int, int], own: torch.Tensor, extra: torch.Tensor) -> None:
+        """As in `Assembly`."""
+        for i, receiver in enumerate(self._receivers):
+            if receiver == point:
+                self.rows(own, extra, slice(None), self.result[:, i])
+
+
+def assemble(
+    kind: Callable[..., Assembled],
+    v: torch.Tensor,
+    vmin: float | torch.Tensor | None,
+    survey: Survey,
+    dtype: torch.dtype = torch.float32,
+    kernel: str | MakeKernel = "auto",
+    threads: int | None = None,
+    every: int | None = None,
+    device: str | torch.device | None = None,
+) -> Assembled:
+    """Simulates a shot at each source and receiver, and hands the wavefields to an `Assembly`.
+
+    Parameters
+    ----------
+    kind : callable
+        Makes it, from the arguments of `Assembly`.
+    v, vmin, survey, dtype, kernel, threads, every, device
+        As for `jacobian`.
+
+    Returns
+    -------
+    Assembly
+        To which all fields were given.
+
+    Raises
+    ------
+    ValueError
+        As for `jacobian`.
+    """
     if tuple(v.shape) != survey.shape:
         raise ValueError(f"velocity of shape {tuple(v.shape)}: expected {survey.shape}")
     device = Simulator(survey, dtype, kernel, threads, device=device).device
@@ -328,7 +398,7 @@ def jacobian(
     group = max(size if on_cpu else GPU_BATCH, len(set(survey.sources)))
     threads = number_of_threads(threads)
     while True:
-        work = Assembly(survey, plan, v, float(damped), dtype, device)
+        work = kind(survey, plan, v, float(damped), dtype, device)
         try:
             _assemble(work, points, size, group, simulated, threads)
         except torch.OutOfMemoryError:
@@ -339,8 +409,7 @@ def jacobian(
         del work
         size = max(size // 2 // group, 1) * group
         torch.cuda.empty_cache()
-    basis = plan.basis if float64(device) is Float64.NONE else plan.basis.to(device)
-    return Jacobian(work.result.flatten(0, 2), basis, survey)
+    return work
 
 
 def _assemble(
@@ -351,7 +420,7 @@ def _assemble(
     simulated: Callable[[Sequence[tuple[int, int]], int, torch.Tensor | None], torch.Tensor],
     threads: int,
 ) -> None:
-    """Fills work.result from the wavefields of `size` points at a time, as long as memory lasts.
+    """Gives `work` wavefields of `size` points at a time, as long as memory lasts.
 
     They are assembled `group` points at a time, whatever size is: products of other shapes
     would have other bits, and those must not depend on how much memory was free.

@@ -9,6 +9,7 @@ some depth on, is taken for zero. The rest is a J of its own, so that its J^T J 
 semidefinite as well.
 """
 
+import itertools
 from collections.abc import Iterable
 from functools import partial
 
@@ -51,14 +52,14 @@ def sum_of_products(parts: Iterable[torch.Tensor], pool: Pool) -> torch.Tensor:
 
 
 def sum_without_hidden(
-    matrix: torch.Tensor, shape: tuple[int, int], hidden: float, pool: Pool
+    parts: Iterable[torch.Tensor], shape: tuple[int, int], hidden: float, pool: Pool
 ) -> torch.Tensor:
     """The same for J itself, less what is hidden.
 
     Parameters
     ----------
-    matrix : torch.Tensor, (shots, receivers, modes, nz * nx + 1)
-        J by each cell, row by row, and by vmin.
+    parts : iterable of torch.Tensor, (shots, receivers, modes, nz * nx + 1)
+        J by each cell, row by row, and by vmin; `MODES` modes after the other.
     shape : tuple of int
         (nz, nx).
     hidden : float
@@ -71,12 +72,14 @@ def sum_without_hidden(
     torch.Tensor of float64, (nz * nx + 1, nz * nx + 1)
         Only its upper triangle is filled.
     """
-    shots, receivers, modes, n = matrix.shape
-    normal = torch.zeros(n, n, dtype=torch.float64, device=matrix.device)
-    rows = matrix.new_empty(min(MODES, modes), shots, receivers, n)
-    wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
     combine = partial(_combine, shape=shape, hidden=hidden)
-    for some in matrix.split(MODES, dim=2):
+    rest = iter(parts)
+    first = next(rest)
+    shots, receivers, modes, n = first.shape
+    normal = torch.zeros(n, n, dtype=torch.float64, device=first.device)
+    rows = first.new_empty(modes, shots, receivers, n)
+    wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
+    for some in itertools.chain([first], rest):
         combined = rows[: some.shape[2]]
         depths = torch.cat(list(pool.map(combine, some.unbind(2), combined)))
         copy = partial(_copy_rows, combined.flatten(0, 2))

@@ -202,8 +202,10 @@ def row_of(survey: Survey) -> torch.Tensor:
 
 
 class Assembly:
-    """Assembles the Jacobian from the wavefields of one batch of points after the other, on
-    the device of the map.
+    """Assembles the rows of the Jacobian from the wavefields of one batch of points after the
+    other, on the device of the map.
+
+    A subclass says with `put` what becomes of each receiver's spectra.
 
     The band is taken in lines that run outwards from the map, `width` cells each; the corners
     belong to the bands at the sides. Every line repeats the velocity of one edge cell.
@@ -221,7 +223,7 @@ class Assembly:
     dtype : torch.dtype
         Of the Jacobian.
     device : torch.device
-        Where it is assembled, and stays.
+        Where it is assembled.
     """
 
     def __init__(
@@ -259,10 +261,23 @@ class Assembly:
             (column + (nz - 1) * nx, by_row[b + nz :]),
         ]
         self._edge = torch.cat([cells for cells, _ in self._lines]).unique()
-        shots, _, receivers = survey.record_shape
-        shape = (shots, receivers, len(plan.synthesis), nz * nx + 1)
-        self.result = torch.empty(shape, dtype=dtype, device=device)
+        self._shots = torch.tensor([self.sources.index(source) for source in survey.sources])
+        self._shots = self._shots.to(device)
         self._memory = threading.local()
+
+    def put(self, point: tuple[int, int], own: torch.Tensor, extra: torch.Tensor) -> None:
+        """Takes the spectra of a receiver, which the next ones overwrite.
+
+        Parameters
+        ----------
+        point : tuple of int
+            Where it is.
+        own : torch.Tensor, (2 F, nz * nx)
+            Of its fields on the map.
+        extra : torch.Tensor, (sources, 2 F, edge cells and vmin)
+            Of its products with the sources in the band.
+        """
+        raise NotImplementedError
 
     def take_sources(self, fields: torch.Tensor, pool: Pool) -> None:
         """Keeps the spectra of the sources, scaled; fields (sources, frames, rows, cols)."""
@@ -281,27 +296,57 @@ class Assembly:
         return lines.reshape(-1, 4 * len(self.sources), self._width)
 
     def add_receivers(self, points: Sequence[tuple[int, int]], fields: torch.Tensor) -> None:
-        """Fills the rows of the receivers at these points from their fields."""
+        """Takes the fields of the receivers at these points."""
         band = self._band(fields)
         spectra = self._spectra(self._map(fields)).flatten(2)
-        source_re, source_im = self._source_map.chunk(2, dim=1)
-        n_map, n_all = self._scale.numel(), self._scale.numel() + band.shape[-1]
-        product = self._take("product", *self._source_map.shape[:2], n_all)
-        re, im = product[..., :n_map].chunk(2, dim=1)
-        shots = torch.tensor([self.sources.index(source) for source in self._survey.sources])
-        shots = shots.to(fields.device)
         for point, own, extra in zip(points, spectra, band, strict=True):
-            own_re, own_im = own.chunk(2)
-            torch.mul(source_re, own_re, out=re).addcmul_(source_im, own_im, value=-1)
-            torch.mul(source_re, own_im, out=im).addcmul_(source_im, own_re)
-            product[..., n_map:] = extra
-            rows = self._take("rows", len(product), len(self._synthesis), n_all)
-            torch.matmul(self._synthesis, product, out=rows)
-            rows[..., self._edge] += rows[..., n_map:-1]
-            for i, receiver in enumerate(self._survey.receivers):
-                if receiver == point:
-                    self.result[:, i, :, :-1] = rows[shots, :, :n_map]
-                    self.result[:, i, :, -1] = rows[shots, :, -1]
+            self.put(point, own, extra)
+
+    def rows(
+        self,
+        own: torch.Tensor,
+        extra: torch.Tensor,
+        modes: slice,
+        out: torch.Tensor,
+        shot: int | None = None,
+    ) -> None:
+        """Rows of the Jacobian for one receiver.
+
+        Parameters
+        ----------
+        own, extra
+            As for `put`.
+        modes : slice
+            Which of the modes.
+        out : torch.Tensor, (shots, modes, nz * nx + 1)
+            Takes them.
+        shot : int, optional
+            One of the shots; default all.
+        """
+        which = self._shots if shot is None else self._shots[shot : shot + 1]
+        source_map = self._source_map
+        if shot is not None:
+            only = slice(int(which), int(which) + 1)
+            source_map, extra, which = source_map[only], extra[only], which - which
+        source_re, source_im = source_map.chunk(2, dim=1)
+        n_map, n_all = self._scale.numel(), self._scale.numel() + extra.shape[-1]
+        product = self._take("product", *source_map.shape[:2], n_all)
+        re, im = product[..., :n_map].chunk(2, dim=1)
+        own_re, own_im = own.chunk(2)
+        torch.mul(source_re, own_re, out=re).addcmul_(source_im, own_im, value=-1)
+        torch.mul(source_re, own_im, out=im).addcmul_(source_im, own_re)
+        product[..., n_map:] = extra
+        synthesis = self._synthesis[modes]
+        rows = self._take("rows", len(product), len(synthesis), n_all)
+        torch.matmul(synthesis, product, out=rows)
+        rows[..., self._edge] += rows[..., n_map:-1]
+        out[..., :-1] = rows[which, :, :n_map]
+        out[..., -1] = rows[which, :, -1]
+
+    @property
+    def modes(self) -> int:
+        """How many rows there are for each source and receiver."""
+        return len(self._synthesis)
 
     def _band(self, fields: torch.Tensor) -> torch.Tensor:
         """Share of the band in the spectra: (points, sources, 2 F, edge cells and vmin)."""
@@ -334,7 +379,7 @@ class Assembly:
         size = int(np.prod(shape))
         memory: dict[str, torch.Tensor] = self._memory.__dict__  # each thread has its own
         if name not in memory or len(memory[name]) < size:
-            memory[name] = self.result.new_empty(size)
+            memory[name] = self._scale.new_empty(size)
         return memory[name][:size].view(shape)
 
     def _map(self, fields: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,100 @@
+"""The misfit within the band for solvers that take products with the Hessian, never the Hessian.
+
+A product is one tangent and one adjoint run, so that memory and time grow with the cells and not
+with their square. Its preconditioner needs the Hessian's diagonal, which follows nearly from the
+energies of the wavefields: a cell x changes the trace of source s at receiver r by a scattered wave
+
+    d record / d v(x) = 2 / v(x)^3  g_r(x) * d2/dt2 p_s(x),    * a convolution in time
+
+whose energy goes with that of both fields (pseudo-Hessian, C. Shin, S. Jang and D.-J. Min,
+Geophysical Prospecting 49, 592-606, 2001). What the energies leave open, a common factor, is
+measured by one product with random signs, whose mean is the trace of the Hessian.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.survey import Survey
+from fwi_refine.wave import Simulator
+from fwi_refine.wave.grid import fold, pad
+from fwi_refine.wave.jacobian.full import longest_interval
+
+POINTS = 40  # receivers whose fields are simulated for the diagonal, at most
+AT_A_TIME = 2  # of them, whose fields are in memory
+LEAST_DIAGONAL = 1e-4  # of the mean: cells that nothing lights keep a positive entry
+
+
+class MatrixFreeMisfit(BandMisfit):
+    """`BandMisfit` with products in place of matrices."""
+
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """As in `DataMisfit`, in float32: that changes a step, not where the steps end."""
+        v, vmin = self._medium(x)
+        dv, dvmin = self.parameters.tangent(dx)
+        change = self._products.tangent(v, dv[None], vmin, dvmin[None])
+        by_v, by_vmin = self._products.adjoint(v, change, vmin)
+        product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
+        return product * (2.0 / change[0].numel())
+
+    def hessian_diagonal(self, x: Tensor) -> Tensor:
+        """About the diagonal of the Gauss-Newton Hessian, positive.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,)
+            Unknowns, within the velocity bounds.
+
+        Returns
+        -------
+        Tensor, shape (n,)
+            Of 2 / N J^T J.
+        """
+        v, vmin = self._medium(x)
+        survey = self.simulator.survey
+        sources = self._energy(survey.sources, v, vmin)
+        step = -(-len(survey.receivers) // POINTS)
+        energy = sources * self._energy(survey.receivers[::step], v, vmin)
+        by_cell = fold(energy[None] / pad(v, survey).to(energy) ** 6, survey)[0].double()
+        of_coefficients = self.parameters.gather(by_cell.to(x)).abs()
+        generator = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (len(x) - 1,), generator=generator).to(x) * 2 - 1
+        trace = signs @ self.hessian_product(x, torch.cat((signs, signs.new_zeros(1))))[:-1]
+        of_coefficients.mul_(trace.clamp_min(1e-300) / of_coefficients.sum().clamp_min(1e-300))
+        of_coefficients.clamp_min_(LEAST_DIAGONAL * float(of_coefficients.mean()))
+        last = torch.zeros_like(x)
+        last[-1] = 1.0
+        of_vmin = self.hessian_product(x, last)[-1:].clamp_min(1e-300)
+        return torch.cat((of_coefficients, of_vmin))
+
+    def diagonal_cost(self) -> int:
+        """What `hessian_diagonal` counts as, in evaluations: two products, and its fields."""
+        survey = self.simulator.survey
+        fields = len(survey.sources) + min(POINTS, len(survey.receivers))
+        return 4 + -(-fields // len(survey.sources))
+
+    @property
+    def _products(self) -> Simulator:
+        if self._single is None:
+            survey = self.simulator.survey
+            every = longest_interval(survey)
+            how = self.simulator.how
+            self._single = Simulator(survey, torch.float32, imaging_step=every, **how)
+        return self._single
+
+    def _energy(self, points: tuple[tuple[int, int], ...], v: Tensor, vmin: Tensor) -> Tensor:
+        """Sum over points and time of the squared fields of sources there, on the padded grid."""
+        survey: Survey = replace(self.simulator.survey, receivers=())
+        every = longest_interval(survey)
+        total: Tensor | None = None
+        for i in range(0, len(points), AT_A_TIME):
+            some = replace(survey, sources=points[i : i + AT_A_TIME])
+            fields = Simulator(
+                some, torch.float32, imaging_step=every, **self.simulator.how
+            ).wavefields(v, vmin)
+            energy = fields.square_().sum((0, 1, 2))
+            total = energy if total is None else total + energy
+        assert total is not None
+        return total

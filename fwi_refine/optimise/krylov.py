@@ -1,0 +1,278 @@
+"""Gauss-Newton for a sum of squares and a prior, each step by conjugate gradients.
+
+A step solves
+
+    (H + w P + damping D) d = -gradient,    D about the diagonal of H,
+
+H the Gauss-Newton matrix of the misfit, known by its products alone, P the sparse matrix of the
+prior. Conjugate gradients (M. R. Hestenes and E. Stiefel, J. Res. Natl. Bur. Stand. 49, 1952) are
+preconditioned by the factor of D + w P: what the data do not tell is then solved by it alone. They
+end where the quadratic model gains little more (J. Martens, ICML 2010); each of their iterates is
+a descent direction (T. Steihaug, SIAM J. Numer. Anal. 20, 1983), which is halved until the
+objective falls.
+"""
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from fwi_refine.optimise.gauss_newton import PRODUCT_COST
+from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
+from fwi_refine.optimise.result import Result, Status
+
+# Damping, relative to D: at the start, its bounds, and how it moves.
+FIRST, LEAST, MOST = 1e-3, 1e-6, 1.0
+LESS, MORE = 0.2, 10.0
+GOOD, POOR = 0.7, 0.2  # of the predicted decrease, from where on the damping falls or rises
+HALVINGS = 5
+# Conjugate gradients end where the last so many have gained less than this fraction each.
+LOOK_BACK, LEAST_GAIN = 8, 2e-3
+
+
+class Misfit(Protocol):
+    """A mean of squared residuals, known by products."""
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor | None:
+        """r(x), or None where there is none."""
+        ...
+
+    def pull_back(self, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        """2 / N J(x)^T r, (n,)."""
+        ...
+
+    def hessian_product(self, x: torch.Tensor, dx: torch.Tensor) -> torch.Tensor:
+        """2 / N J(x)^T J(x) dx, (n,)."""
+        ...
+
+    def hessian_diagonal(self, x: torch.Tensor) -> torch.Tensor:
+        """About the diagonal of 2 / N J(x)^T J(x), (n,), positive."""
+        ...
+
+    def diagonal_cost(self) -> int:
+        """What the diagonal counts as, in evaluations."""
+        ...
+
+
+class Prior(Protocol):
+    """A term that is added to a misfit."""
+
+    def __call__(self, x: torch.Tensor) -> float:
+        """Its value."""
+        ...
+
+    def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """Its gradient, (n,)."""
+        ...
+
+    def sparse_hessian(self, x: torch.Tensor) -> sparse.csr_array:
+        """Its Hessian, (n, n), positive semidefinite."""
+        ...
+
+
+def gauss_newton_krylov(
+    misfit: Misfit,
+    prior: Prior,
+    x0: torch.Tensor,
+    *,
+    weight: Weight,
+    max_iterations: int,
+    products: int = 30,
+    max_evaluations: int | None = None,
+    relative_decrease: float = 1e-3,
+    target: float = 0.0,
+    retract: Retract = torch.add,
+    callback: Callback | None = None,
+) -> Result:
+    """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
+
+    Parameters
+    ----------
+    misfit : Misfit
+        Such as an `objective.MatrixFreeMisfit`.
+    prior : Prior
+        An objective with a sparse Hessian.
+    x0 : torch.Tensor, (n,)
+        The start.
+    weight : callable
+        weight(misfit, prior): the prior's weight for these two values; it never rises during a
+        run, so the objective never does.
+    max_iterations : int
+        Steps at most.
+    products : int
+        With the Hessian for each step, at most; each counts as `PRODUCT_COST` evaluations.
+    max_evaluations : int, optional
+        At most; a residual counts as one, and so does a product with J^T.
+    relative_decrease : float
+        A step that lowers the objective by a smaller fraction ends the run ("converged").
+    target : float
+        So does one to a misfit below this.
+    retract : callable
+        retract(x, step): where a step leads.
+    callback : callable, optional
+        Called with a Result after each step; True ends the run ("stopped").
+
+    Returns
+    -------
+    Result
+        `history` holds the objective, with the weight of its time, at the start and after each
+        step.
+    """
+    run = _Run(misfit, prior, weight, retract, max_evaluations)
+    return run.minimise(
+        x0.detach().to(torch.float64, copy=True),
+        max_iterations,
+        products,
+        relative_decrease,
+        target,
+        callback,
+    )
+
+
+class _Run:
+    def __init__(
+        self,
+        misfit: Misfit,
+        prior: Prior,
+        weight: Weight,
+        retract: Retract,
+        max_evaluations: int | None,
+    ):
+        self.misfit, self.prior, self.weight_of, self.retract = misfit, prior, weight, retract
+        self.limit = math.inf if max_evaluations is None else max_evaluations
+        self.evaluations = 0
+        self.weight = math.inf
+        self.damping = FIRST
+
+    def minimise(
+        self,
+        x: torch.Tensor,
+        max_iterations: int,
+        products: int,
+        relative_decrease: float,
+        target: float,
+        callback: Callback | None,
+    ) -> Result:
+        residual, squares, prior = self.trial(x)
+        if residual is None:
+            self.weight = 1.0
+            return Result(x, math.inf, None, Status.NOT_FINITE, 0, self.evaluations, [math.inf])
+        diagonal: torch.Tensor | None = None
+        values: list[float] = []
+
+        def result(status: Status) -> Result:
+            value = squares + self.weight * prior
+            history = values or [value]
+            count = len(history) - 1
+            return Result(x, value, None, status, count, self.evaluations, history, squares)
+
+        self.follow(squares, prior)
+        values.append(squares + self.weight * prior)
+        for _ in range(max_iterations):
+            fixed = 2 if diagonal is not None else 2 + self.misfit.diagonal_cost()
+            if self.left < fixed + PRODUCT_COST:  # a gradient, a product and a residual
+                return result(Status.MAX_EVALUATIONS)
+            if diagonal is None:
+                diagonal = self.misfit.hessian_diagonal(x)
+                self.evaluations += self.misfit.diagonal_cost()
+            self.follow(squares, prior)
+            before = squares + self.weight * prior
+            gradient = self.misfit.pull_back(x, residual) + self.weight * self.prior.gradient(x)
+            self.evaluations += 1
+            step, predicted = self.solve(x, gradient, diagonal, products)
+            found, length = self.descend(x, step, before)
+            if found is None:
+                if self.damping >= MOST or self.left < 1:
+                    return result(Status.STALLED)
+                self.damping = min(self.damping * MORE**2, MOST)
+                continue
+            x, residual, squares, prior = found
+            after = squares + self.weight * prior
+            values.append(after)
+            ratio = (before - after) / max(predicted, 1e-300)
+            if length < 1 or ratio < POOR:
+                self.damping = min(self.damping * MORE, MOST)
+            elif ratio > GOOD:
+                self.damping = max(self.damping * LESS, LEAST)
+            if callback is not None and callback(result(Status.RUNNING)):
+                return result(Status.STOPPED)
+            if before - after < relative_decrease * after or squares < target:
+                return result(Status.CONVERGED)
+        return result(Status.MAX_ITERATIONS)
+
+    def solve(
+        self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor, products: int
+    ) -> tuple[torch.Tensor, float]:
+        """A step, and by how much the quadratic model falls with it."""
+        stiffness = self.weight * self.prior.sparse_hessian(x)
+        d = diagonal.cpu().numpy()
+        factor = splu(
+            sparse.csc_array(stiffness + sparse.diags_array((1 + self.damping) * d)),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        stiffness = stiffness + sparse.diags_array(self.damping * d)
+
+        def apply(p: np.ndarray) -> np.ndarray:
+            product = self.misfit.hessian_product(x, torch.from_numpy(p).to(x))
+            return product.cpu().numpy() + stiffness @ p
+
+        g = gradient.cpu().numpy()
+        step, r = np.zeros_like(g), -g
+        z = factor.solve(r)
+        p, rz = z, r @ z
+        gains: list[float] = []
+        while len(gains) < products and self.left >= PRODUCT_COST + 1:
+            product = apply(p)
+            self.evaluations += PRODUCT_COST
+            curvature = p @ product
+            if not curvature > 0:
+                break
+            step = step + (rz / curvature) * p
+            r = r - (rz / curvature) * product
+            gains.append(0.5 * float(step @ (r - g)))  # of the quadratic model, negative: so far
+            if len(gains) > LOOK_BACK and gains[-1] - gains[-1 - LOOK_BACK] < (
+                LOOK_BACK * LEAST_GAIN * gains[-1]
+            ):
+                break
+            z = factor.solve(r)
+            before, rz = rz, r @ z
+            p = z + (rz / before) * p
+        return torch.from_numpy(step).to(x), gains[-1] if gains else 0.0
+
+    def descend(
+        self, x: torch.Tensor, step: torch.Tensor, before: float
+    ) -> tuple[tuple[torch.Tensor, torch.Tensor, float, float] | None, float]:
+        """The point that the step, or a half of a half of it, leads to; and how much of it."""
+        length = 1.0
+        for _ in range(HALVINGS):
+            if self.left < 1:
+                break
+            there = self.retract(x, length * step)
+            residual, squares, prior = self.trial(there)
+            if residual is not None and squares + self.weight * prior < before:
+                return (there, residual, squares, prior), length
+            length /= 2
+        return None, length
+
+    def trial(self, x: torch.Tensor) -> tuple[torch.Tensor | None, float, float]:
+        """Residual, mean square and prior at x; the residual is None where they are not finite."""
+        if not bool(torch.isfinite(x).all()):
+            return None, math.inf, math.inf
+        residual = self.misfit.residual(x)
+        self.evaluations += 1
+        if residual is None:
+            return None, math.inf, math.inf
+        squares, prior = float(residual.square().mean()), float(self.prior(x))
+        return (residual if math.isfinite(squares + prior) else None), squares, prior
+
+    @property
+    def left(self) -> float:
+        return self.limit - self.evaluations
+
+    def follow(self, misfit: float, prior: float) -> None:
+        self.weight = min(self.weight, self.weight_of(misfit, prior))

@@ -1,0 +1,66 @@
+"""J^T J without J: the same bits as from the whole matrix, and less memory."""
+
+import dataclasses
+
+import pytest
+import torch
+from jacobian_cases import SMALL, textured
+from wave_cases import NATIVE
+
+from fwi_refine.objective.parameterisation import Regions
+from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import jacobian, normal_matrix
+from fwi_refine.wave.jacobian import accumulated
+from fwi_refine.wave.jacobian import full as full_jacobian
+
+pytestmark = NATIVE
+WIDE = dataclasses.replace(
+    OPENFWI, shape=(10, 30), n_steps=331, absorbing_cells=20,
+    velocity_bounds=(1000.0, 5000.0),
+    sources=((1, 3), (1, 20)), receivers=tuple((1, x) for x in range(30)),
+)  # fmt: skip
+
+
+def both(survey, along=None, hidden=0.0, threads=1):
+    v = textured(survey)
+    vmin = v.min()
+    how = {"survey": survey, "threads": threads}
+    whole = jacobian(v, vmin, **how)
+    found = normal_matrix(v, vmin, along, hidden=hidden, **how)
+    return found, whole.normal_matrix(along, threads, hidden), whole
+
+
+@pytest.mark.parametrize("survey", [SMALL, WIDE], ids=["small", "wide"])
+@pytest.mark.parametrize("hidden", [0.0, 1e-6])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_bits_are_those_of_the_whole_matrix(survey, hidden, threads):
+    found, expected, _ = both(survey, None, hidden, threads)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_the_bits_along_other_unknowns(monkeypatch):
+    """Rows come in the order of the matrix, however many are taken at a time."""
+    for module in (accumulated, full_jacobian):
+        monkeypatch.setattr(module, "ROWS", 100)
+    regions = Regions(torch.arange(WIDE.shape[0])[:, None].expand(WIDE.shape) // 3)
+    along = regions.jacobian_transform(torch.empty(0))
+    found, expected, whole = both(WIDE, along)
+    assert whole.matrix.shape[0] % 100 != 0
+    assert found[0].shape == (regions.size, regions.size)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_fewer_modes_at_a_time_change_the_order_of_sums_alone(monkeypatch):
+    monkeypatch.setattr(accumulated, "MOST_ROWS", 1e6)
+    (found, scale), (expected, _), whole = both(WIDE, None, 1e-9)
+    assert whole.matrix.nbytes > 2 * 1e6
+    assert torch.allclose(found, expected, atol=1e-7)
+    columns = whole.matrix.double() / scale
+    assert torch.allclose(found, columns.T @ columns, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_bits_of_the_whole_survey():
+    """A default result does not change."""
+    found, expected, _ = both(OPENFWI, None, 1e-9)
+    assert all(map(torch.equal, found, expected))
