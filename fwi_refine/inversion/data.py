@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.objective.source_cells import source_cells
 from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_frequency
@@ -55,17 +56,25 @@ class Data:
         (rows, columns, velocities) of the cells that the record's first row tells.
     cost
         What a simulation of all these shots counts as, in evaluations.
+    released
+        Whether the record that was given may be in the released arithmetic.
     """
 
     record: np.ndarray
     simulator: Simulator
     source_cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     cost: Fraction = Fraction(1)
+    released: bool = False
 
     @classmethod
     def of_sample(cls, record: np.ndarray, start: torch.Tensor, simulator: Simulator) -> "Data":
         """The whole record of a sample; start (nz, nx): what is near a velocity that it tells."""
-        return cls(record, simulator, source_cells(record, start, simulator.survey))
+        survey = simulator.survey
+        cells, released = (
+            source_cells(record, start, survey),
+            has_released_arithmetic(record, survey),
+        )
+        return cls(record, simulator, cells, released=released)
 
     @property
     def survey(self) -> Survey:

@@ -255,6 +255,9 @@ class Stage:
     vmin
         Makes (m/s, standard deviation), what is known of vmin, from the present map; for the
         optimisers that take a Jacobian.
+    rounding_is_noise
+        The misfit counts what rounded coefficients may add to a record in the released arithmetic
+        as noise, see objective/coefficient_noise.py; for every cell as an unknown.
     """
 
     unknowns: Callable[[torch.Tensor, Priors], Parameters]
@@ -266,6 +269,7 @@ class Stage:
     skip_if: float | None = None
     must_fit: bool = False
     vmin: Callable[[torch.Tensor], tuple[float, float]] = field(default_factory=lambda: smallest)
+    rounding_is_noise: bool = False
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""

@@ -30,6 +30,7 @@ from fwi_refine.inversion.uncertainty import (
     standard_deviation,
 )
 from fwi_refine.objective.base import PriorTerm
+from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.matrix_free import MatrixFreeMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
@@ -319,7 +320,7 @@ def _by_jacobian(
     note: Note,
 ) -> tuple[Result, Curvature | None]:
     """A stage of the main method, with what ties vmin and the cells of the sources."""
-    misfit = _misfit_of(how, data, parameters, x)
+    misfit = _misfit_of(stage, how, data, parameters, x, budget)
     ties: Any = VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
         ties = ties + SourceCells(data.source_cells, parameters)
@@ -397,13 +398,19 @@ def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float
 
 
 def _misfit_of(
+    stage: Stage,
     how: ByJacobian,
     data: Data,
     parameters: Parameters,
     x: torch.Tensor,
+    budget: Budget,
 ) -> BandMisfit:
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     simulator = data.simulator
+    if stage.rounding_is_noise and data.released:
+        found = CorrelatedMisfit(simulator, parameters, data.record, x)
+        budget.charge(data.cost * found.hessian_cost())
+        return found
     if isinstance(how, KrylovGaussNewton):
         return MatrixFreeMisfit(simulator, parameters, data.record)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds

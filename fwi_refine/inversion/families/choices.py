@@ -27,6 +27,9 @@ CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT, FARTHEST_CYCLE_SKIP_MISFIT = 9e-4, 6.4
 # 15 Hz has 2 Hz in it.
 LOWEST = ((0.15, 6), (0.22, 4), (0.32, 3))
 
+# Rows from the top in which a cell of a map that fits is known to some hundredths of a m/s.
+SHALLOW = 3
+
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
 MakePrior = Callable[[torch.Tensor, Priors], Any]
 
@@ -88,6 +91,11 @@ def rough(v: torch.Tensor, priors: Priors) -> Any:
     return priors.style_b
 
 
+def smooth(v: torch.Tensor, priors: Priors) -> Any:
+    """The Gaussian process of Style A on every cell, with at least 1 m/s of its own for each."""
+    return replace(priors.style_a, noise=max(1.0, priors.style_a.noise))
+
+
 def edges(v: torch.Tensor, priors: Priors) -> VariationalTotalVariation:
     """Total variation about the trend of Style B, before the data have told anything."""
     return priors.style_b_variation.prior()
@@ -97,6 +105,16 @@ def lowest_level(v: torch.Tensor) -> tuple[float, float]:
     """vmin as the lowest level of a layered map, which many cells share."""
     levels = find_levels(v).velocities
     return (float(levels[0]), 0.3) if len(levels) else smallest(v)
+
+
+def surface_minimum(v: torch.Tensor) -> tuple[float, float]:
+    """vmin as the least velocity of a map, which is known closely near the surface.
+
+    In a fit vmin takes up some of the rounding, 1 to 3 m/s on released Style maps whose least
+    velocity was right to 0.02 m/s.
+    """
+    row = int(v.argmin()) // v.shape[1]
+    return (float(v.min()), 0.05) if row < SHALLOW else smallest(v)
 
 
 def newton(

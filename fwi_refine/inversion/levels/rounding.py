@@ -22,7 +22,6 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
-from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.wave import first_unequal
 
 COST = 2  # simulations
@@ -151,8 +150,8 @@ def without_expected_rounding(model: Model, data: Data, budget: Budget) -> Data:
     Parameters
     ----------
     model
-        The map, near the true one, and vmin: where that is 0.1 m/s off, the last digits of the
-        band's coefficients are others, and nothing is gained.
+        The map, near the true one. Its least velocity counts as vmin: where that is 0.1 m/s off,
+        the last digits of the band's coefficients are others, and nothing is gained.
     data, budget
         As for `run_stage`. Nothing is done where the budget does not afford all of it.
 
@@ -163,10 +162,11 @@ def without_expected_rounding(model: Model, data: Data, budget: Budget) -> Data:
     """
     if not budget.affords((DRAWS * COST + 2) * data.cost):
         return data
-    if not has_released_arithmetic(data.record, data.survey):
+    if not data.released:
         return data
     rng = np.random.default_rng(SEED)
     total = np.zeros(data.record.shape)
+    model = Model.of(model.v)
     for _ in range(DRAWS):
         v, vmin = (
             part + torch.from_numpy(rng.uniform(-DIGITS, DIGITS, tuple(part.shape))).to(part)
