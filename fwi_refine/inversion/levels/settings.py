@@ -110,6 +110,9 @@ class LevelSettings:
         A map that fits worse than this multiple of the rms misfit before all rounds, or of that of
         the likeliest fit between them if it is less, has diverged. On the one sample where that was
         seen (CurveFault_B) no later round found back, and maps became worse and worse.
+    hopeless_rms
+        Rms misfit of assigned integers above which no fit is tried from them: with levels unknown,
+        cells had to take wrong ones (6.5e-3 was seen to lead on, 3e-2 not).
     round_cost
         Simulations that a round costs at most, besides two Jacobians and a stage.
     more_noise
@@ -145,6 +148,7 @@ class LevelSettings:
     converged_change: float = 0.03
     nearby_change: float = 0.3
     divergence_factor: float = 10.0
+    hopeless_rms: float = 1e-2
     round_cost: int = 22
     more_noise: tuple[float, ...] = (1.0, 4.0, 16.0)
     better: float = 0.5
