@@ -95,17 +95,17 @@ class CorrelatedMisfit(BandMisfit):
     ):
         super().__init__(simulator, parameters, record)
         v, vmin = self._medium(x)
-        self._noise = CoefficientNoise.at(v[0], vmin[0], simulator)
+        self.noise = CoefficientNoise.at(v[0], vmin[0], simulator)
 
     def mean_square(self, r: Tensor) -> float:
         """As in `SumOfSquaredResiduals`."""
         rows = self._rows(r)
-        return float(rows @ self._noise.weigh(rows)) / r.numel()
+        return float(rows @ self.noise.weigh(rows)) / r.numel()
 
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
         """As in `SumOfSquaredResiduals`."""
         shots, _, receivers = r.shape[1:]
-        weighed = self._noise.weigh(self._rows(r)).reshape(shots, receivers, -1)
+        weighed = self.noise.weigh(self._rows(r)).reshape(shots, receivers, -1)
         return super().pull_back(x, torch.einsum("srk,tk->str", weighed, self._basis)[None])
 
     def hessian(self, x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class CorrelatedMisfit(BandMisfit):
         rows = full.matrix if columns is None else columns(full.matrix)
         normal = self._normal_matrix(full, columns)
         scale = 2.0 / self._record.numel()
-        self.last_hessian = self._noise.eliminate(normal / scale, rows) * scale
+        self.last_hessian = self.noise.eliminate(normal / scale, rows) * scale
         return self.last_hessian
 
     def _rows(self, r: Tensor) -> Tensor:
