@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
-from fwi_refine.inversion.levels.rounding import without_rounding_of_levels
+from fwi_refine.inversion.levels.rounding import SHALLOW, without_rounding_of_levels
 from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
@@ -26,9 +26,6 @@ CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT, FARTHEST_CYCLE_SKIP_MISFIT = 9e-4, 6.4
 # as one costs no more than two of these. The released records are free of noise, and the wavelet of
 # 15 Hz has 2 Hz in it.
 LOWEST = ((0.15, 6), (0.22, 4), (0.32, 3))
-
-# Rows from the top in which a cell of a map that fits is known to some hundredths of a m/s.
-SHALLOW = 3
 
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
 MakePrior = Callable[[torch.Tensor, Priors], Any]

@@ -40,6 +40,19 @@ _published = Stage(
 )
 
 
+def _by_cells(*, rounding_is_noise: bool) -> Stage:
+    """Every cell, with the mean rounding taken out of the record."""
+    return newton(
+        every_cell,
+        smooth,
+        2,
+        weight=NOISE,
+        data=Subset(take_out=without_expected_rounding),
+        vmin=surface_minimum,
+        rounding_is_noise=rounding_is_noise,
+    )
+
+
 def log_energy(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
     """Natural logarithm of the energy of a map (nz, nx), m/s, under the process of Style A."""
     energy = float(priors.style_a.value(torch.from_numpy(np.asarray(v, np.float64))))
@@ -61,15 +74,8 @@ FAMILY = FamilyDefinition(
                 data=Subset(receivers=2),
             ),
             newton(style_a_modes(ALL_MODES), unit_modes, 4, weight=NOISE, prior_fraction=0.05),
-            newton(
-                every_cell,
-                smooth,
-                2,
-                weight=NOISE,
-                data=Subset(take_out=without_expected_rounding),
-                vmin=surface_minimum,
-                rounding_is_noise=True,
-            ),
+            _by_cells(rounding_is_noise=False),
+            _by_cells(rounding_is_noise=True),
         ),
         round=False,
     ),
