@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.objective.arithmetic import is_of_an_arithmetic
+from fwi_refine.objective.arithmetic import has_released_arithmetic, is_of_an_arithmetic
 from fwi_refine.objective.known_cells import KnownCells
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.source_cells import source_cells
@@ -68,6 +68,8 @@ class Data:
         Of the record; None: it does not tell.
     known
         What is known of single cells; None: nothing.
+    released
+        Whether the record that was given may be in the released arithmetic.
     """
 
     record: np.ndarray
@@ -77,6 +79,7 @@ class Data:
     weights: Weights | None = None
     noise: Noise | None = CLEAN
     known: KnownCells | None = None
+    released: bool = False
 
     @classmethod
     def of_sample(
@@ -111,7 +114,15 @@ class Data:
         if noise is None and is_of_an_arithmetic(record, survey, missing):
             noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
         cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
-        return cls(record, simulator, cells, weights=Weights.of(weights), noise=noise, known=known)
+        return cls(
+            record,
+            simulator,
+            cells,
+            weights=Weights.of(weights),
+            noise=noise,
+            known=known,
+            released=has_released_arithmetic(record, survey, missing),
+        )
 
     @property
     def survey(self) -> Survey:

@@ -290,6 +290,9 @@ class Stage:
     density
         Minus twice the logarithm of the prior's density is this times the prior; its weight is then
         the variance of the noise over the number of samples.
+    rounding_is_noise
+        The misfit counts what rounded coefficients may add to a record in the released arithmetic
+        as noise, see objective/coefficient_noise.py; for every cell as an unknown.
     """
 
     unknowns: Callable[[torch.Tensor, Priors], Parameters]
@@ -302,6 +305,7 @@ class Stage:
     must_fit: bool = False
     vmin: Callable[[torch.Tensor], tuple[float, float]] = field(default_factory=lambda: smallest)
     density: float = 1.0
+    rounding_is_noise: bool = False
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""

@@ -30,10 +30,11 @@ from fwi_refine.inversion.uncertainty import (
     standard_deviation,
 )
 from fwi_refine.objective.base import PriorTerm
+from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
-from fwi_refine.objective.noise import misfit_of_noise, noise_variance
+from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
 from fwi_refine.objective.source_cells import SourceCells
 from fwi_refine.optimise import (
@@ -340,7 +341,7 @@ def _by_jacobian(
     note: Note,
 ) -> tuple[Result, Curvature | None]:
     """A stage of the main method, with what ties vmin and the cells of the sources."""
-    misfit = _misfit_of(how, data, parameters, x)
+    misfit = _misfit_of(stage, how, data, parameters, x, budget)
     ties: Any = VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
         ties = ties + SourceCells(data.source_cells, parameters)
@@ -431,13 +432,20 @@ def _weight_of_density(data: Data, least: float, misfit: float, prior: float) ->
 
 
 def _misfit_of(
+    stage: Stage,
     how: ByJacobian,
     data: Data,
     parameters: Parameters,
     x: torch.Tensor,
+    budget: Budget,
 ) -> BandMisfit:
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     simulator = data.simulator
+    if _rounding_is_noise(stage, how, data):
+        cost = data.cost * BandMisfit(simulator, parameters, data.record).hessian_cost()
+        if budget.affords(cost):
+            budget.charge(cost)
+            return CorrelatedMisfit(simulator, parameters, data.record, x)
     if isinstance(how, KrylovGaussNewton):
         return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
@@ -448,6 +456,13 @@ def _misfit_of(
         window = window_before_return(x[:-1], data.survey)
         return FlatMisfit(simulator, parameters, data.record, window, weights)
     return BandMisfit(simulator, parameters, data.record, weights)
+
+
+def _rounding_is_noise(stage: Stage, how: ByJacobian, data: Data) -> bool:
+    """Whether rounded coefficients are most of the noise, and a matrix of them is to be had."""
+    by_matrix = isinstance(how, LevenbergMarquardt | VariationalGaussNewton)
+    clean = data.weights is None and data.noise == CLEAN
+    return stage.rounding_is_noise and by_matrix and data.released and clean
 
 
 def _curvature(
