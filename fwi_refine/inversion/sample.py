@@ -22,6 +22,7 @@ from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
+from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Family, can_classify
@@ -171,6 +172,7 @@ def refine_sample(
     family: str = "auto",
     method: str = "auto",
     prior: str = "auto",
+    source: str = "known",
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -196,6 +198,9 @@ def refine_sample(
         One of `families.METHODS`.
     prior
         One of `families.PRIORS`: what the Style families end with.
+    source
+        One of `SOURCES`: whether the wavelet is the survey's, or to be estimated with the map: one
+        for all shots, or one for each.
     samples
         Maps to draw from the posterior, where that is known.
     max_evaluations
@@ -224,28 +229,30 @@ def refine_sample(
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     if prior not in PRIORS:
         raise ValueError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
+    if source not in SOURCES:
+        raise ValueError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
     record = check_record(record, survey=survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
+    start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
+    clamped = not torch.equal(start, torch.from_numpy(prediction))
+    start = start.float().double().to(simulator.device)  # as a file has it
+    data, amplitude = _data_of(record, start, simulator, source)
     evidence, words = {}, "chosen by the user"
     if family == "auto" or can_classify(survey):
-        classification = classify(prediction, record, priors, survey)
+        classification = classify(prediction, data.record, priors, survey)
         evidence = classification.evidence
         words = classification.reason if family == "auto" else words
     chosen = str(classification.family) if family == "auto" else find_family(family).name
     method, why = choose_method(method, chosen, survey, simulator.kernel)
-    start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
-    clamped = not torch.equal(start, torch.from_numpy(prediction))
-    start = start.float().double().to(simulator.device)  # as a file has it
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
     recipes = {
         route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
     }
-    data = Data.of_sample(record, start, simulator)
     budget = Budget(max_evaluations, should_stop, watch)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:
@@ -256,6 +263,7 @@ def refine_sample(
     elif best.status == "refined" and best.curvature.uncertainty is not None:
         deviation = best.curvature.uncertainty.deviation(best.model.v)
     drawn = _draw(best, samples, record, survey) if samples else None
+    scale = abs(amplitude)  # misfits are in the unit of the record as it was given
     return Refined(
         velocity=best.model.v.cpu().numpy().copy(),
         vmin=float(best.model.vmin),
@@ -263,10 +271,10 @@ def refine_sample(
         evidence=evidence,
         family_reason=words,
         status=best.status,
-        misfit_before=math.sqrt(best.before[0]),
-        misfit_after=best.rms,
-        objective_before=best.before[1],
-        objective_after=best.after[1],
+        misfit_before=scale * math.sqrt(best.before[0]),
+        misfit_after=scale * best.rms,
+        objective_before=scale**2 * best.before[1],
+        objective_after=scale**2 * best.after[1],
         evaluations=math.ceil(budget.evaluations),
         iterations=budget.iterations,
         reason=best.reason,
@@ -276,8 +284,23 @@ def refine_sample(
         samples=drawn,
         exact=best.certificate.exact,
         equal_samples=best.certificate.equal_fraction,
-        history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
+        history=tuple(
+            (stage, evaluations, scale * rms)
+            for stage, trace in enumerate(traces)
+            for evaluations, rms in trace
+        ),
     )
+
+
+def _data_of(
+    record: np.ndarray, start: torch.Tensor, simulator: Simulator, source: str
+) -> tuple[Data, float]:
+    """The data, and the amplitude of the source that was divided out of the record."""
+    if source == "known":
+        return Data.of_sample(record, start, simulator), 1.0
+    if not simulator.is_stable(start[None]):  # it fails by itself
+        return Data.of_sample(record, start, simulator), 1.0
+    return Data.with_free_source(record, start, simulator, each=source == "fit-each")
 
 
 def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) -> np.ndarray | None:

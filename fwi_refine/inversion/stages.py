@@ -272,6 +272,7 @@ def run_stage(
         # the curvature of another record says nothing of the error
         known = found.curvature and replace(found.curvature, uncertainty=None)
         return replace(found, curvature=known or Curvature())
+    data = data.at(model, budget)
     parameters = stage.unknowns(model.v, priors)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     x = parameters.from_velocity(model.v, model.vmin)
@@ -388,10 +389,11 @@ def _misfit_of(
     simulator = data.simulator
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
-    if isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
+    rows = isinstance(parameters, Rows) and data.source is None
+    if rows and has_flat_misfit(x[:-1], data.survey):
         window = window_before_return(x[:-1], data.survey)
         return FlatMisfit(simulator, parameters, data.record, window)
-    return BandMisfit(simulator, parameters, data.record)
+    return data.band_misfit(parameters, simulator)
 
 
 def _curvature(
@@ -431,7 +433,12 @@ def _published(
     note: Note,
 ) -> Result:
     """A stage of the published method: the plain misfit and a fixed weight."""
-    objective = DataMisfit(data.simulator, parameters, data.record) + stage.weight * prior
+    misfit_term: DataMisfit
+    if data.source is None:
+        misfit_term = DataMisfit(data.simulator, parameters, data.record)
+    else:
+        misfit_term = data.band_misfit(parameters)
+    objective = misfit_term + stage.weight * prior
     limit = budget.limit_in(data.cost)
 
     def noted(result: Result) -> float:

@@ -178,10 +178,10 @@ def can_classify(survey: Survey) -> bool:
     Returns
     -------
     bool
-        True for the survey of OpenFWI, also with other time steps, absorbing band and velocity
-        bounds.
+        True for the survey of OpenFWI, also with other time steps, absorbing band, velocity
+        bounds, and another wavelet of its frequency.
     """
-    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds")
+    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds", "given_wavelet")
     return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 

@@ -1,0 +1,245 @@
+"""The source of a record: its wavelet, estimated together with the map.
+
+A record is linear in the wavelet of its sources. With g the record of a single sample (an impulse)
+
+    s(v, w) = w * g(v),     w = mean + B c,     c ~ N(0, 1),
+
+* a convolution in time, so that one simulation tells s for all wavelets, and the best of them for
+a map is the solution of a small linear system,
+
+    c(v) = (Phi^T Phi + noise)^-1 Phi^T (Q^T d - Q^T mean * g),     Phi = Q^T B * g,
+
+Q the basis of all records within the band (wave/jacobian/full.py). What is left of the record is a
+function of the map alone: variable projection (G. Golub, V. Pereyra, Inverse Problems 19, 2003;
+for wavelets A. Aravkin, T. van Leeuwen, Inverse Problems 28, 2012). B holds the modes of a Gaussian
+process whose realisations are as smooth as the wavelet.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fwi_refine.survey import Survey
+from fwi_refine.survey.frequency import lower_wavelet
+from fwi_refine.wave import Simulator, record_basis
+
+SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
+
+# Of the process: how far a wavelet strays from its mean, as a fraction of its largest sample; how
+# long it may be, in lengths of the survey's; and the length in which it changes, in 1 / (pi f),
+# which is 1 for half of a Ricker wavelet's peak.
+SPREAD = 0.3
+LONGEST = 1.7
+SMOOTH = 0.6
+LEAST_MODE = 1e-10  # modes of less variance than this fraction of the largest are left out
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What is expected of the wavelets.
+
+    Attributes
+    ----------
+    mean : Tensor (n_steps,)
+        The wavelet that is expected.
+    basis : Tensor (n_steps, m)
+        B; a change of a coefficient by 1 is one standard deviation.
+    each : bool
+        Whether each shot has a wavelet of its own.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    each: bool = False
+
+    @classmethod
+    def of(cls, survey: Survey, each: bool = False) -> "SourceModel":
+        """That of a survey, about its wavelet."""
+        size = float(np.abs(survey.wavelet).max())
+        modes = torch.from_numpy(_modes(replace(survey, given_wavelet=None)))
+        return cls(torch.from_numpy(survey.wavelet.copy()), size * modes, each)
+
+    def low_passed(self, factor: float, survey: Survey) -> "SourceModel":
+        """The same wavelets at a frequency that is the survey's times a factor."""
+        frequency = factor * survey.frequency
+        mean, basis = (
+            torch.from_numpy(lower_wavelet(w.numpy(), frequency, survey))
+            for w in (self.mean, self.basis)
+        )
+        return replace(self, mean=mean, basis=basis)
+
+
+@functools.lru_cache(maxsize=4)
+def _modes(survey: Survey) -> NDArray[np.float64]:
+    """The modes of the process, (n_steps, m), of variance SPREAD^2 in all."""
+    size = min(survey.n_steps, math.ceil(LONGEST * survey.whole_wavelet.size))
+    t = np.arange(size) * survey.dt * np.pi * survey.frequency / SMOOTH
+    variance, modes = np.linalg.eigh(np.exp(-0.5 * (t[:, None] - t) ** 2))
+    kept = variance > LEAST_MODE * variance[-1]
+    modes = SPREAD * modes[:, kept][:, ::-1] * np.sqrt(variance[kept][::-1])
+    return np.concatenate([modes, np.zeros((survey.n_steps - size, modes.shape[1]))])
+
+
+def impulse_record(simulator: Simulator, v: Tensor, vmin: Tensor) -> Tensor:
+    """The record g of a source of a single sample.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        Of the survey, whatever its wavelet.
+    v : Tensor, shape (1, nz, nx)
+        Map in m/s.
+    vmin : Tensor, shape (1,)
+        The velocity that scales the damping, m/s.
+
+    Returns
+    -------
+    Tensor of float64, shape (shots, n_steps, receivers)
+    """
+    impulse = simulator.survey.with_wavelet((1.0,))
+    return Simulator(impulse, torch.float64, **simulator.how).forward(v, vmin)[0].double()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The wavelets that explain a record best, with a map.
+
+    Attributes
+    ----------
+    coefficients : Tensor (groups, m)
+        c of each group of shots: all of them, or each its own.
+    wavelets : Tensor (groups, n_steps)
+    residual : Tensor (shots, n_steps, receivers)
+        Q Q^T (s - d).
+    design : Tensor (groups, rows, m)
+        Phi; rows: those of the group's shots, by receivers and modes.
+    gram : Tensor (groups, m, m)
+        Phi^T Phi.
+    """
+
+    coefficients: Tensor
+    wavelets: Tensor
+    residual: Tensor
+    design: Tensor
+    gram: Tensor
+
+    def mean_square(self) -> float:
+        """Of the residual."""
+        return float(self.residual.square().mean())
+
+
+class SourceFit:
+    """Wavelets for maps.
+
+    Parameters
+    ----------
+    model : SourceModel
+        What is expected of the wavelets.
+    survey : Survey
+        That of the records; its wavelet tells the band.
+    noise : float
+        Variance of a coefficient of the band.
+    """
+
+    def __init__(self, model: SourceModel, survey: Survey, noise: float):
+        self.model, self.survey, self.noise = model, survey, noise
+        self.band = record_basis(survey)
+        both = torch.cat([model.basis, model.mean[:, None]], dim=1)
+        self._responses = _responses(self.band, both)  # (modes, m + 1, n_steps)
+
+    def on(self, survey: Survey) -> "SourceFit":
+        """The same for some of the shots and receivers."""
+        return SourceFit(self.model, survey, self.noise)
+
+    def low_passed(self, factor: float, lower: Survey) -> "SourceFit":
+        """The same for a survey whose frequency is lower by a factor."""
+        whole = replace(lower, frequency=lower.frequency / factor)
+        return SourceFit(self.model.low_passed(factor, whole), lower, self.noise)
+
+    def mean_square(self, impulse: Tensor, record: Tensor) -> float:
+        """Mean square of all that the best wavelets leave of a record, outside the band as well.
+
+        Parameters
+        ----------
+        impulse, record : Tensor, shape (shots, n_steps, receivers)
+            As for `estimate`.
+
+        Returns
+        -------
+        float
+        """
+        wavelets = self.estimate(impulse, record).wavelets
+        found = convolve(impulse.cpu(), wavelets[..., None])
+        return float((found - record.cpu()).square().mean())
+
+    def estimate(self, impulse: Tensor, record: Tensor) -> Estimate:
+        """The best wavelets.
+
+        Parameters
+        ----------
+        impulse : Tensor, shape (shots, n_steps, receivers)
+            As `impulse_record` returns it.
+        record : Tensor, shape (shots, n_steps, receivers)
+            Measured one.
+
+        Returns
+        -------
+        Estimate
+        """
+        impulse, record = impulse.cpu(), record.cpu().double()
+        shots, _, receivers = impulse.shape
+        modes, columns, steps = self._responses.shape
+        traces = impulse.transpose(1, 2).reshape(-1, steps)
+        all_rows = (traces @ self._responses.reshape(-1, steps).T).view(-1, modes, columns)
+        measured = torch.einsum("tk,str->srk", self.band, record)
+        groups = shots if self.model.each else 1
+        rows = all_rows.reshape(groups, -1, columns)
+        design, mean = rows[..., :-1], rows[..., -1]
+        left = measured.reshape(groups, -1) - mean
+        gram = design.mT @ design
+        right = (design.mT @ left[..., None])[..., 0]
+        ridge = self.noise * torch.eye(columns - 1, dtype=torch.float64)
+        coefficients = torch.linalg.solve(gram + ridge, right)
+        residual = (design @ coefficients[..., None])[..., 0] - left
+        residual = residual.view(shots, receivers, modes)
+        return Estimate(
+            coefficients,
+            self.model.mean + coefficients @ self.model.basis.T,
+            torch.einsum("tk,srk->str", self.band, residual),
+            design,
+            gram,
+        )
+
+
+def convolve(impulse: Tensor, wavelets: Tensor) -> Tensor:
+    """Records of wavelets.
+
+    Parameters
+    ----------
+    impulse : Tensor, shape (shots, n_steps, receivers)
+        As `impulse_record` returns it.
+    wavelets : Tensor, shape (1 or shots, n_steps, 1)
+
+    Returns
+    -------
+    Tensor of float64, shape (shots, n_steps, receivers)
+    """
+    steps = impulse.shape[1]
+    spectra = torch.fft.rfft(impulse, 2 * steps, dim=1)
+    spectra = spectra * torch.fft.rfft(wavelets, 2 * steps, dim=1)
+    return torch.fft.irfft(spectra, 2 * steps, dim=1)[:, :steps]
+
+
+def _responses(band: Tensor, wavelets: Tensor) -> Tensor:
+    """Q^T of each wavelet, begun at each step: (modes, wavelets, n_steps) from (n_steps, modes)
+    and (n_steps, wavelets)."""
+    steps = len(band)
+    spectra = torch.fft.rfft(band, 2 * steps, dim=0)[:, :, None]
+    shifted = torch.fft.rfft(wavelets, 2 * steps, dim=0)[:, None]
+    correlated = torch.fft.irfft(spectra * shifted.conj(), 2 * steps, dim=0)[:steps]
+    return correlated.permute(1, 2, 0).contiguous()
