@@ -9,7 +9,6 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.objective.misfit import BandMisfit
-from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.source import SourceFit, impulse_record
 from fwi_refine.objective.source_cells import source_cells
@@ -160,12 +159,10 @@ class Data:
         record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
         estimate = self.source.estimate(impulse, record)
         survey = self.survey.with_wavelet(estimate.wavelets.mean(0).numpy())
-        noise = noise_variance(estimate.mean_square(), survey)
-        least = (LEAST_NOISE * self.survey.unit) ** 2
         return replace(
             self,
             simulator=Simulator(survey, **self.simulator.how),
-            source=SourceFit(self.source.model, survey, max(noise, least)),
+            source=self.source.with_noise_of(estimate).on(survey),
         )
 
     def with_source_of(self, other: "Data") -> "Data":

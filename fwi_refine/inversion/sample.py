@@ -20,6 +20,7 @@ from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
+from fwi_refine.inversion.source import FoundSource, found_source
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.objective.source import SOURCES
@@ -89,6 +90,8 @@ class Refined:
         integers, and for records of another arithmetic.
     equal_samples : float or None
         Fraction of the samples that come before the first difference of their trace.
+    source : FoundSource or None
+        The wavelets, where they were estimated with the map.
     """
 
     velocity: np.ndarray
@@ -111,6 +114,7 @@ class Refined:
     history: tuple[tuple[int, int, float], ...] = ()
     exact: bool | None = None
     equal_samples: float | None = None
+    source: FoundSource | None = None
 
 
 @dataclass(frozen=True)
@@ -289,6 +293,9 @@ def refine_sample(
             for stage, trace in enumerate(traces)
             for evaluations, rms in trace
         ),
+        source=None
+        if best.status == "failed"
+        else found_source(data, best.model, best.curvature, amplitude, survey),
     )
 
 

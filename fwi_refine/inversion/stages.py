@@ -25,6 +25,7 @@ from fwi_refine.inversion.recipe import (
     VariationalGaussNewton,
 )
 from fwi_refine.inversion.uncertainty import (
+    noise_of,
     posterior_samples,
     precision,
     standard_deviation,
@@ -35,6 +36,7 @@ from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, Vm
 from fwi_refine.objective.noise import misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
 from fwi_refine.objective.source_cells import SourceCells
+from fwi_refine.objective.source_misfit import SourceHessian
 from fwi_refine.optimise import (
     Result,
     Status,
@@ -80,6 +82,8 @@ class Solution:
         Of the record.
     spread
         Factor of the expected errors, which the prior says.
+    source
+        How map and wavelets depend on each other, where the wavelets are estimated.
     """
 
     parameters: Parameters
@@ -88,6 +92,12 @@ class Solution:
     prior_hessian: torch.Tensor | None
     survey: Survey
     spread: float = 1.0
+    source: SourceHessian | None = None
+
+    @property
+    def variance(self) -> float:
+        """Of the noise of a coefficient of the band."""
+        return noise_of(self.misfit, self.survey)
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
@@ -389,8 +399,8 @@ def _misfit_of(
     simulator = data.simulator
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
-    rows = isinstance(parameters, Rows) and data.source is None
-    if rows and has_flat_misfit(x[:-1], data.survey):
+    known = data.source is None
+    if known and isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
         window = window_before_return(x[:-1], data.survey)
         return FlatMisfit(simulator, parameters, data.record, window)
     return data.band_misfit(parameters, simulator)
@@ -418,7 +428,8 @@ def _curvature(
     left = max(misfit(result.x), least)
     prior_hessian = prior.hessian(result.x) if gaussian else None
     spread = getattr(prior.prior, "spread", 1.0)
-    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread)
+    source = getattr(misfit, "last_source", None)
+    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread, source)
     return Curvature(found, cells)
 
 

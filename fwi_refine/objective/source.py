@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
 from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_wavelet
 from fwi_refine.wave import Simulator, record_basis
@@ -36,7 +37,8 @@ SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
 SPREAD = 0.3
 LONGEST = 1.7
 SMOOTH = 0.6
-LEAST_MODE = 1e-10  # modes of less variance than this fraction of the largest are left out
+FLOOR = 0.01
+LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,11 @@ class Estimate:
         return float(self.residual.square().mean())
 
 
+@dataclass(frozen=True)
 class SourceFit:
-    """Wavelets for maps.
+    """What finds the wavelets for a map; made by `of`.
 
-    Parameters
+    Attributes
     ----------
     model : SourceModel
         What is expected of the wavelets.
@@ -144,22 +147,43 @@ class SourceFit:
         That of the records; its wavelet tells the band.
     noise : float
         Variance of a coefficient of the band.
+    band : Tensor (n_steps, modes)
+        Q.
+    responses : Tensor (modes, m + 1, n_steps)
+        Q^T of each of the model's modes, and of its mean, begun at each step.
     """
 
-    def __init__(self, model: SourceModel, survey: Survey, noise: float):
-        self.model, self.survey, self.noise = model, survey, noise
-        self.band = record_basis(survey)
+    model: SourceModel
+    survey: Survey
+    noise: float
+    band: Tensor
+    responses: Tensor
+
+    @classmethod
+    def of(cls, model: SourceModel, survey: Survey, noise: float) -> "SourceFit":
+        """That of a model, a survey and a noise."""
+        band = record_basis(survey)
         both = torch.cat([model.basis, model.mean[:, None]], dim=1)
-        self._responses = _responses(self.band, both)  # (modes, m + 1, n_steps)
+        return cls(model, survey, noise, band, _responses(band, both))
+
+    def with_noise_of(self, estimate: "Estimate", or_less: bool = False) -> "SourceFit":
+        """The same with what an estimate leaves as the noise; or_less: only if it is less.
+
+        It is not taken for less than `FLOOR` of the rounding of float32 records, as it is what
+        makes the linear system definite.
+        """
+        left = noise_variance(estimate.mean_square(), self.survey)
+        noise = max(left, (FLOOR * LEAST_NOISE * self.survey.unit) ** 2)
+        return replace(self, noise=min(noise, self.noise) if or_less else noise)
 
     def on(self, survey: Survey) -> "SourceFit":
         """The same for some of the shots and receivers."""
-        return SourceFit(self.model, survey, self.noise)
+        return SourceFit.of(self.model, survey, self.noise)
 
     def low_passed(self, factor: float, lower: Survey) -> "SourceFit":
         """The same for a survey whose frequency is lower by a factor."""
         whole = replace(lower, frequency=lower.frequency / factor)
-        return SourceFit(self.model.low_passed(factor, whole), lower, self.noise)
+        return SourceFit.of(self.model.low_passed(factor, whole), lower, self.noise)
 
     def mean_square(self, impulse: Tensor, record: Tensor) -> float:
         """Mean square of all that the best wavelets leave of a record, outside the band as well.
@@ -193,9 +217,9 @@ class SourceFit:
         """
         impulse, record = impulse.cpu(), record.cpu().double()
         shots, _, receivers = impulse.shape
-        modes, columns, steps = self._responses.shape
+        modes, columns, steps = self.responses.shape
         traces = impulse.transpose(1, 2).reshape(-1, steps)
-        all_rows = (traces @ self._responses.reshape(-1, steps).T).view(-1, modes, columns)
+        all_rows = (traces @ self.responses.reshape(-1, steps).T).view(-1, modes, columns)
         measured = torch.einsum("tk,str->srk", self.band, record)
         groups = shots if self.model.each else 1
         rows = all_rows.reshape(groups, -1, columns)

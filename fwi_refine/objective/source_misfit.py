@@ -134,7 +134,7 @@ class FreeSourceMisfit(BandMisfit):
 
     def hessian(self, x: Tensor) -> Tensor:
         """As in `BandMisfit`, less what the wavelets explain."""
-        point, scale = self._known_point(x), 2.0 / self._record.numel()
+        point, scale = self._renewed(x), 2.0 / self._record.numel()
         if x.numel() > FEW_UNKNOWNS:
             full = self._jacobian_at(point)
             self.last_source, _ = self._cross(full, point)
@@ -189,6 +189,14 @@ class FreeSourceMisfit(BandMisfit):
         self._points = [point, *(other for other in self._points if other is not point)]
         return point
 
+    def _renewed(self, x: Tensor) -> _Point:
+        """The point, with what is left of the record there as the noise, if that is less."""
+        point = self._known_point(x)
+        self._fit = self._fit.with_noise_of(point.estimate, or_less=True)
+        if self._fit.noise < point.noise:
+            self._points = []
+        return self._known_point(x)
+
     def _projected(self, point: _Point, r: Tensor) -> Tensor:
         """Q P Q^T r of records (1, shots, steps, receivers)."""
         rows = torch.einsum("tk,bstr->bsrk", self._basis, r.to(self._basis))
@@ -202,17 +210,16 @@ class FreeSourceMisfit(BandMisfit):
         self, point: _Point, dtype: torch.dtype = torch.float64
     ) -> list[tuple[Simulator, slice]]:
         """Simulators with the wavelets of a point, and the shots of each."""
-        how, wavelets = self.simulator.how, point.estimate.wavelets
+        wavelets, sources = point.estimate.wavelets, self.simulator.survey.sources
         if len(wavelets) == 1:
-            return [(Simulator(self._survey(wavelets[0]), dtype, **how), slice(None))]
+            return [(self.simulator.on(self._survey(wavelets[0]), dtype), slice(None))]
+        surveys = (
+            replace(self._survey(wavelet), sources=(source,))
+            for wavelet, source in zip(wavelets, sources, strict=True)
+        )
         return [
-            (
-                Simulator(replace(self._survey(wavelet), sources=(source,)), dtype, **how),
-                slice(shot, shot + 1),
-            )
-            for shot, (wavelet, source) in enumerate(
-                zip(wavelets, self.simulator.survey.sources, strict=True)
-            )
+            (self.simulator.on(survey, dtype), slice(shot, shot + 1))
+            for shot, survey in enumerate(surveys)
         ]
 
     def _tangent(

@@ -71,7 +71,7 @@ def compare_wavelet(wavelet: ArrayLike, survey: Survey) -> SourceShape:
     spectra = np.fft.rfft(w, length) * np.fft.rfft(expected, length).conj()
     correlation = np.fft.irfft(spectra, FINER * length) * FINER
     best = int(np.argmax(np.abs(correlation)))
-    lag = (best + FINER * length // 2) % (FINER * length) - FINER * length // 2
+    lag = float((best + FINER * length // 2) % (FINER * length) - FINER * length // 2)
     left, right = (abs(correlation[(best + k) % correlation.size]) for k in (-1, 1))
     curvature = left + right - 2 * abs(correlation[best])
     lag += 0.5 * (left - right) / curvature if curvature < 0 else 0.0
@@ -124,12 +124,12 @@ def first_estimate(
     model = SourceModel.of(survey)
     anything = SourceModel(torch.zeros_like(model.mean), FIRST_SPREAD * model.basis)
     noise = noise_variance(float(expected.square().mean()) * FIRST_NOISE**2, survey)
-    found = SourceFit(anything, survey, noise).estimate(impulse, record / scale).wavelets[0]
+    found = SourceFit.of(anything, survey, noise).estimate(impulse, record / scale).wavelets[0]
     shape = compare_wavelet(found.numpy(), survey)
     mean = shifted(survey.whole_wavelet, shape.delay / survey.dt, survey.n_steps)
     moved = survey.with_wavelet(mean)
     model = SourceModel(torch.from_numpy(mean), model.basis, each)
-    return scale * shape.amplitude, SourceFit(model, moved, noise)
+    return scale * shape.amplitude, SourceFit.of(model, moved, noise)
 
 
 def _peak(wavelet: NDArray[np.float64], dt: float) -> float:
