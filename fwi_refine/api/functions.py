@@ -25,6 +25,7 @@ from fwi_refine.inversion import families, routes
 from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
+from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
@@ -103,6 +104,7 @@ def refine(
     family: str | Sequence[str] = "auto",
     method: str = "auto",
     prior: str = "auto",
+    source: str = "known",
     samples: int = 0,
     priors: Priors | None = None,
     max_evaluations: int | None = None,
@@ -141,6 +143,10 @@ def refine(
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
         "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+    source : str
+        "known": the wavelet is the survey's; "fit": amplitude, delay and shape are estimated with
+        each map, one wavelet for all shots; "fit-each": one for each. The reports say what was
+        found.
     samples : int
         Maps to draw from the posterior of each sample, where that is known.
     priors : Priors, optional
@@ -206,6 +212,8 @@ def refine(
         raise InputError(f"samples {samples}: expected 0 or more")
     if prior not in PRIORS:
         raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
+    if source not in SOURCES:
+        raise InputError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
     for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
         if value is not None and not value >= 1:
             raise InputError(f"{name} {value}: expected at least 1")
@@ -219,6 +227,7 @@ def refine(
         family=families if isinstance(families, str) else "auto",
         method=method,
         prior=prior,
+        source=source,
         samples=samples,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
@@ -230,7 +239,7 @@ def refine(
     )
     batch.check_memory(settings)
     if not force:
-        _look(maps, records, survey)
+        _look(maps, records, survey, source)
     executor: executors.Executor
     executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
@@ -394,14 +403,15 @@ def classify(
     return found[0] if len(shape) == 2 else found
 
 
-def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
+def _look(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
     """Raises InputError where a few samples seem to be in other units, or in another order."""
     read = []
     for k in looked_at(len(maps)):
         with suppress(Exception):  # `records` may be anything, and a bad one fails alone
             read.append((maps[k], to_numpy(records[k])))
     few = [(str(k), d) for k, (_, d) in enumerate(read)]
-    findings = recognise([v for v, _ in read], [d for _, d in read], survey, lambda: few)
+    maps_read, records_read = [v for v, _ in read], [d for _, d in read]
+    findings = recognise(maps_read, records_read, survey, lambda: few, source=source)
     if findings:
         raise InputError(
             f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "

@@ -15,8 +15,8 @@ SEARCHED = 200  # records among which that of a prediction is looked for
 log = logging.getLogger(__name__)
 
 
-def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
-    """Looks at a few samples of opened inputs (io/inputs.py).
+def look_at_inputs(inputs: Any, survey: Survey, force: bool, source: str = "known") -> None:
+    """Looks at a few samples of opened inputs (io/inputs.py); source: as `recognise` takes it.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
     for _, candidate, _ in inputs.candidates[1:]:
         look_at(candidate, survey, force)
     named = [(pair.id, pair.record) for pair in pairs[:SEARCHED]]
-    look(maps, records, survey, force, lambda: _each(named, inputs.records))
+    look(maps, records, survey, force, lambda: _each(named, inputs.records), source)
 
 
 def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:
@@ -69,12 +69,14 @@ def look(
     survey: Survey,
     force: bool,
     others: Callable[[], Iterable[tuple[str, np.ndarray]]] = lambda: (),
+    source: str = "known",
 ) -> None:
     """As `look_at_inputs`, at maps and records that were read."""
     from fwi_refine.routing.recognise import recognise
     from fwi_refine.routing.recognise_form import describe
 
-    findings = recognise([as_map(v, survey) for v in maps], records, survey, others)
+    maps = [as_map(v, survey) for v in maps]
+    findings = recognise(maps, records, survey, others, source=source)
     if findings and force:
         log.warning("%s", describe(findings))
     elif findings:

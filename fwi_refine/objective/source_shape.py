@@ -15,10 +15,10 @@ from fwi_refine.objective.source import (
     impulse_record,
 )
 from fwi_refine.survey import Survey
+from fwi_refine.survey.wavelet_file import peak_frequency
 from fwi_refine.wave import Simulator
 
 FINER = 32  # lags between two steps, at which wavelets are compared
-PADDED = 16  # lengths of a wavelet, in which its spectrum is looked at
 FIRST_NOISE = 0.1  # of the record's rms, which a start may leave
 FIRST_SPREAD = 10.0  # factor of a wavelet's spread while its amplitude is not known
 
@@ -80,7 +80,7 @@ def compare_wavelet(wavelet: ArrayLike, survey: Survey) -> SourceShape:
     return SourceShape(
         float(correlation[best]) / energy,
         lag / FINER * survey.dt,
-        _peak(w, survey.dt),
+        peak_frequency(w, survey.dt),
         float(np.sqrt(1 - likeness)),
     )
 
@@ -130,9 +130,3 @@ def first_estimate(
     moved = survey.with_wavelet(mean)
     model = SourceModel(torch.from_numpy(mean), model.basis, each)
     return scale * shape.amplitude, SourceFit.of(model, moved, noise)
-
-
-def _peak(wavelet: NDArray[np.float64], dt: float) -> float:
-    """Frequency of the largest amplitude, Hz."""
-    length = PADDED * wavelet.size
-    return float(np.fft.rfftfreq(length, dt)[np.argmax(np.abs(np.fft.rfft(wavelet, length)))])

@@ -71,6 +71,7 @@ def recognise(
     survey: Survey,
     others: Others = lambda: (),
     simulator: Simulator | None = None,
+    source: str = "known",
 ) -> list[Finding]:
     """What a few samples seem to be; empty where nothing speaks against them.
 
@@ -86,12 +87,26 @@ def recognise(
         Gives (name, record) of samples that a prediction may belong to instead.
     simulator
         As long as it is not given, one on the CPU.
+    source
+        One of `objective.SOURCES`: where the wavelet is estimated, another amplitude, sign or delay
+        is no finding.
 
     Returns
     -------
     list of Finding
         At most a few, in the order in which they are to be looked at.
     """
+    found = _recognise(maps, records, survey, others, simulator)
+    return [one for one in found if source == "known" or not one.of_source]
+
+
+def _recognise(
+    maps: Sequence[np.ndarray],
+    records: Sequence[np.ndarray],
+    survey: Survey,
+    others: Others,
+    simulator: Simulator | None,
+) -> list[Finding]:
     maps = [np.asarray(v) for v in maps]
     findings = []
     finding, undo = recognise_maps(maps, survey, _told(records, survey))
@@ -215,9 +230,10 @@ def _scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]
     if log:
         return [Finding(f"records seem to be {what}", log.strip())]
     if abs(a + 1) < SIGN_OFF:
-        return [Finding("records seem to have the other sign", "--record-scale -1")]
+        return [Finding("records seem to have the other sign", "--record-scale -1", True)]
     text = f"records seem to be {a:.4g} times as large as expected"
-    return [Finding(text, f"--record-scale {1 / a:.4g} (about; the exact factor matters)")]
+    option = f"--record-scale {1 / a:.4g} (about; the exact factor matters)"
+    return [Finding(text, option, of_source=True)]
 
 
 def _mixed_up(
@@ -282,7 +298,11 @@ def _by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator)
     low, high = AMPLITUDE
     if (amplitudes < 0).all():
         found.append(
-            Finding("first arrivals have the other sign than simulated ones", "--record-scale -1")
+            Finding(
+                "first arrivals have the other sign than simulated ones",
+                "--record-scale -1",
+                of_source=True,
+            )
         )
     sizes = np.abs(amplitudes)
     if (sizes < low).all() or (sizes > high).all():
@@ -291,6 +311,7 @@ def _by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator)
             Finding(
                 f"{sizes_text}: records seem scaled, or logarithms",
                 "--record-scale FACTOR or --record-log 1",
+                of_source=True,
             )
         )
     delays = np.array([arrival.delay for arrival in arrivals])
@@ -300,6 +321,7 @@ def _by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator)
                 f"first arrivals come {delays.mean():.3g} s later than simulated ones: time step, "
                 "wavelet or start of the records differ from the survey",
                 "--survey FILE",
+                of_source=True,
             )
         )
     return found
