@@ -5,6 +5,7 @@ The functions here are those of the package itself, `from fwi_refine import refi
 map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch tensors or lists.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from fwi_refine.io.samples import Sample
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing import Classification
+from fwi_refine.routing import Classification, recognise_source
 from fwi_refine.routing.recognise import looked_at, recognise
 from fwi_refine.routing.recognise_form import describe, recognise_maps
 from fwi_refine.runs import batch, executors
@@ -36,6 +37,8 @@ from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps, to_numpy
 from fwi_refine.wave import Simulator, devices, gpu_problem
+
+log = logging.getLogger(__name__)
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
 GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
@@ -417,6 +420,8 @@ def _look(maps: np.ndarray, records: Any, survey: Survey, source: str = "known")
             f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "
             "pass force=True)"
         )
+    if source == "known" and (text := recognise_source.warning(maps_read, records_read, survey)):
+        log.warning("%s", text)
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:

@@ -83,6 +83,11 @@ def look(
         raise InputError(
             f"{describe(findings)}\nGive the option that fits, or --force to go on as it is."
         )
+    elif source == "known" and maps and records:
+        from fwi_refine.routing.recognise_source import warning
+
+        if text := warning(maps, records, survey):
+            log.warning("%s", text)
 
 
 def as_map(v: np.ndarray, survey: Survey) -> np.ndarray:

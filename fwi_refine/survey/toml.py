@@ -184,13 +184,18 @@ def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
         values = np.asarray(samples, np.float64)
     else:
         raise ValueError("wavelet.samples: expected a list of numbers")
-    frequency = peak_frequency(values, dt) if values.any() else 0.0
+    if not values.any():
+        raise ValueError("wavelet.samples: found zeros only")
     if "frequency" in table:
         frequency = _positive(table["frequency"], "wavelet.frequency")
+    else:
+        frequency = peak_frequency(values, dt)
+        if not frequency:
+            raise ValueError("wavelet: its spectrum is largest at 0 Hz, expected its frequency")
     return {"given_wavelet": tuple(values.tolist()), "frequency": frequency}
 
 
-def _survey(table: dict[str, Any], folder: Path) -> Survey:
+def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
     """Raises ValueError, without the name of the file."""
     unknown = [name for name in table if name not in SECTIONS and name not in POINTS]
     if unknown:
