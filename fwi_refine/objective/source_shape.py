@@ -79,7 +79,7 @@ def compare_wavelet(wavelet: ArrayLike, survey: Survey) -> SourceShape:
     likeness = min(1.0, float(correlation[best] ** 2) / (energy * own))
     return SourceShape(
         float(correlation[best]) / energy,
-        lag / FINER * survey.dt,
+        float(lag) / FINER * survey.dt,
         peak_frequency(w, survey.dt),
         float(np.sqrt(1 - likeness)),
     )
