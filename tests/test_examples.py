@@ -70,3 +70,12 @@ def test_the_loss_of_the_example_of_records_falls():
     losses = names["train"]()
     assert losses[-1] < 0.2 * losses[0]
     assert losses[-1] < losses[len(losses) // 2] < losses[0]
+
+
+def test_the_example_of_an_unknown_source(capsys):
+    """The map is found with the source, and not without."""
+    runpy.run_path(str(ROOT / "examples" / "unknown_source.py"))["main"]()
+    start, known, fit = (
+        float(x) for x in re.findall(r"([0-9.]+) m/s off", capsys.readouterr().out)
+    )
+    assert fit < 0.1 * start < 0.1 * known

@@ -158,7 +158,8 @@ class Data:
         impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
         record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
         estimate = self.source.estimate(impulse, record)
-        survey = self.survey.with_wavelet(estimate.wavelets.mean(0).numpy())
+        wavelets = self.source.all_of(impulse, record)
+        survey = self.survey.with_wavelet(wavelets.mean(0).numpy())
         return replace(
             self,
             simulator=Simulator(survey, **self.simulator.how),

@@ -78,7 +78,7 @@ def found_source(
     impulse = impulse_record(data.simulator, model.v[None], model.vmin[None])
     record = torch.from_numpy(data.record)[:, : survey.n_steps]
     estimate = data.source.estimate(impulse, record)
-    wavelets = amplitude * estimate.wavelets.numpy()
+    wavelets = amplitude * data.source.all_of(impulse, record).numpy()
     covariance, added = _covariance(data, estimate, curvature)
     amplitude_variance, delay_variance = (
         float(d @ covariance @ d) for d in _directions(data.source.model, len(wavelets))

@@ -37,7 +37,8 @@ SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
 SPREAD = 0.3
 LONGEST = 1.7
 SMOOTH = 0.6
-FLOOR = 0.01
+FLOOR = 0.01  # of the rounding of float32 records: least noise of a coefficient
+RENEWED = 3  # times that the noise is taken from what is left
 LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
 
 
@@ -172,9 +173,13 @@ class SourceFit:
         It is not taken for less than `FLOOR` of the rounding of float32 records, as it is what
         makes the linear system definite.
         """
-        left = noise_variance(estimate.mean_square(), self.survey)
-        noise = max(left, (FLOOR * LEAST_NOISE * self.survey.unit) ** 2)
+        noise = max(noise_variance(estimate.mean_square(), self.survey), self._least)
         return replace(self, noise=min(noise, self.noise) if or_less else noise)
+
+    @property
+    def _least(self) -> float:
+        """Least variance that counts as noise."""
+        return (FLOOR * LEAST_NOISE * self.survey.unit) ** 2
 
     def on(self, survey: Survey) -> "SourceFit":
         """The same for some of the shots and receivers."""
@@ -186,7 +191,7 @@ class SourceFit:
         return SourceFit.of(self.model.low_passed(factor, whole), lower, self.noise)
 
     def mean_square(self, impulse: Tensor, record: Tensor) -> float:
-        """Mean square of all that the best wavelets leave of a record, outside the band as well.
+        """Mean square that the best wavelets leave of all samples of a record.
 
         Parameters
         ----------
@@ -197,12 +202,42 @@ class SourceFit:
         -------
         float
         """
-        wavelets = self.estimate(impulse, record).wavelets
+        wavelets = self.all_of(impulse, record)
         found = convolve(impulse.cpu(), wavelets[..., None])
         return float((found - record.cpu()).square().mean())
 
+    def all_of(self, impulse: Tensor, record: Tensor) -> Tensor:
+        """The best wavelets by all samples, outside the band as well: no map changes a record
+        there, but a wavelet does.
+
+        Parameters
+        ----------
+        impulse, record : Tensor, shape (shots, n_steps, receivers)
+            As for `estimate`.
+
+        Returns
+        -------
+        Tensor, shape (groups, n_steps)
+        """
+        both = torch.cat([self.model.basis, self.model.mean[:, None]], dim=1)
+        found = []
+        for own, measured in zip(impulse.cpu(), record.cpu().double(), strict=True):
+            rows = convolve(own.T[..., None], both[None]).flatten(0, 1)
+            design, left = rows[:, :-1], measured.T.flatten() - rows[:, -1]
+            found.append((design.T @ design, design.T @ left, left @ left))
+        grams, rights, squares = (torch.stack(parts) for parts in zip(*found, strict=True))
+        if not self.model.each:
+            grams, rights, squares = (x.sum(0, keepdim=True) for x in (grams, rights, squares))
+        noise, identity = self.noise, torch.eye(grams.shape[-1]).to(grams)
+        for _ in range(RENEWED):  # what is left is the noise
+            coefficients = torch.linalg.solve(grams + noise * identity, rights)
+            explained = 2 * rights - (grams @ coefficients[..., None])[..., 0]
+            left_over = squares.sum() - (coefficients * explained).sum()
+            noise = min(noise, max(float(left_over) / record.numel(), self._least))
+        return self.model.mean + coefficients @ self.model.basis.T
+
     def estimate(self, impulse: Tensor, record: Tensor) -> Estimate:
-        """The best wavelets.
+        """The best wavelets within the band.
 
         Parameters
         ----------
@@ -248,6 +283,7 @@ def convolve(impulse: Tensor, wavelets: Tensor) -> Tensor:
     impulse : Tensor, shape (shots, n_steps, receivers)
         As `impulse_record` returns it.
     wavelets : Tensor, shape (1 or shots, n_steps, 1)
+        Shapes are broadcast, but for the steps.
 
     Returns
     -------
