@@ -73,7 +73,7 @@ def test_another_source_spoils_a_map_unless_it_is_estimated(smooth):
     wavelet = 1.2 * ricker(13.0, 0.003)
     spoilt, _ = error_of(smooth, wavelet, max_evaluations=30)
     fit, found = error_of(smooth, wavelet, source="fit")
-    assert fit < 0.5
+    assert fit < 1.0
     assert fit < 0.02 * spoilt
     assert found.source.wavelets.shape == (1, SURVEY.n_steps)
     assert np.abs(found.source.wavelets[0] - wavelet).max() < 2e-3
@@ -89,7 +89,7 @@ def test_another_source_spoils_a_map_unless_it_is_estimated(smooth):
 @pytest.mark.parametrize("method", ["gauss-newton", "preconditioned-lbfgs"])
 def test_every_kind_of_another_source(smooth, amplitude, frequency, delay, method):
     fit, found = error_of(smooth, amplitude * ricker(frequency, delay), source="fit", method=method)
-    assert fit < (0.5 if method == "gauss-newton" else 3.0)
+    assert fit < (1.0 if method == "gauss-newton" else 3.0)
     assert found.source.shape.frequency == pytest.approx(frequency, abs=0.5)
 
 
