@@ -7,15 +7,20 @@ Flips cells along edges of each map to the level of a neighbour, shifts some lev
 moves segments of interfaces down by a row, then searches for the map by its record. Maps are made
 ones, or those of an array (N, 70, 70) of a file. With --pair, a file with `record`, `truth` and
 `start` (or `v`), the start is repaired as it is, rounded. Prints a Markdown table; seconds are of
-the processor.
+the processor. --certificates N proves N made maps instead, and maps that are hardly another.
 """
 
 import argparse
+import json
+import shlex
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.levels.exact import prove, search
 from fwi_refine.inversion.levels.levels import along_edges
 from fwi_refine.survey import OPENFWI
@@ -26,11 +31,11 @@ SEGMENT = 8  # columns
 HEADER = (
     "map",
     "cells wrong before",
-    "after",
+    "wrong after",
     "exact",
     "equal before",
-    "after",
-    "trials",
+    "equal after",
+    "evaluations",
     "seconds",
 )
 
@@ -47,14 +52,25 @@ def main():
     parser.add_argument("--levels", type=int, default=1, help="that are shifted")
     parser.add_argument("--segments", type=int, default=0, help="of interfaces, a row too deep")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--budget", type=float, default=300.0, help="records per search")
+    parser.add_argument("--budget", type=int, default=300, help="evaluations per search")
     parser.add_argument("--seconds", type=float, default=np.inf, help="per search, of processor")
+    parser.add_argument("--certificates", type=int, default=0, help="maps of `false_certificates`")
+    parser.add_argument("--out", type=Path, help="result file, JSON")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"| {' | '.join(HEADER)} |\n{'|---' * len(HEADER)}|")
-    for name, truth, start, record in cases(options):
-        began = time.process_time()
-        print(row(name, truth, start, record, options.budget, began + options.seconds), flush=True)
+    rows, certificates = [], {}
+    if options.certificates:
+        families = options.families.split(",")
+        certificates = false_certificates(families, options.certificates, options.seed)
+        print(json.dumps(certificates, indent=2), flush=True)
+    else:
+        print(f"| {' | '.join(HEADER)} |\n{'|---' * len(HEADER)}|")
+        for name, truth, start, record in cases(options):
+            rows.append(repaired(name, truth, start, record, options.budget, options.seconds))
+            print(f"| {' | '.join(str(value) for value in rows[-1].values())} |", flush=True)
+    if options.out:
+        result = {"command": shlex.join(sys.argv), "rows": rows, "certificates": certificates}
+        options.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def cases(options):
@@ -101,34 +117,53 @@ def damaged(truth, cells, levels, segments, rng):
     return v
 
 
-def row(name, truth, start, record, budget, until):
-    """One row of the table."""
+def repaired(name, truth, start, record, evaluations, seconds):
+    """The search's result on one map: the values of `HEADER`."""
     simulator = Simulator(threads=1)
     began = time.process_time()
-    v, after, trials = search(
-        torch.from_numpy(np.asarray(start, dtype=np.float64)),
-        record,
-        None,
-        simulator,
-        budget,
-        lambda: time.process_time() > until,
-    )
-    seconds = time.process_time() - began
-    before = prove(torch.from_numpy(np.asarray(start, dtype=np.float64)), record, simulator)
-    wrong, left = ((np.asarray(x) != truth).sum() for x in (start, v))
+    budget = Budget(evaluations, lambda: time.process_time() > began + seconds)
+    given = torch.from_numpy(np.asarray(start, dtype=np.float64))
+    v, after, before = search(given, record, None, simulator, budget)
+    wrong, left = (int((np.asarray(x) != truth).sum()) for x in (start, v))
     if after.exact and left:
         raise SystemExit(f"{name}: a false certificate")
-    cells = (
-        name,
-        wrong,
-        left,
-        {True: "yes", False: "no", None: "not tried"}[after.exact],
-        f"{before.equal_fraction or 0:.1%}",
-        f"{after.equal_fraction or 0:.1%}",
-        f"{trials:.0f}",
-        f"{seconds:.0f}",
-    )
-    return f"| {' | '.join(map(str, cells))} |"
+    equal = (round(found.equal_fraction or 0.0, 4) for found in (before, after))
+    figures = (*equal, float(budget.evaluations), round(time.process_time() - began, 1))
+    return dict(zip(HEADER, (name, wrong, left, after.exact, *figures), strict=True))
+
+
+def neighbours(truth, rng):
+    """Maps that are hardly another, by name: those that a record could take for it if any."""
+    edges = np.argwhere(along_edges(truth))
+    deep = edges[edges[:, 0] >= edges[:, 0].max() - 2]
+    row, column = deep[rng.integers(len(deep))]
+    around = truth[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+    level = truth[-1, rng.integers(truth.shape[1])]
+    corner = 0 if rng.random() < 0.5 else truth.shape[1] - 1
+    at, other = (truth.copy() for _ in range(2))
+    at[row, column] = rng.choice(around[around != truth[row, column]])
+    other[-1, corner] += 1
+    return {
+        "a deep cell at its neighbour's level": at,
+        "the lowest corner 1 m/s off": other,
+        "a level of the last row 1 m/s off": np.where(truth == level, truth + 1, truth),
+    }
+
+
+def false_certificates(families, count, seed):
+    """How many made maps are proven, and how many of their neighbours are."""
+    simulator = Simulator(threads=1)
+    found = {}
+    for number in range(count):
+        name = families[number % len(families)]
+        rng = np.random.default_rng([seed, number])
+        truth = make_map(name, rng)
+        record = make_record(truth)
+        for kind, v in {"the map": truth, **neighbours(truth, rng)}.items():
+            tally = found.setdefault(kind, {"maps": 0, "proven": 0})
+            tally["maps"] += 1
+            tally["proven"] += prove(torch.from_numpy(v), record, simulator).exact is True
+    return found
 
 
 if __name__ == "__main__":

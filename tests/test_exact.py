@@ -10,8 +10,9 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.levels.candidates import Change, apply_changes
-from fwi_refine.inversion.levels.exact import has_released_arithmetic, prove, search
+from fwi_refine.inversion.levels.exact import prove, search
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered
+from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import Simulator, released_record

@@ -38,6 +38,15 @@ def test_a_few_cells_at_the_surface_are_a_layer_that_it_cuts():
     assert find_levels(v).velocities.tolist() == [2000.0, 3000.0]
 
 
+def test_a_wedge_at_the_surface_is_not_taken_for_the_level_nearby():
+    v = layers()
+    v[0, :4], v[1:4, 0] = 1960.0, 1960.0
+    assert find_levels(v).velocities.tolist() == [1960.0, 2000.0, 3000.0]
+    v = layers()
+    v[14, :15] = 3040.0  # deeper down its cells and those around make up for each other
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0]
+
+
 def test_layers_that_differ_by_little_keep_their_levels():
     v = torch.full((30, 20), 2000.0, dtype=torch.float64)
     v[:10], v[20:] = 3000.0, 3001.0
@@ -70,6 +79,46 @@ def test_a_cell_may_have_the_levels_within_reach_only():
     assert not near[1, 0, 0]
     assert near[0, 12, 0]
     assert not near[0, 19, 0]
+
+
+def thin_layer(spread):
+    """A layer three cells thick, 10 m/s from the one below, whose cells scatter."""
+    v = torch.full((40, 60), 2000.0, dtype=torch.float64)
+    v[20:] = 4286.0
+    rng = np.random.default_rng(3)
+    v[20:23, 15:45] = 4276.0 + torch.from_numpy(rng.uniform(-spread, spread, (3, 30)))
+    return v
+
+
+@pytest.mark.parametrize("spread", [0.0, 7.0])
+def test_a_thin_layer_close_to_the_next_is_a_level(spread):
+    v = thin_layer(spread)
+    levels = find_levels(v)
+    assert levels.velocities.numpy() == pytest.approx([2000.0, 4276.0, 4286.0], abs=1.5)
+    # any cell around may have it
+    assert bool(levels.near[1, 20:23, 15:45].all())
+    assert not bool(levels.near[1, 35:].any())
+
+
+def test_cells_at_many_velocities_make_no_level():
+    v = thin_layer(0.0)
+    rng = np.random.default_rng(4)
+    v[20:23, 15:45] = torch.from_numpy(rng.uniform(2100.0, 4200.0, (3, 30)))
+    assert find_levels(v).velocities.tolist() == [2000.0, 4286.0]
+    # where much of the map is off its levels, what is close to one velocity may be an edge
+    v = thin_layer(7.0)
+    v[:8] = torch.from_numpy(rng.uniform(1600.0, 4200.0, (8, 60)))
+    assert find_levels(v).velocities.tolist() == [2000.0, 4286.0]
+
+
+def test_an_uneven_area_far_from_all_levels_is_one():
+    v = layers()
+    v[16:, :5] = 4440.0 + 6.0 * (torch.arange(20).reshape(4, 5) % 2)
+    assert find_levels(v).velocities.tolist() == [2000.0, 3000.0, 4443.0]
+    v[16:, :5] = (
+        3000.0 + 20.0 + 6.0 * (torch.arange(20).reshape(4, 5) % 2)
+    )  # near one it is its edge
+    assert len(find_levels(v).velocities) == 2
 
 
 def test_integers_are_those_of_the_levels_and_lie_between_them():

@@ -8,7 +8,12 @@ from wave_cases import THREE_SHOTS as SURVEY
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
-from fwi_refine.inversion.levels.rounding import rounding_of
+from fwi_refine.inversion.levels.rounding import (
+    COST,
+    DRAWS,
+    rounding_of,
+    without_expected_rounding,
+)
 from fwi_refine.wave import Simulator, released_record
 
 
@@ -32,6 +37,44 @@ def test_it_is_the_released_record_less_the_exact_one(truth):
     np.testing.assert_allclose(shift[:, : SURVEY.n_steps], released - exact, rtol=0, atol=1e-13)
     assert found.misfit_with == pytest.approx(np.square(released - exact).mean())
     assert found.misfit < 1e-12 * found.misfit_with  # the shift is a difference, rounded in float64
+
+
+def smooth_map():
+    """A slope with last digits that no one knows."""
+    rng = np.random.default_rng(5)
+    v = np.linspace(1600.0, 2600.0, SURVEY.shape[0])[:, None] + rng.uniform(0, 30, SURVEY.shape)
+    return torch.from_numpy(v).float().double()
+
+
+def test_the_mean_rounding_of_a_map_nearby_is_most_of_that_of_a_map():
+    truth, simulator, budget = smooth_map(), Simulator(SURVEY), Budget()
+    released = released_record(truth, survey=SURVEY).double().numpy()
+    longer = np.concatenate([released, np.full((3, 2, 20), np.nan)], axis=1)
+    data = Data.of_sample(longer, truth, simulator)
+    model = Model(truth + 0.3, truth.min())
+    cleared = without_expected_rounding(model, data, budget)
+    assert budget.evaluations == DRAWS * COST + 2
+    exact = simulator.forward(truth[None])[0].numpy()
+    before, after = (
+        np.sqrt(np.square(part[:, : SURVEY.n_steps] - exact).mean())
+        for part in (longer, cleared.record)
+    )
+    assert after < 0.92 * before
+    assert np.isnan(cleared.record[:, SURVEY.n_steps :]).all()
+    again = without_expected_rounding(model, data, budget)
+    assert np.array_equal(again.record, cleared.record, equal_nan=True)
+
+
+@pytest.mark.parametrize("budget", [Budget(), Budget(DRAWS * COST + 1)])
+def test_nothing_is_taken_out_of_another_arithmetic_nor_beyond_the_budget(budget):
+    truth, simulator = smooth_map(), Simulator(SURVEY)
+    if budget.affords(DRAWS * COST + 2):
+        record = simulator.forward(truth[None])[0].numpy()
+    else:
+        record = released_record(truth, survey=SURVEY).numpy()
+    data = Data.of_sample(record, truth, simulator)
+    assert without_expected_rounding(Model.of(truth), data, budget) is data
+    assert budget.evaluations == 0
 
 
 def faulted():

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.optimise import weight_by_share
@@ -170,15 +172,15 @@ class Subset:
     frequency
         The record as with a wavelet of the frequency times this (survey/frequency.py); None: as it
         is.
-    without_rounding
-        The record less what the released arithmetic adds to that of the present map with its levels
-        in integers; see levels/rounding.py.
+    take_out
+        take_out(model, data, budget): the data less what the released arithmetic added to their
+        record, as the present map tells, see levels/rounding.py; None: that stays.
     """
 
     shots: int | None = None
     receivers: int = 1
     frequency: float | None = None
-    without_rounding: bool = False
+    take_out: Callable[[Model, Data, Budget], Data] | None = None
 
     def survey(self, survey: Survey) -> Survey:
         """The survey with the shots and receivers that are used."""

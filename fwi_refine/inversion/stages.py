@@ -11,7 +11,6 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.rounding import without_rounding
 from fwi_refine.inversion.recipe import (
     COST_SCALE,
     GOOD_FIT,
@@ -268,9 +267,9 @@ def run_stage(
     """
     if not budget.affords(1):
         return StageResult(model, None, (), True)
-    if stage.data.without_rounding:
-        rest = replace(stage, data=replace(stage.data, without_rounding=False))
-        return run_stage(rest, without_rounding(model, data, budget), model, priors, budget)
+    if stage.data.take_out is not None:
+        rest = replace(stage, data=replace(stage.data, take_out=None))
+        return run_stage(rest, stage.data.take_out(model, data, budget), model, priors, budget)
     part = stage.data.survey(data.survey)
     if part is not data.survey:
         subset = data.subset(part, stage.data.receivers)

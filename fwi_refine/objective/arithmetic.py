@@ -75,6 +75,27 @@ def possible_arithmetics(record: NDArray[Any], survey: Survey) -> tuple[str, ...
     return tuple(found)
 
 
+def has_released_arithmetic(record: NDArray[Any], survey: Survey) -> bool:
+    """Whether a record may be in the arithmetic of released ones.
+
+    Parameters
+    ----------
+    record : ndarray, (shots, >= n_steps, receivers)
+        The record.
+    survey : Survey
+        Its survey.
+
+    Returns
+    -------
+    bool
+        False where a sample is not a float32 value, or where the first rows tell. True is no proof.
+    """
+    record = np.asarray(record)[:, : survey.n_steps]
+    if not np.array_equal(record.astype(np.float32), record):
+        return False
+    return RELEASED in possible_arithmetics(record, survey)
+
+
 def _at_sources(rows: NDArray[Any], survey: Survey) -> list[tuple[float, float]]:
     """The first two samples at each source that stands alone, on the map and at a receiver."""
     nz, nx = survey.shape

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
+from fwi_refine.inversion.levels.rounding import without_rounding_of_levels
 from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
@@ -138,5 +139,5 @@ def drawn_to_levels(width: float, noise: float) -> Stage:
         weight=1.5e-14 * noise**2,
         vmin=lowest_level,
         max_damping_increases=6,
-        data=Subset(without_rounding=True),
+        data=Subset(take_out=without_rounding_of_levels),
     )

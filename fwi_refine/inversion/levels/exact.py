@@ -32,8 +32,7 @@ from fwi_refine.inversion.levels.candidates import (
     find_front,
     resized,
 )
-from fwi_refine.objective.arithmetic import RELEASED, possible_arithmetics
-from fwi_refine.survey import Survey
+from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.wave import Simulator
 
 SINGLES = 12  # changes that are tried one by one, likeliest first, with what was chosen or without
@@ -66,18 +65,6 @@ class Certificate:
     exact: bool | None
     equal_fraction: float | None = None
     first: np.ndarray | None = None
-
-
-def has_released_arithmetic(record: np.ndarray, survey: Survey) -> bool:
-    """Whether a record (shots, >= n_steps, receivers) may be in the arithmetic of released ones.
-
-    False where a sample is not a float32 value, or the first rows tell (objective/arithmetic.py).
-    True is no proof.
-    """
-    record = np.asarray(record)
-    if not np.array_equal(record.astype(np.float32), record):
-        return False
-    return RELEASED in possible_arithmetics(record, survey)
 
 
 def prove(v: torch.Tensor, record: np.ndarray, simulator: Simulator) -> Certificate:

@@ -83,7 +83,10 @@ def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
         own = nearest if abs(nearest - median) <= reading.same_level else median
         groups.setdefault(own, []).append(area)
     masks = [np.isin(areas, groups[median]) for median in sorted(groups)]
+    masks += _less_even(values, masks, reading)
     cells = _without_small_ones(values, masks, reading)
+    cells += _of_thin_layers(values, cells, reading)
+    cells.sort(key=lambda mask: float(np.median(values[mask])))
     velocities = np.array([np.median(values[mask]) for mask in cells])
     return Levels(
         torch.from_numpy(velocities).to(v),
@@ -91,10 +94,61 @@ def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
     )
 
 
+def _off(values: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+    """(nz, nx): distance of each cell from the nearest of the levels of these masks, m/s."""
+    velocities = np.array([np.median(values[mask]) for mask in cells])
+    return np.abs(values - velocities[:, None, None]).min(0, initial=np.inf)
+
+
+def _less_even(
+    values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
+) -> list[np.ndarray]:
+    """The masks of areas apart from all levels, whose cells are less alike: deep ones."""
+    apart = _off(values, cells) > reading.same_if_small
+    areas = connected_areas(np.where(apart, values, 0.0), 2 * reading.area_tolerance)
+    sizes = np.bincount(areas[apart], minlength=areas.max() + 1)
+    found = [areas == area for area in np.flatnonzero(sizes >= reading.least_area)]
+    return [mask for mask in found if _about_one_velocity(values[mask], reading)]
+
+
+def _about_one_velocity(values: np.ndarray, reading: LevelReading) -> bool:
+    """Whether most of these are close to their median: a slope is no level."""
+    return bool(np.mean(np.abs(values - np.median(values)) <= reading.close) > 0.5)
+
+
+def _of_thin_layers(
+    values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
+) -> list[np.ndarray]:
+    """The masks of levels without an area of their own: velocities that many cells are close to.
+
+    Asked where few cells are off all levels, as before that any velocity between two levels may be
+    an edge's. A layer that is three cells thick and 10 m/s off another is one of them.
+    """
+    off = _off(values, cells) > reading.snap
+    found: list[np.ndarray] = []
+    while cells and off.sum() < reading.few_off * values.size:
+        left = np.sort(values[off])
+        last = np.searchsorted(left, left + 2 * reading.close, side="right")
+        count = last - np.arange(len(left))
+        if count.max(initial=0) < reading.least_area:
+            break
+        centre = left[count.argmax()] + reading.close
+        around = np.count_nonzero(np.abs(left - centre) <= reading.same_if_small)
+        mask = off & (np.abs(values - centre) <= reading.close)
+        if 2 * mask.sum() < around:
+            break
+        found.append(mask)
+        off &= ~mask
+    return found
+
+
 def _without_small_ones(
     values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> list[np.ndarray]:
-    """The masks of the levels' cells, without those of small levels that are another one nearby."""
+    """The masks of the levels' cells, without those of small levels that are another one nearby.
+
+    At the surface cells are well known, so that a small level there is one.
+    """
     kept: list[np.ndarray | None] = list(cells)
     inside = [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
     velocities = [np.median(values[mask]) for mask in cells]
@@ -102,7 +156,8 @@ def _without_small_ones(
         larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
         gaps = [abs(velocities[j] - velocities[k]) for j in larger]
         nearest = min(gaps, default=np.inf)
-        if inside[k] < reading.least_inside and nearest < reading.same_if_small:
+        small = inside[k] < reading.least_inside and not cells[k][0].any()
+        if small and nearest < reading.same_if_small:
             kept[k] = None
     return [mask for mask in kept if mask is not None]
 

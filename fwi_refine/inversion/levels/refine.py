@@ -152,6 +152,9 @@ def assign_levels(
         if not made or budget.should_stop():
             break
         found = min(reversed(made), key=lambda found: max(found.misfit, floor))
+        hopeless = found.misfit > (settings.hopeless_rms * data.survey.unit) ** 2
+        if hopeless and misfit < found.misfit and assignment.softer and not budget.should_stop():
+            return _from_softer(assignment, data, closest.model, priors, budget, traces)
         change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
         if change < settings.converged_change or (beyond_doubt and best.misfit < floor):
             break

@@ -36,6 +36,10 @@ class LevelReading:
         Cells from one at a level within which a cell may have it.
     snap
         m/s from a level within which a cell is taken to have it.
+    few_off
+        Fraction of the cells that may be off all levels when more levels are looked for in them.
+    close
+        m/s from its velocity within which cells of a level without areas are.
     scatter
         m/s. Deep areas of a few dozen cells are hardly seen: their cells scatter about their
         velocity by as much.
@@ -50,6 +54,8 @@ class LevelReading:
     alike: float = 10.0
     reach: int = 3
     snap: float = 1.5
+    few_off: float = 0.05
+    close: float = 8.0
     scatter: float = 40.0
 
 
@@ -82,6 +88,13 @@ class LevelSettings:
     max_rms_for_rounding
         Rms misfit of integers below which it tells whether there is rounding: above, too much is
         wrong.
+    doubt
+        m/s from an integer from which on a level may be either of its neighbours.
+    most_in_doubt
+        Levels in doubt, at most, of which all neighbours are tried.
+    rise
+        Factor by which the rms misfit of a fit may rise once the rounding is taken out: it has
+        taken up some of that. By more it rises where levels are wrong.
     explained
         Fraction of the mean square misfit that may be left where the rounding was taken out: of a
         record that other software made, or with a map that is not right, it is more.
@@ -97,6 +110,9 @@ class LevelSettings:
         A map that fits worse than this multiple of the rms misfit before all rounds, or of that of
         the likeliest fit between them if it is less, has diverged. On the one sample where that was
         seen (CurveFault_B) no later round found back, and maps became worse and worse.
+    hopeless_rms
+        Rms misfit of assigned integers above which no fit is tried from them: with levels unknown,
+        cells had to take wrong ones (6.5e-3 was seen to lead on, 3e-2 not).
     round_cost
         Simulations that a round costs at most, besides two Jacobians and a stage.
     more_noise
@@ -124,11 +140,15 @@ class LevelSettings:
     snap: float = 5.0
     noise_floor_rms: float = 4e-6
     max_rms_for_rounding: float = 1e-4
+    doubt: float = 0.25
+    most_in_doubt: int = 2
+    rise: float = 1.5
     explained: float = 0.5
     noise_of_misfit: float = 0.3
     converged_change: float = 0.03
     nearby_change: float = 0.3
     divergence_factor: float = 10.0
+    hopeless_rms: float = 1e-2
     round_cost: int = 22
     more_noise: tuple[float, ...] = (1.0, 4.0, 16.0)
     better: float = 0.5
