@@ -69,7 +69,8 @@ def main():
             rows.append(repaired(name, truth, start, record, options.budget, options.seconds))
             print(f"| {' | '.join(str(value) for value in rows[-1].values())} |", flush=True)
     if options.out:
-        result = {"command": shlex.join(sys.argv), "rows": rows, "certificates": certificates}
+        command = shlex.join(["python", "scripts/benchmark_exact.py", *sys.argv[1:]])
+        result = {"command": command, "rows": rows, "certificates": certificates}
         options.out.write_text(json.dumps(result, indent=2) + "\n")
 
 

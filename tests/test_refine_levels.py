@@ -231,12 +231,14 @@ def test_what_rounding_adds(truth, exact, released, simulator):
     assert budget.evaluations == 2
 
 
-@pytest.mark.parametrize(("softer", "rounds"), [((), 2), (ASSIGNMENT.softer, 3)])
+@pytest.mark.parametrize(
+    ("softer", "rounds"), [((), 2), (ASSIGNMENT.softer[:1], 3), (ASSIGNMENT.softer, 4)]
+)
 def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     softer, rounds, truth, simulator, monkeypatch
 ):
     """Where the record is of no map of integers: all that a round can do is to fit better. Softer
-    stages, and the rounds after them, begin where it fitted best, and once."""
+    stages, and the rounds after them, begin where it fitted best, as often as there are any."""
     generator = torch.Generator().manual_seed(3)
     noise = torch.rand(truth.shape, generator=generator, dtype=torch.float64)
     start = truth + 0.45 * noise
@@ -262,7 +264,7 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     assignment = replace(ASSIGNMENT, between=nothing, softer=softer)
     found, _, budget = assign(simulator, record, start, assignment=assignment)
     assert len(before) == rounds, (
-        "the first, the one that loses its way, and one after softer stages"
+        "the first, the one that loses its way, and one after each of the softer stages"
     )
     assert before[1][0] < 0.5 * before[0][0]
     if not softer:

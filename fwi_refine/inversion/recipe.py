@@ -273,14 +273,15 @@ class LevelAssignment:
     settings
         The tuning constants of the rounds.
     softer
-        Stages that follow, once, where a round diverges; then rounds begin again.
+        Stages that follow where a round diverges, the first of these where it happens first; then
+        rounds begin again.
     """
 
     rounds: int
     noise: tuple[float, float]
     between: Callable[..., Stage]
     settings: LevelSettings = SETTINGS
-    softer: tuple[Stage, ...] = ()
+    softer: tuple[tuple[Stage, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -321,7 +322,7 @@ class Recipe:
         stages, assignment = tuple(map(change, self.stages)), self.assignment
         if assignment is not None:
             between = assignment.between
-            softer = tuple(map(change, assignment.softer))
+            softer = tuple(tuple(map(change, stages)) for stages in assignment.softer)
             assignment = replace(
                 assignment, between=lambda *how: change(between(*how)), softer=softer
             )

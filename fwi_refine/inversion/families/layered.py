@@ -89,7 +89,11 @@ GAUSS_NEWTON = Recipe(
         rounds=14,
         noise=(8e-6, 3e-5),
         between=on_levels,
-        softer=(drawn_to_levels(10.0, 4.0), drawn_to_levels(3.0, 2.0)),
+        softer=(
+            (drawn_to_levels(10.0, 4.0), drawn_to_levels(3.0, 2.0)),
+            # small pieces have shown, and with them levels that had none before
+            (drawn_to_levels(3.0, 1.0), drawn_to_levels(2.0, 0.7), drawn_to_levels(1.0, 0.7)),
+        ),
     ),
 )
 

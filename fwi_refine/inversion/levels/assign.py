@@ -153,8 +153,9 @@ class EdgeCells:
         if found is None:
             return None
         count = len(self.cells)
-        # beyond its levels a cell makes up for others that are wrong
-        inside = np.clip(found.mean[:count], found.low, found.high)
+        # beyond its levels a cell makes up for others that are wrong, and far from where it is, too
+        most = self.settings.unsure_step
+        inside = np.clip(found.mean[:count], found.low, found.high).clip(-most, most)
         best = found.probabilities[:-1].argmax(0)
         level = found.levels[best, np.arange(count)]
         alike = np.abs(found.levels - level) < self.settings.same_level

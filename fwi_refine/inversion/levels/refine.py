@@ -200,12 +200,13 @@ def _from_softer(
     traces: tuple[Trace, ...],
 ) -> StageResult:
     """Levels assigned from a map that was only drawn to them; traces: of what went before."""
-    softer = run_stages(assignment.softer, data, model, priors, budget, math.inf)
+    first, *others = assignment.softer
+    softer = run_stages(first, data, model, priors, budget, math.inf)
     traces += softer.traces
     known = softer.curvature or Curvature()
     if softer.stopped:
         return StageResult(softer.model, known, traces, True)
-    again = replace(assignment, softer=())
+    again = replace(assignment, softer=tuple(others))
     found = assign_levels(again, data, softer.model, priors, budget, known)
     return replace(found, traces=traces + found.traces)
 

@@ -78,6 +78,9 @@ class LevelSettings:
         m/s, standard deviation of a level as it was read off the map.
     sure
         Probability from which on a cell is given its level.
+    unsure_step
+        m/s by which a cell that is not given a level may move: of cells that are hardly seen each
+        makes up for its neighbours by as much as it likes.
     same_level
         m/s: levels that differ by less are one when it is asked how sure a cell is.
     snap
@@ -136,6 +139,7 @@ class LevelSettings:
     settled: float = 5.0
     level_width: float = 10.0
     sure: float = 0.9
+    unsure_step: float = 100.0
     same_level: float = 4.0
     snap: float = 5.0
     noise_floor_rms: float = 4e-6
