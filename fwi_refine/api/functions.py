@@ -5,6 +5,7 @@ The functions here are those of the package itself, `from fwi_refine import refi
 map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch tensors or lists.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
 from fwi_refine.objective.known_cells import check_bounds, check_fixed
+from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
@@ -38,6 +40,8 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps, to_numpy
 from fwi_refine.survey.weights import check_weights
 from fwi_refine.wave import Simulator, devices, gpu_problem
+
+log = logging.getLogger(__name__)
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
 GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
@@ -106,6 +110,7 @@ def refine(
     family: str | Sequence[str] = "auto",
     method: str = "auto",
     prior: str = "auto",
+    source: str = "known",
     samples: int = 0,
     priors: Priors | None = None,
     max_evaluations: int | None = None,
@@ -148,6 +153,10 @@ def refine(
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
         "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+    source : str
+        "known": the wavelet is the survey's; "fit": amplitude, delay and shape are estimated with
+        each map, one wavelet for all shots; "fit-each": one for each. The reports say what was
+        found.
     samples : int
         Maps to draw from the posterior of each sample, where that is known.
     priors : Priors, optional
@@ -219,6 +228,8 @@ def refine(
     samples = whole(samples, "samples", 0, MOST_SAMPLES)
     if prior not in PRIORS:
         raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
+    if source not in SOURCES:
+        raise InputError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
     jobs = check_jobs(jobs, "jobs")
     threads = None if threads is None else whole(threads, "threads", 1, MOST_THREADS)
     if max_evaluations is not None:
@@ -240,6 +251,7 @@ def refine(
         family=families if isinstance(families, str) else "auto",
         method=method,
         prior=prior,
+        source=source,
         samples=samples,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
@@ -254,7 +266,7 @@ def refine(
     )
     batch.check_memory(settings)
     if not force:
-        _look(maps, records, survey)
+        _look(maps, records, survey, source)
     executor: executors.Executor
     executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
@@ -418,7 +430,7 @@ def classify(
     return found[0] if len(shape) == 2 else found
 
 
-def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
+def _look(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
     """Raises InputError where a few samples seem to be in other units, or in another order."""
 
     def record(k: int) -> NDArray[Any]:
@@ -428,7 +440,7 @@ def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
             raise SampleError(str(error)) from error
 
     ids = [str(k) for k in range(len(maps))]
-    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS)
+    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:

@@ -6,15 +6,17 @@ from typing import Any
 from fwi_refine.survey import Survey
 
 
-def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
+def look_at_inputs(inputs: Any, survey: Survey, force: bool, source: str = "known") -> None:
     """Looks at a few samples of opened inputs (io/inputs.py), and of every candidate.
+
+    source: as `recognise` takes it.
 
     Raises
     ------
     InputError
         If they seem to be something else, unless `force` is true, which makes a warning of it.
     """
-    look_at_maps_of(inputs.predictions, inputs.pairs, inputs.records, survey, force)
+    look_at_maps_of(inputs.predictions, inputs.pairs, inputs.records, survey, force, source)
     for _, candidate, indices in inputs.candidates[1:]:
         look_at(candidate, survey, force)
         look_at_both_of(
@@ -27,7 +29,12 @@ def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
 
 
 def look_at_maps_of(
-    maps: Any, pairs: Sequence[Any], records: Any, survey: Survey, force: bool
+    maps: Any,
+    pairs: Sequence[Any],
+    records: Any,
+    survey: Survey,
+    force: bool,
+    source: str = "known",
 ) -> None:
     """Looks at a few maps with their records: pairs as `io.pair` gives them. Raises InputError."""
     from fwi_refine.routing.look import look_at_pairs
@@ -39,6 +46,7 @@ def look_at_maps_of(
         lambda k: records.read(known[k].record),
         survey,
         force,
+        source=source,
     )
 
 

@@ -10,8 +10,13 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.objective.arithmetic import has_released_arithmetic, is_of_an_arithmetic
 from fwi_refine.objective.known_cells import KnownCells
+from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
+from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.objective.source import SourceFit, impulse_record
 from fwi_refine.objective.source_cells import source_cells
+from fwi_refine.objective.source_misfit import FreeSourceMisfit
+from fwi_refine.objective.source_shape import first_estimate
 from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_frequency
@@ -70,6 +75,9 @@ class Data:
         What is known of single cells; None: nothing.
     released
         Whether the record that was given may be in the released arithmetic.
+    source
+        Where the wavelets are estimated with the map, what finds them; None: they are known. The
+        wavelet of `simulator` is then that of the latest estimate.
     """
 
     record: np.ndarray
@@ -80,6 +88,7 @@ class Data:
     noise: Noise | None = CLEAN
     known: KnownCells | None = None
     released: bool = False
+    source: SourceFit | None = None
 
     @classmethod
     def of_sample(
@@ -124,6 +133,31 @@ class Data:
             released=has_released_arithmetic(record, survey, missing),
         )
 
+    @classmethod
+    def with_free_source(
+        cls,
+        record: np.ndarray,
+        start: torch.Tensor,
+        simulator: Simulator,
+        each: bool = False,
+        known: KnownCells | None = None,
+    ) -> tuple["Data", float]:
+        """The record of a sample whose wavelets are to be found, with an amplitude that was divided
+        out of it; each: one for each shot; known: as for `of_sample`. The velocities at the
+        sources, which follow from a known amplitude, are taken as not known."""
+        measured = torch.from_numpy(record)[:, : simulator.survey.n_steps].double()
+        amplitude, source = first_estimate(measured, start, simulator, each)
+        none = torch.zeros(0, dtype=torch.int64, device=start.device)
+        scaled = record.astype(np.float64) / amplitude
+        return cls(
+            scaled,
+            Simulator(source.survey, **simulator.how),
+            (none, none, none.double()),
+            noise=early_noise(scaled, source.survey, None),
+            known=known,
+            source=source,
+        ), amplitude
+
     @property
     def survey(self) -> Survey:
         """The survey of the record."""
@@ -145,6 +179,7 @@ class Data:
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
             weights=self.weights and self.weights.subset(shots, receivers),
             known=self.known and self.known.without_bounds(),
+            source=self.source and self.source.on(survey),
         )
 
     def tells(self, survey: Survey, receivers: int) -> bool:
@@ -175,6 +210,7 @@ class Data:
             record=record,
             simulator=Simulator(lower, **self.simulator.how),
             known=self.known and self.known.without_bounds(),
+            source=self.source and self.source.low_passed(factor, lower),
         )
 
     def until(self, fraction: float) -> "Data":
@@ -188,6 +224,7 @@ class Data:
             cost=self.cost * Fraction(steps, self.survey.n_steps),
             weights=self.weights and self.weights.until(steps),
             known=self.known and self.known.without_bounds(),
+            source=self.source and self.source.on(shorter),
         )
 
     def without(self, shift: np.ndarray) -> "Data":
@@ -207,6 +244,9 @@ class Data:
             return math.inf
         budget.charge(self.cost)
         record = torch.from_numpy(self.record)[None, :, : self.survey.n_steps]
+        if self.source is not None:
+            impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
+            return self.source.mean_square(impulse, record[0])
         if self.weights is not None:
             made = self.simulator.forward(model.v[None], model.vmin[None])
             return self.mean_square(made[0].double() - record[0].to(made.device))
@@ -266,3 +306,31 @@ class Data:
     def possible(self, model: Model) -> Model:
         """The model with its map brought to what is known of single cells."""
         return model if self.known is None else Model(self.known.applied(model.v), model.vmin)
+
+    def band_misfit(self, parameters: Parameters, simulator: Simulator | None = None) -> BandMisfit:
+        """The misfit within the band by some unknowns; simulator: in the place of its own."""
+        simulator = simulator or self.simulator
+        if self.source is None:
+            return BandMisfit(simulator, parameters, self.record, self.weights)
+        return FreeSourceMisfit(simulator, parameters, self.record, self.source)
+
+    def at(self, model: Model, budget: Budget) -> "Data":
+        """The data with the wavelets that explain the record best with a model, and what is left
+        as the noise; themselves where the wavelets are known. One simulation."""
+        if self.source is None or not self.simulator.is_stable(model.v[None], model.vmin[None]):
+            return self
+        budget.charge(self.cost)
+        impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
+        record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
+        estimate = self.source.estimate(impulse, record)
+        wavelets = self.source.all_of(impulse, record)
+        survey = self.survey.with_wavelet(wavelets.mean(0).numpy())
+        return replace(
+            self,
+            simulator=Simulator(survey, **self.simulator.how),
+            source=self.source.with_noise_of(estimate).on(survey),
+        )
+
+    def with_source_of(self, other: "Data") -> "Data":
+        """The data with what other data of the same survey know of the wavelets."""
+        return replace(self, simulator=other.simulator, source=other.source)

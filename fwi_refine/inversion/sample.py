@@ -21,12 +21,14 @@ from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
+from fwi_refine.inversion.source import FoundSource, found_source
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
-from fwi_refine.objective.known_cells import known_cells
+from fwi_refine.objective.known_cells import KnownCells, known_cells
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Full
+from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Family, can_classify
@@ -102,6 +104,8 @@ class Refined:
         None where it tells nothing.
     missing : int
         Samples of the record without weight.
+    source : FoundSource or None
+        The wavelets, where they were estimated with the map.
     """
 
     velocity: np.ndarray
@@ -126,6 +130,7 @@ class Refined:
     equal_samples: float | None = None
     noise: float | None = None
     missing: int = 0
+    source: FoundSource | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ def refine_sample(
     family: str = "auto",
     method: str = "auto",
     prior: str = "auto",
+    source: str = "known",
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -218,6 +224,9 @@ def refine_sample(
         One of `families.METHODS`.
     prior
         One of `families.PRIORS`: what the Style families end with.
+    source
+        One of `SOURCES`: whether the wavelet is the survey's, or to be estimated with the map: one
+        for all shots, or one for each.
     samples
         Maps to draw from the posterior, where that is known.
     max_evaluations
@@ -252,6 +261,8 @@ def refine_sample(
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     if prior not in PRIORS:
         raise ValueError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
+    if source not in SOURCES:
+        raise ValueError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
@@ -263,13 +274,11 @@ def refine_sample(
         record[:, : survey.n_steps][counts == 0] = np.nan
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
-    evidence, words = {}, "chosen by the user"
-    if family == "auto" or can_classify(survey):
-        classification = classify(prediction, record, priors, survey)
-        evidence = classification.evidence
-        words = classification.reason if family == "auto" else words
-    chosen = str(classification.family) if family == "auto" else find_family(family).name
-    method, why = choose_method(method, chosen, survey, simulator.kernel)
+    if source != "known" and counts is not None:
+        raise SampleError(
+            f"record: {int((counts != counts.max()).sum())} samples are missing or weigh less; a "
+            f"source that is estimated ({source!r}) needs all of them"
+        )
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     known = known_cells(start, survey, fixed, bounds)
     if known is not None:
@@ -278,9 +287,16 @@ def refine_sample(
     start = start.float().double().to(simulator.device)  # as a file has it
     if known is not None:
         known = known.of(start)
+    data, amplitude = _data_of(record, start, simulator, source, counts, known)
+    evidence, words = {}, "chosen by the user"
+    if family == "auto" or can_classify(survey):
+        classification = classify(prediction, data.record, priors, survey)
+        evidence = classification.evidence
+        words = classification.reason if family == "auto" else words
+    chosen = str(classification.family) if family == "auto" else find_family(family).name
+    method, why = choose_method(method, chosen, survey, simulator.kernel)
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
-    data = Data.of_sample(record, start, simulator, counts, known)
     recipes = {
         route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
     }
@@ -298,6 +314,7 @@ def refine_sample(
     elif best.status == "refined" and best.curvature.uncertainty is not None:
         deviation = best.curvature.uncertainty.deviation(best.model.v)
     drawn = _draw(best, samples, record, survey) if samples else None
+    scale = abs(amplitude)  # misfits are in the unit of the record as it was given
     return Refined(
         velocity=best.model.v.cpu().numpy().copy(),
         vmin=float(best.model.vmin),
@@ -305,10 +322,10 @@ def refine_sample(
         evidence=evidence,
         family_reason=words,
         status=best.status,
-        misfit_before=math.sqrt(best.before[0]),
-        misfit_after=best.rms,
-        objective_before=best.before[1],
-        objective_after=best.after[1],
+        misfit_before=scale * math.sqrt(best.before[0]),
+        misfit_after=scale * best.rms,
+        objective_before=scale**2 * best.before[1],
+        objective_after=scale**2 * best.after[1],
         evaluations=math.ceil(budget.evaluations),
         iterations=budget.iterations,
         reason=best.reason,
@@ -318,10 +335,33 @@ def refine_sample(
         samples=drawn,
         exact=best.certificate.exact,
         equal_samples=best.certificate.equal_fraction,
-        noise=None if best.noise is None else best.noise.sample,
+        noise=None if best.noise is None else scale * best.noise.sample,
         missing=0 if counts is None else int((counts == 0).sum()),
-        history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
+        history=tuple(
+            (stage, evaluations, scale * rms)
+            for stage, trace in enumerate(traces)
+            for evaluations, rms in trace
+        ),
+        source=None
+        if best.status == "failed"
+        else found_source(data, best.model, best.curvature, amplitude, survey),
     )
+
+
+def _data_of(
+    record: np.ndarray,
+    start: torch.Tensor,
+    simulator: Simulator,
+    source: str,
+    weights: np.ndarray | None,
+    known: KnownCells | None,
+) -> tuple[Data, float]:
+    """The data, and the amplitude of the source that was divided out of the record."""
+    # a start that cannot be simulated fails by itself
+    if source == "known" or not simulator.is_stable(start[None]):
+        return Data.of_sample(record, start, simulator, weights, known), 1.0
+    each = source == "fit-each"
+    return Data.with_free_source(record, start, simulator, each=each, known=known)
 
 
 def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from fwi_refine.inversion.recipe import (
     VariationalGaussNewton,
 )
 from fwi_refine.inversion.uncertainty import (
+    noise_of,
     posterior_samples,
     precision,
     standard_deviation,
@@ -37,6 +38,7 @@ from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, Vm
 from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
 from fwi_refine.objective.source_cells import SourceCells
+from fwi_refine.objective.source_misfit import SourceHessian
 from fwi_refine.optimise import (
     Result,
     Status,
@@ -86,6 +88,8 @@ class Solution:
         Factor of the expected errors, which the prior says.
     samples_used
         Of the record, those that count; None: all.
+    source
+        How map and wavelets depend on each other, where the wavelets are estimated.
     """
 
     parameters: Parameters
@@ -95,6 +99,7 @@ class Solution:
     survey: Survey
     spread: float = 1.0
     samples_used: int | None = None
+    source: SourceHessian | None = None
 
     def precision(self) -> torch.Tensor:
         """Posterior precision of the unknowns."""
@@ -106,6 +111,11 @@ class Solution:
             self.prior_hessian,
             self.samples_used,
         )
+
+    @property
+    def variance(self) -> float:
+        """Of the noise of a coefficient of the band."""
+        return noise_of(self.misfit, self.survey)
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
@@ -299,6 +309,7 @@ def run_stage(
         early = data.until(stage.data.until)
         found = run_stage(replace(stage, data=WHOLE), early, model, priors, budget)
         return replace(found, curvature=Curvature())
+    data = data.at(model, budget)
     parameters = stage.unknowns(model.v, priors)
     if data.known is not None:
         parameters = data.known.held(parameters)
@@ -450,18 +461,18 @@ def _misfit_of(
         return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
-    weights = data.weights
-    by_trace = weights is None or weights.by_trace
-    if isinstance(parameters, Rows) and by_trace and has_flat_misfit(x[:-1], data.survey):
+    by_trace = data.weights is None or data.weights.by_trace
+    known = data.source is None and by_trace
+    if known and isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
         window = window_before_return(x[:-1], data.survey)
-        return FlatMisfit(simulator, parameters, data.record, window, weights)
-    return BandMisfit(simulator, parameters, data.record, weights)
+        return FlatMisfit(simulator, parameters, data.record, window, data.weights)
+    return data.band_misfit(parameters, simulator)
 
 
 def _rounding_is_noise(stage: Stage, how: ByJacobian, data: Data) -> bool:
     """Whether rounded coefficients are most of the noise, and a matrix of them is to be had."""
     by_matrix = isinstance(how, LevenbergMarquardt | VariationalGaussNewton)
-    clean = data.weights is None and data.noise == CLEAN
+    clean = data.weights is None and data.source is None and data.noise == CLEAN
     return stage.rounding_is_noise and by_matrix and data.released and clean
 
 
@@ -488,7 +499,17 @@ def _curvature(
     left = max(misfit(result.x), least, noise)
     prior_hessian = prior.hessian(result.x) if gaussian else None
     spread = getattr(prior.prior, "spread", 1.0)
-    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread, data.count)
+    source = getattr(misfit, "last_source", None)
+    found = Solution(
+        parameters,
+        hessian,
+        left,
+        prior_hessian,
+        data.survey,
+        spread,
+        samples_used=data.count,
+        source=source,
+    )
     return Curvature(found, cells)
 
 
@@ -507,7 +528,12 @@ def _published(
     walls = None if data.known is None else data.known.walls(parameters)
     if walls is not None:
         penalties = penalties + WALLS * data.survey.unit**2 * walls
-    objective = DataMisfit(data.simulator, parameters, data.record, data.weights) + penalties
+    misfit_term: DataMisfit
+    if data.source is None:
+        misfit_term = DataMisfit(data.simulator, parameters, data.record, data.weights)
+    else:
+        misfit_term = data.band_misfit(parameters)
+    objective = misfit_term + penalties
     limit = budget.limit_in(data.cost)
 
     def noted(result: Result) -> float:

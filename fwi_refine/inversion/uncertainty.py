@@ -17,6 +17,23 @@ WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
+def noise_of(misfit: float, survey: Survey) -> float:
+    """Variance of the noise of a coefficient of the band, at least that of float32 records.
+
+    Parameters
+    ----------
+    misfit : float
+        Mean square residual within the wavelet's band, in the squared unit of the record.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    float
+    """
+    return max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
+
+
 def precision(
     hessian: torch.Tensor,
     parameters: Parameters,
@@ -49,8 +66,7 @@ def precision(
         without a Gaussian prior, and for vmin, which priors leave alone.
     """
     samples = samples or math.prod(survey.record_shape)
-    variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
-    found = hessian * (samples / (2 * variance))
+    found = hessian * (samples / (2 * noise_of(misfit, survey)))
     if prior_hessian is None:
         found.diagonal().add_(WIDE**-2)
     else:

@@ -184,10 +184,17 @@ def can_classify(survey: Survey) -> bool:
     Returns
     -------
     bool
-        True for the survey of OpenFWI, also with other time steps, absorbing band, velocity bounds
-        and a water layer.
+        True for the survey of OpenFWI, also with other time steps, absorbing band, velocity bounds,
+        a water layer, and another wavelet of its frequency.
     """
-    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds", "water")
+    free = (
+        "n_steps",
+        "file_rows",
+        "absorbing_cells",
+        "velocity_bounds",
+        "water",
+        "given_wavelet",
+    )
     return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 

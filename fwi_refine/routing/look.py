@@ -15,6 +15,7 @@ from fwi_refine.errors import InputError, SampleError
 from fwi_refine.routing.recognise import Others, looked_at, recognise
 from fwi_refine.routing.recognise_form import Finding, describe
 from fwi_refine.routing.recognise_other_maps import recognise_other_maps
+from fwi_refine.routing.recognise_source import warning as source_warning
 from fwi_refine.survey import Survey
 
 SEARCHED = 200  # samples among which the partner of another is looked for
@@ -35,12 +36,13 @@ def look(
     force: bool = False,
     others: Others = lambda: (),
     advice: str = ADVICE,
+    source: str = "known",
 ) -> None:
     """Looks at maps and the record of each; either may be empty.
 
     Parameters
     ----------
-    maps, records, survey, others
+    maps, records, survey, others, source
         As for `recognise`; maps may be (1, nz, nx).
     force : bool
         Whether to go on, with a warning.
@@ -52,7 +54,12 @@ def look(
     InputError
         If they seem to be something else, unless `force` is true.
     """
-    tell(recognise([as_map(v, survey) for v in maps], records, survey, others), force, advice)
+    maps = [as_map(v, survey) for v in maps]
+    findings = recognise(maps, records, survey, others, source=source)
+    tell(findings, force, advice)
+    known = not findings and source == "known" and maps and records
+    if known and (text := source_warning(maps, records, survey)):
+        log.warning("%s", text)
 
 
 def look_at_some(
@@ -75,6 +82,7 @@ def look_at_pairs(
     survey: Survey,
     force: bool = False,
     advice: str = ADVICE,
+    source: str = "known",
 ) -> None:
     """Looks at a few maps with their records.
 
@@ -84,7 +92,7 @@ def look_at_pairs(
         Of the samples that have a record.
     map_of, record_of : callable
         Give map and record of a sample by its number.
-    survey, force, advice
+    survey, force, advice, source
         As for `look`.
 
     Raises
@@ -101,7 +109,7 @@ def look_at_pairs(
             with suppress(SampleError):
                 yield name, record_of(k)
 
-    look(maps, records, survey, force, others, advice)
+    look(maps, records, survey, force, others, advice, source)
 
 
 def look_at_both(

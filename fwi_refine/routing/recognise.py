@@ -73,6 +73,7 @@ def recognise(
     survey: Survey,
     others: Others = lambda: (),
     simulator: Simulator | None = None,
+    source: str = "known",
 ) -> list[Finding]:
     """What a few samples seem to be; empty where nothing speaks against them.
 
@@ -88,12 +89,26 @@ def recognise(
         Gives (name, record) of samples that a prediction may belong to instead.
     simulator
         As long as it is not given, one on the CPU.
+    source
+        One of `objective.SOURCES`: where the wavelet is estimated, another amplitude, sign or delay
+        is no finding.
 
     Returns
     -------
     list of Finding
         At most a few, in the order in which they are to be looked at.
     """
+    found = _recognise(maps, records, survey, others, simulator)
+    return [one for one in found if source == "known" or not one.of_source]
+
+
+def _recognise(
+    maps: Sequence[np.ndarray],
+    records: Sequence[np.ndarray],
+    survey: Survey,
+    others: Others,
+    simulator: Simulator | None,
+) -> list[Finding]:
     maps = [np.asarray(v) for v in maps]
     records = [d if d.dtype.kind == "f" else NOTHING for d in map(np.asarray, records)]
     findings = []

@@ -25,15 +25,20 @@ class Finding:
         What was found, with numbers.
     option
         Option of the command line that undoes it; empty where none does.
+    of_source
+        Whether it is none where the wavelet is estimated with the map.
     """
 
     text: str
     option: str = ""
+    of_source: bool = False
 
 
 def describe(findings: Sequence[Finding]) -> str:
     """The findings as a message, a line each."""
     lines = [f.text + (f": {f.option}" if f.option else "") for f in findings]
+    if any(f.of_source for f in findings):
+        lines.append("or, with --source fit, the wavelet is estimated with each map")
     return "\n  ".join(["the inputs are not what they are taken for:", *lines])
 
 

@@ -45,7 +45,11 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
     low, high = AMPLITUDE
     if (amplitudes < 0).all():
         found.append(
-            Finding("first arrivals have the other sign than simulated ones", "--record-scale -1")
+            Finding(
+                "first arrivals have the other sign than simulated ones",
+                "--record-scale -1",
+                of_source=True,
+            )
         )
     sizes = np.abs(amplitudes)
     if (sizes < low).all() or (sizes > high).all():
@@ -54,6 +58,7 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
             Finding(
                 f"{sizes_text}: records seem scaled, or logarithms",
                 "--record-scale FACTOR or --record-log 1",
+                of_source=True,
             )
         )
     delays = np.array([arrival.delay for arrival in arrivals])
@@ -63,6 +68,7 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
                 f"first arrivals come {delays.mean():.3g} s later than simulated ones: time step, "
                 "wavelet or start of the records differ from the survey",
                 "--survey FILE",
+                of_source=True,
             )
         )
     return found

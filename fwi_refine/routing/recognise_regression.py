@@ -65,9 +65,10 @@ def scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray])
     if log:
         return [Finding(f"records seem to be {what}", log.strip())]
     if abs(a + 1) < SIGN_OFF:
-        return [Finding("records seem to have the other sign", "--record-scale -1")]
+        return [Finding("records seem to have the other sign", "--record-scale -1", of_source=True)]
     text = f"records seem to be {a:.4g} times as large as expected"
-    return [Finding(text, f"--record-scale {1 / a:.4g} (about; the exact factor matters)")]
+    option = f"--record-scale {1 / a:.4g} (about; the exact factor matters)"
+    return [Finding(text, option, of_source=True)]
 
 
 def relative(s: np.ndarray, x: np.ndarray) -> float:

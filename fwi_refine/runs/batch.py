@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from fwi_refine.inversion.budget import Budget, Step
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.inversion.sample import Refined, refine_sample
+from fwi_refine.inversion.source import FoundSource
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Chunk, Sample, load_record
 from fwi_refine.priors import Priors
@@ -52,6 +54,8 @@ class Settings:
         "auto", or a family and a method for all.
     prior : str
         One of `families.PRIORS`.
+    source : str
+        One of `objective.SOURCES`.
     max_evaluations : int or None
         Misfit evaluations allowed for each sample.
     time_budget : float or None
@@ -82,6 +86,7 @@ class Settings:
     family: str = "auto"
     method: str = "auto"
     prior: str = "auto"
+    source: str = "known"
     max_evaluations: int | None = None
     time_budget: float | None = None  # s
     threads: int = 1
@@ -293,6 +298,7 @@ def refine_one(
                 family=settings.family,
                 method=settings.method,
                 prior=settings.prior,
+                source=settings.source,
                 samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
@@ -417,4 +423,21 @@ def _row(
         equal_samples=refined.equal_samples,
         noise=refined.noise,
         missing=refined.missing,
+        **_of_source(refined.source),
     )
+
+
+def _of_source(found: FoundSource | None) -> dict[str, Any]:
+    """What a row has of the source, where it was estimated."""
+    if found is None:
+        return {}
+    shape = found.shape
+    return {
+        "source_amplitude": shape.amplitude,
+        "source_amplitude_error": found.amplitude_deviation,
+        "source_delay": 1e3 * shape.delay,
+        "source_delay_error": 1e3 * found.delay_deviation,
+        "source_frequency": shape.frequency,
+        "source_shape": shape.difference,
+        "source_adds": found.added_error,
+    }

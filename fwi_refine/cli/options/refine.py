@@ -88,6 +88,7 @@ class RecipeOptions:
     priors_file: Path | None
     survey_file: Path | None = None
     prior: str = "auto"
+    source: str = "known"
     samples: int = 0
     weights_file: Path | None = None
     fixed_file: Path | None = None
@@ -130,6 +131,7 @@ class RecipeOptions:
             family=self.family,
             method=self.method,
             prior=self.prior,
+            source=self.source,
             samples=self.samples,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
@@ -278,6 +280,14 @@ recipe = options.grouped(
         show_default=True,
         help="What the Style families end with: gp, the Gaussian process; tv, total variation; "
         "auto: tv for Style_B, gp for Style_A.",
+    ),
+    click.option(
+        "--source",
+        type=click.Choice(["known", "fit", "fit-each"]),
+        default="known",
+        show_default=True,
+        help="known: the wavelet is the survey's; fit: amplitude, delay and shape are estimated "
+        "with each map, one wavelet for all shots; fit-each: one for each shot.",
     ),
     click.option(
         "--samples",

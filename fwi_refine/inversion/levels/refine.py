@@ -25,7 +25,6 @@ from fwi_refine.inversion.stages import (
     run_stages,
 )
 from fwi_refine.inversion.uncertainty import LevelBelief
-from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.priors import Priors
@@ -127,6 +126,7 @@ def assign_levels(
         As of a stage, with a trace for each stage in between.
     """
     settings = assignment.settings
+    data = data.at(model, budget)
     maps = _integers(model, settings, settings.snap)
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
@@ -164,6 +164,8 @@ def assign_levels(
         with budget.keeping(data.cost):
             stage = run_stage(between, cleared, assigned, priors, budget)
         present, traces = stage.model, traces + stage.traces
+        cleared = cleared.at(present, budget)
+        data = data.with_source_of(cleared)
         curvature, stopped = curvature.then(stage.curvature), stopped or stage.stopped
         fits = cleared.misfit(present, budget)
         noise = max(noise, settings.noise_of_misfit * math.sqrt(fits))
@@ -220,12 +222,8 @@ def _integers(model: Model, settings: LevelSettings, snap: float | None = None) 
 
 def _round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
     """Evaluations that a round takes at most, but for the stage that follows."""
-    jacobian = _misfit_of(data, Full(model.shape)).hessian_cost()
+    jacobian = data.band_misfit(Full(model.shape)).hessian_cost()
     return 2 * jacobian + settings.round_cost
-
-
-def _misfit_of(data: Data, parameters: Full) -> BandMisfit:
-    return BandMisfit(data.simulator, parameters, data.record, data.weights)
 
 
 def _rounding_limit(data: Data, settings: LevelSettings) -> float:
@@ -276,7 +274,7 @@ def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings
     x = parameters.from_velocity(model.v, model.vmin)
     if not cells.found:
         return _Linear(x, parameters, cells, settings)
-    misfit = _misfit_of(data, parameters)
+    misfit = data.band_misfit(parameters)
     normal, pull_back = misfit.linearise(x, cells.columns)
     budget.iterations += 1
     budget.charge(data.cost * misfit.hessian_cost())
@@ -338,7 +336,7 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
     unassigned = _Assigned(model, torch.ones(model.v.shape, dtype=torch.bool), None)
     if not cells.found or linear.normal is None or linear.pull_back is None:
         return unassigned
-    residual = _misfit_of(data, parameters).residual(x)
+    residual = data.band_misfit(parameters).residual(x)
     if residual is None:  # the map is outside the velocity bounds
         return unassigned
     budget.charge(2 * data.cost)

@@ -63,6 +63,7 @@ class Rounding:
 def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     """The rounding in the record of a map of integers; two simulations."""
     budget.charge(COST * data.cost)
+    data = data.at(integers, budget)
     simulator, v, vmin = data.simulator, integers.v[None], integers.vmin[None]
     exact = simulator.forward(v, vmin)[0].double()
     released = simulator.released(v, vmin)[0]

@@ -27,6 +27,7 @@ _NO_RESULT = ("threads", "device", "kernel", "per_job")
 _TABLES = ("priors", "survey")  # settings that are tables of their own
 _ARRAYS = ("weights", "fixed", "bounds")  # settings of which a digest is kept
 _POSITIONS = ("survey.sources", "survey.receivers")
+_WAVELET = "survey.given_wavelet"
 
 
 def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, Any]:
@@ -52,6 +53,8 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
         for field in fields(Settings)
         if field.name not in (*_TABLES, *_ARRAYS, *_NO_RESULT)
     }
+    if chosen["source"] == "known":  # runs of before there was a choice stay what they were
+        del chosen["source"]
     known = [pair.record for pair in inputs.pairs if pair.record is not None]
     names = [
         f"{pair.id}\t{'' if pair.record is None else inputs.records.ids[pair.record]}"
@@ -119,8 +122,11 @@ def differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
         if found[0] != found[1]:
             before, after = (len(numbers) // 2 for numbers in found)
             lines.append(f"{name}: other positions, {before} in the run, {after} now")
+    wavelets = [[flat[k] for k in flat if k.startswith(_WAVELET)] for flat in (old, new)]
+    if wavelets[0] != wavelets[1]:
+        lines.append(f"{_WAVELET}: another wavelet")
     for key in [*old, *(key for key in new if key not in old)]:
-        if old.get(key) == new.get(key) or key.startswith(_POSITIONS):
+        if old.get(key) == new.get(key) or key.startswith((*_POSITIONS, _WAVELET)):
             continue
         if key.endswith(".digest"):
             what = key.removesuffix(".digest")
