@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError, WorkerError
 from fwi_refine.files import is_machine_fault, machine_error
-from fwi_refine.inversion.budget import Step
+from fwi_refine.inversion.budget import Budget, Step
+from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.inversion.sample import Refined, refine_sample
 from fwi_refine.inversion.source import FoundSource
@@ -352,11 +353,24 @@ def _best_start(
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(*_how(settings))
+    if settings.source != "known":
+        fits = [
+            _free_misfit(v, record, simulator) for v in torch.as_tensor(maps, dtype=torch.float64)
+        ]
+        return sample.starts[int(np.argmin(fits))]
     misfits = [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)
     ]
     return sample.starts[int(np.nanargmin(misfits))]
+
+
+def _free_misfit(v: torch.Tensor, record: NDArray[np.float64], simulator: Simulator) -> float:
+    """Mean square misfit of a map (nz, nx) with the wavelet that explains the record best."""
+    if not simulator.is_stable(v[None]):
+        return np.inf
+    data, amplitude = Data.with_free_source(record, v.to(simulator.device), simulator)
+    return amplitude**2 * data.misfit(Model.of(v.to(simulator.device)), Budget())
 
 
 def _died(sample: Sample, error: WorkerError) -> Outcome:
