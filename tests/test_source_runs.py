@@ -18,11 +18,13 @@ from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.stages import Curvature, Solution
+from fwi_refine.io.samples import Sample
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.priors import GaussianProcess, load
 from fwi_refine.routing.recognise import recognise
 from fwi_refine.routing.recognise_source import source_near, warning
+from fwi_refine.runs.batch import Settings, refine_one
 from fwi_refine.survey import OPENFWI, write_survey
 from fwi_refine.wave import Simulator
 
@@ -129,6 +131,16 @@ def test_the_known_source_is_the_default_and_changes_nothing(smooth):
     assert default.source is known.source is None
     with pytest.raises(ValueError, match="source 'mine': expected one of known, fit, fit-each"):
         refine_sample(start, record, source="mine", **how)
+
+
+def test_candidates_are_compared_with_their_own_sources(smooth):
+    """With the survey's wavelet, a record of the other sign would fit slow maps best."""
+    truth, start = smooth
+    starts = (("slow", 0.8 * truth), ("near", start))
+    sample = Sample(0, "s", starts, record_of(truth, -ricker()))
+    settings = Settings(PRIORS, family="style-a", max_evaluations=1, survey=SURVEY)
+    assert refine_one(sample, settings).row.start == "slow"
+    assert refine_one(sample, replace(settings, source="fit")).row.start == "near"
 
 
 def test_the_evaluations_are_never_more_than_allowed(smooth):

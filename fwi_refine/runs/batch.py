@@ -374,12 +374,25 @@ def _best_start(
         models = [Model.of(v.to(simulator.device)) for v in torch.as_tensor(maps)]
         fits = [data.misfit(model, Budget()) for model in models]
         return sample.starts[int(np.nanargmin(fits))]
+    if settings.source != "known":
+        fits = [
+            _free_misfit(v, record, simulator) for v in torch.as_tensor(maps, dtype=torch.float64)
+        ]
+        return sample.starts[int(np.argmin(fits))]
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     misfits = [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)
     ]
     return sample.starts[int(np.nanargmin(misfits))]
+
+
+def _free_misfit(v: torch.Tensor, record: NDArray[np.float64], simulator: Simulator) -> float:
+    """Mean square misfit of a map (nz, nx) with the wavelet that explains the record best."""
+    if not simulator.is_stable(v[None]):
+        return np.inf
+    data, amplitude = Data.with_free_source(record, v.to(simulator.device), simulator)
+    return amplitude**2 * data.misfit(Model.of(v.to(simulator.device)), Budget())
 
 
 def _died(sample: Sample, error: WorkerError) -> Outcome:
