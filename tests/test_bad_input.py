@@ -32,9 +32,9 @@ def with_value(value, *place):
 
 
 BAD = {
-    "nan_record": (
-        spoil_record(with_value(np.nan, 2, 500, 7)),
-        "1 of 349650 values not finite, the first nan at shot 2, row 500, receiver 7",
+    "infinite_record": (
+        spoil_record(with_value(np.inf, 2, 500, 7)),
+        "1 of 349650 values not finite, the first inf at shot 2, row 500, receiver 7",
     ),
     "inf_record": (spoil_record(with_value(np.inf, 0, 0, 0)), "the first inf at shot 0, row 0"),
     "zero_record": (spoil_record(np.zeros_like), "found only zeros, expected a recorded wave"),

@@ -79,7 +79,9 @@ def test_a_missing_compiler_is_said_before_it_is_needed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(nvrtc, "nvrtcVersion", missing)
     assert "compiler is missing (no libnvrtc.so anywhere)" in gpu_problem()
-    assert devices() == []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert devices() == ["3", "5"]  # which torch's own operations can use
 
 
 def test_what_the_driver_says():

@@ -60,13 +60,13 @@ def test_samples_at_a_time_on_a_gpu(three, monkeypatch):
     assert placed("auto").per_job == 1
 
 
-def test_a_gpu_that_cannot_be_used_is_said(monkeypatch, caplog):
-    monkeypatch.setattr("fwi_refine.wave.devices", list)
+def test_a_gpu_without_the_extra_computes_with_torch(monkeypatch, caplog):
+    monkeypatch.setattr("fwi_refine.wave.devices", lambda: ["0"])
+    monkeypatch.setattr("fwi_refine.wave.gpu_memory", lambda: 16 * 2**30)
     monkeypatch.setattr("fwi_refine.wave.gpu_problem", lambda: "the extra is missing")
-    monkeypatch.setattr("fwi_refine.cli.options.devices.gpu_is_there", lambda: True)
     options.gpus.cache_clear()
-    assert placed("auto").jobs == 1
-    assert "computing on the CPU, although there is a GPU: the extra is missing" in caplog.text
+    assert (placed("auto").jobs, placed("auto").kind) == (1, "cuda")
+    assert "torch's operations compute on the GPU, not the CUDA kernels: the extra" in caplog.text
     options.gpus.cache_clear()
 
 

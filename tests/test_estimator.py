@@ -127,7 +127,12 @@ def test_cross_validation_and_grid_search(samples):
 def test_copies_and_tensors(samples, fitted):
     X, _ = samples
     fresh = clone(FamilyClassifier(priors=PRIORS, fit_processes=True))
-    assert fresh.get_params() == {"priors": PRIORS, "survey": None, "fit_processes": True}
+    assert fresh.get_params() == {
+        "priors": PRIORS,
+        "survey": None,
+        "fit_processes": True,
+        "force": False,
+    }
     assert not hasattr(fresh, "priors_")
     again = pickle.loads(pickle.dumps(fitted))
     part = [(torch.from_numpy(v), torch.from_numpy(record)) for v, record in X[::9]]

@@ -92,3 +92,12 @@ def test_the_example_of_marmousi(tmp_path, capsys):
     assert float(after) < 0.7 * float(before)
     assert int(runs) <= 60
     assert np.load(tmp_path / "maps.npz")["refined"].shape == (14, 21)
+
+
+def test_the_example_of_an_unknown_source(capsys):
+    """The map is found with the source, and not without."""
+    runpy.run_path(str(ROOT / "examples" / "unknown_source.py"))["main"]()
+    start, known, fit = (
+        float(x) for x in re.findall(r"([0-9.]+) m/s off", capsys.readouterr().out)
+    )
+    assert fit < 0.1 * start < 0.1 * known

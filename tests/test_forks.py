@@ -46,6 +46,16 @@ with simulator._kernel._lock:
     assert os.waitpid(child, 0)[1] == 0
 assert torch.equal(simulator.forward(v), expected)
 """
+# the parent's kernel has gone before the fork, the threads that it made have not
+GONE = """
+def simulated():
+    return Simulator(survey, torch.float32, threads=2).forward(v)
+expected = simulated()
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(simulated(), expected) else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
 
 
 def run(script):
@@ -73,3 +83,7 @@ def test_a_forked_data_loader(parent_first):
 
 def test_a_fork_while_another_thread_simulates():
     run(LOCKED)
+
+
+def test_a_fork_after_the_kernel_has_gone():
+    run(GONE)

@@ -6,6 +6,7 @@ import pytest
 
 from fwi_refine import io
 from fwi_refine.errors import InputError
+from fwi_refine.io.order import in_order
 
 MAPS = np.random.default_rng(0).uniform(1500, 4500, (3, 70, 70)).astype(np.float32)
 IDS = ["a", "b", "c"]
@@ -108,3 +109,40 @@ def test_a_missing_or_duplicate_id_costs_its_sample_alone():
     twice = io.pair(["a", "b"], 2, Records("a", "b", "b"))
     assert [p.record for p in twice] == [0, None]
     assert "found 2 records with the id 'b'" in twice[1].problem
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id;family\na;b\nc;d\n", "every line holds ';'"),
+        ("a\tb\nc\td\n", "every line holds a tab"),
+    ],
+)
+def test_other_separators_have_a_hint(tmp_path, text, words):
+    path = tmp_path / "ids.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        io.read_ids(path)
+
+
+def test_headings(tmp_path):
+    path = tmp_path / "ids.csv"
+    path.write_text("ID,Family\na,b\n")
+    assert io.read_ids(path) == ["a"]
+    path.write_text("name\na\nb\n")
+    with pytest.raises(InputError, match="if the first line, 'name', is a heading, call it 'id'"):
+        io.resolve_ids(None, io.read_ids(path), 2, "maps.npy")
+    path.write_text("a;b\nc\n")  # not every line: it belongs to the id
+    assert io.read_ids(path) == ["a;b", "c"]
+
+
+def test_text_of_another_encoding_has_a_hint(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes("a\nb\n".encode("utf-16"))
+    with pytest.raises(InputError, match="save it as UTF-8"):
+        io.read_ids(path)
+
+
+@pytest.mark.parametrize("names", [["a", "a1"], ["a1", "a", "a1b"], ["1", "x", "a"]])
+def test_names_with_and_without_numbers_are_sorted(names):
+    assert in_order(names).names == sorted(names)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # import each other. A new folder needs a place here.
 LAYERS = (
     {"version", "errors", "lazy"},
-    {"files", "precision"},
+    {"files", "limits", "precision"},
     {"survey"},
     {"priors", "optimise", "wave", "io"},
     {"objective"},

@@ -186,7 +186,7 @@ def test_a_stage_ends_at_a_fraction_of_the_record():
     record = simulator.forward(truth[None])[0].numpy()
     start = Model.of(torch.full(SHAPE, 2480.0, dtype=torch.float64))
     data = Data.of_sample(record, start.v, simulator)
-    rms = data.mean_square**0.5
+    rms = data.energy**0.5
     assert rms == pytest.approx(np.sqrt((record**2).mean()))
     stage = Stage(every_cell, layers_smoothed(30.0), 1e-10, KrylovGaussNewton(8), 0.1)
     steps = run_stage(stage, data, start, load(), Budget()).traces[0]

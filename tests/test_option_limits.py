@@ -27,6 +27,11 @@ REFINE = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--f
         (["--max-evaluations", HUGE], "a number of 23 digits"),
         (["--chunk-size", HUGE], "a number of 23 digits"),
         (["--threads", "100000"], "1<=x<=4096"),
+        (["--jobs", "99999999999"], "--jobs 99999999999: expected at most"),
+        (["--samples", "99999999999"], "0<=x<=10000"),
+        (["--per-job", "99999999"], "1<=x<=256"),
+        (["--history", "o.csv"], "o.csv: two outputs with one name"),
+        (["--history", "o.csv", "--dry-run"], "o.csv: two outputs with one name"),
         (["--record-log", "nan"], "not a number"),
         (["--record-log", "inf"], "expected a number other than 0"),
     ],
@@ -115,3 +120,27 @@ def test_a_dry_run_of_a_shard_counts_finished_samples(case, capsys):
     assert "1 of 1 parts are there" in capsys.readouterr().err
     assert run([*quick, "--chunk-size", "2", "--shard", "1/2", "--dry-run"]) == 2
     assert "no parts: the run has only 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "blend starts.npy starts.npy --median --out b.npy --seed -1",
+        "blend starts.npy starts.npy --median --out b.npy --rounds 999999999",
+        "probe solve probe nan 1 2",
+        "probe solve probe 1 2 1e999",
+        "probe write starts.npy --families f.csv --family a --out probe --bounds nan 4500",
+        "probe write starts.npy --families f.csv --family a --out probe --shifts 1 inf",
+        "status starts.npy",
+    ],
+)
+def test_numbers_and_files_without_use(case, capsys, command):
+    before = sorted(case.rglob("*"))
+    if command.startswith("probe solve"):
+        (case / "probe").mkdir()
+        plan = '{"family": "a", "shifts": [1, 2], "samples": 3, "share_of_maps": 0.5}'
+        (case / "probe" / "probe.json").write_text(plan)
+        before = sorted(case.rglob("*"))
+    assert run(command.split()) == 2
+    assert capsys.readouterr().err
+    assert sorted(case.rglob("*")) == before

@@ -22,6 +22,7 @@ TABLE = {
     "receivers": {"positions": [[1, 0], [-3, 52]]},
     "absorbing": {"cells": 40},
     "velocity": {"slowest": 1400.0, "fastest": 5000},
+    "water": {"rows": 3, "velocity": 1500},
 }
 SURVEY = Survey(
     shape=(30, 50),
@@ -33,6 +34,7 @@ SURVEY = Survey(
     sources=((1, 4), (1, 22), (1, 40), (20, 45), (5, 45)),
     receivers=((1, 0), (-3, 52)),
     velocity_bounds=(1400.0, 5000.0),
+    water=(3, 1500.0),
 )
 
 
@@ -74,6 +76,7 @@ def test_what_may_be_left_out(tmp_path):
         survey = read(tmp_path, changed(key, None))
         assert survey.file_rows == (700 if key == "time.file_rows" else 701)
         assert len(survey.sources) == (39 if key == "sources.0.step" else 5)
+    assert read(tmp_path, changed("water", None)).water is None
 
 
 @pytest.mark.parametrize(

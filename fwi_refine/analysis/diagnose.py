@@ -18,7 +18,11 @@ from fwi_refine.objective.arithmetic import (
     possible_arithmetics,
 )
 from fwi_refine.objective.source_cells import source_velocities
+from fwi_refine.objective.source_shape import compare_wavelet
 from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
+from fwi_refine.routing.look import as_map
+from fwi_refine.routing.recognise import recognise
+from fwi_refine.routing.recognise_source import WITH_MAP, WITHOUT_MAP, source_near
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
 from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, measure_speed
@@ -72,10 +76,41 @@ def installation(simulator: Simulator) -> list[Check]:
     checks += [
         Check("cpu threads", simulator.threads),
         Check("gpus", ", ".join(found) or "none"),
-        Check("gpu kernels", gpu_problem() or "can be used"),
+        Check("gpu kernels", _gpu_kernels(bool(found))),
         Check("kernel", simulator.kernel, "native or cuda; the reference is right, but slow"),
     ]
     return checks
+
+
+def _gpu_kernels(there: bool) -> str:
+    """Which kernels a GPU is computed on with."""
+    problem = gpu_problem()
+    if there and problem:
+        return f"torch's operations, as {problem}"
+    return problem or "can be used"
+
+
+def check_inputs(record: ArrayLike, simulator: Simulator, v: ArrayLike | None = None) -> Check:
+    """Do a record, and a map, look like what they are taken for?
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record.
+    simulator : Simulator
+        Of the survey.
+    v : array_like, (nz, nx), optional
+        A map, m/s.
+
+    Returns
+    -------
+    Check
+        Units, scale, sign and order; see routing/recognise.py.
+    """
+    maps = [] if v is None else [as_map(np.asarray(v), simulator.survey)]
+    findings = recognise(maps, [np.asarray(record)], simulator.survey)
+    text = "; ".join(f.text + (f" ({f.option})" if f.option else "") for f in findings)
+    return Check("units, scale and order", text or "as expected", "as expected", not findings)
 
 
 def self_tests(simulator: Simulator) -> list[Check]:
@@ -261,6 +296,60 @@ def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
         Check("first arrivals, amplitude", scale, "0.8 to 1.25", 0.8 <= scale <= 1.25),
         Check("first arrivals, delay, s", delay, "-0.003 to 0.003", abs(delay) <= 0.003),
     ]
+
+
+def check_source(
+    record: ArrayLike, simulator: Simulator, v: ArrayLike | None = None
+) -> list[Check]:
+    """Is the source of a record that of the survey?
+
+    Parameters
+    ----------
+    record : array_like, (shots, >= n_steps, receivers)
+        The record.
+    simulator : Simulator
+        Of the survey.
+    v : array_like, (nz, nx), optional
+        A map, m/s, whose upper rows are about right. Without one less is told, and only of maps
+        that are nearly constant near the sources.
+
+    Returns
+    -------
+    list of Check
+
+    Raises
+    ------
+    SampleError
+        If the record or the map is unusable.
+    """
+    survey = simulator.survey
+    record = check_record(record, survey=survey)
+    limits = WITHOUT_MAP if v is None else WITH_MAP
+    v = None if v is None else check_prediction(v, survey=survey)
+    found = source_near(record, simulator, v)
+    if found is None:
+        return [Check("source", "not told: the map explains too little near the sources")]
+    expected = compare_wavelet(survey.whole_wavelet, survey).frequency
+    low, high = ((1 + sign * limits.frequency) * expected for sign in (-1, 1))
+    a, ms = limits.amplitude, 1e3 * limits.delay
+    return [
+        Check(
+            "source, amplitude", found.amplitude, f"{1 - a:g} to {1 + a:g}",
+            abs(found.amplitude - 1) <= a,
+        ),
+        Check(
+            "source, delay, ms", 1e3 * found.delay, f"{-ms:g} to {ms:g}",
+            abs(found.delay) <= limits.delay,
+        ),
+        Check(
+            "source, peak frequency, Hz", found.frequency, f"{low:.3g} to {high:.3g}",
+            low <= found.frequency <= high,
+        ),
+        Check(
+            "source, shape off by", found.difference, f"<= {limits.shape:g}",
+            found.difference <= limits.shape,
+        ),
+    ]  # fmt: skip
 
 
 def check_arithmetic(

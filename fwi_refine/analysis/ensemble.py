@@ -18,6 +18,7 @@ from fwi_refine.io.inputs import (
     known_families,
     open_converted_predictions,
     open_converted_records,
+    open_true_maps,
 )
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.survey import OPENFWI, Survey
@@ -49,7 +50,7 @@ class Ensemble:
     survey : Survey
         That of the samples.
     conversion : Conversion
-        Of the predictions and the records; true maps are taken as they are.
+        Of the predictions and the records, and of true maps in the units of the predictions.
 
     Attributes
     ----------
@@ -63,6 +64,12 @@ class Ensemble:
         Of the samples.
     has_truth, has_records : bool
         Whether these were given.
+    sources : list of (Predictions, sequence of int)
+        The members, each with the places of the samples in it.
+    true_maps : (Predictions, sequence of int) or None
+        The same of the true maps.
+    records, pairs : Records, list of Pair
+        The records and which belongs to which sample, where they were given.
 
     Raises
     ------
@@ -84,19 +91,21 @@ class Ensemble:
         listed = io.read_ids(ids_file) if ids_file else None
         ids = io.resolve_ids(first.ids, listed, first.count, paths[0])
         self.count, self.shape, self.names = first.count, first.shape, [str(p) for p in paths]
-        self._sources: list[tuple[Predictions, Sequence[int]]] = [(first, range(first.count))]
+        self.sources: list[tuple[Predictions, Sequence[int]]] = [(first, range(first.count))]
         for path in paths[1:]:
             other = open_converted_predictions(path, survey, conversion)
-            self._sources.append((other, indices_in(other, first, ids)))
+            self.sources.append((other, indices_in(other, first, ids)))
         self.has_truth = truth is not None
+        self.true_maps: tuple[Predictions, Sequence[int]] | None = None
         if truth is not None:
-            true_maps = io.open_predictions(truth, survey)
-            self._truth = true_maps, indices_in(true_maps, first, ids)
+            true_maps = open_true_maps(truth, survey, conversion)
+            self.true_maps = true_maps, indices_in(true_maps, first, ids)
         self.has_records = records is not None
         if records is not None:
-            self._records = open_converted_records(records, survey, conversion)
-            self._pairs = io.pair(ids, first.count, self._records)
-            ids = [pair.id for pair in self._pairs]
+            self.records = open_converted_records(records, survey, conversion)
+            order = getattr(first, "order", None)
+            self.pairs = io.pair(ids, first.count, self.records, order)
+            ids = [pair.id for pair in self.pairs]
         self.ids = ids
 
     def describe(self, k: int) -> str:
@@ -106,7 +115,7 @@ class Ensemble:
     def maps(self, k: int) -> list[NDArray[np.float64] | None]:
         """The map of each member, (nz, nx) m/s, None for one that cannot be used."""
         found: list[NDArray[np.float64] | None] = []
-        for source, indices in self._sources:
+        for source, indices in self.sources:
             try:
                 found.append(self._read(source, indices[k]))
             except SampleError as error:
@@ -116,27 +125,23 @@ class Ensemble:
 
     def first(self, k: int) -> NDArray[np.float32]:
         """The first member's map as it stands in the file: what a sample that fails keeps."""
-        source, indices = self._sources[0]
+        source, indices = self.sources[0]
         return io.read_start(source, indices[k], self.survey)
-
-    @property
-    def members(self) -> list[Predictions]:
-        """The sources of the maps, in their order."""
-        return [source for source, _ in self._sources]
 
     def truth(self, k: int) -> NDArray[np.float64]:
         """True map of sample k, (nz, nx) m/s, checked. Raises SampleError."""
-        source, indices = self._truth
+        assert self.true_maps is not None  # see `has_truth`
+        source, indices = self.true_maps
         return self._read(source, indices[k])
 
     def record(self, k: int) -> NDArray[Any]:
         """Record of sample k, (shots, rows, receivers), checked. Raises SampleError."""
-        pair = self._pairs[k]
+        pair = self.pairs[k]
         if pair.problem is not None:
             raise SampleError(pair.problem)
         assert pair.record is not None  # as there is no problem
-        where = self._records.where(pair.record)
-        return check_record(self._records.read(pair.record), survey=self.survey, where=where)
+        where = self.records.where(pair.record)
+        return check_record(self.records.read(pair.record), survey=self.survey, where=where)
 
     def _read(self, source: Predictions, k: int) -> NDArray[np.float64]:
         return check_prediction(source.read(k), survey=self.survey, where=source.where(k))
@@ -171,7 +176,7 @@ class Ensemble:
         known: list[NDArray[Any]] = []
         for k in ks:
             usable = [v for v in self.maps(k) if v is not None]
-            if len(usable) < len(self._sources):
+            if len(usable) < len(self.sources):
                 continue
             try:
                 known.append(self.truth(k) if self.has_truth else self.record(k))

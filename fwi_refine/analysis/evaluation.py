@@ -16,6 +16,7 @@ from fwi_refine.errors import SampleError
 from fwi_refine.inversion.levels.exact import prove
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.io.inputs import indices_in, open_converted_records
+from fwi_refine.io.order import Order
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import check_record
@@ -219,6 +220,15 @@ class MapRecords:
         That of the records.
     conversion : Conversion
         Of the records.
+    order : Order or None
+        That of the maps, where it is one of files.
+
+    Attributes
+    ----------
+    records : Records
+        The opened records.
+    pairs : list of Pair
+        Which of them belongs to which map.
 
     Raises
     ------
@@ -233,10 +243,11 @@ class MapRecords:
         count: int,
         survey: Survey,
         conversion: Conversion = AS_THEY_ARE,
+        order: Order | None = None,
     ) -> None:
         self.survey = survey
-        self._records = open_converted_records(path, survey, conversion)
-        self._pairs = io.pair(names, count, self._records)
+        self.records = open_converted_records(path, survey, conversion)
+        self.pairs = io.pair(names, count, self.records, order)
         self._simulator = Simulator(survey)
         self._last: tuple[int, NDArray[Any]] | None = None
         log.info("kernel: %s", self._simulator.kernel)
@@ -244,12 +255,12 @@ class MapRecords:
     def read(self, k: int) -> NDArray[Any]:
         """Record of map k, (shots, rows, receivers), checked. Raises SampleError."""
         if self._last is None or self._last[0] != k:
-            pair = self._pairs[k]
+            pair = self.pairs[k]
             if pair.problem is not None:
                 raise SampleError(pair.problem)
             assert pair.record is not None  # as there is no problem
-            where = self._records.where(pair.record)
-            record = self._records.read(pair.record)
+            where = self.records.where(pair.record)
+            record = self.records.read(pair.record)
             self._last = k, check_record(record, survey=self.survey, where=where)
         return self._last[1]
 
@@ -279,7 +290,7 @@ class MapRecords:
         try:
             misfit = self._simulator.misfit(maps, d[None]).item()
         except ValueError as error:
-            raise SampleError(f"{self._pairs[k].id}: {error}") from error
+            raise SampleError(f"{self.pairs[k].id}: {error}") from error
         exact = (
             misfit < (MISFIT_OF_EXACT * self.survey.unit) ** 2
             and prove(maps[0], record, self._simulator).exact

@@ -21,7 +21,11 @@ from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion, conversion_of, is_outside
 from fwi_refine.io.history import Step
-from fwi_refine.io.inputs import open_converted_predictions, open_converted_records
+from fwi_refine.io.inputs import (
+    open_converted_predictions,
+    open_converted_records,
+    open_true_maps,
+)
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.io.records import Records
 from fwi_refine.io.report import Row, read_report
@@ -143,6 +147,7 @@ class OpenedRun:
         self._records: Records | None
         self._records_at: list[int | None]  # where there are records
         self._conversion = conversion  # of predictions and records
+        self._named_records = self.files.records is not None
         names = self._open_directory() if self.is_run_directory(path) else self._open_maps()
         self._find_inputs(names)
         self._measure_errors()
@@ -167,9 +172,18 @@ class OpenedRun:
         return [*own, *named.values()]
 
     @property
-    def records_given(self) -> Records | None:
-        """The records, unless they are a run directory's own."""
-        return None if isinstance(self._maps, Contents) else self._records
+    def records_given(self) -> bool:
+        """Whether there are records that the run itself was not begun with."""
+        begun_with = isinstance(self._maps, Contents) and not self._named_records
+        return self._records is not None and not begun_with
+
+    def record(self, k: int) -> NDArray[Any]:
+        """The record of sample k as it is stored. Raises SampleError where it has none."""
+        found = self._record_of(k)
+        if found is None:
+            raise SampleError(f"{self.rows[k].id}: has no record")
+        records, place = found
+        return records.read(place)
 
     def order(self, by: str) -> list[int]:
         """Samples sorted by a key of `SORTED_BY`, worst first; those without a value last."""
@@ -294,9 +308,7 @@ class OpenedRun:
         """Opens what else is given and finds each sample in it."""
         ids, files = [row.id for row in self.rows], self.files
         opened = {
-            name: open_converted_predictions(
-                path, self.survey, self._conversion if name == "start" else AS_THEY_ARE
-            )
+            name: _OPEN[name](path, self.survey, self._conversion)
             for name, path in vars(files).items()
             if name in ("start", "truth", "deviation") and path is not None
         }
@@ -373,6 +385,18 @@ class OpenedRun:
         except ValueError as error:
             log.warning("the map of %s cannot be simulated: %s", row.id, error)
             return None
+
+
+def _open_deviation(path: Path, survey: Survey, conversion: Conversion) -> Predictions:
+    """Expected errors, which are stored as refine wrote them."""
+    return open_converted_predictions(path, survey)
+
+
+_OPEN = {
+    "start": open_converted_predictions,
+    "truth": open_true_maps,
+    "deviation": _open_deviation,
+}
 
 
 def _survey_of(run: RunDirectory) -> Survey:

@@ -36,6 +36,10 @@ def match(records: Any, shape: tuple[int, ...]) -> Any:
         raise InputError(
             f"records: found shape {tuple(axes)}, expected (N, shots, rows, receivers)"
         )
+    if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
+        raise InputError(
+            f"records: found {type(records).__name__}, expected a length and records[k]"
+        )
     if len(records) != shape[0]:
         raise InputError(f"found {shape[0]} predictions and {len(records)} records")
     return records

@@ -22,6 +22,7 @@ from fwi_refine.routing import (
     map_features,
     sample_features,
 )
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_some
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -56,6 +57,8 @@ class FamilyClassifier(
         Also fit the Gaussian processes of Style A and B to the maps of these families, of each at
         least two. Not for maps that a network predicted, if `priors_` is to be used in refining:
         its process is that of the true maps.
+    force : bool
+        Goes on where maps look like other units.
 
     Attributes
     ----------
@@ -93,10 +96,12 @@ class FamilyClassifier(
         priors: Priors | None = None,
         survey: Survey | None = None,
         fit_processes: bool = False,
+        force: bool = False,
     ):
         self.priors = priors
         self.survey = survey
         self.fit_processes = fit_processes
+        self.force = force
 
     def fit(self, X: Sequence[Sample], y: Sequence[str]) -> Self:
         """Learn from the maps; the records are not looked at, and may be None.
@@ -117,10 +122,13 @@ class FamilyClassifier(
         ------
         SampleError
             A ValueError, for the first map that cannot be used.
+        InputError
+            A ValueError, where maps are in other units.
         ValueError
             For a family that there is not.
         """
         check_consistent_length(X, y)
+        self._look(X)
         groups: dict[str, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
@@ -160,8 +168,11 @@ class FamilyClassifier(
         ------
         SampleError
             A ValueError, for the first sample that cannot be used.
+        InputError
+            A ValueError, where maps are in other units.
         """
         check_is_fitted(self)
+        self._look(X)
         tests = criteria()
         rows = np.empty((len(X), len(tests)))
         for k, (v, record) in enumerate(X):
@@ -210,6 +221,17 @@ class FamilyClassifier(
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Names of the columns of `transform`."""
         return np.array(feature_names(criteria()), dtype=object)
+
+    def _look(self, X: Sequence[Sample]) -> None:
+        """Raises InputError where a few maps seem to be in other units; of the records only the
+        symmetry matters."""
+        look_at_some(
+            len(X),
+            lambda k: to_numpy(X[k][0]),
+            self._survey,
+            self.force,
+            advice=ADVICE_FOR_ARRAYS,
+        )
 
     @property
     def _survey(self) -> Survey:

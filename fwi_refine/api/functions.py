@@ -5,11 +5,12 @@ The functions here are those of the package itself, `from fwi_refine import refi
 map may be given, or many: (N, nz, nx) or (N, 1, nz, nx), as numpy arrays, torch tensors or lists.
 """
 
+import logging
 import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,22 @@ from fwi_refine.inversion import families, routes
 from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
+from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
+from fwi_refine.objective.known_cells import check_bounds, check_fixed
+from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
-from fwi_refine.routing.recognise import looked_at, recognise
-from fwi_refine.routing.recognise_form import describe, recognise_maps
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs
+from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.runs import batch, executors
 from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps, to_numpy
+from fwi_refine.survey.weights import check_weights
 from fwi_refine.wave import Simulator, devices, gpu_problem
+
+log = logging.getLogger(__name__)
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
 GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
@@ -103,6 +110,7 @@ def refine(
     family: str | Sequence[str] = "auto",
     method: str = "auto",
     prior: str = "auto",
+    source: str = "known",
     samples: int = 0,
     priors: Priors | None = None,
     max_evaluations: int | None = None,
@@ -113,6 +121,9 @@ def refine(
     kernel: str = "auto",
     callback: Callable[[Outcome], None] | None = None,
     force: bool = False,
+    weights: ArrayLike | None = None,
+    fixed: ArrayLike | None = None,
+    bounds: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Refinement:
     """Refines predicted maps until their simulated records match the measured ones.
 
@@ -128,7 +139,8 @@ def refine(
         Of one map its record; of N maps anything that has a length N and gives record k as
         `records[k]`: an array (N, shots, rows, receivers), a tensor, a memory map, an HDF5
         dataset, a list. A record is read when its turn comes, so they need not fit into memory.
-        Rows from `survey.n_steps` on are not used.
+        Rows from `survey.n_steps` on are not used. Samples that are NaN, traces of zeros and rows
+        of zeros among others are missing: they do not count, and reports say how many they are.
     survey : Survey
         Grid, steps, wavelet, sources, receivers.
     family : str or sequence of str
@@ -141,6 +153,10 @@ def refine(
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
         "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+    source : str
+        "known": the wavelet is the survey's; "fit": amplitude, delay and shape are estimated with
+        each map, one wavelet for all shots; "fit-each": one for each. The reports say what was
+        found.
     samples : int
         Maps to draw from the posterior of each sample, where that is known.
     priors : Priors, optional
@@ -164,6 +180,13 @@ def refine(
         ends the run.
     force : bool
         Goes on where the arrays look like other units, another scale or another order.
+    weights : array-like, optional
+        Of each shot, receiver, trace (shots, receivers) or sample (shots, rows, receivers), for all
+        records: one over the variance of its noise, up to a factor; 0 leaves it out.
+    fixed : array-like of bool, optional
+        (nz, nx), True for cells that are kept as predicted.
+    bounds : two array-likes, optional
+        Least and largest velocity of each cell, (nz, nx) m/s; NaN for the survey's bounds.
 
     Returns
     -------
@@ -202,15 +225,24 @@ def refine(
     families = _families(family, len(maps), survey)
     if method not in METHODS:
         raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
-    if samples < 0:
-        raise InputError(f"samples {samples}: expected 0 or more")
+    samples = whole(samples, "samples", 0, MOST_SAMPLES)
     if prior not in PRIORS:
         raise InputError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
-    for name, value in (("jobs", jobs), ("threads", threads), ("max_evaluations", max_evaluations)):
-        if value is not None and not value >= 1:
-            raise InputError(f"{name} {value}: expected at least 1")
-    if time_budget is not None and not time_budget > 0:
+    if source not in SOURCES:
+        raise InputError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
+    jobs = check_jobs(jobs, "jobs")
+    threads = None if threads is None else whole(threads, "threads", 1, MOST_THREADS)
+    if max_evaluations is not None:
+        max_evaluations = whole(max_evaluations, "max_evaluations", 1)
+    if time_budget is not None and not (isinstance(time_budget, Real) and time_budget > 0):
         raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
+    if weights is not None:
+        weights = check_weights(to_numpy(weights), survey)
+    if fixed is not None:
+        fixed = check_fixed(to_numpy(fixed), survey)
+    if bounds is not None:
+        low, high = bounds
+        bounds = check_bounds(to_numpy(low), to_numpy(high), survey)
     gpus = _gpus(device)
     jobs = max(1, min(jobs, len(maps)))
     threads = threads or max(1, cpu_count() // jobs)
@@ -219,6 +251,7 @@ def refine(
         family=families if isinstance(families, str) else "auto",
         method=method,
         prior=prior,
+        source=source,
         samples=samples,
         max_evaluations=max_evaluations,
         time_budget=time_budget,
@@ -227,10 +260,13 @@ def refine(
         kernel=kernel,
         keep_deviation=True,
         survey=survey,
+        weights=weights,
+        fixed=fixed,
+        bounds=bounds,
     )
     batch.check_memory(settings)
     if not force:
-        _look(maps, records, survey)
+        _look(maps, records, survey, source)
     executor: executors.Executor
     executor = executors.Serial() if jobs == 1 else executors.Processes(jobs, threads, gpus)
     kept = np.float64 if maps.dtype.itemsize >= 8 else np.float32
@@ -325,7 +361,7 @@ def simulate(
         replace(survey, n_steps=survey.file_rows),
         dtype=getattr(torch, str(name)),
         kernel=kernel,
-        threads=threads or cpu_count(),
+        threads=cpu_count() if threads is None else threads,
         device=_torch_device(device, _gpus(device)),
     )
     size = BATCH if simulator.device.type == "cpu" else GPU_BATCH
@@ -394,19 +430,17 @@ def classify(
     return found[0] if len(shape) == 2 else found
 
 
-def _look(maps: np.ndarray, records: Any, survey: Survey) -> None:
+def _look(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
     """Raises InputError where a few samples seem to be in other units, or in another order."""
-    read = []
-    for k in looked_at(len(maps)):
-        with suppress(Exception):  # `records` may be anything, and a bad one fails alone
-            read.append((maps[k], to_numpy(records[k])))
-    few = [(str(k), d) for k, (_, d) in enumerate(read)]
-    findings = recognise([v for v, _ in read], [d for _, d in read], survey, lambda: few)
-    if findings:
-        raise InputError(
-            f"{describe(findings)}\n(options are those of the command line; convert the arrays, or "
-            "pass force=True)"
-        )
+
+    def record(k: int) -> NDArray[Any]:
+        try:
+            return to_numpy(records[k])
+        except Exception as error:  # `records` may be anything, and a bad one fails alone
+            raise SampleError(str(error)) from error
+
+    ids = [str(k) for k in range(len(maps))]
+    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:
@@ -417,6 +451,8 @@ def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> O
 def _families(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:
     """A name for all samples, or one for each. Raises InputError for others."""
     known = ("auto", *families.names())
+    if not isinstance(family, Iterable):
+        raise InputError(f"family {family!r}: expected a name, or a list of names")
     names = [family] if isinstance(family, str) else [*family]
     if "auto" in names and not routing.can_classify(survey):
         raise InputError(f"family 'auto': {routing.NO_FAMILY}")

@@ -1,94 +1,82 @@
-"""A look at a few samples before a run: are they in the units and the order that they should be?"""
+"""A look at a few samples of opened files, before a command begins; see routing/look.py."""
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from fwi_refine.errors import InputError, SampleError
 from fwi_refine.survey import Survey
 
-SEARCHED = 200  # records among which that of a prediction is looked for
 
-log = logging.getLogger(__name__)
+def look_at_inputs(inputs: Any, survey: Survey, force: bool, source: str = "known") -> None:
+    """Looks at a few samples of opened inputs (io/inputs.py), and of every candidate.
 
-
-def look_at_inputs(inputs: Any, survey: Survey, force: bool) -> None:
-    """Looks at a few samples of opened inputs (io/inputs.py).
+    source: as `recognise` takes it.
 
     Raises
     ------
     InputError
         If they seem to be something else, unless `force` is true, which makes a warning of it.
     """
-    from fwi_refine.routing.recognise import looked_at
-
-    pairs = [pair for pair in inputs.pairs if pair.record is not None]
-    chosen = [pairs[k] for k in looked_at(len(pairs))] if pairs else []
-    maps, records, read = [], [], []
-    for pair in chosen:
-        with suppress(SampleError):
-            v, d = inputs.predictions.read(pair.index), inputs.records.read(pair.record)
-            maps.append(v)
-            records.append(d)
-            read.append(pair.id)
-    _tell_of_equal(read, maps, records)
-    for _, candidate, _ in inputs.candidates[1:]:
+    look_at_maps_of(inputs.predictions, inputs.pairs, inputs.records, survey, force, source)
+    for _, candidate, indices in inputs.candidates[1:]:
         look_at(candidate, survey, force)
-    named = [(pair.id, pair.record) for pair in pairs[:SEARCHED]]
-    look(maps, records, survey, force, lambda: _each(named, inputs.records))
+        look_at_both_of(
+            (candidate, indices),
+            (inputs.predictions, range(inputs.predictions.count)),
+            ("candidates", "predictions"),
+            survey,
+            force,
+        )
 
 
-def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:
-    """Warns where predictions that differ have one record, which only one of them can be of."""
-    for k, name in enumerate(ids):
-        for j in range(k):
-            if np.array_equal(records[j], records[k]) and not np.array_equal(maps[j], maps[k]):
-                log.warning("the records of %s and %s are equal, their predictions are not: was a "
-                            "record stored twice?", ids[j], name)  # fmt: skip
-                return
+def look_at_maps_of(
+    maps: Any,
+    pairs: Sequence[Any],
+    records: Any,
+    survey: Survey,
+    force: bool,
+    source: str = "known",
+) -> None:
+    """Looks at a few maps with their records: pairs as `io.pair` gives them. Raises InputError."""
+    from fwi_refine.routing.look import look_at_pairs
+
+    known = [pair for pair in pairs if pair.record is not None]
+    look_at_pairs(
+        [pair.id for pair in known],
+        lambda k: maps.read(known[k].index),
+        lambda k: records.read(known[k].record),
+        survey,
+        force,
+        source=source,
+    )
+
+
+def look_at_both_of(
+    one: tuple[Any, Sequence[int]],
+    other: tuple[Any, Sequence[int]],
+    words: tuple[str, str],
+    survey: Survey,
+    force: bool,
+) -> None:
+    """Looks at a few maps with others of the same samples: (source, places in it) of both.
+
+    Raises InputError.
+    """
+    from fwi_refine.routing.look import look_at_both
+
+    (source, places), (others, other_places) = one, other
+    look_at_both(
+        min(len(places), len(other_places)),
+        lambda k: source.read(places[k]),
+        lambda k: others.read(other_places[k]),
+        words,
+        survey,
+        force,
+    )
 
 
 def look_at(source: Any, survey: Survey, force: bool, records: bool = False) -> None:
     """Looks at a few maps of an opened source, or a few records. Raises InputError."""
-    from fwi_refine.routing.recognise import looked_at
+    from fwi_refine.routing.look import look_at_some
 
     count = len(source.ids) if records else source.count
-    found = []
-    for k in looked_at(count):
-        with suppress(SampleError):
-            found.append(source.read(k))
-    look(*(([], found) if records else (found, [])), survey, force)
-
-
-def look(
-    maps: list[np.ndarray],
-    records: list[np.ndarray],
-    survey: Survey,
-    force: bool,
-    others: Callable[[], Iterable[tuple[str, np.ndarray]]] = lambda: (),
-) -> None:
-    """As `look_at_inputs`, at maps and records that were read."""
-    from fwi_refine.routing.recognise import recognise
-    from fwi_refine.routing.recognise_form import describe
-
-    findings = recognise([as_map(v, survey) for v in maps], records, survey, others)
-    if findings and force:
-        log.warning("%s", describe(findings))
-    elif findings:
-        raise InputError(
-            f"{describe(findings)}\nGive the option that fits, or --force to go on as it is."
-        )
-
-
-def as_map(v: np.ndarray, survey: Survey) -> np.ndarray:
-    """A map (1, nz, nx) as (nz, nx); others as they are."""
-    return v.reshape(survey.shape) if v.shape == (1, *survey.shape) else v
-
-
-def _each(named: list[tuple[str, int]], records: Any) -> Iterator[tuple[str, np.ndarray]]:
-    for name, k in named:
-        with suppress(SampleError):
-            yield name, records.read(k)
+    look_at_some(count, source.read, survey, force, records)

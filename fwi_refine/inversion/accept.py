@@ -69,12 +69,14 @@ def proven(
         The map, its misfit, and what the record says of it; the given map where nothing better was
         found.
     """
-    if misfit > (SEARCHED * data.survey.unit) ** 2 or not budget.affords(2 * data.cost):
+    if misfit > data.square(SEARCHED) or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
     levels = find_levels(whole.v).velocities
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
-        v, certificate, before = search(whole.v, data.record, levels, data.simulator, budget)
-    if torch.equal(v, whole.v):
+        v, certificate, before = search(
+            whole.v, data.record, levels, data.simulator, budget, data.missing
+        )
+    if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
         return whole, misfit, before
     found = Model.of(v)
     fit = data.misfit(found, budget)

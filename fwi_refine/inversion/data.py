@@ -8,10 +8,22 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.objective.arithmetic import has_released_arithmetic, is_of_an_arithmetic
+from fwi_refine.objective.known_cells import KnownCells
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
+from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.objective.source import SourceFit, impulse_record
 from fwi_refine.objective.source_cells import source_cells
+from fwi_refine.objective.source_misfit import FreeSourceMisfit
+from fwi_refine.objective.source_shape import first_estimate
+from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
+
+UNKNOWN = Noise(math.inf, math.inf)
+MOSTLY = 0.6  # of the samples of a part of a record that is to stand for all of it
 
 
 @dataclass(frozen=True)
@@ -55,17 +67,96 @@ class Data:
         (rows, columns, velocities) of the cells that the record's first row tells.
     cost
         What a simulation of all these shots counts as, in evaluations.
+    weights
+        Of the samples; None: all count the same. What has none is 0 in the record.
+    noise
+        Of the record; None: it does not tell.
+    known
+        What is known of single cells; None: nothing.
+    released
+        Whether the record that was given may be in the released arithmetic.
+    source
+        Where the wavelets are estimated with the map, what finds them; None: they are known. The
+        wavelet of `simulator` is then that of the latest estimate.
     """
 
     record: np.ndarray
     simulator: Simulator
     source_cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     cost: Fraction = Fraction(1)
+    weights: Weights | None = None
+    noise: Noise | None = CLEAN
+    known: KnownCells | None = None
+    released: bool = False
+    source: SourceFit | None = None
 
     @classmethod
-    def of_sample(cls, record: np.ndarray, start: torch.Tensor, simulator: Simulator) -> "Data":
-        """The whole record of a sample; start (nz, nx): what is near a velocity that it tells."""
-        return cls(record, simulator, source_cells(record, start, simulator.survey))
+    def of_sample(
+        cls,
+        record: np.ndarray,
+        start: torch.Tensor,
+        simulator: Simulator,
+        weights: np.ndarray | None = None,
+        known: KnownCells | None = None,
+    ) -> "Data":
+        """The whole record of a sample.
+
+        Parameters
+        ----------
+        record
+            (shots, rows, receivers); NaN only where samples have no weight.
+        start
+            (nz, nx) m/s: what is near a velocity that the record tells.
+        simulator
+            Of the survey of the record.
+        weights
+            As `survey.weights.sample_weights` returns them.
+        known
+            What is known of single cells.
+        """
+        survey = simulator.survey
+        if weights is not None:
+            record = record.copy()
+            record[:, : survey.n_steps][weights == 0] = 0
+        noise = early_noise(record, survey, weights)
+        missing = None if weights is None else weights == 0
+        if noise is None and is_of_an_arithmetic(record, survey, missing):
+            noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
+        cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
+        return cls(
+            record,
+            simulator,
+            cells,
+            weights=Weights.of(weights),
+            noise=noise,
+            known=known,
+            released=has_released_arithmetic(record, survey, missing),
+        )
+
+    @classmethod
+    def with_free_source(
+        cls,
+        record: np.ndarray,
+        start: torch.Tensor,
+        simulator: Simulator,
+        each: bool = False,
+        known: KnownCells | None = None,
+    ) -> tuple["Data", float]:
+        """The record of a sample whose wavelets are to be found, with an amplitude that was divided
+        out of it; each: one for each shot; known: as for `of_sample`. The velocities at the
+        sources, which follow from a known amplitude, are taken as not known."""
+        measured = torch.from_numpy(record)[:, : simulator.survey.n_steps].double()
+        amplitude, source = first_estimate(measured, start, simulator, each)
+        none = torch.zeros(0, dtype=torch.int64, device=start.device)
+        scaled = record.astype(np.float64) / amplitude
+        return cls(
+            scaled,
+            Simulator(source.survey, **simulator.how),
+            (none, none, none.double()),
+            noise=early_noise(scaled, source.survey, None),
+            known=known,
+            source=source,
+        ), amplitude
 
     @property
     def survey(self) -> Survey:
@@ -73,9 +164,10 @@ class Data:
         return self.simulator.survey
 
     @property
-    def mean_square(self) -> float:
-        """Of the samples that count."""
-        return float(np.square(self.record[:, : self.survey.n_steps]).mean())
+    def energy(self) -> float:
+        """Mean square of the record's samples that count."""
+        record = torch.from_numpy(self.record[:, : self.survey.n_steps]).double()
+        return self.mean_square(record)
 
     def subset(self, survey: Survey, receivers: int) -> "Data":
         """The first shots and every so many-th receiver, which are those of `survey`."""
@@ -85,13 +177,41 @@ class Data:
             record=self.record[:shots, :, ::receivers],
             simulator=Simulator(survey, **self.simulator.how),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
+            weights=self.weights and self.weights.subset(shots, receivers),
+            known=self.known and self.known.without_bounds(),
+            source=self.source and self.source.on(survey),
         )
 
-    def low_passed(self, factor: float) -> "Data":
+    def tells(self, survey: Survey, receivers: int) -> bool:
+        """Whether most samples of a part of the record, as of `subset`, are not missing."""
+        if self.weights is None:
+            return True
+        part = self.weights.subset(len(survey.sources), receivers)
+        return part.count > MOSTLY * part.samples.size
+
+    def low_passed(self, factor: float, model: Model) -> "Data":
         """The record as with a wavelet of a lower frequency, in which a start that is a cycle off
-        at the survey's is none; factor: of the frequency."""
-        lower, record = lower_frequency(self.record, factor * self.survey.frequency, self.survey)
-        return replace(self, record=record, simulator=Simulator(lower, **self.simulator.how))
+        at the survey's is none.
+
+        Parameters
+        ----------
+        factor
+            Of the frequency.
+        model
+            Its record takes the place of missing samples, which would reach into others.
+        """
+        record = self.record
+        if self.weights is not None and not self.weights.by_trace:
+            found = self.simulator.forward(model.v[None], model.vmin[None])[0]
+            record = self.weights.filled(record, found)
+        lower, record = lower_frequency(record, factor * self.survey.frequency, self.survey)
+        return replace(
+            self,
+            record=record,
+            simulator=Simulator(lower, **self.simulator.how),
+            known=self.known and self.known.without_bounds(),
+            source=self.source and self.source.low_passed(factor, lower),
+        )
 
     def until(self, fraction: float) -> "Data":
         """The first part of the record's time; fraction: of its steps."""
@@ -102,6 +222,9 @@ class Data:
             record=self.record[:, :steps],
             simulator=Simulator(shorter, **self.simulator.how),
             cost=self.cost * Fraction(steps, self.survey.n_steps),
+            weights=self.weights and self.weights.until(steps),
+            known=self.known and self.known.without_bounds(),
+            source=self.source and self.source.on(shorter),
         )
 
     def without(self, shift: np.ndarray) -> "Data":
@@ -121,4 +244,93 @@ class Data:
             return math.inf
         budget.charge(self.cost)
         record = torch.from_numpy(self.record)[None, :, : self.survey.n_steps]
+        if self.source is not None:
+            impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
+            return self.source.mean_square(impulse, record[0])
+        if self.weights is not None:
+            made = self.simulator.forward(model.v[None], model.vmin[None])
+            return self.mean_square(made[0].double() - record[0].to(made.device))
         return float(self.simulator.misfit(model.v[None], record, model.vmin[None])[0])
+
+    def with_noise_of(self, residual: torch.Tensor, explained: float) -> "Data":
+        """The same data, its noise being what a map leaves, where the record itself does not tell.
+
+        Parameters
+        ----------
+        residual
+            (shots, n_steps, receivers) within the band, weighted.
+        explained
+            Rms, in OpenFWI's unit, of what is left of a record without noise.
+        """
+        square = float(residual.square().mean())
+        quiet = square <= (explained * self.survey.unit) ** 2
+        noise = CLEAN if quiet else residual_noise(square, square, self.survey)
+        return replace(self, noise=noise)
+
+    def mean_square(self, residual: torch.Tensor) -> float:
+        """Mean square, by weight, of a residual (shots, n_steps, receivers)."""
+        if self.weights is not None:
+            residual = self.weights.root(residual) * residual
+        return float(residual.square().mean())
+
+    def square(self, rms: float) -> float:
+        """The mean square misfit that the noise of the record leaves where a clean one of OpenFWI's
+        unit leaves an rms misfit."""
+        noise = 0.0 if self.noise is None else MARGIN**2 * self.noise.misfit()
+        return (rms * self.survey.unit) ** 2 + noise
+
+    def beyond_noise(self, misfit: float) -> float:
+        """What a mean square misfit is more than the noise of the record leaves."""
+        noise = 0.0 if self.noise is None else self.noise.misfit()
+        return max(misfit - noise, 0.0) if noise else misfit
+
+    @property
+    def missing(self) -> np.ndarray | None:
+        """Samples (shots, n_steps, receivers) that do not count; None: all do."""
+        return None if self.weights is None else self.weights.missing
+
+    @property
+    def with_gaps(self) -> np.ndarray:
+        """The record, NaN where samples are missing."""
+        if self.weights is None:
+            return self.record
+        record = self.record.copy()
+        record[:, : self.survey.n_steps][self.weights.missing] = np.nan
+        return record
+
+    @property
+    def count(self) -> int:
+        """Samples that count."""
+        return math.prod(self.survey.record_shape) if self.weights is None else self.weights.count
+
+    def possible(self, model: Model) -> Model:
+        """The model with its map brought to what is known of single cells."""
+        return model if self.known is None else Model(self.known.applied(model.v), model.vmin)
+
+    def band_misfit(self, parameters: Parameters, simulator: Simulator | None = None) -> BandMisfit:
+        """The misfit within the band by some unknowns; simulator: in the place of its own."""
+        simulator = simulator or self.simulator
+        if self.source is None:
+            return BandMisfit(simulator, parameters, self.record, self.weights)
+        return FreeSourceMisfit(simulator, parameters, self.record, self.source)
+
+    def at(self, model: Model, budget: Budget) -> "Data":
+        """The data with the wavelets that explain the record best with a model, and what is left
+        as the noise; themselves where the wavelets are known. One simulation."""
+        if self.source is None or not self.simulator.is_stable(model.v[None], model.vmin[None]):
+            return self
+        budget.charge(self.cost)
+        impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
+        record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
+        estimate = self.source.estimate(impulse, record)
+        wavelets = self.source.all_of(impulse, record)
+        survey = self.survey.with_wavelet(wavelets.mean(0).numpy())
+        return replace(
+            self,
+            simulator=Simulator(survey, **self.simulator.how),
+            source=self.source.with_noise_of(estimate).on(survey),
+        )
+
+    def with_source_of(self, other: "Data") -> "Data":
+        """The data with what other data of the same survey know of the wavelets."""
+        return replace(self, simulator=other.simulator, source=other.source)

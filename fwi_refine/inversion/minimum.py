@@ -15,7 +15,7 @@ import torch
 
 from fwi_refine.inversion.data import Model
 from fwi_refine.inversion.stages import Solution
-from fwi_refine.inversion.uncertainty import precision, scaled_factor
+from fwi_refine.inversion.uncertainty import scaled_factor
 
 ROUNDS = 6  # of lifting: the others may fall below vmin in turn
 MOST = 1000  # cells below vmin, of a map that is far from its end
@@ -39,14 +39,7 @@ def with_minimum(model: Model, solution: Solution) -> Model | None:
         None where the precision is not definite, or the minimum was not reached.
     """
     parameters = solution.parameters
-    matrix = precision(
-        solution.hessian,
-        parameters,
-        solution.misfit,
-        solution.survey,
-        solution.prior_hessian,
-    )
-    factored = scaled_factor(matrix)
+    factored = scaled_factor(solution.precision())
     if factored is None:
         return None
     factor, scale = factored

@@ -8,6 +8,7 @@ over its unknowns, from the map that the stage before it left. vmin is one more 
 themselves are in families/.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.optimise import weight_by_share
 from fwi_refine.priors import Priors
@@ -64,6 +66,10 @@ class LevenbergMarquardt:
         """The same for records that are `unit` times as large as those of OpenFWI."""
         return replace(self, target=_squared(self.target, unit))
 
+    def with_noise(self, noise: Noise, survey: Survey) -> "LevenbergMarquardt":
+        """The same for records with noise."""
+        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
+
 
 @dataclass(frozen=True)
 class KrylovGaussNewton:
@@ -87,6 +93,10 @@ class KrylovGaussNewton:
     def in_unit(self, unit: float) -> "KrylovGaussNewton":
         """The same for records that are `unit` times as large as those of OpenFWI."""
         return replace(self, target=_squared(self.target, unit))
+
+    def with_noise(self, noise: Noise, survey: Survey) -> "KrylovGaussNewton":
+        """The same for records with noise."""
+        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,12 @@ class VariationalGaussNewton:
         noise = tuple(unit * level for level in self.noise)
         return replace(self, noise=noise, target=_squared(self.target, unit))
 
+    def with_noise(self, noise: Noise, survey: Survey) -> "VariationalGaussNewton":
+        """The same for records with noise."""
+        levels = tuple(math.hypot(level, noise.coefficient) for level in self.noise)
+        target = _more(self.target, noise.misfit_in_band(survey))
+        return replace(self, noise=levels, target=target)
+
 
 @dataclass(frozen=True)
 class PreconditionedLBFGS:
@@ -138,6 +154,10 @@ class PreconditionedLBFGS:
     def in_unit(self, unit: float) -> "PreconditionedLBFGS":
         """The same for records that are `unit` times as large as those of OpenFWI."""
         return replace(self, target=_squared(self.target, unit))
+
+    def with_noise(self, noise: Noise, survey: Survey) -> "PreconditionedLBFGS":
+        """The same for records with noise."""
+        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
 
 
 @dataclass(frozen=True)
@@ -166,6 +186,10 @@ class LBFGS:
         tolerance = self.gradient_tolerance * unit**2
         return replace(self, gradient_tolerance=tolerance, target=_squared(self.target, unit))
 
+    def with_noise(self, noise: Noise, survey: Survey) -> "LBFGS":
+        """The same for records with noise."""
+        return replace(self, target=_more(self.target, noise.misfit()))
+
 
 @dataclass(frozen=True)
 class GaussNewtonStep:
@@ -175,6 +199,10 @@ class GaussNewtonStep:
     target: None = None
 
     def in_unit(self, unit: float) -> "GaussNewtonStep":
+        """Itself."""
+        return self
+
+    def with_noise(self, noise: Noise, survey: Survey) -> "GaussNewtonStep":
         """Itself."""
         return self
 
@@ -259,6 +287,12 @@ class Stage:
     vmin
         Makes (m/s, standard deviation), what is known of vmin, from the present map; for the
         optimisers that take a Jacobian.
+    density
+        Minus twice the logarithm of the prior's density is this times the prior; its weight is then
+        the variance of the noise over the number of samples.
+    rounding_is_noise
+        The misfit counts what rounded coefficients may add to a record in the released arithmetic
+        as noise, see objective/coefficient_noise.py; for every cell as an unknown.
     """
 
     unknowns: Callable[[torch.Tensor, Priors], Parameters]
@@ -270,6 +304,8 @@ class Stage:
     skip_if: float | None = None
     must_fit: bool = False
     vmin: Callable[[torch.Tensor], tuple[float, float]] = field(default_factory=lambda: smallest)
+    density: float = 1.0
+    rounding_is_noise: bool = False
 
     def in_unit(self, unit: float) -> "Stage":
         """The same stage for records that are `unit` times as large as those of OpenFWI."""
@@ -282,6 +318,14 @@ class Stage:
             skip_if=_squared(self.skip_if, unit),
         )
 
+    def with_noise(self, noise: Noise, survey: Survey, samples: int) -> "Stage":
+        """The same stage for a record with noise, of which so many samples count."""
+        if noise == CLEAN:
+            return self
+        more = self.density * noise.coefficient**2 / samples
+        how = self.optimiser.with_noise(noise, survey)
+        return replace(self, weight=self.weight + more, optimiser=how)
+
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
         return weight_by_share(self.prior_fraction, misfit, prior, least=self.weight)
@@ -289,6 +333,10 @@ class Stage:
 
 def _squared(square: float | None, unit: float) -> float | None:
     return None if square is None else square * unit**2
+
+
+def _more(square: float | None, noise: float) -> float | None:
+    return None if square is None else square + noise
 
 
 @dataclass(frozen=True)
@@ -352,6 +400,18 @@ class Recipe:
             return recipe
         noise = unit * assignment.noise[0], unit * assignment.noise[1]
         return replace(recipe, assignment=replace(assignment, noise=noise))
+
+    def with_noise(self, noise: Noise | None, survey: Survey, samples: int) -> "Recipe":
+        """The same recipe for a record with noise, of which so many samples count."""
+        if noise is None or noise == CLEAN:
+            return self
+        recipe = self.each_stage(lambda stage: stage.with_noise(noise, survey, samples))
+        assignment = recipe.assignment
+        if assignment is None:
+            return recipe
+        square = noise.misfit_in_band(survey)
+        least, most = (math.sqrt(level**2 + square) for level in assignment.noise)
+        return replace(recipe, assignment=replace(assignment, noise=(least, most)))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
         """The recipe with change(stage) for each stage, that between assignments as well."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fwi_refine.errors import SampleError
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
 from fwi_refine.inversion.budget import Budget, Step
 from fwi_refine.inversion.data import Data, Model
@@ -20,13 +21,20 @@ from fwi_refine.inversion.levels.refine import assign_levels
 from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
+from fwi_refine.inversion.source import FoundSource, found_source
 from fwi_refine.inversion.stages import Curvature, Solution, Trace, penalty, run_stages
 from fwi_refine.inversion.uncertainty import expected_error
+from fwi_refine.objective.known_cells import KnownCells, known_cells
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.noise import CLEAN, Noise
+from fwi_refine.objective.parameterisation import Full
+from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Family, can_classify
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
+from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
 # A result whose rms misfit stays above this is flagged: the published method's accuracy falls off
@@ -91,6 +99,13 @@ class Refined:
         integers, and for records of another arithmetic.
     equal_samples : float or None
         Fraction of the samples that come before the first difference of their trace.
+    noise : float or None
+        Rms of a sample's noise that the record tells, in its unit, beyond the rounding of float32;
+        None where it tells nothing.
+    missing : int
+        Samples of the record without weight.
+    source : FoundSource or None
+        The wavelets, where they were estimated with the map.
     """
 
     velocity: np.ndarray
@@ -113,6 +128,9 @@ class Refined:
     history: tuple[tuple[int, int, float], ...] = ()
     exact: bool | None = None
     equal_samples: float | None = None
+    noise: float | None = None
+    missing: int = 0
+    source: FoundSource | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,8 @@ class RecipeResult:
         One for the start, and one for each stage.
     certificate
         What the record says of the map, where it is one of integers.
+    noise
+        Of the record, or of what the stages left of it; None: not known.
     """
 
     family: str
@@ -152,6 +172,7 @@ class RecipeResult:
     traces: tuple[Trace, ...]
     reason: str = ""
     certificate: Certificate = NOT_TRIED
+    noise: Noise | None = CLEAN
 
     @property
     def rms(self) -> float:
@@ -174,11 +195,15 @@ def refine_sample(
     family: str = "auto",
     method: str = "auto",
     prior: str = "auto",
+    source: str = "known",
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
     watch: Callable[[Step], object] | None = None,
     simulator: Simulator | None = None,
+    weights: np.ndarray | None = None,
+    fixed: np.ndarray | None = None,
+    bounds: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
@@ -187,7 +212,7 @@ def refine_sample(
     prediction : ndarray (nz, nx)
         The predicted map, m/s.
     record : ndarray (shots, rows >= n_steps, receivers)
-        The measured record.
+        The measured record; NaN where samples are missing.
     survey
         What the record is of.
     priors
@@ -199,6 +224,9 @@ def refine_sample(
         One of `families.METHODS`.
     prior
         One of `families.PRIORS`: what the Style families end with.
+    source
+        One of `SOURCES`: whether the wavelet is the survey's, or to be estimated with the map: one
+        for all shots, or one for each.
     samples
         Maps to draw from the posterior, where that is known.
     max_evaluations
@@ -209,6 +237,12 @@ def refine_sample(
         Told the `Step` after every iteration; the result does not depend on it.
     simulator
         Default one for the survey, in float64.
+    weights
+        Of shots, receivers or samples, as `survey.weights.check_weights` returns them.
+    fixed : ndarray of bool (nz, nx)
+        Cells that are kept as predicted.
+    bounds : two ndarrays (nz, nx)
+        Least and largest velocity of each cell, m/s.
 
     Returns
     -------
@@ -227,28 +261,49 @@ def refine_sample(
         raise ValueError(f"method {method!r}: expected one of {', '.join(METHODS)}")
     if prior not in PRIORS:
         raise ValueError(f"prior {prior!r}: expected one of {', '.join(PRIORS)}")
+    if source not in SOURCES:
+        raise ValueError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
     prediction = check_prediction(prediction, survey=survey)
-    record = check_record(record, survey=survey)
+    record = check_record(record, survey=survey, gaps=True)
+    counts = sample_weights(record, survey, weights)
+    if counts is not None:
+        if not counts.any():
+            raise SampleError("record: found no sample that is there and has a weight")
+        record[:, : survey.n_steps][counts == 0] = np.nan
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
+    if source != "known" and counts is not None:
+        raise SampleError(
+            f"record: {int((counts != counts.max()).sum())} samples are missing or weigh less; a "
+            f"source that is estimated ({source!r}) needs all of them"
+        )
+    start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
+    known = known_cells(start, survey, fixed, bounds)
+    if known is not None:
+        start = known.applied(start)
+    clamped = not torch.equal(start, torch.from_numpy(prediction))
+    start = start.float().double().to(simulator.device)  # as a file has it
+    if known is not None:
+        known = known.of(start)
+    data, amplitude = _data_of(record, start, simulator, source, counts, known)
     evidence, words = {}, "chosen by the user"
     if family == "auto" or can_classify(survey):
-        classification = classify(prediction, record, priors, survey)
+        classification = classify(prediction, data.record, priors, survey)
         evidence = classification.evidence
         words = classification.reason if family == "auto" else words
     chosen = str(classification.family) if family == "auto" else find_family(family).name
     method, why = choose_method(method, chosen, survey, simulator.kernel)
-    start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
-    clamped = not torch.equal(start, torch.from_numpy(prediction))
-    start = start.float().double().to(simulator.device)  # as a file has it
     several = family == "auto" and method != "lbfgs"
     routes = (chosen, *(find_family(chosen).others if several else ()))
     recipes = {
         route: find_family(route).recipe(method, prior).in_unit(survey.unit) for route in routes
     }
-    data = Data.of_sample(record, start, simulator)
+    recipes = {
+        route: recipe.with_noise(data.noise, survey, data.count)
+        for route, recipe in recipes.items()
+    }
     budget = Budget(max_evaluations, should_stop, watch)
     best, traces = refine_by_routes(recipes, data, start, priors, budget)
     if best.family != chosen:
@@ -259,6 +314,7 @@ def refine_sample(
     elif best.status == "refined" and best.curvature.uncertainty is not None:
         deviation = best.curvature.uncertainty.deviation(best.model.v)
     drawn = _draw(best, samples, record, survey) if samples else None
+    scale = abs(amplitude)  # misfits are in the unit of the record as it was given
     return Refined(
         velocity=best.model.v.cpu().numpy().copy(),
         vmin=float(best.model.vmin),
@@ -266,21 +322,46 @@ def refine_sample(
         evidence=evidence,
         family_reason=words,
         status=best.status,
-        misfit_before=math.sqrt(best.before[0]),
-        misfit_after=best.rms,
-        objective_before=best.before[1],
-        objective_after=best.after[1],
+        misfit_before=scale * math.sqrt(best.before[0]),
+        misfit_after=scale * best.rms,
+        objective_before=scale**2 * best.before[1],
+        objective_after=scale**2 * best.after[1],
         evaluations=math.ceil(budget.evaluations),
         iterations=budget.iterations,
         reason=best.reason,
-        flags=_flags(best, survey, clamped, f"{METHOD_WORDS[method]}: {why}" if why else ""),
+        flags=_flags(best, data, clamped, f"{METHOD_WORDS[method]}: {why}" if why else ""),
         expected_error=None if deviation is None else expected_error(deviation),
         deviation=None if deviation is None else deviation.float().cpu().numpy(),
         samples=drawn,
         exact=best.certificate.exact,
         equal_samples=best.certificate.equal_fraction,
-        history=tuple((stage, *point) for stage, trace in enumerate(traces) for point in trace),
+        noise=None if best.noise is None else scale * best.noise.sample,
+        missing=0 if counts is None else int((counts == 0).sum()),
+        history=tuple(
+            (stage, evaluations, scale * rms)
+            for stage, trace in enumerate(traces)
+            for evaluations, rms in trace
+        ),
+        source=None
+        if best.status == "failed"
+        else found_source(data, best.model, best.curvature, amplitude, survey),
     )
+
+
+def _data_of(
+    record: np.ndarray,
+    start: torch.Tensor,
+    simulator: Simulator,
+    source: str,
+    weights: np.ndarray | None,
+    known: KnownCells | None,
+) -> tuple[Data, float]:
+    """The data, and the amplitude of the source that was divided out of the record."""
+    # a start that cannot be simulated fails by itself
+    if source == "known" or not simulator.is_stable(start[None]):
+        return Data.of_sample(record, start, simulator, weights, known), 1.0
+    each = source == "fit-each"
+    return Data.with_free_source(record, start, simulator, each=each, known=known)
 
 
 def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) -> np.ndarray | None:
@@ -294,14 +375,14 @@ def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) ->
     return found.clamp(*survey.velocity_bounds).float().cpu().numpy()
 
 
-def _flags(best: RecipeResult, survey: Survey, clamped: bool, why: str) -> tuple[str, ...]:
+def _flags(best: RecipeResult, data: Data, clamped: bool, why: str) -> tuple[str, ...]:
     """What a reader should know; why: another method took the place of Gauss-Newton."""
     flags = {
         "start outside bounds": clamped,
         why: bool(why),
         "stopped early": best.stopped,
         "not rounded: the record would fit worse": best.rounded is False,
-        "poor fit": best.status != "failed" and best.rms > POOR_FIT * survey.unit,
+        "poor fit": best.status != "failed" and best.after[0] > data.square(POOR_FIT),
     }
     return tuple(flag for flag, holds in flags.items() if holds)
 
@@ -370,7 +451,7 @@ def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Seq
 
 
 def _fits(result: RecipeResult, data: Data) -> bool:
-    return result.fit <= FIT * data.survey.unit
+    return result.fit**2 <= data.square(FIT)
 
 
 def _stopped(result: RecipeResult, stopped: bool) -> RecipeResult:
@@ -381,7 +462,7 @@ def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:
     """Whether the classifier takes a result for a map of its family: layers come out of the record
     of a rough map as well, but not a few velocities."""
     v = result.model.v.cpu().numpy()
-    found = classify(v, data.record, priors, data.survey).family
+    found = classify(v, data.with_gaps, priors, data.survey).family
     return found == result.family or {found, result.family} == {Family.TWO_VELOCITY, Family.LAYERED}
 
 
@@ -416,14 +497,19 @@ def run_recipe(
     unchanged = RecipeResult(
         family, "unchanged", given, before, before, False, None, Curvature(), (begin,)
     )
+    unchanged = replace(unchanged, noise=data.noise)
     # A parameterisation may not hold the start as it is; its misfit counts all the same.
     if not math.isfinite(before[1]):
         reason = "the record simulated from the start does not have a finite misfit"
         return replace(unchanged, status="failed", reason=reason)
     with budget.keeping(1):  # for the misfit of the result
-        model = Model(data.with_source_velocities(start), given.vmin)
+        model = data.possible(Model(data.with_source_velocities(start), given.vmin))
         budget.enter(f"{family}, start", math.sqrt(misfit))
         found = run_stages(recipe.stages, data, model, priors, budget, misfit, family)
+        if data.noise is None and not found.stopped and budget.affords(data.cost):
+            data = _with_noise(data, found.model, budget)
+            recipe = recipe.with_noise(data.noise, data.survey, data.count)
+            unchanged = replace(unchanged, noise=data.noise)
         if recipe.assignment and not found.stopped:
             known = found.curvature or Curvature()
             levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
@@ -432,13 +518,17 @@ def run_recipe(
     if not budget.affords(1):
         reason = "no evaluation was left to try anything"
         return replace(unchanged, stopped=True, traces=traces, reason=reason)
-    model, misfit = best_of(written(found.model, found.curvature), data, budget)
+    maps = _possible(written(found.model, found.curvature), data)
+    model, misfit = best_of(maps, data, budget)
     after = misfit, misfit + penalty(first, model, priors)
     rounded: bool | None = None
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
-        whole, squares = best_of(integers(found.model), data, budget)
-        limit = misfit if recipe.blended else max((FIT * data.survey.unit) ** 2, 4 * misfit)
+        whole, squares = best_of(_possible(integers(found.model), data), data, budget)
+        beyond = data.beyond_noise(misfit)
+        limit = misfit
+        if not recipe.blended:
+            limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
         if squares <= limit or not recipe.blended:
             whole, squares, certificate = proven(whole, squares, data, budget)
         total = squares + penalty(first, whole, priors)
@@ -460,3 +550,19 @@ def run_recipe(
         return replace(result, reason="nothing better than the start found")
     known = found.curvature or Curvature()
     return replace(result, status="refined", model=model, after=after, curvature=known)
+
+
+def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
+    """The data with the noise that a model leaves of the record; one simulation."""
+    budget.charge(data.cost)
+    parameters = Full(model.shape)
+    misfit = BandMisfit(data.simulator, parameters, data.record, data.weights)
+    residual = misfit.residual(parameters.from_velocity(model.v, model.vmin))
+    return data if residual is None else data.with_noise_of(residual[0], FIT)
+
+
+def _possible(models: list[Model], data: Data) -> list[Model]:
+    """The maps brought to what is known of single cells, each with its own minimum."""
+    if data.known is None:
+        return models
+    return [Model.of(data.possible(model).v) for model in models]

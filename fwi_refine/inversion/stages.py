@@ -25,17 +25,20 @@ from fwi_refine.inversion.recipe import (
     VariationalGaussNewton,
 )
 from fwi_refine.inversion.uncertainty import (
+    noise_of,
     posterior_samples,
     precision,
     standard_deviation,
 )
 from fwi_refine.objective.base import PriorTerm
+from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
-from fwi_refine.objective.noise import misfit_of_noise, noise_variance
+from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
 from fwi_refine.objective.source_cells import SourceCells
+from fwi_refine.objective.source_misfit import SourceHessian
 from fwi_refine.optimise import (
     Result,
     Status,
@@ -51,6 +54,7 @@ from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
 PERIODS = 0.9  # of a lower frequency that a record must hold, at least
+WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations
@@ -82,6 +86,10 @@ class Solution:
         Of the record.
     spread
         Factor of the expected errors, which the prior says.
+    samples_used
+        Of the record, those that count; None: all.
+    source
+        How map and wavelets depend on each other, where the wavelets are estimated.
     """
 
     parameters: Parameters
@@ -90,23 +98,43 @@ class Solution:
     prior_hessian: torch.Tensor | None
     survey: Survey
     spread: float = 1.0
+    samples_used: int | None = None
+    source: SourceHessian | None = None
+
+    def precision(self) -> torch.Tensor:
+        """Posterior precision of the unknowns."""
+        return precision(
+            self.hessian,
+            self.parameters,
+            self.misfit,
+            self.survey,
+            self.prior_hessian,
+            self.samples_used,
+        )
+
+    @property
+    def variance(self) -> float:
+        """Of the noise of a coefficient of the band."""
+        return noise_of(self.misfit, self.survey)
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
         found = standard_deviation(
-            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
+            self.hessian,
+            self.parameters,
+            self.misfit,
+            self.survey,
+            self.prior_hessian,
+            self.samples_used,
         )
         return None if found is None else self.spread * found
 
     def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
         """Maps (count, nz, nx), m/s, drawn from the posterior about a map v (nz, nx), or None."""
         draws = np.random.default_rng(seed).standard_normal((count, self.parameters.size))
-        matrix = precision(
-            self.hessian, self.parameters, self.misfit, self.survey, self.prior_hessian
-        )
         return posterior_samples(
             self.parameters.from_velocity(v),
-            matrix,
+            self.precision(),
             self.parameters,
             self.spread * torch.from_numpy(draws),
         )
@@ -190,7 +218,7 @@ def run_stages(
     StageResult
         Of all stages, or of those that the budget allows.
     """
-    good_fit = GOOD_FIT * data.survey.unit**2
+    good_fit = GOOD_FIT * data.survey.unit**2 + data.beyond_noise(data.square(0.0))
     # misfits by all shots, where they are known
     reference: float | None = None
     exact: float | None = None
@@ -200,7 +228,8 @@ def run_stages(
     for number, stage in enumerate(stages, 1):
         if stage.skip_if not in (None, asked):  # asked once for all in a row with one number
             # of all shots where it is known: a stage may have looked at some only
-            skipped = (misfit if exact is None else exact) < stage.skip_if and moved < AT_REST
+            left = data.beyond_noise(misfit if exact is None else exact)
+            skipped = left < stage.skip_if and moved < AT_REST
         asked = stage.skip_if
         if (asked is not None and skipped) or not _is_long_enough(stage, data.survey):
             continue
@@ -216,7 +245,8 @@ def run_stages(
         if stage.must_fit and found.traces:
             exact = data.misfit(found.model, budget)
             # what fits better than the data's own rounding has fitted some of it
-            if exact > max(4 * (reference or 0.0), good_fit):
+            limit = max(4 * data.beyond_noise(reference or 0.0), good_fit)
+            if data.beyond_noise(exact) > limit:
                 found, exact = replace(found, model=model, curvature=None), before
         traces += found.traces
         misfit = next((trace[-1][1] ** 2 for trace in reversed(traces) if trace), misfit)
@@ -264,12 +294,12 @@ def run_stage(
         rest = replace(stage, data=replace(stage.data, take_out=None))
         return run_stage(rest, stage.data.take_out(model, data, budget), model, priors, budget)
     part = stage.data.survey(data.survey)
-    if part is not data.survey:
+    if part is not data.survey and data.tells(part, stage.data.receivers):
         subset = data.subset(part, stage.data.receivers)
         whole = replace(stage, data=replace(stage.data, shots=None, receivers=1))
         return run_stage(whole, subset, model, priors, budget)
     if stage.data.frequency is not None:
-        lower = data.low_passed(stage.data.frequency)
+        lower = data.low_passed(stage.data.frequency, model)
         rest = replace(stage, data=Subset(until=stage.data.until))
         found = run_stage(rest, lower, model, priors, budget)
         # the curvature of another record says nothing of the error
@@ -279,7 +309,10 @@ def run_stage(
         early = data.until(stage.data.until)
         found = run_stage(replace(stage, data=WHOLE), early, model, priors, budget)
         return replace(found, curvature=Curvature())
+    data = data.at(model, budget)
     parameters = stage.unknowns(model.v, priors)
+    if data.known is not None:
+        parameters = data.known.held(parameters)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     x = parameters.from_velocity(model.v, model.vmin)
     trace: list[tuple[int, float]] = []
@@ -299,7 +332,7 @@ def run_stage(
     budget.iterations += result.iterations
     stopped = result.status == Status.MAX_EVALUATIONS
     if result.iterations:
-        model = Model(parameters.velocity(result.x), parameters.vmin(result.x))
+        model = data.possible(Model(parameters.velocity(result.x), parameters.vmin(result.x)))
     return StageResult(model, curvature, (tuple(trace),), stopped)
 
 
@@ -319,10 +352,13 @@ def _by_jacobian(
     note: Note,
 ) -> tuple[Result, Curvature | None]:
     """A stage of the main method, with what ties vmin and the cells of the sources."""
-    misfit = _misfit_of(how, data, parameters, x)
+    misfit = _misfit_of(stage, how, data, parameters, x, budget)
     ties: Any = VminTie(*stage.vmin(model.v))
     if parameters.prior_acts_on_map:
         ties = ties + SourceCells(data.source_cells, parameters)
+    walls = None if data.known is None else data.known.walls(parameters)
+    if walls is not None:
+        ties = ties + walls
 
     def watch(result: Result) -> bool:
         note(result.misfit or 0.0, result.evaluations)
@@ -342,14 +378,15 @@ def _by_jacobian(
         last: Any
 
         def renew(covariance: torch.Tensor) -> Any:
-            return PriorTerm(first.update(covariance[:-1, :-1], model.shape), parameters) + ties
+            updated = first.update(parameters.map_covariance(covariance), model.shape)
+            return PriorTerm(updated, parameters) + ties
 
         result, last = variational_gauss_newton(
             misfit,
             prior + ties,
             x,
             renew=renew,
-            weight=[partial(_weight_of_density, data.survey, level) for level in how.noise],
+            weight=[partial(_weight_of_density, data, level) for level in how.noise],
             rounds=how.rounds,
             **common,
         )
@@ -394,33 +431,49 @@ def _target(how: ByJacobian, data: Data) -> float:
     """The mean square misfit at which a stage ends."""
     target = how.target or 0.0
     if isinstance(how, LevenbergMarquardt | KrylovGaussNewton) and how.remainder:
-        return max(target, how.remainder**2 * data.mean_square)
+        return max(target, how.remainder**2 * data.energy)
     return target
 
 
-def _weight_of_density(survey: Survey, least: float, misfit: float, prior: float) -> float:
+def _weight_of_density(data: Data, least: float, misfit: float, prior: float) -> float:
     """The weight of a prior that is minus twice a log density: noise variance over samples; least:
     rms of the noise of a coefficient."""
-    variance = max(noise_variance(misfit, survey), least**2)
-    return variance / math.prod(survey.record_shape)
+    variance = max(noise_variance(misfit, data.survey), least**2)
+    return variance / data.count
 
 
 def _misfit_of(
+    stage: Stage,
     how: ByJacobian,
     data: Data,
     parameters: Parameters,
     x: torch.Tensor,
+    budget: Budget,
 ) -> BandMisfit:
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     simulator = data.simulator
+    if _rounding_is_noise(stage, how, data):
+        cost = data.cost * BandMisfit(simulator, parameters, data.record).hessian_cost()
+        if budget.affords(cost):
+            budget.charge(cost)
+            return CorrelatedMisfit(simulator, parameters, data.record, x)
     if isinstance(how, KrylovGaussNewton):
-        return MatrixFreeMisfit(simulator, parameters, data.record)
+        return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
-    if isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
+    by_trace = data.weights is None or data.weights.by_trace
+    known = data.source is None and by_trace
+    if known and isinstance(parameters, Rows) and has_flat_misfit(x[:-1], data.survey):
         window = window_before_return(x[:-1], data.survey)
-        return FlatMisfit(simulator, parameters, data.record, window)
-    return BandMisfit(simulator, parameters, data.record)
+        return FlatMisfit(simulator, parameters, data.record, window, data.weights)
+    return data.band_misfit(parameters, simulator)
+
+
+def _rounding_is_noise(stage: Stage, how: ByJacobian, data: Data) -> bool:
+    """Whether rounded coefficients are most of the noise, and a matrix of them is to be had."""
+    by_matrix = isinstance(how, LevenbergMarquardt | VariationalGaussNewton)
+    clean = data.weights is None and data.source is None and data.noise == CLEAN
+    return stage.rounding_is_noise and by_matrix and data.released and clean
 
 
 def _curvature(
@@ -442,10 +495,21 @@ def _curvature(
     if unknown or not budget.affords(data.cost):
         return Curvature(None, cells)
     budget.charge(data.cost)
-    left = max(misfit(result.x), least)
+    noise = 0.0 if data.noise is None else data.noise.misfit_in_band(data.survey)
+    left = max(misfit(result.x), least, noise)
     prior_hessian = prior.hessian(result.x) if gaussian else None
     spread = getattr(prior.prior, "spread", 1.0)
-    found = Solution(parameters, hessian, left, prior_hessian, data.survey, spread)
+    source = getattr(misfit, "last_source", None)
+    found = Solution(
+        parameters,
+        hessian,
+        left,
+        prior_hessian,
+        data.survey,
+        spread,
+        samples_used=data.count,
+        source=source,
+    )
     return Curvature(found, cells)
 
 
@@ -460,11 +524,20 @@ def _published(
     note: Note,
 ) -> Result:
     """A stage of the published method: the plain misfit and a fixed weight."""
-    objective = DataMisfit(data.simulator, parameters, data.record) + stage.weight * prior
+    penalties = stage.weight * prior
+    walls = None if data.known is None else data.known.walls(parameters)
+    if walls is not None:
+        penalties = penalties + WALLS * data.survey.unit**2 * walls
+    misfit_term: DataMisfit
+    if data.source is None:
+        misfit_term = DataMisfit(data.simulator, parameters, data.record, data.weights)
+    else:
+        misfit_term = data.band_misfit(parameters)
+    objective = misfit_term + penalties
     limit = budget.limit_in(data.cost)
 
     def noted(result: Result) -> float:
-        misfit = result.value - stage.weight * prior(result.x)
+        misfit = result.value - penalties(result.x)
         note(max(misfit, 0.0), result.evaluations)  # rounding may leave it below 0
         return misfit
 

@@ -17,12 +17,30 @@ WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
+def noise_of(misfit: float, survey: Survey) -> float:
+    """Variance of the noise of a coefficient of the band, at least that of float32 records.
+
+    Parameters
+    ----------
+    misfit : float
+        Mean square residual within the wavelet's band, in the squared unit of the record.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    float
+    """
+    return max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
+
+
 def precision(
     hessian: torch.Tensor,
     parameters: Parameters,
     misfit: float,
     survey: Survey,
     prior_hessian: torch.Tensor | None = None,
+    samples: int | None = None,
 ) -> torch.Tensor:
     """Posterior precision of the unknowns at the solution.
 
@@ -38,6 +56,8 @@ def precision(
         Survey of the record.
     prior_hessian : Tensor, shape (n, n), optional
         2 K^-1, twice the precision of a Gaussian prior.
+    samples : int, optional
+        N; by default all of the record.
 
     Returns
     -------
@@ -45,9 +65,8 @@ def precision(
         J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is WIDE^-2 on the diagonal
         without a Gaussian prior, and for vmin, which priors leave alone.
     """
-    samples = math.prod(survey.record_shape)
-    variance = max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
-    found = hessian * (samples / (2 * variance))
+    samples = samples or math.prod(survey.record_shape)
+    found = hessian * (samples / (2 * noise_of(misfit, survey)))
     if prior_hessian is None:
         found.diagonal().add_(WIDE**-2)
     else:
@@ -81,12 +100,13 @@ def standard_deviation(
     misfit: float,
     survey: Survey,
     prior_hessian: torch.Tensor | None = None,
+    samples: int | None = None,
 ) -> torch.Tensor | None:
     """Expected rms error of each cell, from the curvature at the solution.
 
     Parameters
     ----------
-    hessian, parameters, misfit, survey, prior_hessian
+    hessian, parameters, misfit, survey, prior_hessian, samples
         As for `precision`.
 
     Returns
@@ -110,7 +130,7 @@ def standard_deviation(
     .. [1] A. Tarantola, "Inverse Problem Theory and Methods for Model Parameter Estimation", SIAM,
        2005, section 3.2.
     """
-    matrix = precision(hessian, parameters, misfit, survey, prior_hessian)
+    matrix = precision(hessian, parameters, misfit, survey, prior_hessian, samples)
     factored = scaled_factor(matrix)
     if factored is None:
         return None

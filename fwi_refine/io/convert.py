@@ -19,6 +19,7 @@ from fwi_refine.survey import OPENFWI, Survey
 UNITS = {
     "m/s": (1.0, 0.0),
     "km/s": (1000.0, 0.0),
+    "ft/s": (0.3048, 0.0),
     "-1..1": (1500.0, 3000.0),
     "0..1": (3000.0, 1500.0),
 }
@@ -108,6 +109,14 @@ def is_outside(values: np.ndarray, survey: Survey) -> bool:
     return x.size > 0 and bool(np.mean((x < low) | (x > high)) >= OUTSIDE)
 
 
+def true_velocity(values: np.ndarray, conversion: "Conversion", survey: Survey) -> np.ndarray:
+    """A true map as it is, or converted where that alone lies within the velocity bounds."""
+    if not is_outside(values, survey):
+        return values
+    converted = replace(conversion, transpose=False).velocity(values)
+    return values if is_outside(converted, survey) else converted
+
+
 def forward_log(d: Any, k: float | None) -> Any:
     """sign(d) ln(1 + k abs(d)), as OpenFWI's loaders store a record; d itself without k."""
     return d if k is None else np.sign(d) * np.log1p(k * np.abs(d))
@@ -146,6 +155,21 @@ class ConvertedPredictions:
         return self._source.files()
 
 
+class TrueMaps(ConvertedPredictions):
+    """True maps, each converted where it has the units of the predictions; see `true_velocity`."""
+
+    def __init__(self, source: Any, conversion: Conversion, survey: Survey = OPENFWI):
+        super().__init__(source, replace(conversion, transpose=False))
+        self._survey = survey
+
+    def read(self, k: int) -> np.ndarray:
+        return true_velocity(self._source.read(k), self._conversion, self._survey)
+
+    def salvage(self, k: int) -> np.ndarray | None:
+        values = self._source.salvage(k)
+        return None if values is None else true_velocity(values, self._conversion, self._survey)
+
+
 class ConvertedRecords:
     """Records of io/records.py, converted as they are read.
 
@@ -166,10 +190,7 @@ class ConvertedRecords:
 
     def truth(self, k: int) -> np.ndarray | None:
         values = self._source.truth(k)
-        if values is None or not is_outside(values, self._survey):
-            return values
-        converted = replace(self._conversion, transpose=False).velocity(values)
-        return values if is_outside(converted, self._survey) else converted
+        return None if values is None else true_velocity(values, self._conversion, self._survey)
 
     def alone(self, k: int) -> "ConvertedRecords":
         return ConvertedRecords(self._source.alone(k), self._conversion, self._survey)

@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,13 +82,17 @@ def read_ids(path: str | os.PathLike[str]) -> list[str]:
         with open_text(path) as file:
             rows = [row for row in csv.reader(lines(file, path)) if any(c.strip() for c in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a list of ids ({error})") from error
+        hint = "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise InputError(f"{path}: cannot be read as a list of ids ({error}){hint}") from error
     column, header = 0, [cell.strip() for cell in rows[0]] if rows else []
-    if "id" in header:
-        column = header.index("id")
+    names = [name.lower() for name in header]
+    if "id" in names:
+        column = names.index("id")
         rows = rows[1:]
     elif len(header) > 1:
         raise InputError(f"{path}: found columns {header}, expected one called 'id'")
+    else:
+        _refuse_separator([row[0] for row in rows], path)
     ids = [row[column] if column < len(row) else "" for row in rows]
     if not ids:
         raise InputError(f"{path}: holds no ids")
@@ -101,6 +105,17 @@ def read_ids(path: str | os.PathLike[str]) -> list[str]:
     return [check_id(name) for name in ids]
 
 
+def _refuse_separator(lines: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Raises InputError for a table whose columns something other than a comma separates."""
+    for mark, name in ((";", "';'"), ("\t", "a tab")):
+        counts = {line.count(mark) for line in lines}
+        if len(counts) == 1 and 0 not in counts:
+            raise InputError(
+                f"{path}: every line holds {name}, such as {lines[0]!r}; expected an id a line, or "
+                "a table with commas and a column 'id'"
+            )
+
+
 def read_families(path: str | os.PathLike[str]) -> dict[str, str]:
     """Family of each id, from a CSV with the columns `id` and `family`.
 
@@ -110,11 +125,12 @@ def read_families(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         with open_text(path) as file:
             reader = csv.DictReader(lines(file, path))
-            missing = {"id", "family"} - set(reader.fieldnames or ())
+            found_names = [*(reader.fieldnames or ())]
+            reader.fieldnames = [name.strip().lower() for name in found_names]
+            missing = {"id", "family"} - set(reader.fieldnames)
             if missing:
-                raise InputError(
-                    f"{path}: found columns {reader.fieldnames}, expected 'id' and 'family'"
-                )
+                _refuse_separator([",".join(found_names)], path)
+                raise InputError(f"{path}: found columns {found_names}, expected 'id' and 'family'")
             for row in reader:
                 if row["id"] in found:
                     raise InputError(f"{path}: duplicate id {row['id']!r}, expected it once")
@@ -161,7 +177,10 @@ def resolve_ids(
 
 def _first_without_partner(ids: Sequence[str], count: int) -> str:
     if len(ids) > count:
-        return f"the first id without a sample is {ids[count]!r} (number {count + 1})"
+        text = f"the first id without a sample is {ids[count]!r} (number {count + 1})"
+        if len(ids) == count + 1:
+            text += f"; if the first line, {ids[0]!r}, is a heading, call it 'id'"
+        return text
     return f"the first sample without an id is number {len(ids) + 1}"
 
 
@@ -222,7 +241,7 @@ def _pair_by_id(
         raise InputError(
             f"{len(ids)} predictions and {len(record_ids)} records in {records.path} do not have "
             f"the same ids: the first that differs is {absent[0]!r} (prediction number "
-            f"{ids.index(absent[0]) + 1}), which has no record{found}"
+            f"{ids.index(absent[0]) + 1}), which has no record{found}{_meant(absent[0], known)}"
         )
     repeated = {name for name, n in Counter(ids).items() if n > 1}
     doubled = {name for name, n in Counter(record_ids).items() if n > 1}
@@ -240,6 +259,15 @@ def _pair_by_id(
             problem = f"{records.path}: found no record with the id {name!r}, expected one"
         pairs.append(Pair(k, name, None if problem else known[name], problem))
     return pairs
+
+
+def _meant(name: str, known: Container[str]) -> str:
+    """A hint at an id that another spelling is meant for; empty where there is none."""
+    plain = name.strip().strip("'\"").removesuffix(".npy")
+    for other in (plain, plain.lower(), plain.upper()):
+        if other != name and other in known:
+            return f"; is {other!r} meant by {name!r}?"
+    return ""
 
 
 def _duplicate(name: str, ids: Sequence[str]) -> str:

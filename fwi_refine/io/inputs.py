@@ -13,6 +13,7 @@ from fwi_refine.io.convert import (
     Conversion,
     ConvertedPredictions,
     ConvertedRecords,
+    TrueMaps,
 )
 from fwi_refine.io.ids import Pair, pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.order import check_listed
@@ -124,6 +125,17 @@ def open_converted_predictions(
     """The maps at `path`, in m/s. Raises InputError."""
     source = open_predictions(path, conversion.stored_survey(survey))
     return source if conversion == AS_THEY_ARE else ConvertedPredictions(source, conversion)
+
+
+def open_true_maps(
+    path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
+) -> Predictions:
+    """The true maps at `path`, in m/s also where they have the units of the predictions.
+
+    Raises InputError.
+    """
+    source = open_predictions(path, survey)
+    return source if conversion == AS_THEY_ARE else TrueMaps(source, conversion, survey)
 
 
 def open_converted_records(

@@ -74,6 +74,6 @@ def _doubt(by_text: Sequence[str], natural: Sequence[str]) -> str:
 
 
 def _natural(name: str) -> tuple[object, ...]:
-    """A key: text and numbers in turn, so that the same place always has the same kind."""
+    """A key: text and numbers in turn, so that one place always has one kind; then the whole."""
     parts = _NUMBER.split(name)
-    return (*(int(p) if k % 2 else p for k, p in enumerate(parts)), name)
+    return (tuple(int(p) if k % 2 else p for k, p in enumerate(parts)), name)

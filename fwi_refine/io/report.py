@@ -56,6 +56,22 @@ class Row:
         no map of integers, or a record in another arithmetic than the released ones.
     equal_samples : float or None
         Fraction of the samples that come before the first difference of their trace.
+    noise : float or None
+        Rms of the record's noise beyond the rounding of float32, in its units; None where it does
+        not tell.
+    missing : int or None
+        Samples of the record that do not count: not recorded, or of weight 0.
+    source_amplitude, source_amplitude_error : float or None
+        Of the source's wavelet, where it was estimated (`--source fit`), as a factor of the
+        survey's, with its standard deviation.
+    source_delay, source_delay_error : float or None
+        By how much it is later, ms.
+    source_frequency : float or None
+        Of the peak of its spectrum, Hz.
+    source_shape : float or None
+        Rms of what is left of it with the amplitude and delay of the survey's, over its rms.
+    source_adds : float or None
+        By how much `expected_error` would be less with the wavelet known, m/s.
     """
 
     id: str
@@ -76,6 +92,15 @@ class Row:
     mae_after: float | None = None
     exact: str = ""
     equal_samples: float | None = None
+    noise: float | None = None
+    missing: int | None = None
+    source_amplitude: float | None = None
+    source_amplitude_error: float | None = None
+    source_delay: float | None = None
+    source_delay_error: float | None = None
+    source_frequency: float | None = None
+    source_shape: float | None = None
+    source_adds: float | None = None
 
 
 def mean_absolute_error(v: ArrayLike, truth: ArrayLike) -> float:

@@ -32,7 +32,7 @@ class Sample:
     starts : tuple of (str, array)
         Name and map of each candidate to start from, (nz, nx) in m/s.
     record : array or None
-        (shots, rows, receivers).
+        (shots, rows, receivers), NaN where samples are missing.
     truth : array or None
         True map, (nz, nx) in m/s.
     problem : str or None
@@ -137,7 +137,7 @@ def load_record(sample: Sample, survey: Survey = OPENFWI) -> Sample:
     where = f"record of sample {sample.id} ({source.where(0)})"
     record = problem = None
     try:
-        record = check_record(source.read(0), survey=survey, where=where)
+        record = check_record(source.read(0), survey=survey, where=where, gaps=True)
     except SampleError as error:
         problem = _named(error, where)
     truth = _read_truth(source, 0, survey)

@@ -48,7 +48,9 @@ _MAKERS: dict[str, Callable[[Any, NDArray[Any], Survey], _Pair]] = {
 }
 
 
-def possible_arithmetics(record: NDArray[Any], survey: Survey) -> tuple[str, ...]:
+def possible_arithmetics(
+    record: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None = None
+) -> tuple[str, ...]:
     """In which arithmetic the first two rows allow a record to be made.
 
     Parameters
@@ -57,6 +59,8 @@ def possible_arithmetics(record: NDArray[Any], survey: Survey) -> tuple[str, ...
         The record. Sources on the map at which a receiver stands count.
     survey : Survey
         Its survey.
+    missing : ndarray of bool, (shots, n_steps, receivers), optional
+        Samples that tell nothing; finite all the same.
 
     Returns
     -------
@@ -66,16 +70,19 @@ def possible_arithmetics(record: NDArray[Any], survey: Survey) -> tuple[str, ...
     """
     rows = np.asarray(record)[:, :2]
     single = bool(np.array_equal(rows.astype(np.float32), rows))
+    sources = _at_sources(rows, survey, missing)
     found = []
     for name, make in _MAKERS.items():
         if not single and name != DOUBLE:
             continue
-        if all(_fits(*samples, make, single, survey) for samples in _at_sources(rows, survey)):
+        if all(_fits(*samples, make, single, survey) for samples in sources):
             found.append(name)
     return tuple(found)
 
 
-def has_released_arithmetic(record: NDArray[Any], survey: Survey) -> bool:
+def has_released_arithmetic(
+    record: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None = None
+) -> bool:
     """Whether a record may be in the arithmetic of released ones.
 
     Parameters
@@ -84,6 +91,8 @@ def has_released_arithmetic(record: NDArray[Any], survey: Survey) -> bool:
         The record.
     survey : Survey
         Its survey.
+    missing : ndarray of bool, (shots, n_steps, receivers), optional
+        Samples that tell nothing; finite all the same.
 
     Returns
     -------
@@ -93,18 +102,41 @@ def has_released_arithmetic(record: NDArray[Any], survey: Survey) -> bool:
     record = np.asarray(record)[:, : survey.n_steps]
     if not np.array_equal(record.astype(np.float32), record):
         return False
-    return RELEASED in possible_arithmetics(record, survey)
+    return RELEASED in possible_arithmetics(record, survey, missing)
 
 
-def _at_sources(rows: NDArray[Any], survey: Survey) -> list[tuple[float, float]]:
+def is_of_an_arithmetic(
+    record: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None = None
+) -> bool:
+    """Whether the first two rows at some source tell an arithmetic, as no record with noise does.
+
+    Parameters
+    ----------
+    record, survey, missing
+        As for `possible_arithmetics`.
+
+    Returns
+    -------
+    bool
+        False as well where no source tells.
+    """
+    told = _at_sources(np.asarray(record)[:, :2], survey, missing)
+    return bool(told) and bool(possible_arithmetics(record, survey, missing))
+
+
+def _at_sources(
+    rows: NDArray[Any], survey: Survey, missing: NDArray[np.bool_] | None
+) -> list[tuple[float, float]]:
     """The first two samples at each source that stands alone, on the map and at a receiver."""
     nz, nx = survey.shape
     found = []
     for shot, source in enumerate(survey.sources):
         on_map = 0 <= source[0] < nz and 0 <= source[1] < nx
         if on_map and source in survey.receivers and survey.sources.count(source) == 1:
-            first, second = rows[shot, :, survey.receivers.index(source)].tolist()
-            found.append((first, second))
+            k = survey.receivers.index(source)
+            first, second = rows[shot, :, k].tolist()
+            if missing is None or not missing[shot, :2, k].any():
+                found.append((first, second))
     return found
 
 

@@ -151,7 +151,8 @@ class Objective(abc.ABC):
 class SumOfSquaredResiduals(Objective):
     """mean(r(x)^2), for optimisers that use its structure.
 
-    A subclass defines `residual`, `pull_back` and `hessian`, the Gauss-Newton matrix 2 / N J^T J.
+    A subclass defines `residual`, `pull_back` and `hessian`, the Gauss-Newton matrix 2 / N J^T J;
+    and `mean_square` as well where residuals are weighted.
     """
 
     @abc.abstractmethod
@@ -185,17 +186,21 @@ class SumOfSquaredResiduals(Objective):
         Tensor, shape (n,)
         """
 
+    def mean_square(self, r: Tensor) -> float:
+        """The value for a residual `r`, of the shape of `residual`."""
+        return float(r.square().mean())
+
     def __call__(self, x: Tensor) -> float:
         """Value at the unknowns x (n,)."""
         residual = self.residual(x)
-        return torch.inf if residual is None else float(residual.square().mean())
+        return torch.inf if residual is None else self.mean_square(residual)
 
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """As in `Objective`."""
         residual = self.residual(x)
         if residual is None:
             return torch.inf, torch.zeros_like(x)
-        return float(residual.square().mean()), self.pull_back(x, residual)
+        return self.mean_square(residual), self.pull_back(x, residual)
 
 
 class AddedHessian(Objective):
@@ -296,7 +301,8 @@ class PriorTerm(AddedHessian):
             sparsely(matrix[:-1, :-1], u, weight)
             return
         hessian = self.prior.hessian(u)
-        if isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map:
+        same = isinstance(self.parameters, Full) or not self.parameters.prior_acts_on_map
+        if same and u.numel() == len(x) - 1:
             # the coordinates of the prior are the unknowns themselves
             matrix[:-1, :-1].add_(hessian, alpha=weight)
             return

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fwi_refine.objective.misfit import COLUMNS_PER_EVALUATION, BandMisfit
 from fwi_refine.objective.parameterisation import Rows
+from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.wave import (
     Simulator,
@@ -37,11 +38,14 @@ class FlatMisfit(BandMisfit):
     window : array_like, shape (n_steps,)
         Weights w of the time steps, 0 where waves have gone round the periodic grid (see
         `window_before_return`).
+    weights : Weights, optional
+        Of the traces, none of which changes with time.
 
     Raises
     ------
     ValueError
-        For other parameters, and for a survey that has no `flat_jacobian`.
+        For other parameters, for a survey that has no `flat_jacobian`, and for weights that change
+        with time.
     """
 
     def __init__(
@@ -50,12 +54,15 @@ class FlatMisfit(BandMisfit):
         parameters: Rows,
         record: ArrayLike | Tensor,
         window: ArrayLike | Tensor,
+        weights: Weights | None = None,
     ):
+        if weights is not None and not weights.by_trace:
+            raise ValueError("expected weights that do not change with time")
         if not (isinstance(parameters, Rows) and has_flat_jacobian(simulator.survey)):
             raise ValueError(
                 "expected an unknown for each row, and a survey that has_flat_jacobian"
             )
-        super().__init__(simulator, parameters, record)
+        super().__init__(simulator, parameters, record, weights)
         self._window = torch.as_tensor(window).to(simulator.device, torch.float64)[:, None]
 
     def residual(self, x: Tensor) -> Tensor | None:
@@ -75,6 +82,8 @@ class FlatMisfit(BandMisfit):
         by_vmin = self._columns(v, vmin, torch.eye(len(x))[-1:]).view(survey.record_shape)
         by_vmin = torch.einsum("tk,str->srk", self._basis, by_vmin)
         both = torch.cat([by_row, by_vmin[..., None]], dim=-1).flatten(0, 1)
+        if self._root is not None:
+            both *= self._root[:, 0].reshape(-1, 1, 1)
         # |w Q c| = |R c| for all coefficients c of a trace
         rows = (torch.linalg.qr(self._window * self._basis).R @ both).flatten(0, 1)
         self.last_hessian = gram(rows.T) * (2.0 / self._record.numel())

@@ -39,6 +39,8 @@ class MatrixFreeMisfit(BandMisfit):
         v, vmin = self._medium(x)
         dv, dvmin = self.parameters.tangent(dx)
         change = self._products.tangent(v, dv[None], vmin, dvmin[None])
+        if self._root is not None:
+            change = self._root.square().to(change) * change
         by_v, by_vmin = self._products.adjoint(v, change, vmin)
         product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
         return product * (2.0 / change[0].numel())

@@ -11,6 +11,8 @@ from torch import Tensor
 from fwi_refine.objective.base import AddedHessian, Objective, SumOfSquaredResiduals
 from fwi_refine.objective.noise import LEAST_NOISE
 from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.objective.weights import BandWeights, Weights
+from fwi_refine.precision import widened
 from fwi_refine.wave import (
     Jacobian,
     Simulator,
@@ -31,7 +33,9 @@ HIDDEN = 0.3 * LEAST_NOISE / 30
 
 
 class DataMisfit(Objective):
-    """mean((s(v, vmin) - d)^2) over shots, steps and receivers, as a function of the unknowns.
+    """mean((W (s(v, vmin) - d))^2) over shots, steps and receivers, as a function of the unknowns.
+
+    W is 1 without weights (see weights.py).
 
     Outside the survey's velocity bounds, and where the damping of vmin makes the scheme unstable,
     the value is infinite: a line search turns back there.
@@ -44,14 +48,23 @@ class DataMisfit(Objective):
         Parameterisation of the unknowns.
     record : array_like, shape (shots, >= n_steps, receivers)
         Measured record d. Rows from n_steps on are not used.
+    weights : Weights, optional
+        Of the samples; by default all count the same. What has none may have any value in d.
     """
 
-    def __init__(self, simulator: Simulator, parameters: Parameters, record: ArrayLike | Tensor):
+    def __init__(
+        self,
+        simulator: Simulator,
+        parameters: Parameters,
+        record: ArrayLike | Tensor,
+        weights: Weights | None = None,
+    ):
         self.simulator = simulator
         self.parameters = parameters
         steps = simulator.survey.n_steps
         measured = torch.as_tensor(record)[None, :, :steps]
         self._record = measured.to(simulator.device, torch.float64)
+        self._root = None if weights is None else weights.root(self._record)
 
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """As in `Objective`."""
@@ -59,6 +72,11 @@ class DataMisfit(Objective):
         if medium is None:
             return torch.inf, torch.zeros_like(x)
         v, vmin = medium
+        if self._root is not None:
+            r = self._weighted_residual(v, vmin)
+            by_v, by_vmin = self.simulator.adjoint(v, self._root * r, vmin)
+            gradient = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
+            return float(r.square().mean()), gradient * (2.0 / r.numel())
         value, by_v, by_vmin = self.simulator.misfit_and_gradient(v, self._record, vmin)
         return float(value[0]), self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
 
@@ -68,6 +86,8 @@ class DataMisfit(Objective):
         if medium is None:
             return torch.inf
         v, vmin = medium
+        if self._root is not None:
+            return float(self._weighted_residual(v, vmin).square().mean())
         return float(self.simulator.misfit(v, self._record, vmin)[0])
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
@@ -88,9 +108,16 @@ class DataMisfit(Objective):
         v, vmin = self._medium(x)
         dv, dvmin = self.parameters.tangent(dx)
         change = self.simulator.tangent(v, dv[None], vmin, dvmin[None])
+        if self._root is not None:
+            change = self._root.square().to(change) * change
         by_v, by_vmin = self.simulator.adjoint(v, change, vmin)
         product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
         return product * (2.0 / change[0].numel())
+
+    def _weighted_residual(self, v: Tensor, vmin: Tensor) -> Tensor:
+        """W (s - d), (1, shots, steps, receivers) float64."""
+        residual = self.simulator.forward(v, vmin).double() - self._record
+        return residual if self._root is None else self._root * residual
 
     def _medium(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(v (1, nz, nx), vmin (1,)) in m/s."""
@@ -107,6 +134,8 @@ class DataMisfit(Objective):
 class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     """The misfit within the wavelet's band: mean((Q Q^T (s - d))^2), Q as in `wave.jacobian`.
 
+    With weights it is mean((U U^T W (s - d))^2), U as in weights.py.
+
     Parameters
     ----------
     simulator : Simulator
@@ -115,6 +144,8 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         Parameterisation of the unknowns.
     record : array_like, shape (shots, >= n_steps, receivers)
         Measured record d. Rows from n_steps on are not used.
+    weights : Weights, optional
+        Of the samples; by default all count the same. What has none may have any value in d.
 
     Attributes
     ----------
@@ -129,9 +160,16 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     until no step lowers the misfit.
     """
 
-    def __init__(self, simulator: Simulator, parameters: Parameters, record: ArrayLike | Tensor):
-        super().__init__(simulator, parameters, record)
+    def __init__(
+        self,
+        simulator: Simulator,
+        parameters: Parameters,
+        record: ArrayLike | Tensor,
+        weights: Weights | None = None,
+    ):
+        super().__init__(simulator, parameters, record, weights)
         self._basis = record_basis(simulator.survey).to(simulator.device)
+        self._band = None if weights is None else BandWeights(weights, self._basis)
         self._single: Simulator | None = None  # in float32, made when it is needed
         self.last_hessian: Tensor | None = None
 
@@ -146,17 +184,20 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         Returns
         -------
         Tensor, shape (1, shots, steps, receivers), or None
-            Q Q^T (s - d); None outside the velocity bounds.
+            Q Q^T (s - d), or U U^T W (s - d); None outside the velocity bounds.
         """
         medium = self._checked_medium(x)
         if medium is None:
             return None
         v, vmin = medium
-        return self._in_band(self.simulator.forward(v, vmin).double() - self._record)
+        residual = self._weighted_residual(v, vmin)
+        return self._in_band(residual) if self._band is None else self._band.in_band(residual)
 
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
         """As in `SumOfSquaredResiduals`."""
         v, vmin = self._medium(x)
+        if self._root is not None:  # W takes it out of the band again
+            r = self._in_band(self._root * r)
         by_v, by_vmin = self.simulator.adjoint(v, r, vmin)
         return self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x)) * (2.0 / r.numel())
 
@@ -186,10 +227,16 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
-            self.last_hessian = self._accumulated(x)
+            if self._band is None:
+                self.last_hessian = self._accumulated(x)
+            else:
+                hidden = HIDDEN * self.simulator.survey.unit
+                self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)
         columns = torch.cat([self._columns(v, vmin, dx) for dx in torch.eye(len(x)).split(COLUMNS)])
+        if self._root is not None:
+            columns *= self._root.flatten()
         self.last_hessian = gram(columns) * (2.0 / self._record.numel())
         return self.last_hessian
 
@@ -223,14 +270,21 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         full = self._jacobian(x)
 
         def pull_back(r: Tensor) -> Tensor:
+            if self._band is not None:  # the rows have their weights
+                rows = self._band.project(r[0]).flatten().to(full.matrix)
+                return widened(full.matrix.T @ rows) * (2.0 / r.numel())
             by_v, by_vmin = full.rmatvec(r[0])
             return torch.cat((by_v.flatten(), by_vmin.reshape(1))) * (2.0 / r.numel())
 
         return self._normal_matrix(full, columns), pull_back
 
     def _jacobian(self, x: Tensor) -> Jacobian:
+        """The full Jacobian; its rows have their weights."""
         v, vmin = self._medium(x)
-        return jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
+        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
+        if self._band is not None:
+            self._band.weigh(full.matrix)
+        return full
 
     def _accumulated(self, x: Tensor) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""

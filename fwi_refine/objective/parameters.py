@@ -250,6 +250,21 @@ class Parameters(abc.ABC):
         """
         return self.velocity(x) if self.prior_acts_on_map else x[..., :-1]
 
+    def map_covariance(self, covariance: Tensor) -> Tensor:
+        """Covariance of the map, for unknowns that are its cells.
+
+        Parameters
+        ----------
+        covariance : Tensor, shape (size, size)
+            Of the unknowns.
+
+        Returns
+        -------
+        Tensor, shape (nz * nx, nz * nx)
+            In (m/s)^2.
+        """
+        return covariance[:-1, :-1]
+
     def prior_pullback(self, g: Tensor) -> Tensor:
         """Adjoint of the linear part of `prior_coordinates`.
 

@@ -9,6 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from fwi_refine.objective.base import AddedHessian
+from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.survey import OPENFWI, Survey
 
@@ -16,6 +17,7 @@ WIDTH = 0.1  # m/s, standard deviation of the velocity of a known cell
 # A cell is taken as known where the prediction is within this fraction of it: a record of another
 # amplitude or wavelet would give numbers without meaning.
 AGREEMENT = 0.2
+TOLD = 1.0  # m/s, by which noise may put such a velocity off
 
 Cells = tuple[Tensor, Tensor, Tensor]  # rows, columns and velocities (m/s) of cells
 
@@ -50,7 +52,31 @@ def source_velocities(record: NDArray[Any] | Tensor, survey: Survey = OPENFWI) -
         return np.sqrt(ratio) / survey.dt
 
 
-def source_cells(record: NDArray[Any] | Tensor, v: Tensor, survey: Survey = OPENFWI) -> Cells:
+def source_velocity_error(velocities: NDArray[Any], noise: Noise, survey: Survey) -> NDArray[Any]:
+    """How far noise puts the velocities at the sources off.
+
+    Parameters
+    ----------
+    velocities : ndarray
+        As `source_velocities` returns them, m/s.
+    noise : Noise
+        Of the record.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    ndarray
+        Standard deviations in m/s: noise / (2 v dt^2 w[0]).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_velocity = 2 * velocities * survey.dt**2 * abs(float(survey.wavelet[0]))
+        return np.asarray(noise.sample / per_velocity)
+
+
+def source_cells(
+    record: NDArray[Any] | Tensor, v: Tensor, survey: Survey = OPENFWI, noise: Noise = CLEAN
+) -> Cells:
     """Cells whose velocity follows from the first row of a record.
 
     Parameters
@@ -61,6 +87,8 @@ def source_cells(record: NDArray[Any] | Tensor, v: Tensor, survey: Survey = OPEN
         Predicted map in m/s.
     survey : Survey
         Survey of the record.
+    noise : Noise
+        Of the record. Velocities that it puts off by more than `TOLD` are left out.
 
     Returns
     -------
@@ -70,12 +98,14 @@ def source_cells(record: NDArray[Any] | Tensor, v: Tensor, survey: Survey = OPEN
         In m/s.
     """
     nz, nx = survey.shape
+    found = source_velocities(record, survey)
     cells = [
         (row, column, velocity)
-        for (row, column), velocity in zip(
-            survey.sources, source_velocities(record, survey), strict=True
+        for (row, column), velocity, error in zip(
+            survey.sources, found, source_velocity_error(found, noise, survey), strict=True
         )
-        if 0 <= row < nz
+        if error <= TOLD
+        and 0 <= row < nz
         and 0 <= column < nx
         and survey.velocity_bounds[0] <= velocity <= survey.velocity_bounds[1]
         and abs(velocity / float(v[row, column]) - 1) < AGREEMENT

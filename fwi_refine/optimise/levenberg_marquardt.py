@@ -254,7 +254,7 @@ class _Descent:
         self.evaluations += 1
         if residual is None:
             return refused
-        misfit, prior = float(residual.square().mean()), float(self.prior(x))
+        misfit, prior = self.misfit.mean_square(residual), float(self.prior(x))
         return (
             _Trial(step, x, residual, misfit, prior) if math.isfinite(misfit + prior) else refused
         )

@@ -31,6 +31,10 @@ class SumOfSquares(Protocol):
         """r(x), or None where there is none."""
         ...
 
+    def mean_square(self, r: torch.Tensor) -> float:
+        """The value for a residual r."""
+        ...
+
     def pull_back(self, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """2 / N J(x)^T r, (n,), for any residual r."""
         ...

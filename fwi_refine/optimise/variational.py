@@ -78,7 +78,7 @@ def variational_gauss_newton(
     spent, done = 1, 0
     history: list[float] = []
     residual = misfit.residual(x)
-    square = math.inf if residual is None else float(residual.square().mean())
+    square = math.inf if residual is None else misfit.mean_square(residual)
     w = weight[0](square, float(prior(x)))
 
     def result(status: Status) -> Result:
@@ -108,11 +108,11 @@ def variational_gauss_newton(
             found = misfit.residual(there) if bool(torch.isfinite(there).all()) else None
             value = math.inf
             if found is not None:
-                value = float(found.square().mean()) + w * float(prior(there))
+                value = misfit.mean_square(found) + w * float(prior(there))
             enough = not value < ENOUGH * last
             if found is not None and value < lowest:
                 x, residual, lowest, moved = there, found, value, True
-                square = float(found.square().mean())
+                square = misfit.mean_square(found)
                 if callback is not None and callback(result(Status.RUNNING)):
                     done += 1
                     history.append(lowest)

@@ -9,6 +9,7 @@ All numbers are measured for every sample, also those that were not needed, so t
 shows how far the sample was from each family.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError
+from fwi_refine.objective.noise import CLEAN, MARGIN, early_noise
 from fwi_refine.priors import Priors, Routing
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import Family
@@ -27,6 +29,8 @@ NO_FAMILY = (
     "faults and bodies with edges), general (anything else, and starts far off), style-a "
     "(smooth), style-b (rough) or flat-vel (flat layers)"
 )
+
+FAINT = 0.3  # rms of noise over that of a record: what is louder may be a record of its own
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def classify(
     prediction : array_like, shape (nz, nx)
         Predicted map in m/s.
     record : array_like, shape (shots, rows, receivers)
-        Measured record, of which the rows up to `survey.n_steps` are used.
+        Measured record, of which the rows up to `survey.n_steps` are used; NaN where samples are
+        missing.
     priors : Priors
         Priors and thresholds.
     survey : Survey
@@ -123,7 +128,7 @@ def sample_features(
     if not can_classify(survey):
         raise InputError(NO_FAMILY)
     v = check_prediction(prediction, survey=survey)
-    used = check_record(record, survey=survey)[:, : survey.n_steps]
+    used = check_record(record, survey=survey, gaps=True)[:, : survey.n_steps]
     return {test.feature: test.measure(v, used, priors) for test in criteria.values()}
 
 
@@ -179,10 +184,17 @@ def can_classify(survey: Survey) -> bool:
     Returns
     -------
     bool
-        True for the survey of OpenFWI, also with other time steps, absorbing band and velocity
-        bounds.
+        True for the survey of OpenFWI, also with other time steps, absorbing band, velocity bounds,
+        a water layer, and another wavelet of its frequency.
     """
-    free = ("n_steps", "file_rows", "absorbing_cells", "velocity_bounds")
+    free = (
+        "n_steps",
+        "file_rows",
+        "absorbing_cells",
+        "velocity_bounds",
+        "water",
+        "given_wavelet",
+    )
     return replace(OPENFWI, **{name: getattr(survey, name) for name in free}) == survey
 
 
@@ -205,7 +217,7 @@ def are_flat(record: NDArray[Any], priors: Priors, survey: Survey = OPENFWI) -> 
     """
     if not can_classify(survey):
         return False
-    return symmetry_rms(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
+    return asymmetry(record[:, : survey.n_steps]) < priors.routing.symmetry_rms
 
 
 def symmetry_rms(record: NDArray[Any]) -> float:
@@ -219,10 +231,38 @@ def symmetry_rms(record: NDArray[Any]) -> float:
     Returns
     -------
     float
-        Rms of the first shot minus the last one, mirrored over the receivers.
+        Rms of the first shot minus the last one, mirrored over the receivers; of the samples that
+        both have. 0 where there are none.
     """
     difference = record[0].astype(np.float64) - record[-1, :, ::-1]
+    there = np.isfinite(difference)
+    if not there.all():
+        difference = difference[there] if there.any() else np.zeros(1)
     return float(np.sqrt(np.mean(difference**2)))
+
+
+def asymmetry(record: NDArray[Any]) -> float:
+    """Asymmetry of a record of OpenFWI's sources and receivers, beyond its noise.
+
+    Parameters
+    ----------
+    record : ndarray, shape (shots, n_steps, receivers)
+        Record, NaN where samples are missing.
+
+    Returns
+    -------
+    float
+        `symmetry_rms` less what the noise before the first arrivals makes of it, where that is
+        faint enough beside the record to be told from it.
+    """
+    found = symmetry_rms(record)
+    there = np.isfinite(record)
+    filled = np.where(there, record, 0.0)
+    survey = replace(OPENFWI, n_steps=record.shape[1], file_rows=record.shape[1])
+    noise = early_noise(filled, survey, None if there.all() else there.astype(np.float64))
+    if noise is None or noise == CLEAN or noise.misfit() > FAINT**2 * np.mean(filled**2):
+        return found
+    return math.sqrt(max(found**2 - 2 * MARGIN**2 * noise.misfit(), 0.0))
 
 
 def map_features(prediction: NDArray[Any], priors: Priors, criteria: Criteria) -> dict[str, float]:

@@ -13,9 +13,13 @@ from fwi_refine.io import open_predictions, read_families
 from fwi_refine.priors import GaussianProcess, Priors, VariationalTotalVariation
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import OPENFWI_FAMILIES
+from fwi_refine.routing.look import tell
+from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.routing.thresholds import fit_routing
+from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_prediction
 
+SLOWEST, FASTEST = 50.0, 10_000.0  # m/s, of the ground: soils and the lower mantle are within
 FEW = 30  # maps of a family: their mean is known to a fifth of the spread of one map
 MADE = ("families.csv", "samples.csv")  # what scripts/make_samples.py writes beside its maps
 
@@ -26,6 +30,7 @@ def fit_priors(
     criteria: Criteria,
     predictions: Path | None = None,
     limit: int = 500,
+    force: bool = False,
 ) -> tuple[Priors, list[str]]:
     """Gaussian processes and thresholds fitted to maps in files.
 
@@ -42,6 +47,8 @@ def fit_priors(
         Folder with predicted maps, laid out alike, to which the routing thresholds are fitted.
     limit : int
         Most maps of each family.
+    force : bool
+        Go on where maps look like other units.
 
     Returns
     -------
@@ -61,7 +68,7 @@ def fit_priors(
         if family not in folders:
             notes.append(f"[{key}] not fitted: there are no maps of {family}.")
             continue
-        maps = read_maps(folders[family], limit)
+        maps = read_maps(folders[family], limit, force)
         try:
             process = GaussianProcess.fit(maps, mean=getattr(priors, key).mean)
         except ValueError as error:
@@ -102,7 +109,7 @@ def fit_priors(
         groups: dict[str, list[NDArray[np.float64]]] = {}
         predicted = family_maps(predictions, OPENFWI_FAMILIES, "predictions.npy")
         for family, files in predicted.items():
-            groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit))
+            groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit, force))
         if len(groups) < 2:
             raise InputError(
                 f"{predictions}: found predictions of {len(groups)} group(s) of families, "
@@ -197,7 +204,7 @@ def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
     return found
 
 
-def read_maps(every: list[Place], limit: int) -> NDArray[np.float64]:
+def read_maps(every: list[Place], limit: int, force: bool = False) -> NDArray[np.float64]:
     """Maps from where they stand.
 
     Parameters
@@ -206,6 +213,8 @@ def read_maps(every: list[Place], limit: int) -> NDArray[np.float64]:
         All maps.
     limit : int
         Most maps to read; they are evenly spaced.
+    force : bool
+        Go on where they look like other units.
 
     Returns
     -------
@@ -219,7 +228,7 @@ def read_maps(every: list[Place], limit: int) -> NDArray[np.float64]:
     """
     chosen = np.unique(np.linspace(0, len(every) - 1, min(limit, len(every))).round().astype(int))
     try:
-        return np.array(
+        found = np.array(
             [
                 check_prediction(maps.read(k), where=maps.where(k))
                 for maps, k in (every[i] for i in chosen)
@@ -227,3 +236,12 @@ def read_maps(every: list[Place], limit: int) -> NDArray[np.float64]:
         )
     except SampleError as error:
         raise InputError(str(error)) from error
+    finding, undo = recognise_maps([*found], OPENFWI)
+    if finding is not None and (undo is not None or not is_plausible(found)):
+        tell([finding], force, "Convert the maps, or give --force to go on as it is.")
+    return found
+
+
+def is_plausible(maps: NDArray[np.float64]) -> bool:
+    """Whether maps may be velocities in m/s of some other ground than OpenFWI's."""
+    return bool(maps.min() > SLOWEST and maps.max() < FASTEST)

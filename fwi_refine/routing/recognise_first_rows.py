@@ -55,7 +55,7 @@ def recognise_first_rows(records: Sequence[Array], survey: Survey) -> list[Findi
             "records are 0 at the sources in their first row, where the wavelet has begun: they "
             "seem to begin late, or to be muted"
         )
-        return [Finding(f"{text}; give them as they were recorded")]
+        return [Finding(f"{text}; give them as they were recorded", of_source=True)]
     estimates = [scales(d, survey) for d in records]
     each = [found for found, _ in estimates]
     found, errors = (np.concatenate(parts) for parts in zip(*estimates, strict=True))
@@ -73,7 +73,8 @@ def recognise_first_rows(records: Sequence[Array], survey: Survey) -> list[Findi
         f"records begin {scale:.5g} times as large as the survey's wavelet makes them: they seem "
         "scaled, or of another wavelet or start"
     )
-    return [Finding(text, f"--record-scale {1 / scale:.5g} (about; the exact factor matters)")]
+    option = f"--record-scale {1 / scale:.5g} (about; the exact factor matters)"
+    return [Finding(text, option, of_source=True)]
 
 
 def scales(d: Array, survey: Survey) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import numpy as np
 from fwi_refine.io.convert import AXES, OUTSIDE, UNITS, Conversion, is_outside
 from fwi_refine.survey import Survey
 
+SPEEDS = ("km/s", "ft/s")  # of UNITS
 SLOWNESS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
 SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 
@@ -24,15 +25,20 @@ class Finding:
         What was found, with numbers.
     option
         Option of the command line that undoes it; empty where none does.
+    of_source
+        Whether it is none where the wavelet is estimated with the map.
     """
 
     text: str
     option: str = ""
+    of_source: bool = False
 
 
 def describe(findings: Sequence[Finding]) -> str:
     """The findings as a message, a line each."""
     lines = [f.text + (f": {f.option}" if f.option else "") for f in findings]
+    if any(f.of_source for f in findings):
+        lines.append("or, with --source fit, the wavelet is estimated with each map")
     return "\n  ".join(["the inputs are not what they are taken for:", *lines])
 
 
@@ -60,7 +66,8 @@ def recognise_maps(
     candidates = [name for name in UNITS if name != "m/s" and _may_be(name, x, survey)]
     found = f"velocities are {x.min():.4g} to {x.max():.4g}, expected {low:g} to {high:g} m/s"
     if len(outside) < len(values):
-        if not candidates:  # no units make them velocities: single bad maps, which are flagged
+        # a map that is too fast may be a bad one, too, and is flagged
+        if {*candidates} <= {"ft/s"}:
             return None, None
         text = f"{found}, in {len(outside)} of the {len(values)} maps that were looked at"
         return Finding(f"{text}: they seem to have several units; convert them to m/s"), None
@@ -69,8 +76,9 @@ def recognise_maps(
     if not candidates:
         return Finding(f"{found}; convert them to m/s"), None
     name = min(candidates, key=lambda name: _distance(name, maps, told, survey))
-    if name == "km/s":
-        return Finding(f"{found}: they seem to be km/s", "--units km/s"), Conversion(units=name)
+    if name in SPEEDS:
+        text = f"{found}: they seem to be {name}"
+        return Finding(text, f"--units {name}"), Conversion(units=name)
     text = f"{found}: they seem to be scaled to {name}, as OpenFWI's loaders do"
     return Finding(text, f"--units {name}"), Conversion(units=name)
 
@@ -104,7 +112,7 @@ def _may_be(name: str, x: np.ndarray, survey: Survey) -> bool:
     factor, offset = UNITS[name]
     low, high = survey.velocity_bounds
     inside = np.mean((factor * x + offset >= low) & (factor * x + offset <= high)) >= OUTSIDE
-    if name == "km/s":
+    if name in SPEEDS:
         return bool(inside)
     lowest = -SCALED if name == "-1..1" else 1 - SCALED
     return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED)

@@ -10,7 +10,8 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError, WorkerError
 from fwi_refine.files import is_machine_fault, machine_error
-from fwi_refine.inversion.budget import Step
+from fwi_refine.inversion.budget import Budget, Step
+from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.inversion.sample import Refined, refine_sample
+from fwi_refine.inversion.source import FoundSource
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Chunk, Sample, load_record
 from fwi_refine.priors import Priors
@@ -28,6 +31,7 @@ from fwi_refine.routing import Family
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.executors import Executor
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey.weights import sample_weights
 from fwi_refine.version import __version__
 from fwi_refine.wave import Simulator
 
@@ -50,6 +54,8 @@ class Settings:
         "auto", or a family and a method for all.
     prior : str
         One of `families.PRIORS`.
+    source : str
+        One of `objective.SOURCES`.
     max_evaluations : int or None
         Misfit evaluations allowed for each sample.
     time_budget : float or None
@@ -68,12 +74,19 @@ class Settings:
         Maps that outcomes have from the posterior.
     survey : Survey
         Grid, steps, wavelet, sources, receivers.
+    weights : array or None
+        As `survey.weights.check_weights` returns them.
+    fixed : array of bool or None
+        (nz, nx), cells that are kept.
+    bounds : tuple of array or None
+        Least and largest velocity of each cell, (nz, nx) m/s.
     """
 
     priors: Priors
     family: str = "auto"
     method: str = "auto"
     prior: str = "auto"
+    source: str = "known"
     max_evaluations: int | None = None
     time_budget: float | None = None  # s
     threads: int = 1
@@ -83,6 +96,11 @@ class Settings:
     keep_deviation: bool = False
     samples: int = 0
     survey: Survey = OPENFWI
+    weights: NDArray[np.float64] | None = field(default=None, compare=False)
+    fixed: NDArray[np.bool_] | None = field(default=None, compare=False)
+    bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = field(
+        default=None, compare=False
+    )
 
 
 @dataclass(frozen=True)
@@ -280,11 +298,15 @@ def refine_one(
                 family=settings.family,
                 method=settings.method,
                 prior=settings.prior,
+                source=settings.source,
                 samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
                 should_stop=_deadline(started, settings.time_budget),
                 watch=watch,
                 simulator=_simulator(*_how(settings)),
+                weights=settings.weights,
+                fixed=settings.fixed,
+                bounds=settings.bounds,
             )
     except SampleError as error:
         return _failure(sample, f"sample {sample.id}: {error}")
@@ -298,7 +320,8 @@ def refine_one(
         return replace(outcome, traceback=traceback.format_exc())
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
-    if refined.status == "unchanged":  # what was not changed keeps its own numbers
+    told = settings.survey.water is not None or settings.bounds is not None
+    if refined.status == "unchanged" and not told:  # what was not changed keeps its own numbers
         velocity = start
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
@@ -344,13 +367,32 @@ def _best_start(
         return sample.starts[0]
     survey = settings.survey
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
-    measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     simulator = _simulator(*_how(settings))
+    counts = sample_weights(record, survey, settings.weights)
+    if counts is not None:
+        data = Data.of_sample(record, torch.as_tensor(maps[0]), simulator, counts)
+        models = [Model.of(v.to(simulator.device)) for v in torch.as_tensor(maps)]
+        fits = [data.misfit(model, Budget()) for model in models]
+        return sample.starts[int(np.nanargmin(fits))]
+    if settings.source != "known":
+        fits = [
+            _free_misfit(v, record, simulator) for v in torch.as_tensor(maps, dtype=torch.float64)
+        ]
+        return sample.starts[int(np.argmin(fits))]
+    measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     misfits = [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)
     ]
     return sample.starts[int(np.nanargmin(misfits))]
+
+
+def _free_misfit(v: torch.Tensor, record: NDArray[np.float64], simulator: Simulator) -> float:
+    """Mean square misfit of a map (nz, nx) with the wavelet that explains the record best."""
+    if not simulator.is_stable(v[None]):
+        return np.inf
+    data, amplitude = Data.with_free_source(record, v.to(simulator.device), simulator)
+    return amplitude**2 * data.misfit(Model.of(v.to(simulator.device)), Budget())
 
 
 def _died(sample: Sample, error: WorkerError) -> Outcome:
@@ -392,4 +434,23 @@ def _row(
         mae_after=None if truth is None else mean_absolute_error(velocity, truth),
         exact=EXACT[refined.exact],
         equal_samples=refined.equal_samples,
+        noise=refined.noise,
+        missing=refined.missing,
+        **_of_source(refined.source),
     )
+
+
+def _of_source(found: FoundSource | None) -> dict[str, Any]:
+    """What a row has of the source, where it was estimated."""
+    if found is None:
+        return {}
+    shape = found.shape
+    return {
+        "source_amplitude": shape.amplitude,
+        "source_amplitude_error": found.amplitude_deviation,
+        "source_delay": 1e3 * shape.delay,
+        "source_delay_error": 1e3 * found.delay_deviation,
+        "source_frequency": shape.frequency,
+        "source_shape": shape.difference,
+        "source_adds": found.added_error,
+    }

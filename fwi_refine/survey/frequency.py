@@ -48,13 +48,46 @@ def lower_frequency(
     """
     if not 0 < frequency < survey.frequency:
         raise ValueError(f"frequency {frequency} Hz: expected less than {survey.frequency} Hz")
-    lower = dataclasses.replace(survey, frequency=frequency)
-    delay = lower.wavelet_centre - survey.wavelet_centre
     steps = survey.n_steps
     period = 4 * steps  # zero-padded, so that the end does not come back at the start
+    filter_ = _filter(survey, frequency, period)
+    spectrum = np.fft.rfft(np.asarray(record, dtype=np.float64)[:, :steps], period, axis=1)
+    lower = dataclasses.replace(survey, frequency=frequency)
+    if survey.given_wavelet is not None:
+        lower = lower.with_wavelet(lower_wavelet(survey.whole_wavelet[:steps], frequency, survey))
+    return lower, np.fft.irfft(spectrum * filter_[:, None], period, axis=1)[:, :steps]
+
+
+def lower_wavelet(
+    wavelets: ArrayLike, frequency: float, survey: Survey = OPENFWI
+) -> NDArray[np.float64]:
+    """Wavelets filtered as `lower_frequency` filters a record.
+
+    Parameters
+    ----------
+    wavelets : array_like, (n, ...)
+        One for each column; n <= n_steps.
+    frequency : float
+        Of the lower peak, Hz.
+    survey : Survey
+        That of the record.
+
+    Returns
+    -------
+    ndarray of float64, (n_steps, ...)
+        Longer ones.
+    """
+    period = 4 * survey.n_steps
+    spectrum = np.fft.rfft(np.asarray(wavelets, dtype=np.float64), period, axis=0)
+    filter_ = _filter(survey, frequency, period).reshape(-1, *(1,) * (spectrum.ndim - 1))
+    return np.fft.irfft(spectrum * filter_, period, axis=0)[: survey.n_steps]
+
+
+def _filter(survey: Survey, frequency: float, period: int) -> NDArray[np.complex128]:
+    """From the survey's Ricker wavelet to that of a lower frequency, with its longer delay."""
+    ricker = dataclasses.replace(survey, given_wavelet=None)
+    delay = dataclasses.replace(ricker, frequency=frequency).wavelet_centre - ricker.wavelet_centre
     nu = np.fft.rfftfreq(period, survey.dt)
     gain = (survey.frequency / frequency) ** 3
     filter_ = gain * np.exp(-(nu**2) * (frequency**-2 - survey.frequency**-2))
-    filter_ = filter_ * np.exp(-2j * np.pi * nu * delay * survey.dt)
-    spectrum = np.fft.rfft(np.asarray(record, dtype=np.float64)[:, :steps], period, axis=1)
-    return lower, np.fft.irfft(spectrum * filter_[:, None], period, axis=1)[:, :steps]
+    return filter_ * np.exp(-2j * np.pi * nu * delay * survey.dt)

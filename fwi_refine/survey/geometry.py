@@ -7,12 +7,12 @@ Everything that distinguishes one acquisition from another stands here, in one f
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.survey.stability import (
     CFL_LIMIT,
@@ -58,6 +58,12 @@ class Survey:
         Their positions.
     velocity_bounds : tuple of float
         Slowest and fastest velocity that count as physical, m/s.
+    water : tuple of (int, float), optional
+        A layer of water: how many rows from the top of the map, and its velocity, m/s. Its cells
+        are known.
+    given_wavelet : tuple of float, optional
+        Samples of another wavelet than the Ricker's, one for each step from the first; zero after
+        its end. `frequency` is then that of the peak of its spectrum.
 
     Raises
     ------
@@ -77,6 +83,8 @@ class Survey:
     sources: Points = ((1, 0), (1, 17), (1, 34), (1, 52), (1, 69))
     receivers: Points = tuple((1, column) for column in range(70))
     velocity_bounds: tuple[float, float] = (1000.0, 6000.0)
+    water: tuple[int, float] | None = None
+    given_wavelet: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
@@ -89,6 +97,13 @@ class Survey:
             raise ValueError(
                 f"velocity bounds are {slowest} and {fastest} m/s, expected 0 < slowest < fastest"
             )
+        if self.water is not None:
+            rows, velocity = self.water
+            if not (_is_whole(rows) and 0 < rows < nz and slowest <= velocity <= fastest):
+                raise ValueError(
+                    f"water is {rows} rows of {velocity} m/s, expected 1 to {nz - 1} rows and a "
+                    "velocity within the bounds"
+                )
         margin = self.absorbing_cells
         for name, points in (("source", self.sources), ("receiver", self.receivers)):
             for row, column in points:
@@ -122,6 +137,10 @@ class Survey:
                 f"wavelet of {self.frequency:g} Hz: expected {least:.3g} to {most:.3g} Hz, from a "
                 "period as long as a hundred records to two steps of one"
             )
+        if self.given_wavelet is not None:
+            given = np.asarray(self.given_wavelet, dtype=np.float64)
+            if given.ndim != 1 or not np.isfinite(given).all() or not given.any():
+                raise ValueError("wavelet: expected samples that are finite and not all zero")
         if self.dispersion > DISPERSION_LIMIT:
             spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
             finer = spacing / self.spacing
@@ -225,7 +244,10 @@ class Survey:
 
         w = (1 - 2 b) exp(-b), b = (pi f (k - centre) dt)^2, cut to 2 floor(1.1 / (f dt)) + 1
         samples. The cut leaves a step of -1.6e-4 at the start, which is in the released data.
+        A given wavelet is as it was given.
         """
+        if self.given_wavelet is not None:
+            return np.asarray(self.given_wavelet, dtype=np.float64)
         half = int(2.2 / self.frequency / self.dt / 2)
         b = (np.pi * self.frequency * np.arange(-half, half + 1) * self.dt) ** 2
         return (1.0 - 2.0 * b) * np.exp(-b)
@@ -233,7 +255,7 @@ class Survey:
     @property
     def wavelet_centre(self) -> int:
         """The step at which the wavelet has its peak."""
-        return int(np.argmax(self.whole_wavelet))
+        return int(np.argmax(np.abs(self.whole_wavelet)))
 
     @cached_property
     def wavelet(self) -> NDArray[np.float64]:
@@ -241,6 +263,21 @@ class Survey:
         wavelet = np.zeros(self.n_steps)
         wavelet[: self.whole_wavelet.size] = self.whole_wavelet[: self.n_steps]
         return wavelet
+
+    def with_wavelet(self, samples: ArrayLike) -> "Survey":
+        """The same survey with another wavelet.
+
+        Parameters
+        ----------
+        samples : array_like, (n,)
+            Of the wavelet, one for each step from the first.
+
+        Returns
+        -------
+        Survey
+            Its `frequency` stays what it is.
+        """
+        return replace(self, given_wavelet=tuple(np.asarray(samples, dtype=np.float64).tolist()))
 
     @cached_property
     def damping(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

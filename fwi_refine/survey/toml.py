@@ -11,8 +11,12 @@
     file_rows = 1501        # time rows of a record file; may be left out: as many as steps
 
     [wavelet]
-    kind = "ricker"         # the only one; may be left out
+    kind = "ricker"         # may be left out
     frequency = 10.0        # Hz, of its peak
+    # or another one, by its samples, one for each step:
+    # file = "wavelet.npy"  # or .csv, beside this file; see wavelet_file.py
+    # samples = [0.0, 0.1]  # the same in its place
+    # frequency = 10.0      # of the peak of its spectrum; may be left out
 
     [[sources]]             # rows and columns of the map, counted from 0, row = depth
     row = 1
@@ -34,9 +38,13 @@
     slowest = 1400.0        # m/s: what counts as physical
     fastest = 5000.0
 
-Positions may lie in the absorbing band: rows and columns from -cells on. A wavelet begins 1.1
-periods of its peak frequency before its peak, as in the data of OpenFWI; records whose wavelet
-has another delay have to be shifted by their owner.
+    [water]                 # may be left out: a layer whose cells are known
+    rows = 12               # from the top of the map
+    velocity = 1500.0       # m/s
+
+Positions may lie in the absorbing band: rows and columns from -cells on. A Ricker wavelet begins
+1.1 periods of its peak frequency before its peak, as in the data of OpenFWI; one of samples begins
+with the record.
 """
 
 import logging
@@ -46,21 +54,25 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 
 from fwi_refine.errors import InputError
 from fwi_refine.files import LARGEST_WRITTEN, read_toml
 from fwi_refine.survey.geometry import Points, Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING
+from fwi_refine.survey.wavelet_file import peak_frequency, read_wavelet
 
 SECTIONS = {
     "grid": ("rows", "columns", "spacing"),
     "time": ("dt", "steps", "file_rows"),
-    "wavelet": ("kind", "frequency"),
+    "wavelet": ("kind", "frequency", "file", "samples"),
     "absorbing": ("cells",),
     "velocity": ("slowest", "fastest"),
+    "water": ("rows", "velocity"),
 }
-MAY_BE_ABSENT = ("time.file_rows", "wavelet.kind")
+OPTIONAL = ("water",)
+MAY_BE_ABSENT = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavelet"]))
 POINTS = ("sources", "receivers")
 LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
 LEAST_CELLS = 4  # of a map, in depth and position
@@ -97,7 +109,7 @@ def read_survey(path: str | PathLike[str]) -> Survey:
     except (OSError, ValueError) as error:
         raise InputError(f"survey {path}: cannot be read ({error})") from error
     try:
-        survey = _survey(table)
+        survey = _survey(table, path.parent)
     except ValueError as error:
         raise InputError(f"survey {path}: {error}") from error
     if survey.dispersion > DISPERSION_WARNING:
@@ -119,15 +131,18 @@ def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
         From the names of sections to their keys and values.
     """
     (rows, columns), (slowest, fastest) = survey.shape, survey.velocity_bounds
-    return {
+    table: dict[str, dict[str, Any]] = {
         "grid": {"rows": rows, "columns": columns, "spacing": survey.spacing},
         "time": {"dt": survey.dt, "steps": survey.n_steps, "file_rows": survey.file_rows},
-        "wavelet": {"kind": "ricker", "frequency": survey.frequency},
+        "wavelet": _wavelet_table(survey),
         "sources": _as_line(survey.sources),
         "receivers": _as_line(survey.receivers),
         "absorbing": {"cells": survey.absorbing_cells},
         "velocity": {"slowest": slowest, "fastest": fastest},
     }
+    if survey.water is not None:
+        table["water"] = dict(zip(("rows", "velocity"), survey.water, strict=True))
+    return table
 
 
 def write_survey(survey: Survey, path: str | PathLike[str]) -> None:
@@ -148,18 +163,59 @@ def write_survey(survey: Survey, path: str | PathLike[str]) -> None:
     Path(path).write_text(tomli_w.dumps(survey_table(survey)), encoding="utf-8")
 
 
-def _survey(table: dict[str, Any]) -> Survey:
+def _wavelet_table(survey: Survey) -> dict[str, Any]:
+    if survey.given_wavelet is None:
+        return {"kind": "ricker", "frequency": survey.frequency}
+    samples = list(survey.given_wavelet)
+    return {"kind": "samples", "samples": samples, "frequency": survey.frequency}
+
+
+def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
+    """What a `Survey` takes of a section [wavelet]."""
+    given = [key for key in ("file", "samples") if key in table]
+    kind = table.get("kind", "samples" if given else "ricker")
+    if kind not in ("ricker", "samples"):
+        raise ValueError(f"wavelet.kind is {kind!r}, expected 'ricker' or 'samples'")
+    if len(given) != (kind == "samples"):
+        found = " and ".join(given) or "neither"
+        expected = "one of file and samples" if kind == "samples" else "neither file nor samples"
+        raise ValueError(f"wavelet: found {found}, expected {expected} of kind {kind!r}")
+    if kind == "ricker":
+        if "frequency" not in table:
+            raise ValueError("wavelet.frequency is missing")
+        return {"frequency": _positive(table["frequency"], "wavelet.frequency")}
+    samples = table[given[0]]
+    if given == ["file"]:
+        if not isinstance(samples, str):
+            raise ValueError(f"wavelet.file is {samples!r}, expected the name of a file")
+        values = read_wavelet(folder / samples, dt)
+    elif isinstance(samples, list) and all(type(x) in (int, float) for x in samples):
+        values = np.asarray(samples, np.float64)
+    else:
+        raise ValueError("wavelet.samples: expected a list of numbers")
+    if not values.any():
+        raise ValueError("wavelet.samples: found zeros only")
+    if "frequency" in table:
+        frequency = _positive(table["frequency"], "wavelet.frequency")
+    else:
+        frequency = peak_frequency(values, dt)
+        if not frequency:
+            raise ValueError("wavelet: its spectrum is largest at 0 Hz, expected its frequency")
+    return {"given_wavelet": tuple(values.tolist()), "frequency": frequency}
+
+
+def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
     """Raises ValueError, without the name of the file."""
     unknown = [name for name in table if name not in SECTIONS and name not in POINTS]
     if unknown:
         known = ", ".join([*SECTIONS, *POINTS])
         raise ValueError(f"found {unknown[0]!r}, expected only the sections {known}")
     for name, keys in SECTIONS.items():
+        if name in OPTIONAL and name not in table:
+            continue
         _check_keys(table.get(name), name, keys, f"a section [{name}]")
-    kind = table["wavelet"].get("kind", "ricker")
-    if kind != "ricker":
-        raise ValueError(f"wavelet.kind is {kind!r}, expected 'ricker'")
     time, velocity = table["time"], table["velocity"]
+    dt = _positive(time["dt"], "time.dt")
     cells = _whole(table["absorbing"]["cells"], "absorbing.cells", 0)
     steps = _whole(time["steps"], "time.steps", 1)
     rows, columns = (
@@ -168,17 +224,23 @@ def _survey(table: dict[str, Any]) -> Survey:
     slowest, fastest = (
         _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
     )
+    water = None
+    if "water" in table:
+        section = table["water"]
+        depth = _whole(section["rows"], "water.rows", 1)
+        water = depth, _positive(section["velocity"], "water.velocity")
     return Survey(
         shape=(rows, columns),
         spacing=_positive(table["grid"]["spacing"], "grid.spacing"),
-        dt=_positive(time["dt"], "time.dt"),
+        dt=dt,
         n_steps=steps,
         file_rows=_whole(time.get("file_rows", steps), "time.file_rows", steps),
-        frequency=_positive(table["wavelet"]["frequency"], "wavelet.frequency"),
+        **_wavelet(table["wavelet"], dt, folder),
         absorbing_cells=cells,
         velocity_bounds=(slowest, fastest),
         sources=_positions(table.get("sources"), "sources", -cells),
         receivers=_positions(table.get("receivers"), "receivers", -cells),
+        water=water,
     )
 
 

@@ -93,7 +93,7 @@ def check_velocity(
 
 
 def check_record(
-    record: ArrayLike, *, survey: Survey = OPENFWI, where: str = "record"
+    record: ArrayLike, *, survey: Survey = OPENFWI, where: str = "record", gaps: bool = False
 ) -> NDArray[Any]:
     """Check a record.
 
@@ -107,6 +107,8 @@ def check_record(
         That of the sample.
     where : str
         Its name in a message.
+    gaps : bool
+        Whether NaN is allowed, as samples that are missing.
 
     Returns
     -------
@@ -130,8 +132,9 @@ def check_record(
             f"(shots, time rows, receivers), with at least {n_steps} rows"
         )
     used = array[:, :n_steps]
-    _check_finite(used, where, ("shot", "row", "receiver"))
-    if not used.any():
+    known = np.nan_to_num(used, posinf=np.inf, neginf=-np.inf) if gaps else used
+    _check_finite(known, where, ("shot", "row", "receiver"))
+    if not known.any():
         raise SampleError(f"{where}: found only zeros, expected a recorded wave")
     dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
     return np.array(array, dtype=dtype, order="C")
@@ -154,8 +157,22 @@ def to_numpy(values: Any) -> NDArray[Any]:
 
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
+        if values.layout != torch.strided:
+            values = values.to_dense()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    return np.asarray(values)
+    return unmasked(values)
+
+
+def unmasked(values: ArrayLike) -> NDArray[Any]:
+    """An array as numpy makes it; where a masked one has no value, NaN instead of what lies there.
+
+    Raises SampleError where its type has no NaN.
+    """
+    if not isinstance(values, np.ma.MaskedArray) or not np.ma.is_masked(values):
+        return np.asarray(values)
+    if values.dtype.kind != "f":
+        raise SampleError(f"found a masked array of type {values.dtype}, expected a float type")
+    return np.asarray(values.filled(np.nan))
 
 
 def to_maps(
@@ -207,7 +224,7 @@ def to_maps(
 
 
 def _float_array(values: ArrayLike, where: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    array = unmasked(values)
     if array.dtype.kind != "f":
         raise SampleError(f"{where}: found type {array.dtype}, expected a float type")
     return array

@@ -7,6 +7,7 @@ from fwi_refine.wave.deterministic import add_at, gram
 from fwi_refine.wave.differentiable import simulate
 from fwi_refine.wave.grid import C2, fold, pad
 from fwi_refine.wave.jacobian.accumulated import normal_matrix
+from fwi_refine.wave.jacobian.coefficient import coefficient_jacobian
 from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
     flat_jacobian,
@@ -23,7 +24,11 @@ from fwi_refine.wave.jacobian.full import (
 )
 from fwi_refine.wave.jacobian.operator import jacobian_operator
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
-from fwi_refine.wave.released_arithmetic import first_unequal, released_medium
+from fwi_refine.wave.released_arithmetic import (
+    coefficient_rounding,
+    first_unequal,
+    released_medium,
+)
 from fwi_refine.wave.released_arithmetic import propagate as propagate_released
 from fwi_refine.wave.released_record import first_differences, released_record
 from fwi_refine.wave.self_test import compare_kernels
@@ -38,6 +43,8 @@ __all__ = [
     "Simulator",
     "WaveSimulator",
     "add_at",
+    "coefficient_jacobian",
+    "coefficient_rounding",
     "compare_kernels",
     "devices",
     "first_differences",

@@ -101,7 +101,7 @@ def open_library(path: str | Path) -> ctypes.CDLL:
 
 
 class _Forks:
-    """Whether this process was forked from one that had kernels, and the kernels in it.
+    """Whether this process was forked from one that ever had kernels, and the kernels in it.
 
     A fork takes no threads along but its own. OpenMP, torch's as well, would wait for ever for
     those of its pool, and a kernel for another thread that had its lock.
@@ -109,11 +109,17 @@ class _Forks:
 
     def __init__(self) -> None:
         self.happened = False
+        self._any = False  # the threads of a kernel stay when it has gone
         self.kernels: weakref.WeakSet[NativeKernel] = weakref.WeakSet()
+
+    def add(self, kernel: "NativeKernel") -> None:
+        """Tells of a new kernel."""
+        self._any = True
+        self.kernels.add(kernel)
 
     def note(self) -> None:
         """In the child: one thread from now on, and locks that nobody has."""
-        if not self.kernels:
+        if not self._any:
             return
         self.happened = True
         torch.set_num_threads(1)
@@ -165,7 +171,7 @@ class NativeKernel:
         self._threads = number_of_threads(threads)
         self._scratch: torch.Tensor | None = None
         self._lock = threading.Lock()  # one call at a time may use the scratch memory
-        _forks.kernels.add(self)
+        _forks.add(self)
         self._suffix = {torch.float32: "f32", torch.float64: "f64"}[dtype]
         # ctypes keeps only addresses: these arrays must live as long as the kernel
         self._arrays: dict[str, np.ndarray[Any, Any]] = {

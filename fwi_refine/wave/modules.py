@@ -6,19 +6,17 @@ pickled and moved, and add nothing to a `state_dict`.
 """
 
 import functools
-import warnings
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.arguments import refuse_type, warn_of_units
 from fwi_refine.wave.differentiable import simulate, vmin_of_each
 from fwi_refine.wave.kernel import check_kernel
 from fwi_refine.wave.simulator import IMAGING_STEP, Simulator
 from fwi_refine.wave.threads import number_of_threads
-
-FAR_BELOW = 0.1  # of the slowest velocity of the survey
 
 
 class WaveSimulator(torch.nn.Module):
@@ -100,7 +98,7 @@ class WaveSimulator(torch.nn.Module):
             For maps or vmin of another shape, and velocities that cannot be simulated.
         """
         v = self._maps(v)
-        _warn_of_units(v, self.survey)
+        warn_of_units(v, self.survey)
         return simulate(v, vmin, self._simulator(v))
 
     def extra_repr(self) -> str:
@@ -112,6 +110,7 @@ class WaveSimulator(torch.nn.Module):
     def _maps(self, v: torch.Tensor) -> torch.Tensor:
         """(B, nz, nx) in a type that can be simulated."""
         nz, nx = self.survey.shape
+        refuse_type("velocity", v)
         if v.ndim == 4 and v.shape[1] == 1:
             v = v[:, 0]
         if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
@@ -171,7 +170,8 @@ class RecordMisfit(WaveSimulator):
             For arrays of other shapes, and velocities that cannot be simulated.
         """
         v = self._maps(v)
-        _warn_of_units(v, self.survey)
+        warn_of_units(v, self.survey)
+        refuse_type("record", record)
         shots, steps, receivers = self.survey.record_shape
         found = tuple(record.shape)
         if len(found) != 4 or found[::3] != (len(v), receivers) or found[1] != shots:
@@ -184,17 +184,6 @@ class RecordMisfit(WaveSimulator):
             v, vmin_of_each(v, vmin), record[:, :, :steps], self._simulator(v)
         )
         return misfit
-
-
-def _warn_of_units(v: torch.Tensor, survey: Survey) -> None:
-    """Warns, once, of maps all of whose velocities are far below the survey's: km/s, maybe."""
-    low = survey.velocity_bounds[0]
-    if v.numel() and float(v.detach().max()) < FAR_BELOW * low:
-        warnings.warn(
-            f"velocities are at most {float(v.detach().max()):.4g} m/s, where the survey has "
-            f"{low:g} and more: are they in km/s or scaled?",
-            stacklevel=3,
-        )
 
 
 class _Misfit(torch.autograd.Function):

@@ -18,6 +18,8 @@ The kernels of an inversion write the step with p[n] - p[n-1], which loses less.
 records like the released ones, and for the question whether a map is proven by its record.
 """
 
+import math
+
 import torch
 
 from fwi_refine.precision import widened
@@ -59,6 +61,27 @@ def released_medium(
     rows, columns = torch.from_numpy(survey.padded_index(survey.sources)).long().T
     vmin = v.amin(dim=(1, 2)) if vmin is None else vmin
     return alpha, widened(vmin.detach().to(v.device)), x.square()[:, rows, columns]
+
+
+def coefficient_rounding(v: torch.Tensor, survey: Survey) -> torch.Tensor:
+    """How much float32 rounds 2 - 5 alpha, as the last digits of a velocity are chance.
+
+    Parameters
+    ----------
+    v : torch.Tensor, (nz, nx)
+        Velocity map, m/s.
+    survey : Survey
+        The survey.
+
+    Returns
+    -------
+    torch.Tensor of float64, (nz, nx)
+        Standard deviation: of a product and a difference, each uniform within half of its last
+        digit.
+    """
+    product = 5 * (v.double() * survey.dt / survey.spacing).square()
+    digits = [torch.exp2(x.abs().log2().floor() - 23) for x in (product, 2 - product)]
+    return torch.hypot(*digits) / math.sqrt(12)
 
 
 def first_unequal(record: torch.Tensor, data: torch.Tensor) -> torch.Tensor:

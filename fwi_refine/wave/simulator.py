@@ -82,6 +82,7 @@ class Simulator:
             path = choose(kernel, device, self.threads, narrow)
         self.device = path.device
         self._given = kernel if callable(kernel) else None
+        self._imaging_step, self._narrow = imaging_step, narrow
         self._make: Callable[[torch.dtype], Kernel] = lambda dtype: path.make(
             survey, dtype, imaging_step
         )
@@ -102,6 +103,16 @@ class Simulator:
         """Keyword arguments of another simulator, or of `jacobian`, that is to run like this."""
         kind = self._given or self.kernel.split()[0]
         return {"kernel": kind, "threads": self.threads, "device": self.device}
+
+    def on(self, survey: Survey, dtype: torch.dtype | None = None) -> "Simulator":
+        """The same simulator for another survey, and another type where one is given."""
+        return Simulator(
+            survey,
+            dtype or self.dtype,
+            imaging_step=self._imaging_step,
+            narrow=self._narrow,
+            **self.how,
+        )
 
     def forward(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> torch.Tensor:
         """Simulate records.

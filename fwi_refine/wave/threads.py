@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
-MOST_THREADS = 4096  # OpenMP ends the process where the system cannot make as many as it is told
+from fwi_refine.limits import MOST_THREADS
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,7 +11,7 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.console import tracked
-from fwi_refine.cli.look import look, look_at
+from fwi_refine.cli.look import look_at, look_at_both_of, look_at_maps_of
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import read_json
 from fwi_refine.io.convert import Conversion
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 )
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1000),
     default=20,
     show_default=True,
     metavar="N",
@@ -74,7 +74,7 @@ log = logging.getLogger(__name__)
 )
 @click.option(
     "--seed",
-    type=int,
+    type=click.IntRange(min=0),
     default=0,
     show_default=True,
     metavar="N",
@@ -184,19 +184,22 @@ def _check_usage(
 
 
 def _look(ensemble: "Ensemble", force: bool) -> None:
-    """Looks at a few maps of each member, and at records with the first. Raises InputError."""
-    from fwi_refine.routing.recognise import looked_at
+    """Looks at a few maps of each member, with the records, the truth and each other.
 
-    for member in ensemble.members:
-        look_at(member, ensemble.survey, force)
+    Raises InputError.
+    """
+    survey, first = ensemble.survey, ensemble.sources[0]
+    for k, (source, places) in enumerate(ensemble.sources):
+        look_at(source, survey, force)
+        if k:
+            words = (ensemble.names[k], ensemble.names[0])
+            look_at_both_of((source, places), first, words, survey, force)
     if ensemble.has_records:
-        maps, records = [], []
-        for k in looked_at(ensemble.count):
-            with contextlib.suppress(SampleError):
-                v, d = ensemble.members[0].read(k), ensemble.record(k)
-                maps.append(v)
-                records.append(d)
-        look(maps, records, ensemble.survey, force)
+        look_at_maps_of(first[0], ensemble.pairs, ensemble.records, survey, force)
+    if ensemble.true_maps is not None:
+        look_at(ensemble.true_maps[0], survey, force)
+        words = (ensemble.names[0], "the true maps")
+        look_at_both_of(first, ensemble.true_maps, words, survey, force)
 
 
 def _find_weights(

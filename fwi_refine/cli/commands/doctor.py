@@ -44,8 +44,9 @@ def command(
 
     With a RECORD (.npy of (5,1000,70), or as --survey has them): do its sign, amplitude, first
     arrivals, reciprocity and the velocities at its sources match the survey that is simulated?
-    In which arithmetic was it made? With a MAP, m/s, of a file's first sample: is every sample of
-    the record that of the map, so that the map is proven? Exit code 1 if a check fails.
+    Is its wavelet another one: amplitude, delay, frequency, shape? In which arithmetic was it made?
+    With a MAP, m/s, of a file's first sample: is every sample of the record that of the map, so
+    that the map is proven? Exit code 1 if a check fails.
     """
     from fwi_refine import io
     from fwi_refine.analysis import diagnose
@@ -56,10 +57,12 @@ def command(
     simulator = Simulator(survey, kernel=kernel, device=device)
     physics: list[Check] = []
     if record:
-        measured = io.open_records(record).read(0)
+        measured = io.open_records(record, survey).read(0)
         v = io.open_predictions(velocity_map, survey).read(0) if velocity_map else None
         physics = [
+            diagnose.check_inputs(measured, simulator, v),
             *diagnose.check_physics(measured, simulator),
+            *diagnose.check_source(measured, simulator, v),
             *diagnose.check_arithmetic(measured, simulator, v),
         ]
     checks = [

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
-from fwi_refine.cli.look import look_at
+from fwi_refine.cli.look import look_at, look_at_both_of, look_at_maps_of
 from fwi_refine.cli.options.files import load_priors, load_survey
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io.convert import Conversion
-from fwi_refine.io.inputs import AUTO, known_families, open_converted_predictions
+from fwi_refine.io.inputs import (
+    AUTO,
+    known_families,
+    open_converted_predictions,
+    open_true_maps,
+)
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.survey import Survey
 
@@ -90,11 +95,16 @@ def command(
 
     survey = load_survey(survey_file)
     maps = open_converted_predictions(pred, survey, conversion)
-    true_maps = io.open_predictions(truth, survey)
+    true_maps = open_true_maps(truth, survey, conversion)
     names, indices = match(maps, true_maps, io.read_ids(ids_file) if ids_file else None)
     look_at(maps, survey, force)
     look_at(true_maps, survey, force)
-    seen = MapRecords(records, names, maps.count, survey, conversion) if records else None
+    words = ("the maps", "the true maps")
+    look_at_both_of((maps, range(maps.count)), (true_maps, indices), words, survey, force)
+    order = getattr(maps, "order", None)
+    seen = MapRecords(records, names, maps.count, survey, conversion, order) if records else None
+    if seen:
+        look_at_maps_of(maps, seen.pairs, seen.records, survey, force)
     family_of = _families(families, names, maps, seen, priors_file)
 
     table: Any = TABLES[by](survey)

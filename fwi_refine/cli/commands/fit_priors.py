@@ -34,6 +34,7 @@ from fwi_refine.cli import options
     metavar="N",
     help="Maps to use of each family, taken evenly over its files.",
 )
+@click.option("--force", is_flag=True, help="Go on where the maps look like other units.")
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 def command(
     train: Path,
@@ -41,6 +42,7 @@ def command(
     predictions: Path | None,
     base: Path | None,
     limit: int,
+    force: bool,
     overwrite: bool,
 ) -> None:
     """Fit priors and routing thresholds to labelled maps.
@@ -78,7 +80,7 @@ def command(
         priors = load(base)
     except ValueError as error:
         raise InputError(f"priors {error}") from error
-    priors, notes = fit_priors(train, priors, criteria(), predictions, limit)
+    priors, notes = fit_priors(train, priors, criteria(), predictions, limit, force)
     notes = [f"Written by fwi-refine {__version__} fit-priors from {train}.", *notes]
 
     text = "".join(f"# {note}\n" for note in notes) + "\n" + tomli_w.dumps(to_table(priors))

@@ -60,14 +60,14 @@ def command() -> None:
 @click.option("--family", required=True, help="The family whose samples are shifted.")
 @click.option(
     "--shifts",
-    type=options.Number(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True, finite=True),
     nargs=2,
     metavar="A1 A2",
     help="The two shifts, m/s.  [default: what no error can exceed, and 100000]",
 )
 @click.option(
     "--bounds",
-    type=float,
+    type=options.Number(finite=True),
     nargs=2,
     metavar="LOW HIGH",
     default=(1500.0, 4500.0),
@@ -187,7 +187,7 @@ def _shifts(
 @click.argument("scores", nargs=3, metavar="UNCHANGED FIRST SECOND")
 @click.option(
     "--rounding",
-    type=options.Number(min=0),
+    type=options.Number(min=0, finite=True),
     help="By how much a score may be off.  [default: half of its last decimal as typed]",
 )
 @click.option(
@@ -269,9 +269,12 @@ def _read_plan(folder: Path) -> dict[str, Any]:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r}: expected a number") from error
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{text!r}: expected a finite number")
+    return number
 
 
 def _half_decimal(text: str) -> float:

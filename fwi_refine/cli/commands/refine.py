@@ -122,7 +122,7 @@ def command(
     if outputs.out is not None or not dry_run:
         outputs.claim(history)
 
-    look_at_inputs(inputs, survey, force)
+    look_at_inputs(inputs, survey, force, recipe.source)
     place = place.for_samples(len(inputs.pairs))
     assert place.jobs is not None  # see `Place.for_samples`
     settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)

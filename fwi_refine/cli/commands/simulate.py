@@ -103,6 +103,7 @@ def command(
     for name in standing:
         options.refuse_input(out / f"{name}.npy", options.inputs(), "--out")
     look_at(source, survey, force)
+    _tell_of_others(out, set(names))
     out.mkdir(parents=True, exist_ok=True)
     io.sweep(out, {f"{name}.npy" for _, name in samples})
 
@@ -111,6 +112,14 @@ def command(
     failed = _simulate(source, samples, out, survey, precision, where, kernel)
     log.info("%d records in %s", len(samples) - failed, out)
     return SAMPLES_FAILED if failed else OK
+
+
+def _tell_of_others(out: Path, names: set[str]) -> None:
+    """Warns of other records in the folder: what reads it takes them for records of these maps."""
+    others = [path.name for path in out.glob("*.npy") if path.stem not in names]
+    if others:
+        log.warning("%s holds %d other .npy files, the first of them %s: whatever reads the folder "
+                    "takes them for records, too", out, len(others), min(others))  # fmt: skip
 
 
 def _simulate(

@@ -63,13 +63,25 @@ def refuse_input(path: Path, others: Sequence[Path], what: str = "output") -> No
 
 
 class Number(click.FloatRange):
-    """A number in a range; not "not a number", which no comparison refuses."""
+    """A number in a range; not "not a number", which no comparison refuses.
+
+    Parameters
+    ----------
+    finite : bool
+        Whether infinity is refused, too.
+    **limits
+        Of the range, as `click.FloatRange` takes them.
+    """
+
+    def __init__(self, finite: bool = False, **limits: Any) -> None:
+        super().__init__(**limits)
+        self._finite = finite
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         number = super().convert(value, param, ctx)
-        if math.isnan(number):
+        if math.isnan(number) or (self._finite and math.isinf(number)):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 

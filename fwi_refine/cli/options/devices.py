@@ -37,16 +37,9 @@ def gpus(device: str) -> list[str]:
     from fwi_refine.wave import devices, gpu_problem
 
     found, number = devices(), device.partition(":")[2]
-    if not found and gpu_is_there():
-        log.warning("computing on the CPU, although there is a GPU: %s", gpu_problem())
+    if found and (problem := gpu_problem()):
+        log.warning("torch's operations compute on the GPU, not the CUDA kernels: %s", problem)
     return [found[int(number)]] if number else found
-
-
-def gpu_is_there() -> bool:
-    """Whether torch finds a GPU, usable or not."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def torch_device(device: str) -> str:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sized
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fwi_refine.errors import InputError
+from fwi_refine.files import open_regular
 from fwi_refine.survey import OPENFWI, Survey, read_survey
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from fwi_refine.priors import Priors
 
 
@@ -24,6 +27,17 @@ def load_priors(path: Path | None) -> "Priors":
         return load(path)
     except (OSError, ValueError) as error:
         raise InputError(f"--priors {path}: {error}") from error
+
+
+def load_array(path: Path, option: str) -> "NDArray[Any]":
+    """The array of a .npy file. Raises InputError, naming the option, if it is none."""
+    import numpy as np
+
+    try:
+        with open_regular(path) as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{option} {path}: cannot be read as .npy ({error})") from error
 
 
 def need_some(items: Sized, shard: tuple[int, int] | None, what: str) -> None:

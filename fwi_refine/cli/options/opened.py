@@ -109,9 +109,28 @@ def open_run(given: Given) -> "OpenedRun":
     run = OpenedRun(path, Files(**files), load_survey(survey_file), given.conversion)
     for source in run.maps_given:
         look_at(source, run.survey, given.force)
-    if run.records_given is not None:
-        look_at(run.records_given, run.survey, given.force, records=True)
+    look_at_run(run, given.force)
     return run
+
+
+def look_at_run(run: "OpenedRun", force: bool) -> None:
+    """Looks at a few maps of a run with their records, starts and truths. Raises InputError."""
+    from fwi_refine.errors import SampleError
+    from fwi_refine.routing.look import look_at_both, look_at_pairs
+
+    def read(name: str, k: int) -> Any:
+        values = run.map(name, k)
+        if values is None or run.rows[k].status == "failed":
+            raise SampleError(f"{run.rows[k].id}: has no {name}")
+        return values
+
+    refined = functools.partial(read, "refined")
+    if run.records_given:
+        names = [row.id for row in run.rows]
+        look_at_pairs(names, refined, run.record, run.survey, force)
+    for name, words in (("start", "the starts"), ("truth", "the true maps")):
+        other = functools.partial(read, name)
+        look_at_both(len(run), refined, other, ("the maps", words), run.survey, force)
 
 
 def is_report(path: Path) -> bool:

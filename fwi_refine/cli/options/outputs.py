@@ -7,6 +7,7 @@ import click
 
 from fwi_refine.cli import options
 from fwi_refine.errors import InputError
+from fwi_refine.files import is_same_file
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,12 @@ class Outputs:
             object.__setattr__(self, "report", self.out.with_suffix(".csv"))
 
     def claim(self, history: Path | None = None) -> None:
-        """Raises OutputExistsError or InputError if one of them, or a history, may not be written
-        or is an input."""
-        for path in filter(None, (self.out, self.report, self.deviation, history)):
+        """Raises OutputExistsError or InputError if one of them, or a history, may not be written,
+        is an input, or has the name of another, as the report may that was not named."""
+        files = [*filter(None, (self.out, self.report, self.deviation, history))]
+        for k, path in enumerate(files):
+            if any(is_same_file(path, other) for other in files[:k]):
+                raise InputError(f"{path}: two outputs with one name; give each its own")
             options.claim(path, self.overwrite)
 
 

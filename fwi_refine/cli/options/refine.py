@@ -1,7 +1,6 @@
 """The options of `refine`, in groups: which samples, what is done, where, and what is kept."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.cli.options.files import load_priors, load_survey
+from fwi_refine.cli.options.files import load_array, load_priors, load_survey
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import Inputs, open_inputs
+from fwi_refine.limits import MOST_AT_A_TIME, MOST_SAMPLES, MOST_THREADS, check_jobs, cores
 from fwi_refine.survey import OPENFWI, Survey
 
 if TYPE_CHECKING:
@@ -88,7 +88,11 @@ class RecipeOptions:
     priors_file: Path | None
     survey_file: Path | None = None
     prior: str = "auto"
+    source: str = "known"
     samples: int = 0
+    weights_file: Path | None = None
+    fixed_file: Path | None = None
+    bounds_files: tuple[Path, Path] | None = None
 
     def survey(self) -> Survey:
         """The survey of every sample. Raises InputError, also where --family auto has to be told
@@ -107,13 +111,27 @@ class RecipeOptions:
         """What is done to each sample, where it is done at `place`, with its numbers filled in."""
         assert place.threads is not None  # see `Place.for_samples`
         assert place.per_job is not None
+        from fwi_refine.objective.known_cells import check_bounds, check_fixed
         from fwi_refine.runs.batch import Settings
+        from fwi_refine.survey.weights import check_weights
 
+        weights = fixed = bounds = None
+        if self.weights_file is not None:
+            name = f"--weights {self.weights_file}"
+            weights = check_weights(load_array(self.weights_file, "--weights"), survey, name)
+        if self.fixed_file is not None:
+            name = f"--fixed {self.fixed_file}"
+            fixed = check_fixed(load_array(self.fixed_file, "--fixed"), survey, name)
+        if self.bounds_files is not None:
+            low, high = self.bounds_files
+            least, most = (load_array(path, "--bounds") for path in (low, high))
+            bounds = check_bounds(least, most, survey, f"--bounds {low} {high}")
         return Settings(
             priors=load_priors(self.priors_file),
             family=self.family,
             method=self.method,
             prior=self.prior,
+            source=self.source,
             samples=self.samples,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
@@ -123,6 +141,9 @@ class RecipeOptions:
             per_job=place.per_job,
             keep_deviation=keep_deviation,
             survey=survey,
+            weights=weights,
+            fixed=fixed,
+            bounds=bounds,
         )
 
 
@@ -150,10 +171,15 @@ class Place:
         return kind
 
     def for_samples(self, count: int) -> "Place":
-        """This place, with the numbers of jobs, samples and threads that `count` samples get."""
-        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or _cores())
+        """This place, with the numbers of jobs, samples and threads that `count` samples get.
+
+        Raises InputError for more jobs than the cores can serve.
+        """
+        if self.jobs is not None:
+            check_jobs(self.jobs, "--jobs", least=0)
+        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or cores())
         jobs = max(1, min(jobs, count))
-        threads = self.threads or (1 if self.dask else max(1, _cores() // jobs))
+        threads = self.threads or (1 if self.dask else max(1, cores() // jobs))
         per_job = min(self.per_job or self._fitting(jobs), -(-count // jobs))
         return replace(self, jobs=jobs, threads=threads, per_job=per_job)
 
@@ -207,13 +233,6 @@ class Kept:
     keep_deviation: bool
 
 
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every platform
-        return os.cpu_count() or 1
-
-
 choice = options.grouped(
     Choice,
     "choice",
@@ -263,8 +282,16 @@ recipe = options.grouped(
         "auto: tv for Style_B, gp for Style_A.",
     ),
     click.option(
+        "--source",
+        type=click.Choice(["known", "fit", "fit-each"]),
+        default="known",
+        show_default=True,
+        help="known: the wavelet is the survey's; fit: amplitude, delay and shape are estimated "
+        "with each map, one wavelet for all shots; fit-each: one for each shot.",
+    ),
+    click.option(
         "--samples",
-        type=click.IntRange(min=0),
+        type=click.IntRange(0, MOST_SAMPLES),
         metavar="K",
         default=0,
         help="Also write K maps drawn from the posterior of each sample, beside --out: "
@@ -282,6 +309,30 @@ recipe = options.grouped(
         metavar="S",
         help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
         "takes.",
+    ),
+    click.option(
+        "--weights",
+        "weights_file",
+        type=options.PATH,
+        metavar="FILE",
+        help="A weight, .npy, for each shot, receiver, trace (shots, receivers) or sample (shots, "
+        "rows, receivers) of every record: one over the variance of its noise, up to a factor; 0 "
+        "leaves it out. Missing samples, such as NaN or dead traces, are left out anyway.",
+    ),
+    click.option(
+        "--fixed",
+        "fixed_file",
+        type=options.PATH,
+        metavar="FILE",
+        help="A mask, .npy of the shape of a map: cells where it is true are kept as predicted.",
+    ),
+    click.option(
+        "--bounds",
+        "bounds_files",
+        type=(options.PATH, options.PATH),
+        metavar="LOW HIGH",
+        help="Least and largest velocity of each cell in m/s, two .npy of the shape of a map; NaN "
+        "where the survey's bounds hold.",
     ),
     options.priors,
     options.survey,
@@ -301,14 +352,14 @@ place = options.grouped(
     ),
     click.option(
         "--per-job",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, MOST_AT_A_TIME),
         metavar="N",
         help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
         "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
     ),
     click.option(
         "--threads",
-        type=click.IntRange(1, 4096),
+        type=click.IntRange(1, MOST_THREADS),
         metavar="N",
         help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
     ),

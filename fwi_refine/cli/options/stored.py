@@ -56,7 +56,7 @@ def _ends(
 _OF_MAPS = (
     click.option(
         "--units",
-        type=click.Choice(["m/s", "km/s", "-1..1", "0..1"]),
+        type=click.Choice(["m/s", "km/s", "ft/s", "-1..1", "0..1"]),
         default="m/s",
         show_default=True,
         help="Units of the given maps; -1..1 and 0..1 stand for 1500 to 4500 m/s, as in OpenFWI's "

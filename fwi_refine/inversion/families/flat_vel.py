@@ -20,7 +20,7 @@ from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
-from fwi_refine.routing.classify import symmetry_rms
+from fwi_refine.routing.classify import asymmetry
 
 # each shot tells all of flat layers
 _first_shot: dict[str, Any] = {"data": Subset(shots=1), "target": GOOD_FIT}
@@ -36,10 +36,10 @@ tied_rows = partial(
 )
 
 
-def asymmetry(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
+def beyond_noise(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
     """Rms of the first shot minus the mirrored last one, in the unit of the record."""
     assert record is not None  # the test is one of records
-    return symmetry_rms(record)
+    return asymmetry(record)
 
 
 FAMILY = FamilyDefinition(
@@ -62,7 +62,7 @@ FAMILY = FamilyDefinition(
     ),
     criterion=Criterion(
         "symmetry_rms",
-        asymmetry,
+        beyond_noise,
         "asymmetry of the record {:.2g} rms against {:.2g}",
         from_record=True,
     ),

@@ -10,8 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fwi_refine.inversion.families.choices import newton, style_a_modes, unit_modes
+from fwi_refine.inversion.families.choices import (
+    every_cell,
+    newton,
+    smooth,
+    style_a_modes,
+    surface_minimum,
+    unit_modes,
+)
 from fwi_refine.inversion.families.definition import FamilyDefinition
+from fwi_refine.inversion.levels.rounding import without_expected_rounding
 from fwi_refine.inversion.recipe import LBFGS, GaussNewtonStep, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
@@ -30,6 +38,19 @@ _published = Stage(
     # unknowns count in standard deviations of their mode
     LBFGS(2500, gradient_tolerance=10**6.5, initial_step=0.01),
 )
+
+
+def _by_cells(*, rounding_is_noise: bool) -> Stage:
+    """Every cell, with the mean rounding taken out of the record."""
+    return newton(
+        every_cell,
+        smooth,
+        2,
+        weight=NOISE,
+        data=Subset(take_out=without_expected_rounding),
+        vmin=surface_minimum,
+        rounding_is_noise=rounding_is_noise,
+    )
 
 
 def log_energy(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
@@ -53,6 +74,8 @@ FAMILY = FamilyDefinition(
                 data=Subset(receivers=2),
             ),
             newton(style_a_modes(ALL_MODES), unit_modes, 4, weight=NOISE, prior_fraction=0.05),
+            _by_cells(rounding_is_noise=False),
+            _by_cells(rounding_is_noise=True),
         ),
         round=False,
     ),

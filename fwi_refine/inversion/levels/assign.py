@@ -62,6 +62,8 @@ class EdgeCells:
         Velocity that scales the damping, m/s.
     settings : LevelSettings
         How levels are assigned.
+    fixed : Tensor of bool, shape (nz, nx), optional
+        Cells that are kept as they are.
 
     Attributes
     ----------
@@ -70,7 +72,11 @@ class EdgeCells:
     """
 
     def __init__(
-        self, v: torch.Tensor, vmin: torch.Tensor, settings: LevelSettings = SETTINGS
+        self,
+        v: torch.Tensor,
+        vmin: torch.Tensor,
+        settings: LevelSettings = SETTINGS,
+        fixed: torch.Tensor | None = None,
     ) -> None:
         self.settings = settings
         levels = find_levels(v, settings.reading)
@@ -81,16 +87,19 @@ class EdgeCells:
         self.levels = levels.velocities.numpy()
         self.which = levels.distance(v)[1].flatten().numpy()
         open_ = near_edges(v, levels, settings.settled).flatten().numpy()
+        kept = np.zeros_like(open_) if fixed is None else fixed.flatten().numpy()
+        open_ &= ~kept
         self.cells, self.settled = np.flatnonzero(open_), np.flatnonzero(~open_)
+        moved = np.flatnonzero(~open_ & ~kept)
         self.near = levels.near.flatten(1).numpy()[:, self.cells]
         # the step that puts the settled cells at their levels, and vmin at the lowest
         self.step = np.zeros(len(self.base) + 1)
-        self.step[self.settled] = self._step_to(self.levels[self.which], self.base)[self.settled]
+        self.step[moved] = self._step_to(self.levels[self.which], self.base)[moved]
         self.step[-1] = self.levels[0] - float(vmin)
         # (n, K): how it changes with the levels
         self.along = np.zeros((len(self.step), len(self.levels)))
-        own = self.which[self.settled]
-        self.along[self.settled, own] = (self.base[self.settled] / self.levels[own]) ** 3
+        own = self.which[moved]
+        self.along[moved, own] = (self.base[moved] / self.levels[own]) ** 3
         self.along[-1, 0] = 1.0
 
     def columns(self, rows: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ from fwi_refine.inversion.levels.candidates import (
     resized,
 )
 from fwi_refine.objective.arithmetic import has_released_arithmetic
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, first_unequal
 
 SINGLES = 12  # changes that are tried one by one, likeliest first, with what was chosen or without
 SURE = 0.95  # probability of a change that is tried without those that are less likely
@@ -67,7 +67,9 @@ class Certificate:
     first: np.ndarray | None = None
 
 
-def prove(v: torch.Tensor, record: np.ndarray, simulator: Simulator) -> Certificate:
+def prove(
+    v: torch.Tensor, record: np.ndarray, simulator: Simulator, missing: np.ndarray | None = None
+) -> Certificate:
     """Compares the record of a map with a measured one, sample by sample.
 
     Parameters
@@ -78,15 +80,17 @@ def prove(v: torch.Tensor, record: np.ndarray, simulator: Simulator) -> Certific
         (shots, >= n_steps, receivers).
     simulator
         Its survey, and how it is to be simulated.
+    missing
+        Samples (shots, n_steps, receivers) that are not compared.
 
     Returns
     -------
     Certificate
-        `exact` is True only if no sample of rows 0 to n_steps - 1 differs.
+        `exact` is True only if no sample of rows 0 to n_steps - 1 differs, of those that are there.
     """
-    if not has_released_arithmetic(record, simulator.survey):
+    if not has_released_arithmetic(record, simulator.survey, missing):
         return Certificate(None)
-    return _compare(v, _rows(record, simulator), simulator)
+    return _compare(v, _rows(record, simulator), simulator, missing)
 
 
 def search(
@@ -95,6 +99,7 @@ def search(
     levels: torch.Tensor | None,
     simulator: Simulator,
     budget: Budget,
+    missing: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, Certificate, Certificate]:
     """Repairs a map of integers that is almost right, down from the top.
 
@@ -111,6 +116,8 @@ def search(
         Its survey, and how it is to be simulated.
     budget
         Is charged for what is simulated; a record of fewer steps or shots counts by its fraction.
+    missing
+        Samples (shots, n_steps, receivers) that tell nothing.
 
     Returns
     -------
@@ -119,11 +126,11 @@ def search(
         record is of another arithmetic, or v is not of integers, v is what it was.
     """
     survey = simulator.survey
-    if not _goes_on(budget, 1) or not has_released_arithmetic(record, survey):
+    if not _goes_on(budget, 1) or not has_released_arithmetic(record, survey, missing):
         return v, Certificate(None), Certificate(None)
     data = _rows(record, simulator)
     budget.charge(1)
-    before = _compare(v, data, simulator)
+    before = _compare(v, data, simulator, missing)
     on_map = all(
         0 <= row < survey.shape[0] and 0 <= column < survey.shape[1]
         for row, column in (*survey.sources, *survey.receivers)
@@ -136,7 +143,8 @@ def search(
     while not best[0].exact and attempt < len(ATTEMPTS) and _goes_on(budget, 1):
         budget.charge(1)
         released = simulator.released(present[None])[0].cpu()
-        front = find_front(present, data, released, simulator, ATTEMPTS[attempt])
+        measured = _filled(data, released, missing)
+        front = find_front(present, measured, released, simulator, ATTEMPTS[attempt])
         better = None
         if front is not None:
             cost = front.cost(simulator)
@@ -152,7 +160,7 @@ def search(
             break
         budget.charge(1)
         present, attempt = better, 0
-        found = _compare(present, data, simulator), present
+        found = _compare(present, data, simulator, missing), present
         best = max(best, found, key=lambda pair: pair[0].equal_fraction or 0.0)
     return best[1].to(v.device), best[0], before
 
@@ -210,8 +218,27 @@ def _rows(record: np.ndarray, simulator: Simulator) -> torch.Tensor:
     return torch.from_numpy(rows.astype(np.float32))
 
 
-def _compare(v: torch.Tensor, data: torch.Tensor, simulator: Simulator) -> Certificate:
+def _filled(data: torch.Tensor, released: torch.Tensor, missing: np.ndarray | None) -> torch.Tensor:
+    """Data (shots, n_steps, receivers) whose missing samples are those of a map."""
+    if missing is None:
+        return data
+    return torch.where(torch.from_numpy(missing).to(data.device), released.to(data), data)
+
+
+def _compare(
+    v: torch.Tensor,
+    data: torch.Tensor,
+    simulator: Simulator,
+    missing: np.ndarray | None = None,
+) -> Certificate:
     """What a record (shots, n_steps, receivers) says of a map."""
     n_steps = simulator.survey.n_steps
-    first = simulator.first_differences(v[None], data[None].to(simulator.device))[0].cpu().numpy()
-    return Certificate(bool((first == n_steps).all()), float(first.mean() / n_steps), first)
+    if missing is None:
+        found = simulator.first_differences(v[None], data[None].to(simulator.device))[0]
+        first = found.cpu().numpy()
+        return Certificate(bool((first == n_steps).all()), float(first.mean() / n_steps), first)
+    released = simulator.released(v[None])[0].cpu()
+    first = first_unequal(released, _filled(data, released, missing)).numpy()
+    there = ~missing.all(1)  # traces that hold something
+    equal = float(first[there].mean() / n_steps)
+    return Certificate(bool((first == n_steps).all()), equal, first)

@@ -25,7 +25,6 @@ from fwi_refine.inversion.stages import (
     run_stages,
 )
 from fwi_refine.inversion.uncertainty import LevelBelief
-from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.priors import Priors
@@ -127,11 +126,12 @@ def assign_levels(
         As of a stage, with a trace for each stage in between.
     """
     settings = assignment.settings
+    data = data.at(model, budget)
     maps = _integers(model, settings, settings.snap)
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     misfit = data.misfit(model, budget)
-    floor = (settings.noise_floor_rms * data.survey.unit) ** 2
+    floor = data.square(settings.noise_floor_rms)
     least, most = assignment.noise
     noise = max(most, settings.noise_of_misfit * math.sqrt(misfit))
     final = assignment.between(settings.widths[0], 1.0)
@@ -152,7 +152,7 @@ def assign_levels(
         if not made or budget.should_stop():
             break
         found = min(reversed(made), key=lambda found: max(found.misfit, floor))
-        hopeless = found.misfit > (settings.hopeless_rms * data.survey.unit) ** 2
+        hopeless = found.misfit > data.square(settings.hopeless_rms)
         if hopeless and misfit < found.misfit and assignment.softer and not budget.should_stop():
             return _from_softer(assignment, data, closest.model, priors, budget, traces)
         change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
@@ -164,6 +164,8 @@ def assign_levels(
         with budget.keeping(data.cost):
             stage = run_stage(between, cleared, assigned, priors, budget)
         present, traces = stage.model, traces + stage.traces
+        cleared = cleared.at(present, budget)
+        data = data.with_source_of(cleared)
         curvature, stopped = curvature.then(stage.curvature), stopped or stage.stopped
         fits = cleared.misfit(present, budget)
         noise = max(noise, settings.noise_of_misfit * math.sqrt(fits))
@@ -175,7 +177,8 @@ def assign_levels(
         if value < least_value:
             closest, least_value = _Candidate(present, fits, found.assigned.belief), value
     stopped = stopped or budget.should_stop()  # within the last round
-    explained = settings.explained * misfit
+    noise_left = misfit - data.beyond_noise(misfit)
+    explained = noise_left + settings.explained * (misfit - noise_left)
     fit, known = closest, curvature
     if closest.misfit >= explained:
         fit, known = _Candidate(model, misfit), curvature.then(given)
@@ -219,13 +222,13 @@ def _integers(model: Model, settings: LevelSettings, snap: float | None = None) 
 
 def _round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
     """Evaluations that a round takes at most, but for the stage that follows."""
-    jacobian = BandMisfit(data.simulator, Full(model.shape), data.record).hessian_cost()
+    jacobian = data.band_misfit(Full(model.shape)).hessian_cost()
     return 2 * jacobian + settings.round_cost
 
 
 def _rounding_limit(data: Data, settings: LevelSettings) -> float:
     """`max_rms_for_rounding` as a mean square, in the unit of the record."""
-    return (settings.max_rms_for_rounding * data.survey.unit) ** 2
+    return data.square(settings.max_rms_for_rounding)
 
 
 def _of_outlines(
@@ -238,7 +241,10 @@ def _of_outlines(
     columns = regions.matrix(best.model.v.device)
     hessian = columns.T @ (curvature.cells @ columns)
     return replace(
-        curvature, uncertainty=Solution(regions, hessian, best.misfit, None, data.survey)
+        curvature,
+        uncertainty=Solution(
+            regions, hessian, best.misfit, None, data.survey, samples_used=data.count
+        ),
     )
 
 
@@ -262,12 +268,13 @@ def _are_better_integers(
 
 def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings) -> _Linear:
     """The record to first order at a map."""
-    cells = EdgeCells(model.v.cpu(), model.vmin.cpu(), settings)
+    fixed = None if data.known is None else data.known.fixed.cpu()
+    cells = EdgeCells(model.v.cpu(), model.vmin.cpu(), settings, fixed)
     parameters = Full(model.shape)
     x = parameters.from_velocity(model.v, model.vmin)
     if not cells.found:
         return _Linear(x, parameters, cells, settings)
-    misfit = BandMisfit(data.simulator, parameters, data.record)
+    misfit = data.band_misfit(parameters)
     normal, pull_back = misfit.linearise(x, cells.columns)
     budget.iterations += 1
     budget.charge(data.cost * misfit.hessian_cost())
@@ -329,7 +336,7 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
     unassigned = _Assigned(model, torch.ones(model.v.shape, dtype=torch.bool), None)
     if not cells.found or linear.normal is None or linear.pull_back is None:
         return unassigned
-    residual = BandMisfit(data.simulator, parameters, data.record).residual(x)
+    residual = data.band_misfit(parameters).residual(x)
     if residual is None:  # the map is outside the velocity bounds
         return unassigned
     budget.charge(2 * data.cost)
@@ -349,7 +356,8 @@ def _assign_cells(linear: _Linear, data: Data, noise: float, budget: Budget) -> 
         # a step changes a velocity by (new / old)^3 of its change
         between=(between, assigned.between_variance.to(v) * (between / v) ** 6),
     )
-    return _Assigned(Model(parameters.velocity(y), parameters.vmin(y)), assigned.sure, belief)
+    model = data.possible(Model(parameters.velocity(y), parameters.vmin(y)))
+    return _Assigned(model, assigned.sure, belief)
 
 
 def _best_assignment(

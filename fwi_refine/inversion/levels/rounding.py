@@ -22,13 +22,14 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
-from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.wave import first_unequal
 
 COST = 2  # simulations
 # Draws of the last digits, m/s, of which the mean is taken: one leaves 3.1e-5 rms of a coefficient
 # on a released Style_B map, four 2.4e-5, sixteen as much.
 DRAWS, DIGITS, SEED = 4, 0.01, 0
+# Rows from the top in which a cell of a map that fits is known to some hundredths of a m/s.
+SHALLOW = 3
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Rounding:
 def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     """The rounding in the record of a map of integers; two simulations."""
     budget.charge(COST * data.cost)
+    data = data.at(integers, budget)
     simulator, v, vmin = data.simulator, integers.v[None], integers.vmin[None]
     exact = simulator.forward(v, vmin)[0].double()
     released = simulator.released(v, vmin)[0]
@@ -70,8 +72,12 @@ def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     residual = exact - measured
     of_rows = np.zeros(data.record.shape)
     of_rows[:, : exact.shape[1]] = shift.cpu().numpy()
-    kept, taken = (float(r.square().mean()) for r in (residual, residual + shift))
-    agreement = float(first_unequal(released, measured.to(released)).double().mean())
+    kept, taken = (data.mean_square(r) for r in (residual, residual + shift))
+    compared = measured.to(released)
+    if data.missing is not None:
+        missing = torch.from_numpy(data.missing).to(compared.device)
+        compared = torch.where(missing, released, compared)
+    agreement = float(first_unequal(released, compared).double().mean())
     return Rounding(of_rows, kept, taken, agreement)
 
 
@@ -151,19 +157,20 @@ def without_expected_rounding(model: Model, data: Data, budget: Budget) -> Data:
     Parameters
     ----------
     model
-        The map, near the true one, and vmin: where that is 0.1 m/s off, the last digits of the
-        band's coefficients are others, and nothing is gained.
+        The map, near the true one. Its least velocity counts as vmin: where that is 0.1 m/s off,
+        the last digits of the band's coefficients are others, and little is gained.
     data, budget
         As for `run_stage`. Nothing is done where the budget does not afford all of it.
 
     Returns
     -------
     Data
-        The same where the record is of another arithmetic, or the misfit would rise.
+        The same where the record is of another arithmetic, or the least velocity lies deep and is
+        not known closely.
     """
-    if not budget.affords((DRAWS * COST + 2) * data.cost):
-        return data
-    if not has_released_arithmetic(data.record, data.survey):
+    model = Model.of(model.v)
+    row = int(model.v.argmin()) // model.shape[1]
+    if not data.released or row >= SHALLOW or not budget.affords(DRAWS * COST * data.cost):
         return data
     rng = np.random.default_rng(SEED)
     total = np.zeros(data.record.shape)
@@ -174,5 +181,4 @@ def without_expected_rounding(model: Model, data: Data, budget: Budget) -> Data:
         )
         drawn = Model(torch.maximum(v, vmin).float().double(), vmin.float().double())
         total += rounding_of(drawn, data, budget).shift
-    cleared = data.without(total / DRAWS)
-    return cleared if cleared.misfit(model, budget) < data.misfit(model, budget) else data
+    return data.without(total / DRAWS)

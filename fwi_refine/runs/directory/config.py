@@ -12,6 +12,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fwi_refine.io import Inputs
 from fwi_refine.priors import to_table
 from fwi_refine.runs.batch import Settings, identity
@@ -23,7 +25,9 @@ _NOT_COMPARED = "path"  # of an input: it may stand elsewhere on another machine
 # settings that no result depends on; whether it is a GPU the kind of kernel says
 _NO_RESULT = ("threads", "device", "kernel", "per_job")
 _TABLES = ("priors", "survey")  # settings that are tables of their own
+_ARRAYS = ("weights", "fixed", "bounds")  # settings of which a digest is kept
 _POSITIONS = ("survey.sources", "survey.receivers")
+_WAVELET = "survey.given_wavelet"
 
 
 def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, Any]:
@@ -47,8 +51,10 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     chosen = {
         field.name: getattr(settings, field.name)
         for field in fields(Settings)
-        if field.name not in (*_TABLES, *_NO_RESULT)
+        if field.name not in (*_TABLES, *_ARRAYS, *_NO_RESULT)
     }
+    if chosen["source"] == "known":  # runs of before there was a choice stay what they were
+        del chosen["source"]
     known = [pair.record for pair in inputs.pairs if pair.record is not None]
     names = [
         f"{pair.id}\t{'' if pair.record is None else inputs.records.ids[pair.record]}"
@@ -66,7 +72,7 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
         },
         "settings": {name: value for name, value in chosen.items() if value is not None},
         "priors": to_table(settings.priors),
-        "survey": asdict(settings.survey),
+        "survey": {k: v for k, v in asdict(settings.survey).items() if v is not None},
         "inputs": {
             "predictions": _files(inputs.predictions.path, inputs.predictions.files()),
             "records": _files(inputs.records.path, inputs.records.files(known)),
@@ -75,8 +81,18 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     }
     if changed := inputs.conversion.differences():  # runs of inputs as they are stay what they were
         table["conversion"] = changed
+    arrays = {name: getattr(settings, name) for name in _ARRAYS}
+    if given := {name: _digest(array) for name, array in arrays.items() if array is not None}:
+        table["arrays"] = given
     copied: dict[str, Any] = json.loads(json.dumps(table))  # as TOML gives it: lists, no tuples
     return copied
+
+
+def _digest(array: Any) -> str:
+    """SHA-256 of an array, or of several."""
+    parts = [np.ascontiguousarray(part) for part in (array if type(array) is tuple else (array,))]
+    texts = (str(part.shape).encode() + part.tobytes() for part in parts)
+    return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
 def _files(path: Path, files: Iterable[Path]) -> dict[str, Any]:
@@ -106,8 +122,11 @@ def differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
         if found[0] != found[1]:
             before, after = (len(numbers) // 2 for numbers in found)
             lines.append(f"{name}: other positions, {before} in the run, {after} now")
+    wavelets = [[flat[k] for k in flat if k.startswith(_WAVELET)] for flat in (old, new)]
+    if wavelets[0] != wavelets[1]:
+        lines.append(f"{_WAVELET}: another wavelet")
     for key in [*old, *(key for key in new if key not in old)]:
-        if old.get(key) == new.get(key) or key.startswith(_POSITIONS):
+        if old.get(key) == new.get(key) or key.startswith((*_POSITIONS, _WAVELET)):
             continue
         if key.endswith(".digest"):
             what = key.removesuffix(".digest")

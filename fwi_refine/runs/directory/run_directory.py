@@ -295,8 +295,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     """The table of a run, with the keys and types that `RunDirectory` relies on."""
     try:
         config = read_toml(path)
-    except FileNotFoundError as error:
-        found = f"holds no {path.name}" if path.parent.is_dir() else "there is no such directory"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        found = "there is no such directory"
+        if path.parent.exists():
+            found = f"holds no {path.name}" if path.parent.is_dir() else "it is a file"
         raise InputError(f"{path.parent}: not a run directory ({found})") from error
     except (OSError, ValueError) as error:
         if is_machine_fault(error):

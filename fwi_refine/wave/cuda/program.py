@@ -60,14 +60,14 @@ def problem() -> str | None:
 
 
 def devices() -> list[str]:
-    """The GPUs that can be used.
+    """The GPUs that torch can use, by its own operations where the CUDA kernels cannot be.
 
     Returns
     -------
     list of str
         As CUDA_VISIBLE_DEVICES names them; empty without any.
     """
-    if problem() is not None:
+    if not torch.cuda.is_available():
         return []
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     count = torch.cuda.device_count()

@@ -305,13 +305,13 @@ def jacobian(
     float32 the last ninth of the rows is off by 1e-3 of itself. On white noise from 1500 to 4500
     m/s the wavelet's ends ring most, and a source's cell is 1.6e-2 and a smooth change 5e-3 off.
     """
-    work = assemble(_Matrix, v, vmin, survey, dtype, kernel, threads, every, device)
+    work = assemble(MatrixAssembly, v, vmin, survey, dtype, kernel, threads, every, device)
     basis, device = work.plan.basis, work.result.device
     basis = basis if float64(device) is Float64.NONE else basis.to(device)
     return Jacobian(work.result.flatten(0, 2), basis, survey)
 
 
-class _Matrix(Assembly):
+class MatrixAssembly(Assembly):
     """Puts the rows of all receivers into one matrix."""
 
     def __init__(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.arguments import refuse_type, warn_of_units
 from fwi_refine.wave.jacobian.full import jacobian
 from fwi_refine.wave.simulator import Simulator
 
@@ -76,7 +77,10 @@ def jacobian_operator(
     >>> bool(np.abs(J @ (steps - change.ravel())).max() < 1e-2 * np.abs(J @ change.ravel()).max())
     True
     """
-    v = torch.as_tensor(v, dtype=torch.float64)
+    v = torch.as_tensor(v)
+    refuse_type("velocity", v)
+    v = v.double()
+    warn_of_units(v, survey)
     cells = v.numel()
     shape = (int(np.prod(survey.record_shape)), cells + by_vmin)
     products = _assembled if assembled else _simulated

@@ -86,6 +86,8 @@ class Plan:
         Fields to their spectra.
     synthesis : torch.Tensor, (K, 2 F)
         Spectra of g_s * g_r to rows of the Jacobian.
+    undifferenced : torch.Tensor, (K, 2 F)
+        The same without T0, for what is not a change of velocity.
     damped : torch.Tensor of complex128, (F,)
         1 / (z - 1).
     basis : torch.Tensor, (n_steps, K)
@@ -95,6 +97,7 @@ class Plan:
     survey: _PulseSurvey
     analysis: torch.Tensor
     synthesis: torch.Tensor
+    undifferenced: torch.Tensor
     damped: torch.Tensor
     basis: torch.Tensor
 
@@ -139,14 +142,19 @@ def make_plan(survey: Survey, every: int) -> Plan:
     analysis = np.exp(-np.outer(log_z, times)) * fade / PULSE_HEIGHT
     # `every` for each of two sums over every k-th step; all but omega = 0 stand for -omega as well
     inverse = np.where(omega > 0, 2, 1) * every**2 / period
-    spectrum = (z - 2 + 1 / z) * _transform(w, log_z) / _transform(h, log_z) ** 2
+    t0, spectrum = z - 2 + 1 / z, _transform(w, log_z) / _transform(h, log_z) ** 2
     # row k of a record is the field after step k + 1
-    synthesis = np.exp(np.outer(np.arange(1, survey.n_steps + 1), log_z))
-    synthesis = basis.T @ (synthesis * spectrum * taper * inverse)
+    waves = np.exp(np.outer(np.arange(1, survey.n_steps + 1), log_z))
+
+    def synthesis(spectrum: NDArray[Any]) -> torch.Tensor:
+        rows = basis.T @ (waves * spectrum * taper * inverse)
+        return torch.from_numpy(np.hstack([rows.real, -rows.imag]))
+
     return Plan(
         pulse,
         torch.from_numpy(np.vstack([analysis.real, analysis.imag])),
-        torch.from_numpy(np.hstack([synthesis.real, -synthesis.imag])),
+        synthesis(t0 * spectrum),
+        synthesis(spectrum),
         torch.from_numpy(1 / (z - 1)),
         torch.from_numpy(basis),
     )

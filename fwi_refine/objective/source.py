@@ -1,0 +1,305 @@
+"""The source of a record: its wavelet, estimated together with the map.
+
+A record is linear in the wavelet of its sources. With g the record of a single sample (an impulse)
+
+    s(v, w) = w * g(v),     w = mean + B c,     c ~ N(0, 1),
+
+* a convolution in time, so that one simulation tells s for all wavelets, and the best of them for
+a map is the solution of a small linear system,
+
+    c(v) = (Phi^T Phi + noise)^-1 Phi^T (Q^T d - Q^T mean * g),     Phi = Q^T B * g,
+
+Q the basis of all records within the band (wave/jacobian/full.py). What is left of the record is a
+function of the map alone: variable projection (G. Golub, V. Pereyra, Inverse Problems 19, 2003;
+for wavelets A. Aravkin, T. van Leeuwen, Inverse Problems 28, 2012). B holds the modes of a Gaussian
+process whose realisations are as smooth as the wavelet.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.survey import Survey
+from fwi_refine.survey.frequency import lower_wavelet
+from fwi_refine.wave import Simulator, record_basis
+
+SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
+
+# Of the process: how far a wavelet strays from its mean, as a fraction of its largest sample; how
+# long it may be, in lengths of the survey's; and the length in which it changes, in 1 / (pi f),
+# which is 1 for half of a Ricker wavelet's peak.
+SPREAD = 0.3
+LONGEST = 1.7
+SMOOTH = 0.6
+FLOOR = 0.01  # of the rounding of float32 records: least noise of a coefficient
+RENEWED = 3  # times that the noise is taken from what is left
+LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What is expected of the wavelets.
+
+    Attributes
+    ----------
+    mean : Tensor (n_steps,)
+        The wavelet that is expected.
+    basis : Tensor (n_steps, m)
+        B; a change of a coefficient by 1 is one standard deviation.
+    each : bool
+        Whether each shot has a wavelet of its own.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    each: bool = False
+
+    @classmethod
+    def of(cls, survey: Survey, each: bool = False) -> "SourceModel":
+        """That of a survey, about its wavelet."""
+        size = float(np.abs(survey.wavelet).max())
+        modes = torch.from_numpy(_modes(replace(survey, given_wavelet=None)))
+        return cls(torch.from_numpy(survey.wavelet.copy()), size * modes, each)
+
+    def low_passed(self, factor: float, survey: Survey) -> "SourceModel":
+        """The same wavelets at a frequency that is the survey's times a factor."""
+        frequency = factor * survey.frequency
+        mean, basis = (
+            torch.from_numpy(lower_wavelet(w.numpy(), frequency, survey))
+            for w in (self.mean, self.basis)
+        )
+        return replace(self, mean=mean, basis=basis)
+
+
+@functools.lru_cache(maxsize=4)
+def _modes(survey: Survey) -> NDArray[np.float64]:
+    """The modes of the process, (n_steps, m), of variance SPREAD^2 in all."""
+    size = min(survey.n_steps, math.ceil(LONGEST * survey.whole_wavelet.size))
+    t = np.arange(size) * survey.dt * np.pi * survey.frequency / SMOOTH
+    variance, modes = np.linalg.eigh(np.exp(-0.5 * (t[:, None] - t) ** 2))
+    kept = variance > LEAST_MODE * variance[-1]
+    modes = SPREAD * modes[:, kept][:, ::-1] * np.sqrt(variance[kept][::-1])
+    return np.concatenate([modes, np.zeros((survey.n_steps - size, modes.shape[1]))])
+
+
+def impulse_record(simulator: Simulator, v: Tensor, vmin: Tensor) -> Tensor:
+    """The record g of a source of a single sample.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        Of the survey, whatever its wavelet.
+    v : Tensor, shape (1, nz, nx)
+        Map in m/s.
+    vmin : Tensor, shape (1,)
+        The velocity that scales the damping, m/s.
+
+    Returns
+    -------
+    Tensor of float64, shape (shots, n_steps, receivers)
+    """
+    impulse = simulator.survey.with_wavelet((1.0,))
+    return Simulator(impulse, torch.float64, **simulator.how).forward(v, vmin)[0].double()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The wavelets that explain a record best, with a map.
+
+    Attributes
+    ----------
+    coefficients : Tensor (groups, m)
+        c of each group of shots: all of them, or each its own.
+    wavelets : Tensor (groups, n_steps)
+    residual : Tensor (shots, n_steps, receivers)
+        Q Q^T (s - d).
+    design : Tensor (groups, rows, m)
+        Phi; rows: those of the group's shots, by receivers and modes.
+    gram : Tensor (groups, m, m)
+        Phi^T Phi.
+    """
+
+    coefficients: Tensor
+    wavelets: Tensor
+    residual: Tensor
+    design: Tensor
+    gram: Tensor
+
+    def mean_square(self) -> float:
+        """Of the residual."""
+        return float(self.residual.square().mean())
+
+
+@dataclass(frozen=True)
+class SourceFit:
+    """What finds the wavelets for a map; made by `of`.
+
+    Attributes
+    ----------
+    model : SourceModel
+        What is expected of the wavelets.
+    survey : Survey
+        That of the records; its wavelet tells the band.
+    noise : float
+        Variance of a coefficient of the band.
+    band : Tensor (n_steps, modes)
+        Q.
+    responses : Tensor (modes, m + 1, n_steps)
+        Q^T of each of the model's modes, and of its mean, begun at each step.
+    """
+
+    model: SourceModel
+    survey: Survey
+    noise: float
+    band: Tensor
+    responses: Tensor
+
+    @classmethod
+    def of(cls, model: SourceModel, survey: Survey, noise: float) -> "SourceFit":
+        """That of a model, a survey and a noise."""
+        band = record_basis(survey)
+        both = torch.cat([model.basis, model.mean[:, None]], dim=1)
+        return cls(model, survey, noise, band, _responses(band, both))
+
+    def with_noise_of(self, estimate: "Estimate", or_less: bool = False) -> "SourceFit":
+        """The same with what an estimate leaves as the noise; or_less: only if it is less.
+
+        It is not taken for less than `FLOOR` of the rounding of float32 records, as it is what
+        makes the linear system definite.
+        """
+        noise = max(noise_variance(estimate.mean_square(), self.survey), self._least)
+        return replace(self, noise=min(noise, self.noise) if or_less else noise)
+
+    @property
+    def _least(self) -> float:
+        """Least variance that counts as noise."""
+        return (FLOOR * LEAST_NOISE * self.survey.unit) ** 2
+
+    def on(self, survey: Survey) -> "SourceFit":
+        """The same for some of the shots and receivers."""
+        return SourceFit.of(self.model, survey, self.noise)
+
+    def low_passed(self, factor: float, lower: Survey) -> "SourceFit":
+        """The same for a survey whose frequency is lower by a factor."""
+        whole = replace(lower, frequency=lower.frequency / factor)
+        return SourceFit.of(self.model.low_passed(factor, whole), lower, self.noise)
+
+    def mean_square(self, impulse: Tensor, record: Tensor) -> float:
+        """Mean square that the best wavelets leave of all samples of a record.
+
+        Parameters
+        ----------
+        impulse, record : Tensor, shape (shots, n_steps, receivers)
+            As for `estimate`.
+
+        Returns
+        -------
+        float
+        """
+        wavelets = self.all_of(impulse, record)
+        found = convolve(impulse.cpu(), wavelets[..., None])
+        return float((found - record.cpu()).square().mean())
+
+    def all_of(self, impulse: Tensor, record: Tensor) -> Tensor:
+        """The best wavelets by all samples, outside the band as well: no map changes a record
+        there, but a wavelet does.
+
+        Parameters
+        ----------
+        impulse, record : Tensor, shape (shots, n_steps, receivers)
+            As for `estimate`.
+
+        Returns
+        -------
+        Tensor, shape (groups, n_steps)
+        """
+        both = torch.cat([self.model.basis, self.model.mean[:, None]], dim=1)
+        found = []
+        for own, measured in zip(impulse.cpu(), record.cpu().double(), strict=True):
+            rows = convolve(own.T[..., None], both[None]).flatten(0, 1)
+            design, left = rows[:, :-1], measured.T.flatten() - rows[:, -1]
+            found.append((design.T @ design, design.T @ left, left @ left))
+        grams, rights, squares = (torch.stack(parts) for parts in zip(*found, strict=True))
+        if not self.model.each:
+            grams, rights, squares = (x.sum(0, keepdim=True) for x in (grams, rights, squares))
+        noise, identity = self.noise, torch.eye(grams.shape[-1]).to(grams)
+        for _ in range(RENEWED):  # what is left is the noise
+            coefficients = torch.linalg.solve(grams + noise * identity, rights)
+            explained = 2 * rights - (grams @ coefficients[..., None])[..., 0]
+            left_over = squares.sum() - (coefficients * explained).sum()
+            noise = min(noise, max(float(left_over) / record.numel(), self._least))
+        return self.model.mean + coefficients @ self.model.basis.T
+
+    def estimate(self, impulse: Tensor, record: Tensor) -> Estimate:
+        """The best wavelets within the band.
+
+        Parameters
+        ----------
+        impulse : Tensor, shape (shots, n_steps, receivers)
+            As `impulse_record` returns it.
+        record : Tensor, shape (shots, n_steps, receivers)
+            Measured one.
+
+        Returns
+        -------
+        Estimate
+        """
+        impulse, record = impulse.cpu(), record.cpu().double()
+        shots, _, receivers = impulse.shape
+        modes, columns, steps = self.responses.shape
+        traces = impulse.transpose(1, 2).reshape(-1, steps)
+        all_rows = (traces @ self.responses.reshape(-1, steps).T).view(-1, modes, columns)
+        measured = torch.einsum("tk,str->srk", self.band, record)
+        groups = shots if self.model.each else 1
+        rows = all_rows.reshape(groups, -1, columns)
+        design, mean = rows[..., :-1], rows[..., -1]
+        left = measured.reshape(groups, -1) - mean
+        gram = design.mT @ design
+        right = (design.mT @ left[..., None])[..., 0]
+        ridge = self.noise * torch.eye(columns - 1, dtype=torch.float64)
+        coefficients = torch.linalg.solve(gram + ridge, right)
+        residual = (design @ coefficients[..., None])[..., 0] - left
+        residual = residual.view(shots, receivers, modes)
+        return Estimate(
+            coefficients,
+            self.model.mean + coefficients @ self.model.basis.T,
+            torch.einsum("tk,srk->str", self.band, residual),
+            design,
+            gram,
+        )
+
+
+def convolve(impulse: Tensor, wavelets: Tensor) -> Tensor:
+    """Records of wavelets.
+
+    Parameters
+    ----------
+    impulse : Tensor, shape (shots, n_steps, receivers)
+        As `impulse_record` returns it.
+    wavelets : Tensor, shape (1 or shots, n_steps, 1)
+        Shapes are broadcast, but for the steps.
+
+    Returns
+    -------
+    Tensor of float64, shape (shots, n_steps, receivers)
+    """
+    steps = impulse.shape[1]
+    spectra = torch.fft.rfft(impulse, 2 * steps, dim=1)
+    spectra = spectra * torch.fft.rfft(wavelets, 2 * steps, dim=1)
+    return torch.fft.irfft(spectra, 2 * steps, dim=1)[:, :steps]
+
+
+def _responses(band: Tensor, wavelets: Tensor) -> Tensor:
+    """Q^T of each wavelet, begun at each step: (modes, wavelets, n_steps) from (n_steps, modes)
+    and (n_steps, wavelets)."""
+    steps = len(band)
+    spectra = torch.fft.rfft(band, 2 * steps, dim=0)[:, :, None]
+    shifted = torch.fft.rfft(wavelets, 2 * steps, dim=0)[:, None]
+    correlated = torch.fft.irfft(spectra * shifted.conj(), 2 * steps, dim=0)[:steps]
+    return correlated.permute(1, 2, 0).contiguous()

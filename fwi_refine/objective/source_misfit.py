@@ -1,0 +1,288 @@
+"""The misfit of a map with the wavelets that explain the record best (source.py).
+
+With P = 1 - Phi (Phi^T Phi + noise)^-1 Phi^T, which takes what the wavelets explain out of a
+record, the change of the residual with the map is P J, up to a term with the residual itself (L.
+Kaufman, BIT 15, 1975). So the gradient is J^T P r and the Gauss-Newton matrix
+
+    2 / N (J^T J - C^T (Phi^T Phi + noise)^-1 C),     C = Phi^T J,
+
+the Schur complement of that of map and wavelets: what it leaves uncertain of a map includes what
+the wavelets are uncertain by.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from fwi_refine.objective.misfit import COLUMNS, FEW_UNKNOWNS, BandMisfit
+from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.objective.source import Estimate, SourceFit, impulse_record
+from fwi_refine.survey import Survey
+from fwi_refine.wave import Jacobian, Simulator, gram, jacobian
+
+KEPT = 2  # points whose wavelets are kept
+ROWS = 4096  # of the Jacobian in one product
+WATER = 1e-4  # of a spectrum's largest power, below which the filter between wavelets fades
+
+
+@dataclass(frozen=True)
+class SourceHessian:
+    """How map and wavelets depend on each other, in the unit of the Hessian of the misfit.
+
+    Attributes
+    ----------
+    cross : Tensor (k, n)
+        2 / N C, by the coefficients of all groups and the unknowns.
+    own : Tensor (k, k)
+        2 / N (Phi^T Phi + noise), block by block.
+    """
+
+    cross: Tensor
+    own: Tensor
+
+    def reduce(self, hessian: Tensor) -> Tensor:
+        """Take from the Hessian, in place, what the wavelets explain."""
+        factor = torch.linalg.cholesky(self.own)
+        half = torch.linalg.solve_triangular(factor, self.cross, upper=False)
+        return hessian.sub_((half.T @ half).to(hessian))
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Unknowns and the wavelets there."""
+
+    x: Tensor
+    estimate: Estimate
+    noise: float
+
+    @property
+    def own(self) -> Tensor:
+        """Phi^T Phi + noise of each group, (groups, m, m)."""
+        gram_ = self.estimate.gram
+        return gram_ + self.noise * torch.eye(gram_.shape[-1]).to(gram_)
+
+    def project(self, rows: Tensor) -> Tensor:
+        """P r of coefficients r (shots * receivers * modes,) of the band."""
+        design = self.estimate.design
+        r = rows.reshape(len(design), -1, 1)
+        return (r - design @ torch.linalg.solve(self.own, design.mT @ r)).flatten()
+
+
+class FreeSourceMisfit(BandMisfit):
+    """The misfit within the band, with the best wavelets for each map.
+
+    Parameters
+    ----------
+    simulator : Simulator
+        Wave operator; its wavelet is not used.
+    parameters : Parameters
+        Parameterisation of the unknowns.
+    record : array_like, shape (shots, >= n_steps, receivers)
+        Measured record d. Rows from n_steps on are not used.
+    fit : SourceFit
+        What finds the wavelets.
+
+    Attributes
+    ----------
+    last_source : SourceHessian or None
+        Of the latest result of `hessian`.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        parameters: Parameters,
+        record: ArrayLike | Tensor,
+        fit: SourceFit,
+    ):
+        super().__init__(simulator, parameters, record)
+        self._fit = fit
+        self._basis = fit.band.to(simulator.device)
+        self._points: list[_Point] = []
+        self.last_source: SourceHessian | None = None
+
+    def estimate(self, x: Tensor) -> Estimate | None:
+        """The wavelets for the unknowns x (n,); None outside the velocity bounds."""
+        point = self._point(x)
+        return None if point is None else point.estimate
+
+    def residual(self, x: Tensor) -> Tensor | None:
+        """As in `BandMisfit`, with the best wavelets."""
+        point = self._point(x)
+        return None if point is None else point.estimate.residual[None].to(self._record)
+
+    def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """As in `SumOfSquaredResiduals`: 2 / N J^T P r."""
+        point = self._known_point(x)
+        v, vmin = self._medium(x)
+        r = self._projected(point, r)
+        gradient = torch.zeros_like(x)
+        for simulator, shots in self._simulators(point):
+            by_v, by_vmin = simulator.adjoint(v, r[:, shots], vmin)
+            gradient += self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
+        return gradient * (2.0 / r.numel())
+
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """2 / N J^T P J dx, by one tangent and one adjoint run."""
+        point = self._known_point(x)
+        change = self._tangent(point, *self._medium(x), dx[None], torch.float64)
+        return self.pull_back(x, self._in_band(change.to(self._basis)))
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """As in `BandMisfit`, less what the wavelets explain."""
+        point, scale = self._renewed(x), 2.0 / self._record.numel()
+        if x.numel() > FEW_UNKNOWNS:
+            full = self._jacobian_at(point)
+            self.last_source, _ = self._cross(full, point)
+            self.last_hessian = self.last_source.reduce(self._normal_matrix(full))
+            return self.last_hessian
+        v, vmin = self._medium(x)
+        changes = [
+            self._tangent(point, v, vmin, some, torch.float32).double()
+            for some in torch.eye(len(x), dtype=x.dtype, device=x.device).split(COLUMNS)
+        ]
+        columns = torch.einsum("tk,nstr->nsrk", self._basis, torch.cat(changes)).flatten(1)
+        design = point.estimate.design.to(columns)
+        by_group = columns.view(len(columns), len(design), -1)
+        cross = torch.einsum("ngr,grm->gmn", by_group, design).flatten(0, 1)
+        own = torch.block_diag(*point.own.to(columns))
+        self.last_source = SourceHessian(cross * scale, own * scale)
+        self.last_hessian = self.last_source.reduce(gram(columns) * scale)
+        return self.last_hessian
+
+    def linearise(
+        self, x: Tensor, columns: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """As in `BandMisfit`, less what the wavelets explain."""
+        point = self._known_point(x)
+        full = self._jacobian_at(point)
+        source, _ = self._cross(full, point, columns)
+
+        def pull_back(r: Tensor) -> Tensor:
+            by_v, by_vmin = full.rmatvec(self._projected(point, r)[0])
+            return torch.cat((by_v.flatten(), by_vmin.reshape(1))) * (2.0 / r.numel())
+
+        return source.reduce(self._normal_matrix(full, columns)), pull_back
+
+    def _point(self, x: Tensor) -> _Point | None:
+        for point in self._points:
+            if torch.equal(point.x, x):
+                return point
+        medium = self._checked_medium(x)
+        if medium is None:
+            return None
+        impulse = impulse_record(self.simulator, *medium)
+        estimate = self._fit.estimate(impulse, self._record[0])
+        point = _Point(x.clone(), estimate, self._fit.noise)
+        self._points = [point, *self._points][:KEPT]
+        return point
+
+    def _known_point(self, x: Tensor) -> _Point:
+        point = self._point(x)
+        if point is None:
+            raise ValueError("the unknowns are outside the velocity bounds")
+        # the latest that was asked for stays
+        self._points = [point, *(other for other in self._points if other is not point)]
+        return point
+
+    def _renewed(self, x: Tensor) -> _Point:
+        """The point, with what is left of the record there as the noise, if that is less."""
+        point = self._known_point(x)
+        self._fit = self._fit.with_noise_of(point.estimate, or_less=True)
+        if self._fit.noise < point.noise:
+            self._points = []
+        return self._known_point(x)
+
+    def _projected(self, point: _Point, r: Tensor) -> Tensor:
+        """Q P Q^T r of records (1, shots, steps, receivers)."""
+        rows = torch.einsum("tk,bstr->bsrk", self._basis, r.to(self._basis))
+        left = point.project(rows.flatten().to(point.estimate.design)).view(rows.shape)
+        return torch.einsum("tk,bsrk->bstr", self._basis, left.to(self._basis))
+
+    def _survey(self, wavelet: Tensor) -> Survey:
+        return self.simulator.survey.with_wavelet(wavelet.numpy())
+
+    def _simulators(
+        self, point: _Point, dtype: torch.dtype = torch.float64
+    ) -> list[tuple[Simulator, slice]]:
+        """Simulators with the wavelets of a point, and the shots of each."""
+        wavelets, sources = point.estimate.wavelets, self.simulator.survey.sources
+        if len(wavelets) == 1:
+            return [(self.simulator.on(self._survey(wavelets[0]), dtype), slice(None))]
+        surveys = (
+            replace(self._survey(wavelet), sources=(source,))
+            for wavelet, source in zip(wavelets, sources, strict=True)
+        )
+        return [
+            (self.simulator.on(survey, dtype), slice(shot, shot + 1))
+            for shot, survey in enumerate(surveys)
+        ]
+
+    def _tangent(
+        self, point: _Point, v: Tensor, vmin: Tensor, dx: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """J dx for each row of dx (k, n): (k, shots, steps, receivers)."""
+        dv, dvmin = self.parameters.tangent(dx.to(v))
+        shape = (len(dx), *v.shape[1:])
+        return torch.cat(
+            [
+                simulator.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)
+                for simulator, _ in self._simulators(point, dtype)
+            ],
+            dim=1,
+        )
+
+    def _jacobian_at(self, point: _Point) -> Jacobian:
+        """The full Jacobian with the wavelets of a point."""
+        v, vmin = self._medium(point.x)
+        wavelets = point.estimate.wavelets
+        mean = wavelets.mean(0)
+        full = jacobian(v[0], vmin[0], survey=self._survey(mean), **self.simulator.how)
+        if len(wavelets) > 1:
+            by_shot = full.matrix.unflatten(0, (len(wavelets), -1, full.basis.shape[1]))
+            for rows, wavelet in zip(by_shot, wavelets, strict=True):
+                turn = _filter_in_band(full.basis.cpu(), mean, wavelet).to(rows)
+                for trace in rows:
+                    trace.copy_(turn @ trace)
+        return full
+
+    def _cross(
+        self,
+        full: Jacobian,
+        point: _Point,
+        columns: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[SourceHessian, Tensor]:
+        """What wavelets and unknowns have in common, and Phi in the Jacobian's basis."""
+        design, scale = point.estimate.design.to(full.basis), 2.0 / self._record.numel()
+        turn = full.basis.T @ self._basis.to(full.basis)
+        groups, _, m = design.shape
+        traces = design.view(groups, -1, self._basis.shape[1], m)
+        design = torch.einsum("jk,gtkm->gtjm", turn, traces).flatten(1, 2)
+        parts = []
+        for own, rows in zip(design, full.matrix.chunk(groups), strict=True):
+            part = own.new_zeros(m, rows.shape[1])
+            for some, of_rows in zip(own.split(ROWS), rows.split(ROWS), strict=True):
+                part += some.T @ of_rows.double()
+            parts.append(part)
+        cross = torch.cat(parts)
+        along = columns or self.parameters.jacobian_transform(cross)
+        cross = cross if along is None else along(cross)
+        own = design.mT @ design + self._fit.noise * torch.eye(m).to(design)
+        own = torch.block_diag(*own)
+        return SourceHessian(cross.double() * scale, own * scale), design
+
+
+def _filter_in_band(basis: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
+    """What makes of traces of one wavelet those of another, (modes, modes), for coefficients of a
+    basis (n_steps, modes)."""
+    length = 2 * len(basis)
+    a, b = (np.fft.rfft(w.numpy(), length) for w in (given, wanted))
+    power = np.abs(a) ** 2
+    filter_ = torch.from_numpy(b * a.conj() / (power + WATER * power.max()))
+    spectra = torch.fft.rfft(basis, length, dim=0)
+    moved = torch.fft.irfft(filter_[:, None] * spectra, length, dim=0)[: len(basis)]
+    return basis.T @ moved

@@ -1,0 +1,184 @@
+"""One look at a few samples before anything is made of them: are they what they are taken for?
+
+Every command and every function that takes maps or records looks through here: at maps alone, at
+records alone, at maps with their records, and at maps with other maps of the same samples.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from fwi_refine.errors import InputError, SampleError
+from fwi_refine.routing.recognise import Others, looked_at, recognise
+from fwi_refine.routing.recognise_form import Finding, describe
+from fwi_refine.routing.recognise_other_maps import recognise_other_maps
+from fwi_refine.routing.recognise_source import warning as source_warning
+from fwi_refine.survey import Survey
+
+SEARCHED = 200  # samples among which the partner of another is looked for
+ADVICE = "Give the option that fits, or --force to go on as it is."
+ADVICE_FOR_ARRAYS = (
+    "(options are those of the command line; convert the arrays, or pass force=True)"
+)
+
+Read = Callable[[int], Any]  # gives the map or record of a sample; SampleError where it is bad
+
+log = logging.getLogger(__name__)
+
+
+def look(
+    maps: Sequence[np.ndarray],
+    records: Sequence[np.ndarray],
+    survey: Survey,
+    force: bool = False,
+    others: Others = lambda: (),
+    advice: str = ADVICE,
+    source: str = "known",
+) -> None:
+    """Looks at maps and the record of each; either may be empty.
+
+    Parameters
+    ----------
+    maps, records, survey, others, source
+        As for `recognise`; maps may be (1, nz, nx).
+    force : bool
+        Whether to go on, with a warning.
+    advice : str
+        What stands below the findings.
+
+    Raises
+    ------
+    InputError
+        If they seem to be something else, unless `force` is true.
+    """
+    maps = [as_map(v, survey) for v in maps]
+    findings = recognise(maps, records, survey, others, source=source)
+    tell(findings, force, advice)
+    known = not findings and source == "known" and maps and records
+    if known and (text := source_warning(maps, records, survey)):
+        log.warning("%s", text)
+
+
+def look_at_some(
+    count: int,
+    read: Read,
+    survey: Survey,
+    force: bool = False,
+    records: bool = False,
+    advice: str = ADVICE,
+) -> None:
+    """Looks at a few of `count` maps, or records, alone. Raises as `look` does."""
+    found = [values for _, values in _some(range(count), read)]
+    look(*(([], found) if records else (found, [])), survey, force, advice=advice)
+
+
+def look_at_pairs(
+    ids: Sequence[str],
+    map_of: Read,
+    record_of: Read,
+    survey: Survey,
+    force: bool = False,
+    advice: str = ADVICE,
+    source: str = "known",
+) -> None:
+    """Looks at a few maps with their records.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Of the samples that have a record.
+    map_of, record_of : callable
+        Give map and record of a sample by its number.
+    survey, force, advice, source
+        As for `look`.
+
+    Raises
+    ------
+    InputError
+        As `look` does; also where maps belong to the records of other samples.
+    """
+    few = _some(range(len(ids)), lambda k: (map_of(k), record_of(k)))
+    maps, records = ([pair[i] for _, pair in few] for i in (0, 1))
+    _tell_of_equal([ids[k] for k, _ in few], maps, records)
+
+    def others() -> Any:
+        for k, name in enumerate(ids[:SEARCHED]):
+            with suppress(SampleError):
+                yield name, record_of(k)
+
+    look(maps, records, survey, force, others, advice, source)
+
+
+def look_at_both(
+    count: int,
+    one: Read,
+    other: Read,
+    words: tuple[str, str],
+    survey: Survey,
+    force: bool = False,
+) -> None:
+    """Looks at a few maps with other maps of the same samples.
+
+    Parameters
+    ----------
+    count : int
+        Of samples.
+    one, other : callable
+        Give both maps of a sample by its number.
+    words : (str, str)
+        What they are called.
+    survey, force
+        As for `look`.
+
+    Raises
+    ------
+    InputError
+        Where one of them seems turned, scaled or in another order, unless `force` is true.
+    """
+    few = [
+        (as_map(v, survey), as_map(w, survey))
+        for _, (v, w) in _some(range(count), lambda k: (one(k), other(k)))
+    ]
+
+    def others() -> Any:
+        for k in range(min(count, SEARCHED)):
+            with suppress(SampleError):
+                yield as_map(other(k), survey)
+
+    tell(recognise_other_maps(few, words, others), force)
+
+
+def tell(findings: Sequence[Finding], force: bool = False, advice: str = ADVICE) -> None:
+    """Raises InputError with findings, if there are any; warns of them if `force` is true."""
+    if findings and force:
+        log.warning("%s", describe(findings))
+    elif findings:
+        raise InputError(f"{describe(findings)}\n{advice}")
+
+
+def as_map(v: np.ndarray, survey: Survey) -> np.ndarray:
+    """A map (1, nz, nx) as (nz, nx); others as they are."""
+    v = np.asarray(v)
+    return v.reshape(survey.shape) if v.shape == (1, *survey.shape) else v
+
+
+def _some(numbers: Sequence[int], read: Read) -> list[tuple[int, Any]]:
+    """(number, values) of a few that can be read."""
+    found = []
+    for k in looked_at(len(numbers)) if numbers else ():
+        with suppress(SampleError):
+            found.append((k, read(k)))
+    return found
+
+
+def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:
+    """Warns where predictions that differ have one record, which only one of them can be of."""
+    for k, name in enumerate(ids):
+        for j in range(k):
+            if np.array_equal(records[j], records[k]) and not np.array_equal(maps[j], maps[k]):
+                log.warning("the records of %s and %s are equal, their predictions are not: was a "
+                            "record stored twice?", ids[j], name)  # fmt: skip
+                return

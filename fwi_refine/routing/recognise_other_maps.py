@@ -1,0 +1,100 @@
+"""What maps seem to be beside other maps of the same samples: turned, scaled, in another order.
+
+Two maps of one ground differ by what a network or an inversion errs. An explanation counts that
+leaves half of the difference, or less, in every sample.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+
+from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.recognise_regression import BETTER
+
+APART = 0.01  # relative rms difference, below which two maps agree
+SCALED = 0.2  # relative deviation of a factor that is no error of a map
+EVEN = 0.03  # relative spread of the factors within a map, and between maps
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
+    ("transposed", np.transpose, "--transpose"),
+    ("upside down", lambda v: v[::-1], ""),
+    ("mirrored", lambda v: v[:, ::-1], ""),
+)
+
+
+def recognise_other_maps(
+    pairs: Sequence[Pair],
+    words: tuple[str, str],
+    others: Callable[[], Iterable[np.ndarray]] = lambda: (),
+) -> list[Finding]:
+    """What maps seem to be beside others of the same samples.
+
+    Parameters
+    ----------
+    pairs : sequence of (ndarray, ndarray), (nz, nx) each
+        Two maps of each of a few samples, m/s.
+    words : (str, str)
+        What both are called, in the plural.
+    others : callable
+        Gives the second maps of other samples, also of these.
+
+    Returns
+    -------
+    list of Finding
+        At most one.
+    """
+    usable = [(v, w) for v, w in pairs if v.shape == w.shape and _is_map(v) and _is_map(w)]
+    apart = [_difference(v, w) for v, w in usable]
+    if not usable or not all(d > APART for d in apart):
+        return []
+    one, other = words
+    factors = [np.median(v.astype(np.float64) / w) for v, w in usable]
+    even = all(_is_even(v, w, a) for (v, w), a in zip(usable, factors, strict=True))
+    mean = float(np.mean(factors))
+    if even and abs(mean - 1) > SCALED and np.ptp(factors) < EVEN * mean:
+        text = f"{one} are {mean:.4g} times as large as {other}: one of them has other units"
+        return [Finding(f"{text}; give both in m/s")]
+    for name, turn, option in TURNS:
+        turned = [(turn(v), w) for v, w in usable]
+        if any(v.shape != w.shape for v, w in turned):
+            continue
+        if _all_better([_difference(v, w) for v, w in turned], apart):
+            text = f"{one} are much closer to {other} when one of both is {name}"
+            return [Finding(text, option)]
+    if len(usable) < 2:
+        return []
+    best = [(np.inf, -1)] * len(usable)
+    for k, w in enumerate(chain(others())):
+        if _is_map(w):
+            best = [
+                min(known, (_difference(v, w), k)) if v.shape == w.shape else known
+                for known, (v, _) in zip(best, usable, strict=True)
+            ]
+    if len({k for _, k in best}) == len(best) and _all_better([d for d, _ in best], apart):
+        text = f"{one} are much closer to {other} of other samples than to their own"
+        return [Finding(f"{text}: they seem to be in another order; give ids")]
+    return []
+
+
+def _is_map(v: np.ndarray) -> bool:
+    return v.ndim == 2 and v.dtype.kind == "f" and bool(np.isfinite(v).all() and (v > 0).all())
+
+
+def _difference(v: np.ndarray, w: np.ndarray) -> float:
+    """Rms difference, of the rms of the second."""
+    v, w = v.astype(np.float64), w.astype(np.float64)
+    return float(np.linalg.norm(v - w) / np.linalg.norm(w))
+
+
+def _is_even(v: np.ndarray, w: np.ndarray, factor: float) -> bool:
+    """Whether most of a map is another one times a factor, and the other one not all but constant,
+    which any constant would be."""
+    ratio = v.astype(np.float64) / w / factor
+    return bool(np.mean(np.abs(ratio - 1) < EVEN) > 0.5 and np.std(w) > EVEN * np.mean(w))
+
+
+def _all_better(new: Sequence[float], old: Sequence[float]) -> bool:
+    return all(n < BETTER * o for n, o in zip(new, old, strict=True))
