@@ -40,7 +40,6 @@ def misfit_and_hessian():
 
 @NATIVE
 def test_products_are_those_of_the_hessian(misfit_and_hessian):
-    """And so exact that small curvatures are not made up by it."""
     misfit, x, hessian = misfit_and_hessian
     for seed in range(3):
         dx = random(len(x), seed=seed)
