@@ -271,6 +271,7 @@ def test_a_start_that_is_not_improved_keeps_its_own_numbers(made, monkeypatch):
     def nothing_better(v, *more, **how):
         names = [field.name for field in fields(Refined)]
         values = dict.fromkeys(names, 0.0) | {"velocity": v.clip(1000, 6000), "evidence": {}}
+        values["source"] = None
         return Refined(**values | {"status": "unchanged", "flags": (), "reason": "nothing better"})
 
     monkeypatch.setattr(batch, "refine_sample", nothing_better)

@@ -52,7 +52,7 @@ def changed(key, value):
     for part in path:
         inner = inner[part]
     if value is None:
-        del inner[last]
+        inner.pop(last, None)  # of two ways to say the wavelet one is there
     else:
         inner[last] = value
     return table
