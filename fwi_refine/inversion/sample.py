@@ -290,7 +290,7 @@ def refine_sample(
     data, amplitude = _data_of(record, start, simulator, source, counts, known)
     evidence, words = {}, "chosen by the user"
     if family == "auto" or can_classify(survey):
-        classification = classify(prediction, data.record, priors, survey)
+        classification = classify(prediction, data.with_gaps, priors, survey)
         evidence = classification.evidence
         words = classification.reason if family == "auto" else words
     chosen = str(classification.family) if family == "auto" else find_family(family).name

@@ -182,8 +182,9 @@ class SourceFit:
         return (FLOOR * LEAST_NOISE * self.survey.unit) ** 2
 
     def on(self, survey: Survey) -> "SourceFit":
-        """The same for some of the shots and receivers."""
-        return SourceFit.of(self.model, survey, self.noise)
+        """The same for some of the shots, receivers and steps, from the first on."""
+        mean, basis = (w[: survey.n_steps] for w in (self.model.mean, self.model.basis))
+        return SourceFit.of(replace(self.model, mean=mean, basis=basis), survey, self.noise)
 
     def low_passed(self, factor: float, lower: Survey) -> "SourceFit":
         """The same for a survey whose frequency is lower by a factor."""
