@@ -54,7 +54,7 @@ def test_version(capsys):
 
 
 def test_listed_names_are_those_of_the_modules():
-    assert list(options.FAMILIES) == [str(family) for family in Family]
+    assert list(options.FAMILIES) == [*map(str, Family), "general"]
     from fwi_refine.cli.commands.refine import command
 
     method = next(p for p in command.params if p.name == "method")
@@ -259,7 +259,7 @@ def test_config_gives_defaults_and_knows_its_keys(made, tmp_path, capsys):
     assert (row["samples"], row["evaluations"]) == ("1", "7")
     assert captured.err == ""
     for text, words in (
-        ("jobz = 2", "unknown key 'jobz', expected one of: candidate, chunk-size, dask"),
+        ("jobz = 2", "unknown key 'jobz', expected one of: bounds, candidate, chunk-size"),
         ("jobs = 'many'", "'many' is not a valid integer"),
         ("jobs = ", "cannot be read"),
     ):

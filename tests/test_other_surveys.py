@@ -272,7 +272,7 @@ def test_records_of_another_survey_fail_alone(made, tmp_path):
 @NATIVE
 def test_a_dry_run(made, capfd):
     assert call(*inputs(made), "--family", "style-b", "--dry-run", "--out", "o.npy") == 0
-    assert "style-b,2,2," in capfd.readouterr().out
+    assert "style-b,2,3," in capfd.readouterr().out
 
 
 @NATIVE

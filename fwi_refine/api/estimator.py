@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fwi_refine.errors import SampleError
-from fwi_refine.inversion.families import criteria, names
+from fwi_refine.inversion.families import criteria, inferred
 from fwi_refine.priors import GaussianProcess, Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import (
@@ -148,7 +148,7 @@ class FamilyClassifier(
         }
         routing, self.wrong_ = fit_thresholds(measured, priors.routing, tests)
         self.priors_ = replace(priors, routing=routing)
-        self.classes_ = np.array(sorted(names()), dtype=str)
+        self.classes_ = np.array(sorted(inferred()), dtype=str)
         return self
 
     def transform(self, X: Sequence[Sample]) -> NDArray[np.float64]:
@@ -244,9 +244,9 @@ class FamilyClassifier(
 
 
 def _family(name: str) -> str:
-    if name in names():
+    if name in inferred():
         return str(name)
     raise ValueError(
-        f"y: found {name!r}, expected one of {', '.join(names())}; OPENFWI_FAMILIES has that of "
+        f"y: found {name!r}, expected one of {', '.join(inferred())}; OPENFWI_FAMILIES has that of "
         "each of OpenFWI's ten families"
     )

@@ -96,15 +96,17 @@ def print_confusion(confusion: Counter[tuple[str, str]]) -> None:
 
     A true family is one of OpenFWI's ten, FlatVel_A or flatvel-a, or the name of a route.
     """
+    from fwi_refine.inversion.families import inferred
     from fwi_refine.routing import OPENFWI_FAMILIES
 
+    routes = inferred()
     route_of = {plain_name(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
-    route_of |= {plain_name(name): name for name in options.FAMILIES}
+    route_of |= {plain_name(name): name for name in routes}
     rows = sorted({truth for truth, _ in confusion})
     width = max(len("family"), *map(len, rows)) if rows else 0
-    click.echo("  ".join([f"{'family':{width}}", *options.FAMILIES]), err=True)
+    click.echo("  ".join([f"{'family':{width}}", *routes]), err=True)
     for truth in rows:
-        cells = [f"{confusion[truth, name]:>{len(name)}}" for name in options.FAMILIES]
+        cells = [f"{confusion[truth, name]:>{len(name)}}" for name in routes]
         click.echo("  ".join([f"{truth:{width}}", *cells]), err=True)
     known = {key: n for key, n in confusion.items() if plain_name(key[0]) in route_of}
     if known:

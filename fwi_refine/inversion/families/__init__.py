@@ -66,3 +66,9 @@ def criteria() -> "dict[str, Criterion]":
     """The test of each family that has one, in the order in which they are asked."""
     tests = {name: find_family(name).criterion for name in names()}
     return {name: test for name, test in tests.items() if test is not None}
+
+
+def inferred() -> tuple[str, ...]:
+    """The families that samples are told to be of: by a test, or "layered" where none is passed."""
+    tests = criteria()
+    return tuple(name for name in names() if name in tests or name == "layered")
