@@ -13,9 +13,9 @@ noise is several times smaller. So the misfit is r^T W r with
     W = (I + M M^T)^-1 = I - M (I + M^T M)^-1 M^T
 
 (Woodbury), and the Gauss-Newton matrix J^T W J. This is the misfit with the rounding of each cell
-as one more unknown, which is eliminated. On real Style_B maps, linearised at the truth, it lowered
+as one more unknown, which is eliminated. On a real Style_B map, linearised at the truth, it lowered
 the error of total variation from 14.9 to 13.2 m/s where the mean rounding was taken out, on a
-Style_A map that of the Gaussian process from 0.37 to 0.26 m/s.
+Style_A map that of the Gaussian process from 0.36 to 0.23 m/s.
 """
 
 from dataclasses import dataclass
