@@ -453,7 +453,7 @@ def _misfit_of(
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     simulator = data.simulator
     if _rounding_is_noise(stage, how, data):
-        cost = data.cost * BandMisfit(simulator, parameters, data.record).hessian_cost()
+        cost = data.cost * data.band_misfit(parameters).hessian_cost()
         if budget.affords(cost):
             budget.charge(cost)
             return CorrelatedMisfit(simulator, parameters, data.record, x)

@@ -3,7 +3,7 @@
 A line for the start of each sample (stage 0; where another route is tried, one more), one for each
 iteration that a stage of its recipe was told of, one for the map that was handed back (the last
 stage). The misfit is the rms of simulated minus measured record; within a Gauss-Newton stage only
-what lies in the wavelet's band counts, while a map is sharpened, the record without its rounding,
+what lies in the wavelet's band counts, while levels are assigned, the record without its rounding,
 in a first stage at a lower frequency, the record as with that, and for flat layers the first shot
 alone, at first until a wave comes round the grid. A stage whose result was dropped stands there
 too, so the misfit may rise.

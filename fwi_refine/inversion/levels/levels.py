@@ -87,17 +87,21 @@ def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
     cells = _without_small_ones(values, masks, reading)
     cells += _of_thin_layers(values, cells, reading)
     cells.sort(key=lambda mask: float(np.median(values[mask])))
-    velocities = np.array([np.median(values[mask]) for mask in cells])
+    velocities = _velocities(values, cells)
     return Levels(
         torch.from_numpy(velocities).to(v),
         torch.from_numpy(_near(values, velocities, cells, reading)).to(v.device),
     )
 
 
+def _velocities(values: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+    """(K,) m/s: the velocity of the level of each mask."""
+    return np.array([np.median(values[mask]) for mask in cells])
+
+
 def _off(values: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
     """(nz, nx): distance of each cell from the nearest of the levels of these masks, m/s."""
-    velocities = np.array([np.median(values[mask]) for mask in cells])
-    return np.abs(values - velocities[:, None, None]).min(0, initial=np.inf)
+    return np.abs(values - _velocities(values, cells)[:, None, None]).min(0, initial=np.inf)
 
 
 def _less_even(
@@ -151,7 +155,7 @@ def _without_small_ones(
     """
     kept: list[np.ndarray | None] = list(cells)
     inside = [int(binary_erosion(mask, SQUARE).sum()) for mask in cells]
-    velocities = [np.median(values[mask]) for mask in cells]
+    velocities = _velocities(values, cells)
     for k in np.argsort(inside):
         larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
         gaps = [abs(velocities[j] - velocities[k]) for j in larger]

@@ -85,20 +85,9 @@ def _mapped(
 class _Kept(Assembly):
     """Keeps the spectra of the receivers."""
 
-    def __init__(
-        self,
-        survey: Survey,
-        plan: Plan,
-        v: torch.Tensor,
-        vmin: float,
-        dtype: torch.dtype,
-        device: torch.device,
-    ):
-        super().__init__(survey, plan, v, vmin, dtype, device)
-        self._receivers = survey.receivers
+    def prepare(self, plan: Plan) -> None:
+        """As in `Assembly`."""
         self._spectra_of: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        shots, _, receivers = survey.record_shape
-        self._shape = (shots, receivers, self.modes, v.numel() + 1)
 
     def put(self, point: tuple[int, int], own: torch.Tensor, extra: torch.Tensor) -> None:
         """As in `Assembly`."""
@@ -107,7 +96,7 @@ class _Kept(Assembly):
     def by_modes(self, pool: Pool) -> Iterator[torch.Tensor]:
         """J by `MODES` modes after the other, or fewer where these are too large; each is
         overwritten by the next."""
-        shots, receivers, modes, n = self._shape
+        shots, receivers, modes, n = self.shape
         of_mode = shots * receivers * n * torch.float32.itemsize
         size = max(1, min(MODES, modes, int(MOST_ROWS / of_mode)))
         memory = torch.empty(shots, receivers, size, n)
@@ -119,7 +108,7 @@ class _Kept(Assembly):
     def parts(self, count: int, pool: Pool) -> Iterator[torch.Tensor]:
         """J by `count` rows after the other, in the order of the matrix, each overwritten by the
         next."""
-        shots, receivers, modes, n = self._shape
+        shots, receivers, modes, n = self.shape
         part = torch.empty(min(count, shots * receivers * modes), n)
         pairs = -(-count // modes)  # whose rows are made at a time
         rows = torch.empty(pairs, 1, modes, n)
@@ -141,14 +130,14 @@ class _Kept(Assembly):
 
     def _fill_pair(self, pair: tuple[int, int], out: torch.Tensor) -> None:
         shot, receiver = pair
-        spectra = self._spectra_of[self._receivers[receiver]]
+        spectra = self._spectra_of[self._survey.receivers[receiver]]
         self.rows(*spectra, slice(None), out, shot)
 
     def _fill(self, modes: slice, out: torch.Tensor, pool: Pool) -> None:
         """Rows of some modes, (shots, receivers, modes, n)."""
 
         def fill(receiver: int) -> None:
-            spectra = self._spectra_of[self._receivers[receiver]]
+            spectra = self._spectra_of[self._survey.receivers[receiver]]
             self.rows(*spectra, modes, out[:, receiver])
 
-        list(pool.map(fill, range(len(self._receivers))))
+        list(pool.map(fill, range(len(self._survey.receivers))))

@@ -20,17 +20,10 @@ from fwi_refine.wave.paths import MakeKernel
 class _ByCoefficient(MatrixAssembly):
     """The matrix of these derivatives; its last column, which is vmin's, is zero."""
 
-    def __init__(
-        self,
-        survey: Survey,
-        plan: Plan,
-        v: torch.Tensor,
-        vmin: float,
-        dtype: torch.dtype,
-        device: torch.device,
-    ):
-        super().__init__(survey, plan, v, vmin, dtype, device)
-        self._synthesis = plan.undifferenced.to(dtype).to(device)
+    def prepare(self, plan: Plan) -> None:
+        """As in `Assembly`."""
+        super().prepare(plan)
+        self._synthesis = plan.undifferenced.to(self._synthesis)
         self._damped = torch.zeros_like(self._damped)
         self._scale = self._scale * self._half_v
 

@@ -314,24 +314,13 @@ def jacobian(
 class MatrixAssembly(Assembly):
     """Puts the rows of all receivers into one matrix."""
 
-    def __init__(
-        self,
-        survey: Survey,
-        plan: Plan,
-        v: torch.Tensor,
-        vmin: float,
-        dtype: torch.dtype,
-        device: torch.device,
-    ):
-        super().__init__(survey, plan, v, vmin, dtype, device)
-        shots, _, receivers = survey.record_shape
-        shape = (shots, receivers, self.modes, v.numel() + 1)
-        self._receivers = survey.receivers
-        self.result = torch.empty(shape, dtype=dtype, device=device)
+    def prepare(self, plan: Plan) -> None:
+        """As in `Assembly`."""
+        self.result = self._scale.new_empty(self.shape)
 
     def put(self, point: tuple[int, int], own: torch.Tensor, extra: torch.Tensor) -> None:
         """As in `Assembly`."""
-        for i, receiver in enumerate(self._receivers):
+        for i, receiver in enumerate(self._survey.receivers):
             if receiver == point:
                 self.rows(own, extra, slice(None), self.result[:, i])
 

@@ -213,7 +213,8 @@ class Assembly:
     """Assembles the rows of the Jacobian from the wavefields of one batch of points after the
     other, on the device of the map.
 
-    A subclass says with `put` what becomes of each receiver's spectra.
+    A subclass says with `put` what becomes of each receiver's spectra, and makes room for it in
+    `prepare`.
 
     The band is taken in lines that run outwards from the map, `width` cells each; the corners
     belong to the bands at the sides. Every line repeats the velocity of one edge cell.
@@ -272,6 +273,10 @@ class Assembly:
         self._shots = torch.tensor([self.sources.index(source) for source in survey.sources])
         self._shots = self._shots.to(device)
         self._memory = threading.local()
+        self.prepare(plan)
+
+    def prepare(self, plan: Plan) -> None:
+        """What a subclass needs before it is given fields; the last step of the construction."""
 
     def put(self, point: tuple[int, int], own: torch.Tensor, extra: torch.Tensor) -> None:
         """Takes the spectra of a receiver, which the next ones overwrite.
@@ -355,6 +360,12 @@ class Assembly:
     def modes(self) -> int:
         """How many rows there are for each source and receiver."""
         return len(self._synthesis)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(shots, receivers, modes, nz * nx + 1) of the whole Jacobian."""
+        shots, _, receivers = self._survey.record_shape
+        return shots, receivers, self.modes, self._scale.numel() + 1
 
     def _band(self, fields: torch.Tensor) -> torch.Tensor:
         """Share of the band in the spectra: (points, sources, 2 F, edge cells and vmin)."""
