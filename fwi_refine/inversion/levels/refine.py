@@ -153,7 +153,7 @@ def assign_levels(
             break
         found = min(reversed(made), key=lambda found: max(found.misfit, floor))
         hopeless = found.misfit > data.square(settings.hopeless_rms)
-        if hopeless and misfit < found.misfit and assignment.softer and not budget.should_stop():
+        if hopeless and misfit < found.misfit and assignment.softer:
             return _from_softer(assignment, data, closest.model, priors, budget, traces)
         change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
         if change < settings.converged_change or (beyond_doubt and best.misfit < floor):
