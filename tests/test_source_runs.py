@@ -17,7 +17,8 @@ from fwi_refine.errors import InputError
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import found_source
-from fwi_refine.inversion.stages import Curvature, Solution
+from fwi_refine.inversion.stage_result import Curvature
+from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.io.samples import Sample
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.objective.source_misfit import FreeSourceMisfit

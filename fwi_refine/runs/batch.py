@@ -22,7 +22,8 @@ from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion.budget import Budget, Step
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
-from fwi_refine.inversion.sample import Refined, refine_sample
+from fwi_refine.inversion.refined import Refined
+from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import FoundSource
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Chunk, Sample, load_record
