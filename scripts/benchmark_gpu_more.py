@@ -33,8 +33,10 @@ from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
-from fwi_refine.runs.batch import Settings, refine_one, run
+from fwi_refine.runs.batch import run
 from fwi_refine.runs.executors import Serial
+from fwi_refine.runs.one_sample import refine_one
+from fwi_refine.runs.settings import Settings
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, gpu_problem, jacobian, jacobian_points, released_record
 from fwi_refine.wave.cuda import layout

@@ -12,7 +12,7 @@ from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGauss
 from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
 from fwi_refine.routing import Family
-from fwi_refine.runs.batch import Settings, kernel_name
+from fwi_refine.runs.settings import Settings, kernel_name
 from fwi_refine.wave import Simulator, measure_speed
 
 log = logging.getLogger(__name__)
