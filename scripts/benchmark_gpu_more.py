@@ -41,8 +41,7 @@ from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, gpu_problem, jacobian, jacobian_points, released_record
 from fwi_refine.wave.cuda import layout
 from fwi_refine.wave.cuda import program as cuda
-from fwi_refine.wave.jacobian.full import longest_interval
-from fwi_refine.wave.jacobian.reciprocity import make_plan
+from fwi_refine.wave.jacobian.plan import longest_interval, make_plan
 from fwi_refine.wave.simulator import IMAGING_STEP
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"
