@@ -194,7 +194,7 @@ _SECTIONS = {
     "style_b_variation": tuple(f.name for f in fields(Variation)),
     "routing": tuple(f.name for f in fields(Routing)),
 }
-# Keys of earlier releases that no test asks for any more: read with a warning, for one more release.
+# Keys that no test asks for any more: read with a warning, for one more release.
 _RETIRED = {"routing": ("area_tolerance", "two_velocity_cells")}
 _MAY_BE_ZERO = ("constant", "slope")
 _MAY_HAVE_ANY_SIGN = ("mean", "style_a_log_energy")

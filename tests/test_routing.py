@@ -107,8 +107,8 @@ def test_blended_by_the_edges(blended, family):
 
 @pytest.mark.parametrize(
     ("between", "blended"),
-    [((), 0.0), ((0.03, 0.97), 0.0), ((0.05,), 1.0), ((0.05, 0.95), 1.0), ((0.1, 0.3, 0.6, 0.9), 1.0),
-     ((0.1, 0.3, 0.5, 0.7, 0.9), 0.0)],
+    [((), 0.0), ((0.03, 0.97), 0.0), ((0.05,), 1.0), ((0.05, 0.95), 1.0),
+     ((0.1, 0.3, 0.6, 0.9), 1.0), ((0.1, 0.3, 0.5, 0.7, 0.9), 0.0)],
 )  # fmt: skip
 def test_an_edge_is_blended_by_one_to_four_cells(between, blended):
     column = np.array([2000.0] * 20 + [2000.0 + 600.0 * way for way in between] + [2600.0] * 30)

@@ -1,5 +1,6 @@
 """Edges of layers along the columns of a map: sharp, or blended over a few cells."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def _edges(v: NDArray[np.float64]) -> list[tuple[int, int]]:
     for column in v.T:
         signs = np.sign(np.where(np.abs(np.diff(column)) > LEVEL, np.diff(column), 0.0))
         bounds = np.flatnonzero(np.diff(signs, prepend=np.nan, append=np.nan))
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             step = column[last] - column[first]
             if signs[first] and abs(step) > LEAST_STEP:
                 way = (column[first + 1 : last] - column[first]) / step
