@@ -107,6 +107,31 @@ def test_the_misfit_is_in_the_unit_of_the_record(smooth):
     assert second.source.shape.amplitude == pytest.approx(1024, rel=1e-3)
 
 
+GAPS = {
+    "a dead trace": ((0, slice(None), 9), 0.0, 280),
+    "a gap in time": ((slice(None), slice(150, 170), slice(3, 6)), np.nan, 2 * 20 * 3),
+}
+
+
+@pytest.mark.parametrize("method", ["gauss-newton", "matrix-free"])
+@pytest.mark.parametrize("gap", GAPS)
+def test_another_source_and_gaps_go_together(smooth, gap, method):
+    truth, start = smooth
+    wavelet = 1.2 * ricker(13.0, 0.003)
+    record = record_of(truth, wavelet)
+    where, value, count = GAPS[gap]
+    how = {"survey": SURVEY, "priors": PRIORS, "family": "style-a", "source": "fit"}
+    how |= {"method": method, "max_evaluations": None if method == "gauss-newton" else 200}
+    complete = refine_sample(start, record, **how)
+    record[where] = value
+    found = refine_sample(start, record, **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (complete, found)]
+    print(errors)
+    assert found.missing == count
+    assert errors[1] < 1.5 * errors[0] + 0.05
+    assert np.abs(found.source.wavelets[0] - wavelet).max() < 5e-3
+
+
 @pytest.mark.slow
 def test_each_shot_may_have_a_wavelet_of_its_own(smooth):
     truth, start = smooth

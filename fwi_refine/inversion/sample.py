@@ -274,11 +274,6 @@ def refine_sample(
         record[:, : survey.n_steps][counts == 0] = np.nan
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
-    if source != "known" and counts is not None:
-        raise SampleError(
-            f"record: {int((counts != counts.max()).sum())} samples are missing or weigh less; a "
-            f"source that is estimated ({source!r}) needs all of them"
-        )
     start = torch.from_numpy(prediction).clamp(*survey.velocity_bounds)
     known = known_cells(start, survey, fixed, bounds)
     if known is not None:
@@ -361,7 +356,7 @@ def _data_of(
     if source == "known" or not simulator.is_stable(start[None]):
         return Data.of_sample(record, start, simulator, weights, known), 1.0
     each = source == "fit-each"
-    return Data.with_free_source(record, start, simulator, each=each, known=known)
+    return Data.with_free_source(record, start, simulator, each, weights, known)
 
 
 def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) -> np.ndarray | None:

@@ -8,7 +8,7 @@ import torch
 
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.stages import Curvature, Solution
-from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, precision, scaled_factor
+from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, scaled_factor
 from fwi_refine.objective.source import Estimate, SourceModel, impulse_record
 from fwi_refine.objective.source_shape import SourceShape, compare_wavelet
 from fwi_refine.survey import Survey
@@ -119,14 +119,11 @@ def _covariance(
     known = curvature.uncertainty
     if not isinstance(known, Solution) or known.source is None:
         return alone, None
-    matrix = precision(
-        known.hessian, known.parameters, known.misfit, known.survey, known.prior_hessian
-    )
-    factored = scaled_factor(matrix)
+    factored = scaled_factor(known.precision())
     if factored is None:
         return alone, None
     factor, scale = factored
-    unit = math.prod(known.survey.record_shape) / (2 * known.variance)
+    unit = data.count / (2 * known.variance)
     own, cross = known.source.own * unit, known.source.cross * unit
     columns = known.parameters.matrix(scale.device)[:-1] / scale
     halves, shared = (

@@ -7,7 +7,7 @@ Kaufman, BIT 15, 1975). So the gradient is J^T P r and the Gauss-Newton matrix
     2 / N (J^T J - C^T (Phi^T Phi + noise)^-1 C),     C = Phi^T J,
 
 the Schur complement of that of map and wavelets: what it leaves uncertain of a map includes what
-the wavelets are uncertain by.
+the wavelets are uncertain by. With weights W, U^T W J takes the place of Q^T J (weights.py).
 """
 
 from collections.abc import Callable
@@ -21,6 +21,8 @@ from torch import Tensor
 from fwi_refine.objective.misfit import COLUMNS, FEW_UNKNOWNS, BandMisfit
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.source import Estimate, SourceFit, impulse_record
+from fwi_refine.objective.weights import BandWeights
+from fwi_refine.precision import widened
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Jacobian, Simulator, gram, jacobian
 
@@ -99,9 +101,11 @@ class FreeSourceMisfit(BandMisfit):
         record: ArrayLike | Tensor,
         fit: SourceFit,
     ):
-        super().__init__(simulator, parameters, record)
+        super().__init__(simulator, parameters, record, fit.weights)
         self._fit = fit
         self._basis = fit.band.to(simulator.device)
+        if fit.weights is not None:
+            self._band = BandWeights(fit.weights, self._basis)
         self._points: list[_Point] = []
         self.last_source: SourceHessian | None = None
 
@@ -116,10 +120,12 @@ class FreeSourceMisfit(BandMisfit):
         return None if point is None else point.estimate.residual[None].to(self._record)
 
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
-        """As in `SumOfSquaredResiduals`: 2 / N J^T P r."""
+        """As in `SumOfSquaredResiduals`: 2 / N J^T P r, or 2 / N J^T W P r."""
         point = self._known_point(x)
         v, vmin = self._medium(x)
         r = self._projected(point, r)
+        if self._root is not None:  # W takes it out of the band again
+            r = self._in_band(self._root * r)
         gradient = torch.zeros_like(x)
         for simulator, shots in self._simulators(point):
             by_v, by_vmin = simulator.adjoint(v, r[:, shots], vmin)
@@ -129,8 +135,9 @@ class FreeSourceMisfit(BandMisfit):
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
         """2 / N J^T P J dx, by one tangent and one adjoint run."""
         point = self._known_point(x)
-        change = self._tangent(point, *self._medium(x), dx[None], torch.float64)
-        return self.pull_back(x, self._in_band(change.to(self._basis)))
+        change = self._tangent(point, *self._medium(x), dx[None], torch.float64).to(self._basis)
+        change = self._in_band(change)
+        return self.pull_back(x, change if self._root is None else self._root * change)
 
     def hessian(self, x: Tensor) -> Tensor:
         """As in `BandMisfit`, less what the wavelets explain."""
@@ -145,7 +152,11 @@ class FreeSourceMisfit(BandMisfit):
             self._tangent(point, v, vmin, some, torch.float32).double()
             for some in torch.eye(len(x), dtype=x.dtype, device=x.device).split(COLUMNS)
         ]
-        columns = torch.einsum("tk,nstr->nsrk", self._basis, torch.cat(changes)).flatten(1)
+        if self._band is None:
+            columns = torch.einsum("tk,nstr->nsrk", self._basis, torch.cat(changes)).flatten(1)
+        else:
+            weighted = self._root * self._in_band(torch.cat(changes))
+            columns = torch.stack([self._band.project(change) for change in weighted]).flatten(1)
         design = point.estimate.design.to(columns)
         by_group = columns.view(len(columns), len(design), -1)
         cross = torch.einsum("ngr,grm->gmn", by_group, design).flatten(0, 1)
@@ -163,7 +174,11 @@ class FreeSourceMisfit(BandMisfit):
         source, _ = self._cross(full, point, columns)
 
         def pull_back(r: Tensor) -> Tensor:
-            by_v, by_vmin = full.rmatvec(self._projected(point, r)[0])
+            r = self._projected(point, r)
+            if self._band is not None:  # the rows have their weights
+                rows = self._band.project(r[0]).flatten().to(full.matrix)
+                return widened(full.matrix.T @ rows) * (2.0 / r.numel())
+            by_v, by_vmin = full.rmatvec(r[0])
             return torch.cat((by_v.flatten(), by_vmin.reshape(1))) * (2.0 / r.numel())
 
         return source.reduce(self._normal_matrix(full, columns)), pull_back
@@ -198,7 +213,11 @@ class FreeSourceMisfit(BandMisfit):
         return self._known_point(x)
 
     def _projected(self, point: _Point, r: Tensor) -> Tensor:
-        """Q P Q^T r of records (1, shots, steps, receivers)."""
+        """Q P Q^T r, or U P U^T r, of records (1, shots, steps, receivers)."""
+        if self._band is not None:
+            rows = self._band.project(r[0].to(self._basis))
+            left = point.project(rows.flatten().to(point.estimate.design)).view(rows.shape)
+            return self._band.expand(left.to(self._basis))[None]
         rows = torch.einsum("tk,bstr->bsrk", self._basis, r.to(self._basis))
         left = point.project(rows.flatten().to(point.estimate.design)).view(rows.shape)
         return torch.einsum("tk,bsrk->bstr", self._basis, left.to(self._basis))
@@ -237,7 +256,7 @@ class FreeSourceMisfit(BandMisfit):
         )
 
     def _jacobian_at(self, point: _Point) -> Jacobian:
-        """The full Jacobian with the wavelets of a point."""
+        """The full Jacobian with the wavelets of a point; its rows have their weights."""
         v, vmin = self._medium(point.x)
         wavelets = point.estimate.wavelets
         mean = wavelets.mean(0)
@@ -248,7 +267,16 @@ class FreeSourceMisfit(BandMisfit):
                 turn = _filter_in_band(full.basis.cpu(), mean, wavelet).to(rows)
                 for trace in rows:
                     trace.copy_(turn @ trace)
-        return full
+        return full if self._band is None else self._weighed(full, self._band)
+
+    def _weighed(self, full: Jacobian, band: BandWeights) -> Jacobian:
+        """U^T W J, from J by its own basis."""
+        turn = (self._basis.T @ full.basis.to(self._basis)).to(full.matrix)
+        traces = full.matrix.unflatten(0, (-1, turn.shape[1]))
+        matrix = traces.new_empty(len(traces), len(turn), traces.shape[2])
+        for own, out in zip(traces, matrix, strict=True):
+            torch.matmul(turn, own, out=out)
+        return Jacobian(band.weigh(matrix.flatten(0, 1)), self._basis, full.survey)
 
     def _cross(
         self,
