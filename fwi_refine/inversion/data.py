@@ -13,7 +13,7 @@ from fwi_refine.objective.known_cells import KnownCells
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.objective.source import SourceFit, convolve, impulse_record
+from fwi_refine.objective.source import RENEWED, SourceFit, convolve, impulse_record
 from fwi_refine.objective.source_cells import source_cells
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.objective.source_shape import first_estimate
@@ -332,13 +332,14 @@ class Data:
         budget.charge(self.cost)
         impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
         record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
-        estimate = self.source.estimate(impulse, record)
-        wavelets = self.source.all_of(impulse, record)
-        survey = self.survey.with_wavelet(wavelets.mean(0).numpy())
+        source = self.source
+        for _ in range(RENEWED):
+            source = source.with_noise_of(source.estimate(impulse, record))
+        survey = self.survey.with_wavelet(source.all_of(impulse, record).mean(0).numpy())
         return replace(
             self,
             simulator=Simulator(survey, **self.simulator.how),
-            source=self.source.with_noise_of(estimate).on(survey, self.weights),
+            source=source.on(survey, self.weights),
         )
 
     def with_source_of(self, other: "Data") -> "Data":

@@ -114,8 +114,8 @@ def _covariance(
     """
     assert data.source is not None
     variance = data.source.noise
-    gram = estimate.gram / variance
-    alone = torch.linalg.inv(torch.block_diag(*gram + torch.eye(gram.shape[-1]).to(gram)))
+    inverse_triangle = torch.linalg.inv(torch.block_diag(*estimate.triangle))
+    alone = variance * inverse_triangle @ inverse_triangle.mT
     known = curvature.uncertainty
     if not isinstance(known, Solution) or known.source is None:
         return alone, None

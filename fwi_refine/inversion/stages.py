@@ -55,6 +55,9 @@ from fwi_refine.wave import Simulator
 
 PERIODS = 0.9  # of a lower frequency that a record must hold, at least
 WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
+# First damping where the wavelets are estimated as well: a map and its wavelets explain much of each
+# other, and more damping keeps steps from what is left.
+SOURCE_DAMPING = 1e-9
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations
@@ -412,6 +415,7 @@ def _by_jacobian(
             weight=stage.weight_at,
             max_iterations=how.iterations,
             max_damping_increases=how.max_damping_increases,
+            **({} if data.source is None else {"damping": SOURCE_DAMPING}),
             **common,
         )
     else:

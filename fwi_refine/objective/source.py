@@ -128,15 +128,18 @@ class Estimate:
         Q Q^T (s - d), or U U^T W (s - d).
     design : Tensor (groups, rows, m)
         Phi; rows: those of the group's shots, by receivers and modes.
-    gram : Tensor (groups, m, m)
-        Phi^T Phi.
+    orthogonal : Tensor (groups, rows, m)
+        Phi R^-1.
+    triangle : Tensor (groups, m, m)
+        R, R^T R = Phi^T Phi + noise.
     """
 
     coefficients: Tensor
     wavelets: Tensor
     residual: Tensor
     design: Tensor
-    gram: Tensor
+    orthogonal: Tensor
+    triangle: Tensor
 
     def mean_square(self) -> float:
         """Of the residual."""
@@ -250,24 +253,23 @@ class SourceFit:
         both = self.model.columns
         record = record.cpu().double()
         root = None if self.weights is None else self.weights.root(record)
-        found = []
+        triangles = []
         for shot, (own, measured) in enumerate(zip(impulse.cpu(), record, strict=True)):
             rows = convolve(own.T[..., None], both[None]).flatten(0, 1)
-            design, left = rows[:, :-1], measured.T.flatten() - rows[:, -1]
+            rows[:, -1] = measured.T.flatten() - rows[:, -1]
             if root is not None:
-                of_shot = root[shot].T.flatten()
-                design, left = of_shot[:, None] * design, of_shot * left
-            found.append((design.T @ design, design.T @ left, left @ left))
-        grams, rights, squares = (torch.stack(parts) for parts in zip(*found, strict=True))
-        if not self.model.each:
-            grams, rights, squares = (x.sum(0, keepdim=True) for x in (grams, rights, squares))
-        noise, identity = self.noise, torch.eye(grams.shape[-1]).to(grams)
+                rows *= root[shot].T.reshape(-1, 1)
+            triangles.append(_triangle(rows))
+        systems = torch.stack(triangles if self.model.each else [_triangle(torch.cat(triangles))])
+        designs, lefts = systems[..., :-1], systems[..., -1:]
+        noise = self.noise
         for _ in range(RENEWED):  # what is left is the noise
-            coefficients = torch.linalg.solve(grams + noise * identity, rights)
-            explained = 2 * rights - (grams @ coefficients[..., None])[..., 0]
-            left_over = squares.sum() - (coefficients * explained).sum()
-            left_over = left_over * self._samples_per_counted
-            noise = min(noise, max(float(left_over) / record.numel(), self._least))
+            orthogonal, triangle = _damped_factor(designs, noise)
+            coefficients = _solve(orthogonal, triangle, lefts)
+            left_over = float((designs @ coefficients - lefts).square().sum())
+            left_over *= self._samples_per_counted / record.numel()
+            noise = min(noise, max(left_over, self._least))
+        coefficients = coefficients[..., 0]
         return self.model.mean + coefficients @ self.model.basis.T
 
     def estimate(self, impulse: Tensor, record: Tensor) -> Estimate:
@@ -296,18 +298,18 @@ class SourceFit:
         rows = all_rows.reshape(groups, -1, columns)
         design, mean = rows[..., :-1], rows[..., -1]
         left = measured.reshape(groups, -1) - mean
-        gram = design.mT @ design
-        right = (design.mT @ left[..., None])[..., 0]
-        ridge = self.noise * torch.eye(columns - 1, dtype=torch.float64)
-        coefficients = torch.linalg.solve(gram + ridge, right)
-        residual = (design @ coefficients[..., None])[..., 0] - left
+        orthogonal, triangle = _damped_factor(design, self.noise)
+        coefficients = _solve(orthogonal, triangle, left[..., None])
+        residual = (design @ coefficients)[..., 0] - left
+        coefficients = coefficients[..., 0]
         residual = residual.view(shots, receivers, modes)
         return Estimate(
             coefficients,
             self.model.mean + coefficients @ self.model.basis.T,
             self._expand(residual),
             design,
-            gram,
+            orthogonal,
+            triangle,
         )
 
     def _weighted(self, rows: Tensor, impulse: Tensor, record: Tensor) -> tuple[Tensor, Tensor]:
@@ -327,6 +329,28 @@ class SourceFit:
         if self.band_weights is not None:
             return self.band_weights.expand(c)
         return torch.einsum("tk,srk->str", self.band, c)
+
+
+def _triangle(rows: Tensor) -> Tensor:
+    """R of rows = Q R."""
+    return torch.linalg.qr(rows, mode="r").R
+
+
+def _damped_factor(design: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Phi R^-1 and R, R^T R = Phi^T Phi + noise, of Phi (groups, rows, m).
+
+    By orthogonal steps: the record's energy over the noise of clean records is more than float64
+    has digits, so that Phi^T Phi would not know of what is just above the noise.
+    """
+    groups, rows, m = design.shape
+    ridge = noise**0.5 * torch.eye(m).to(design)
+    q, r = torch.linalg.qr(torch.cat([design, ridge.expand(groups, m, m)], dim=1))
+    return q[:, :rows], r
+
+
+def _solve(orthogonal: Tensor, triangle: Tensor, left: Tensor) -> Tensor:
+    """c (groups, m, 1) with the least |Phi c - left|^2 + noise |c|^2, by `_damped_factor`."""
+    return torch.linalg.solve_triangular(triangle, orthogonal.mT @ left, upper=True)
 
 
 def convolve(impulse: Tensor, wavelets: Tensor) -> Tensor:

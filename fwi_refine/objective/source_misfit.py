@@ -37,20 +37,28 @@ class SourceHessian:
 
     Attributes
     ----------
-    cross : Tensor (k, n)
-        2 / N C, by the coefficients of all groups and the unknowns.
-    own : Tensor (k, k)
-        2 / N (Phi^T Phi + noise), block by block.
+    shared : Tensor (k, n)
+        sqrt(2 / N) R^-T C, by the coefficients of all groups and the unknowns.
+    triangle : Tensor (k, k)
+        sqrt(2 / N) R, R^T R = Phi^T Phi + noise, block by block.
     """
 
-    cross: Tensor
-    own: Tensor
+    shared: Tensor
+    triangle: Tensor
+
+    @property
+    def cross(self) -> Tensor:
+        """2 / N C."""
+        return self.triangle.mT @ self.shared
+
+    @property
+    def own(self) -> Tensor:
+        """2 / N (Phi^T Phi + noise)."""
+        return self.triangle.mT @ self.triangle
 
     def reduce(self, hessian: Tensor) -> Tensor:
         """Take from the Hessian, in place, what the wavelets explain."""
-        factor = torch.linalg.cholesky(self.own)
-        half = torch.linalg.solve_triangular(factor, self.cross, upper=False)
-        return hessian.sub_((half.T @ half).to(hessian))
+        return hessian.sub_((self.shared.T @ self.shared).to(hessian))
 
 
 @dataclass(frozen=True)
@@ -61,17 +69,11 @@ class _Point:
     estimate: Estimate
     noise: float
 
-    @property
-    def own(self) -> Tensor:
-        """Phi^T Phi + noise of each group, (groups, m, m)."""
-        gram_ = self.estimate.gram
-        return gram_ + self.noise * torch.eye(gram_.shape[-1]).to(gram_)
-
     def project(self, rows: Tensor) -> Tensor:
         """P r of coefficients r (shots * receivers * modes,) of the band."""
-        design = self.estimate.design
-        r = rows.reshape(len(design), -1, 1)
-        return (r - design @ torch.linalg.solve(self.own, design.mT @ r)).flatten()
+        orthogonal = self.estimate.orthogonal
+        r = rows.reshape(len(orthogonal), -1, 1)
+        return (r - orthogonal @ (orthogonal.mT @ r)).flatten()
 
 
 class FreeSourceMisfit(BandMisfit):
@@ -144,7 +146,7 @@ class FreeSourceMisfit(BandMisfit):
         point, scale = self._renewed(x), 2.0 / self._record.numel()
         if x.numel() > FEW_UNKNOWNS:
             full = self._jacobian_at(point)
-            self.last_source, _ = self._cross(full, point)
+            self.last_source = self._shared(full, point)
             self.last_hessian = self.last_source.reduce(self._normal_matrix(full))
             return self.last_hessian
         v, vmin = self._medium(x)
@@ -157,11 +159,11 @@ class FreeSourceMisfit(BandMisfit):
         else:
             weighted = self._root * self._in_band(torch.cat(changes))
             columns = torch.stack([self._band.project(change) for change in weighted]).flatten(1)
-        design = point.estimate.design.to(columns)
-        by_group = columns.view(len(columns), len(design), -1)
-        cross = torch.einsum("ngr,grm->gmn", by_group, design).flatten(0, 1)
-        own = torch.block_diag(*point.own.to(columns))
-        self.last_source = SourceHessian(cross * scale, own * scale)
+        orthogonal = point.estimate.orthogonal.to(columns)
+        by_group = columns.view(len(columns), len(orthogonal), -1)
+        shared = torch.einsum("ngr,grm->gmn", by_group, orthogonal).flatten(0, 1)
+        triangle = torch.block_diag(*point.estimate.triangle.to(columns))
+        self.last_source = SourceHessian(shared * scale**0.5, triangle * scale**0.5)
         self.last_hessian = self.last_source.reduce(gram(columns) * scale)
         return self.last_hessian
 
@@ -171,7 +173,7 @@ class FreeSourceMisfit(BandMisfit):
         """As in `BandMisfit`, less what the wavelets explain."""
         point = self._known_point(x)
         full = self._jacobian_at(point)
-        source, _ = self._cross(full, point, columns)
+        source = self._shared(full, point, columns)
 
         def pull_back(r: Tensor) -> Tensor:
             r = self._projected(point, r)
@@ -278,30 +280,30 @@ class FreeSourceMisfit(BandMisfit):
             torch.matmul(turn, own, out=out)
         return Jacobian(band.weigh(matrix.flatten(0, 1)), self._basis, full.survey)
 
-    def _cross(
+    def _shared(
         self,
         full: Jacobian,
         point: _Point,
         columns: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[SourceHessian, Tensor]:
-        """What wavelets and unknowns have in common, and Phi in the Jacobian's basis."""
-        design, scale = point.estimate.design.to(full.basis), 2.0 / self._record.numel()
+    ) -> SourceHessian:
+        """What wavelets and unknowns have in common."""
+        scale = (2.0 / self._record.numel()) ** 0.5
         turn = full.basis.T @ self._basis.to(full.basis)
-        groups, _, m = design.shape
-        traces = design.view(groups, -1, self._basis.shape[1], m)
-        design = torch.einsum("jk,gtkm->gtjm", turn, traces).flatten(1, 2)
+        orthogonal = point.estimate.orthogonal.to(full.basis)
+        groups, _, m = orthogonal.shape
+        traces = orthogonal.view(groups, -1, self._basis.shape[1], m)
+        orthogonal = torch.einsum("jk,gtkm->gtjm", turn, traces).flatten(1, 2)
         parts = []
-        for own, rows in zip(design, full.matrix.chunk(groups), strict=True):
+        for own, rows in zip(orthogonal, full.matrix.chunk(groups), strict=True):
             part = own.new_zeros(m, rows.shape[1])
             for some, of_rows in zip(own.split(ROWS), rows.split(ROWS), strict=True):
                 part += some.T @ of_rows.double()
             parts.append(part)
-        cross = torch.cat(parts)
-        along = columns or self.parameters.jacobian_transform(cross)
-        cross = cross if along is None else along(cross)
-        own = design.mT @ design + self._fit.noise * torch.eye(m).to(design)
-        own = torch.block_diag(*own)
-        return SourceHessian(cross.double() * scale, own * scale), design
+        shared = torch.cat(parts)
+        along = columns or self.parameters.jacobian_transform(shared)
+        shared = shared if along is None else along(shared)
+        triangle = torch.block_diag(*point.estimate.triangle.to(shared))
+        return SourceHessian(shared.double() * scale, triangle.double() * scale)
 
 
 def _filter_in_band(basis: Tensor, given: Tensor, wanted: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from fwi_refine.wave import Simulator
 
 FINER = 32  # lags between two steps, at which wavelets are compared
 FIRST_NOISE = 0.1  # of the record's rms, which a start may leave
+RINGING = 1e-6  # modes that spread less are left out of a delayed wavelet
 FIRST_SPREAD = 10.0  # factor of a wavelet's spread while its amplitude is not known
 
 
@@ -138,5 +139,12 @@ def first_estimate(
     shape = compare_wavelet(found.numpy(), survey)
     mean = shifted(survey.whole_wavelet, shape.delay / survey.dt, survey.n_steps)
     moved = survey.with_wavelet(mean)
-    model = SourceModel(torch.from_numpy(mean), model.basis, each)
+    model = SourceModel(smoothed(torch.from_numpy(mean), model.basis), model.basis, each)
     return scale * shape.amplitude, SourceFit.of(model, moved, noise, weights)
+
+
+def smoothed(wavelet: Tensor, basis: Tensor) -> Tensor:
+    """What the modes of a process (n_steps, m) hold of a wavelet (n_steps,): a wavelet that is
+    delayed by a fraction of a step rings where it was cut, and no mode can take that out."""
+    modes, spread, _ = torch.linalg.svd(basis, full_matrices=False)
+    return modes @ (spread**2 / (spread**2 + RINGING**2) * (modes.T @ wavelet))
