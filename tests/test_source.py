@@ -10,6 +10,7 @@ from jacobian_cases import SMALL, relative, smooth_change, textured
 from misfit_cases import SURVEY, random
 
 from fwi_refine.objective import source_misfit
+from fwi_refine.objective.matrix_free import MatrixFreeSourceMisfit
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full, Rows
 from fwi_refine.objective.source import SourceFit, SourceModel, convolve, impulse_record
@@ -125,7 +126,7 @@ def test_the_pull_back_is_the_adjoint_of_the_projected_tangent(each, by_sample):
     scale = misfit._record.numel() / 2
 
     def forward(dx):
-        change = misfit._tangent(point, *misfit._medium(x), dx[None], torch.float64)
+        change = misfit._tangent(point, *misfit._medium(x), dx[None], misfit.simulator)
         change = misfit._in_band(change)
         return misfit._projected(point, change if by_sample is None else misfit._root * change)
 
@@ -166,6 +167,9 @@ def test_the_hessian_by_reciprocity(each, by_sample, monkeypatch):
     misfit = FreeSourceMisfit(Simulator(SMALL, imaging_step=1), parameters, record, fit)
     dx = torch.cat([smooth_change(SMALL, seed=9).flatten(), torch.zeros(1)]).double()
     expected = misfit.hessian_product(x, dx)
+    plain = MatrixFreeSourceMisfit(misfit.simulator, parameters, record, fit)
+    assert relative(plain.hessian_product(x, dx), expected) < 1e-3
+    assert relative(plain.pull_back(x, misfit.residual(x)), misfit.gradient(x)) < 1e-9
     assert relative(misfit.hessian(x) @ dx, expected) < (0.05 if each else 5e-3)
     normal, pull_back = misfit.linearise(x)
     assert relative(normal, misfit.last_hessian) < 1e-3

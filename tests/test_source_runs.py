@@ -113,23 +113,52 @@ GAPS = {
 }
 
 
-@pytest.mark.parametrize("method", ["gauss-newton", "matrix-free"])
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", GAPS)
-def test_another_source_and_gaps_go_together(smooth, gap, method):
+def test_another_source_and_gaps_go_together(smooth, gap):
+    """Within 1.5 times the error of a known source and a complete record."""
     truth, start = smooth
     wavelet = 1.2 * ricker(13.0, 0.003)
     record = record_of(truth, wavelet)
+    how = {"priors": PRIORS, "family": "style-a"}
+    known = refine_sample(start, record, survey=SURVEY.with_wavelet(wavelet), **how)
     where, value, count = GAPS[gap]
-    how = {"survey": SURVEY, "priors": PRIORS, "family": "style-a", "source": "fit"}
-    how |= {"method": method, "max_evaluations": None if method == "gauss-newton" else 200}
-    complete = refine_sample(start, record, **how)
     record[where] = value
-    found = refine_sample(start, record, **how)
-    errors = [float(np.abs(r.velocity - truth).mean()) for r in (complete, found)]
-    print(errors)
+    found = refine_sample(start, record, survey=SURVEY, source="fit", **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (known, found)]
     assert found.missing == count
-    assert errors[1] < 1.5 * errors[0] + 0.05
-    assert np.abs(found.source.wavelets[0] - wavelet).max() < 5e-3
+    assert errors[1] < 1.5 * errors[0]
+    assert np.abs(found.source.wavelets[0] - wavelet).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["fit", "fit-each"])
+@pytest.mark.parametrize("gap", [None, "a dead trace"])
+@pytest.mark.parametrize("method", ["matrix-free", "lbfgs"])
+def test_other_methods_with_another_source(smooth, source, gap, method):
+    """Far better than the start, 40 m/s, after some hundred evaluations."""
+    truth, start = smooth
+    record = record_of(truth, 1.2 * ricker(13.0, 0.003))
+    if gap:
+        where, value, _ = GAPS[gap]
+        record[where] = value
+    how = {"survey": SURVEY, "priors": PRIORS, "family": "style-a", "method": method}
+    found = refine_sample(start, record, source=source, max_evaluations=500, **how)
+    assert float(np.abs(found.velocity - truth).mean()) < 10.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["fit", "fit-each"])
+@pytest.mark.parametrize(("frequency", "delay"), [(15.0, 0.0), (15.0, -0.002), (13.0, 0.003)])
+def test_a_source_that_is_estimated_costs_little(smooth, source, frequency, delay):
+    truth, start = smooth
+    wavelet = 1.2 * ricker(frequency, delay)
+    record = record_of(truth, wavelet)
+    how = {"priors": PRIORS, "family": "style-a"}
+    known = refine_sample(start, record, survey=SURVEY.with_wavelet(wavelet), **how)
+    found = refine_sample(start, record, survey=SURVEY, source=source, **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (known, found)]
+    assert errors[1] < 1.6 * errors[0]
 
 
 @pytest.mark.slow

@@ -33,7 +33,7 @@ from fwi_refine.inversion.uncertainty import (
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
-from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
+from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit, MatrixFreeSourceMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Parameters, Rows
@@ -462,6 +462,8 @@ def _misfit_of(
             budget.charge(cost)
             return CorrelatedMisfit(simulator, parameters, data.record, x)
     if isinstance(how, KrylovGaussNewton):
+        if data.source is not None:
+            return MatrixFreeSourceMisfit(simulator, parameters, data.record, data.source)
         return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)

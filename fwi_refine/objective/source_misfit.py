@@ -28,7 +28,7 @@ from fwi_refine.wave import Jacobian, Simulator, gram, jacobian
 
 KEPT = 2  # points whose wavelets are kept
 ROWS = 4096  # of the Jacobian in one product
-WATER = 1e-4  # of a spectrum's largest power, below which the filter between wavelets fades
+WATER = 1e-4  # of a spectrum's largest power, below which two wavelets count as the same
 
 
 @dataclass(frozen=True)
@@ -123,23 +123,29 @@ class FreeSourceMisfit(BandMisfit):
 
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
         """As in `SumOfSquaredResiduals`: 2 / N J^T P r, or 2 / N J^T W P r."""
-        point = self._known_point(x)
-        v, vmin = self._medium(x)
+        return self._back(self._known_point(x), r, self.simulator)
+
+    def _back(self, point: _Point, r: Tensor, like: Simulator) -> Tensor:
+        """The same; like: a simulator like those that are used."""
+        v, vmin = self._medium(point.x)
         r = self._projected(point, r)
         if self._root is not None:  # W takes it out of the band again
             r = self._in_band(self._root * r)
-        gradient = torch.zeros_like(x)
-        for simulator, shots in self._simulators(point):
+        gradient = torch.zeros_like(point.x)
+        for simulator, shots in self._simulators(point, like):
             by_v, by_vmin = simulator.adjoint(v, r[:, shots], vmin)
-            gradient += self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
+            gradient += self.parameters.pullback(by_v[0].to(gradient), by_vmin[0].to(gradient))
         return gradient * (2.0 / r.numel())
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
         """2 / N J^T P J dx, by one tangent and one adjoint run."""
-        point = self._known_point(x)
-        change = self._tangent(point, *self._medium(x), dx[None], torch.float64).to(self._basis)
+        return self._product(self._known_point(x), dx, self.simulator)
+
+    def _product(self, point: _Point, dx: Tensor, like: Simulator) -> Tensor:
+        """The same; like: a simulator like those that are used."""
+        change = self._tangent(point, *self._medium(point.x), dx[None], like).to(self._basis)
         change = self._in_band(change)
-        return self.pull_back(x, change if self._root is None else self._root * change)
+        return self._back(point, change if self._root is None else self._root * change, like)
 
     def hessian(self, x: Tensor) -> Tensor:
         """As in `BandMisfit`, less what the wavelets explain."""
@@ -150,8 +156,9 @@ class FreeSourceMisfit(BandMisfit):
             self.last_hessian = self.last_source.reduce(self._normal_matrix(full))
             return self.last_hessian
         v, vmin = self._medium(x)
+        single = self.simulator.on(self.simulator.survey, torch.float32)
         changes = [
-            self._tangent(point, v, vmin, some, torch.float32).double()
+            self._tangent(point, v, vmin, some, single).double()
             for some in torch.eye(len(x), dtype=x.dtype, device=x.device).split(COLUMNS)
         ]
         if self._band is None:
@@ -227,24 +234,22 @@ class FreeSourceMisfit(BandMisfit):
     def _survey(self, wavelet: Tensor) -> Survey:
         return self.simulator.survey.with_wavelet(wavelet.numpy())
 
-    def _simulators(
-        self, point: _Point, dtype: torch.dtype = torch.float64
-    ) -> list[tuple[Simulator, slice]]:
+    def _simulators(self, point: _Point, like: Simulator) -> list[tuple[Simulator, slice]]:
         """Simulators with the wavelets of a point, and the shots of each."""
         wavelets, sources = point.estimate.wavelets, self.simulator.survey.sources
         if len(wavelets) == 1:
-            return [(self.simulator.on(self._survey(wavelets[0]), dtype), slice(None))]
+            return [(like.on(self._survey(wavelets[0])), slice(None))]
         surveys = (
             replace(self._survey(wavelet), sources=(source,))
             for wavelet, source in zip(wavelets, sources, strict=True)
         )
         return [
-            (self.simulator.on(survey, dtype), slice(shot, shot + 1))
+            (like.on(survey), slice(shot, shot + 1))
             for shot, survey in enumerate(surveys)
         ]
 
     def _tangent(
-        self, point: _Point, v: Tensor, vmin: Tensor, dx: Tensor, dtype: torch.dtype
+        self, point: _Point, v: Tensor, vmin: Tensor, dx: Tensor, like: Simulator
     ) -> Tensor:
         """J dx for each row of dx (k, n): (k, shots, steps, receivers)."""
         dv, dvmin = self.parameters.tangent(dx.to(v))
@@ -252,7 +257,7 @@ class FreeSourceMisfit(BandMisfit):
         return torch.cat(
             [
                 simulator.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)
-                for simulator, _ in self._simulators(point, dtype)
+                for simulator, _ in self._simulators(point, like)
             ],
             dim=1,
         )
@@ -312,7 +317,7 @@ def _filter_in_band(basis: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
     length = 2 * len(basis)
     a, b = (np.fft.rfft(w.numpy(), length) for w in (given, wanted))
     power = np.abs(a) ** 2
-    filter_ = torch.from_numpy(b * a.conj() / (power + WATER * power.max()))
+    filter_ = torch.from_numpy(1 + (b - a) * a.conj() / (power + WATER * power.max()))
     spectra = torch.fft.rfft(basis, length, dim=0)
     moved = torch.fft.irfft(filter_[:, None] * spectra, length, dim=0)[: len(basis)]
     return basis.T @ moved
