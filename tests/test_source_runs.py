@@ -133,18 +133,18 @@ def test_another_source_and_gaps_go_together(smooth, gap):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["fit", "fit-each"])
-@pytest.mark.parametrize("gap", [None, "a dead trace"])
 @pytest.mark.parametrize("method", ["matrix-free", "lbfgs"])
-def test_other_methods_with_another_source(smooth, source, gap, method):
-    """Far better than the start, 40 m/s, after some hundred evaluations."""
+def test_other_methods_with_another_source_and_a_gap(smooth, source, method):
+    """About as near as with a known source, after as many evaluations."""
     truth, start = smooth
-    record = record_of(truth, 1.2 * ricker(13.0, 0.003))
-    if gap:
-        where, value, _ = GAPS[gap]
-        record[where] = value
-    how = {"survey": SURVEY, "priors": PRIORS, "family": "style-a", "method": method}
-    found = refine_sample(start, record, source=source, max_evaluations=500, **how)
-    assert float(np.abs(found.velocity - truth).mean()) < 10.0
+    wavelet = 1.2 * ricker(13.0, 0.003)
+    record = record_of(truth, wavelet)
+    record[GAPS["a dead trace"][0]] = 0.0
+    how = {"priors": PRIORS, "family": "style-a", "method": method, "max_evaluations": 300}
+    known = refine_sample(start, record, survey=SURVEY.with_wavelet(wavelet), **how)
+    found = refine_sample(start, record, survey=SURVEY, source=source, **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (known, found)]
+    assert errors[1] < 3 * errors[0]
 
 
 @pytest.mark.slow

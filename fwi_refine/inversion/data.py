@@ -347,9 +347,7 @@ class Data:
         return replace(self, simulator=other.simulator, source=other.source)
 
 
-def _without_missing(
-    record: np.ndarray, survey: Survey, weights: np.ndarray | None
-) -> np.ndarray:
+def _without_missing(record: np.ndarray, survey: Survey, weights: np.ndarray | None) -> np.ndarray:
     """The record, 0 where samples have no weight."""
     if weights is None:
         return record

@@ -55,8 +55,8 @@ from fwi_refine.wave import Simulator
 
 PERIODS = 0.9  # of a lower frequency that a record must hold, at least
 WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
-# First damping where the wavelets are estimated as well: a map and its wavelets explain much of each
-# other, and more damping keeps steps from what is left.
+# First damping where the wavelets are estimated as well: a map and its wavelets explain much of
+# each other, and more damping keeps steps from what is left.
 SOURCE_DAMPING = 1e-9
 AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 

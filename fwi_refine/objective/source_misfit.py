@@ -121,14 +121,35 @@ class FreeSourceMisfit(BandMisfit):
         point = self._point(x)
         return None if point is None else point.estimate.residual[None].to(self._record)
 
+    def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
+        """As in `Objective`: 1 / N (|r|^2 + noise |c|^2), which the wavelets make least, so that
+        its gradient is 2 / N J^T r, however large the noise is."""
+        point = self._point(x)
+        if point is None:
+            return torch.inf, torch.zeros_like(x)
+        r = point.estimate.residual[None].to(self._record)
+        return self._value(point), self._adjoint(point, r, self.simulator)
+
+    def __call__(self, x: Tensor) -> float:
+        """As in `value_and_gradient`."""
+        point = self._point(x)
+        return torch.inf if point is None else self._value(point)
+
+    def _value(self, point: _Point) -> float:
+        penalty = point.noise * float(point.estimate.coefficients.square().sum())
+        return point.estimate.mean_square() + penalty / self._record.numel()
+
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
         """As in `SumOfSquaredResiduals`: 2 / N J^T P r, or 2 / N J^T W P r."""
         return self._back(self._known_point(x), r, self.simulator)
 
     def _back(self, point: _Point, r: Tensor, like: Simulator) -> Tensor:
         """The same; like: a simulator like those that are used."""
+        return self._adjoint(point, self._projected(point, r), like)
+
+    def _adjoint(self, point: _Point, r: Tensor, like: Simulator) -> Tensor:
+        """2 / N J^T r, or 2 / N J^T W r."""
         v, vmin = self._medium(point.x)
-        r = self._projected(point, r)
         if self._root is not None:  # W takes it out of the band again
             r = self._in_band(self._root * r)
         gradient = torch.zeros_like(point.x)
@@ -243,10 +264,7 @@ class FreeSourceMisfit(BandMisfit):
             replace(self._survey(wavelet), sources=(source,))
             for wavelet, source in zip(wavelets, sources, strict=True)
         )
-        return [
-            (like.on(survey), slice(shot, shot + 1))
-            for shot, survey in enumerate(surveys)
-        ]
+        return [(like.on(survey), slice(shot, shot + 1)) for shot, survey in enumerate(surveys)]
 
     def _tangent(
         self, point: _Point, v: Tensor, vmin: Tensor, dx: Tensor, like: Simulator
