@@ -182,7 +182,7 @@ class FreeSourceMisfit(BandMisfit):
             self._tangent(point, v, vmin, some, single).double()
             for some in torch.eye(len(x), dtype=x.dtype, device=x.device).split(COLUMNS)
         ]
-        if self._band is None:
+        if self._band is None or self._root is None:
             columns = torch.einsum("tk,nstr->nsrk", self._basis, torch.cat(changes)).flatten(1)
         else:
             weighted = self._root * self._in_band(torch.cat(changes))
