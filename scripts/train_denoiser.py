@@ -1,6 +1,6 @@
 """Trains the denoiser of fwi_refine.priors on made Style_B maps, on one core.
 
-    python scripts/train_denoiser.py --out priors/denoiser.npz --steps 12000 --bfloat16
+    python scripts/train_denoiser.py --out priors/denoiser.npz --bfloat16
 
 The maps are those of `fwi_refine.synthetic`; no real map is used. The weights so far are written
 every few minutes. The same seed and number of steps give the same weights, with one machine and
@@ -18,16 +18,15 @@ from fwi_refine.priors.denoiser import Denoiser, save_denoiser
 from fwi_refine.priors.denoiser_training import error_by_noise, train
 from fwi_refine.synthetic import make_map
 
-HELD_BACK = 64  # maps that the error is measured on
-
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print the error on held-back maps, and write the weights."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="weights to write, .npz")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--maps", type=int, default=5000, help="made maps to train on")
-    parser.add_argument("--steps", type=int, default=12000, help="batches")
+    parser.add_argument("--maps", type=int, default=3000, help="made maps to train on")
+    parser.add_argument("--held-back", type=int, default=32, help="others, to measure errors on")
+    parser.add_argument("--steps", type=int, default=5000, help="batches")
     parser.add_argument("--batch", type=int, default=8, help="maps in each")
     parser.add_argument("--bfloat16", action="store_true", help="fast on processors with AMX")
     parser.add_argument("--minutes", type=float, default=600.0, help="processor time at most")
@@ -39,14 +38,14 @@ def main(arguments: list[str] | None = None) -> None:
         rngs = [np.random.default_rng([options.seed, 0, first + k]) for k in range(count)]
         return np.array([make_map("Style_B", rng) for rng in rngs], np.float32)
 
-    held = made(options.maps, HELD_BACK)
+    held = made(options.maps, options.held_back)
     maps = made(0, options.maps)
     print(f"{len(maps)} maps in {time.process_time() - begun:.0f} s", flush=True)
 
     def watch(step: int, loss: float, network: Denoiser) -> bool:
         seconds = time.process_time() - begun
         line = f"step {step}, {seconds:.0f} s, loss {loss:.4f}"
-        if step % 1000 == 0:
+        if step % 500 == 0:
             save_denoiser(network, options.out)
             line += f", {_errors(network, held)}"
         print(line, flush=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.chains import settled_by_chains
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.recipe import (
     COST_SCALE,
@@ -49,7 +50,8 @@ from fwi_refine.optimise import (
     preconditioned_lbfgs,
     variational_gauss_newton,
 )
-from fwi_refine.priors import Priors, VariationalTotalVariation
+from fwi_refine.optimise.variational import Settle, settled
+from fwi_refine.priors import LearnedPrior, Priors, VariationalTotalVariation
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -86,6 +88,8 @@ class Solution:
         Of the record.
     spread
         Factor of the expected errors, which the prior says.
+    learned
+        The prior, where samples stand for the posterior.
     samples_used
         Of the record, those that count; None: all.
     source
@@ -98,6 +102,7 @@ class Solution:
     prior_hessian: torch.Tensor | None
     survey: Survey
     spread: float = 1.0
+    learned: LearnedPrior | None = None
     samples_used: int | None = None
     source: SourceHessian | None = None
 
@@ -119,6 +124,8 @@ class Solution:
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell (nz, nx), m/s, or None; it does not depend on v."""
+        if self.learned is not None and self.learned.deviation is not None:
+            return self.spread * self.learned.deviation
         found = standard_deviation(
             self.hessian,
             self.parameters,
@@ -131,6 +138,8 @@ class Solution:
 
     def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
         """Maps (count, nz, nx), m/s, drawn from the posterior about a map v (nz, nx), or None."""
+        if self.learned is not None and self.learned.mean is not None:
+            return v + self.spread * (self.learned.samples(count, seed) - self.learned.mean)
         draws = np.random.default_rng(seed).standard_normal((count, self.parameters.size))
         return posterior_samples(
             self.parameters.from_velocity(v),
@@ -374,20 +383,13 @@ def _by_jacobian(
         common |= {"corrections": how.corrections, "hessian_cost": misfit.hessian_cost()}
     least = 0.0  # mean square misfit that counts as noise in any case
     if isinstance(how, VariationalGaussNewton):
-        first: Any = prior.prior
         last: Any
-
-        def renew(covariance: torch.Tensor) -> Any:
-            updated = first.update(parameters.map_covariance(covariance), model.shape)
-            return PriorTerm(updated, parameters) + ties
-
         result, last = variational_gauss_newton(
             misfit,
             prior + ties,
             x,
-            renew=renew,
+            settle=_settle(prior, ties, how.rounds),
             weight=[partial(_weight_of_density, data, level) for level in how.noise],
-            rounds=how.rounds,
             **common,
         )
         prior = last.terms[0][1]
@@ -425,6 +427,20 @@ def _by_jacobian(
         )
     budget.charge(data.cost * result.evaluations)
     return result, _curvature(data, misfit, prior, result, budget, least)
+
+
+def _settle(prior: PriorTerm, ties: Any, rounds: int) -> Settle[Any]:
+    """How a prior is renewed with the quadratic of a Jacobian."""
+    first: Any = prior.prior
+    parameters = prior.parameters
+    if isinstance(first, LearnedPrior):
+        return partial(settled_by_chains, first=prior, ties=ties)
+
+    def renew(covariance: torch.Tensor) -> Any:
+        updated = first.update(parameters.map_covariance(covariance), parameters.shape)
+        return PriorTerm(updated, parameters) + ties
+
+    return partial(settled, renew=renew, rounds=rounds)
 
 
 def _target(how: ByJacobian, data: Data) -> float:
@@ -507,6 +523,7 @@ def _curvature(
         prior_hessian,
         data.survey,
         spread,
+        prior.prior if isinstance(prior.prior, LearnedPrior) else None,
         samples_used=data.count,
         source=source,
     )

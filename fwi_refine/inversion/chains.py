@@ -1,0 +1,70 @@
+"""A learned prior with the quadratic that a Jacobian makes of the misfit."""
+
+from typing import Any
+
+import torch
+
+from fwi_refine.objective.base import PriorTerm
+from fwi_refine.optimise.definite import Solve
+from fwi_refine.optimise.variational import settled
+from fwi_refine.priors.learned import LearnedPrior, Likelihood
+
+
+def settled_by_chains(
+    hessian: torch.Tensor,
+    gradient: torch.Tensor,
+    prior: Any,
+    x: torch.Tensor,
+    weight: float,
+    *,
+    first: PriorTerm,
+    ties: Any,
+) -> tuple[Any, torch.Tensor, Solve]:
+    """The normal prior that stands for samples, and the step with it, as `optimise.settled`.
+
+    Parameters
+    ----------
+    hessian, gradient : Tensor, shapes (n, n) and (n,)
+        Of the misfit at x, by every cell and vmin.
+    prior
+        That of the Jacobian before; the new one does not depend on it.
+    x : Tensor, shape (n,)
+        Where the Jacobian is from.
+    weight : float
+        Variance of the noise over the number of samples.
+    first : PriorTerm
+        Of a `LearnedPrior`.
+    ties
+        What else is known of the unknowns; it is quadratic.
+
+    Returns
+    -------
+    prior, step, solve
+        As of `optimise.settled`.
+    """
+    learned = first.prior
+    assert isinstance(learned, LearnedPrior)
+    seen = learned.update(likelihood_of(hessian, gradient, ties, x, weight, first))
+    return settled(hessian, gradient, PriorTerm(seen, first.parameters) + ties, x, weight)
+
+
+def likelihood_of(
+    hessian: torch.Tensor,
+    gradient: torch.Tensor,
+    ties: Any,
+    x: torch.Tensor,
+    weight: float,
+    term: PriorTerm,
+) -> Likelihood:
+    """What data and ties say of the cells, whatever vmin is; parameters as above.
+
+    The misfit is g . u + u^T H u / 2 after a step u, and minus the logarithm of the likelihood that
+    over twice the weight. vmin is integrated out: of a normal density, by a Schur complement.
+    """
+    matrix = hessian.clone()
+    ties.add_hessian(matrix, x, weight)
+    matrix /= 2 * weight
+    pull = (gradient + weight * ties.gradient(x)) / (-2 * weight)
+    cross, own = matrix[:-1, -1], matrix[-1, -1]
+    cells = matrix[:-1, :-1] - torch.outer(cross, cross) / own
+    return Likelihood.of(cells, pull[:-1] - cross * (pull[-1] / own), term.parameters.velocity(x))
