@@ -70,8 +70,7 @@ def train(
         raise ValueError("the maps hold values that are not finite")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Denoiser()
-    mean = Denoiser()
+        network, mean = Denoiser(), Denoiser()
     mean.load_state_dict(network.state_dict())
     optimiser = torch.optim.Adam(network.parameters(), RATE, betas=(0.9, 0.99))
     losses = []
