@@ -33,6 +33,7 @@ SPREAD = 210.0  # m/s, S: standard deviation of a Style_B map about its trend
 CHANNELS = (32, 64, 128)  # of the three resolutions
 BLOCKS = 2  # at each resolution, on the way down and up
 MULTIPLE = 4  # of which the sides of what the network sees are
+LEVELS = np.geomspace(0.8, 150.0, 12)  # m/s, standard deviations of noise that it is trained for
 DENOISER_FILE = Path(__file__).with_name("denoiser.npz")
 
 
@@ -70,6 +71,8 @@ class Denoiser(nn.Module):
         self.up = nn.ModuleList(_blocks(c) for c in CHANNELS[:-1])
         self.rise = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.tail = nn.Conv2d(first, 1, 3, padding=1)
+        levels = torch.from_numpy(LEVELS).float()
+        self.register_buffer("errors", levels * SPREAD / torch.sqrt(SPREAD**2 + levels**2))
 
     def forward(self, v: Tensor, sigma: Tensor) -> Tensor:
         """Denoise maps.
@@ -93,6 +96,15 @@ class Denoiser(nn.Module):
         level = torch.log(s / SPREAD).expand_as(v) / 4
         out = self._network(torch.stack((x / scale, level), 1).float()).to(v)
         return trend + x * (SPREAD / scale) ** 2 + out * (s * SPREAD / scale)
+
+    def error(self, sigma: float) -> float:
+        """Rms error of denoised maps in m/s, with noise of standard deviation sigma in m/s.
+
+        As `denoiser_training.measure` found it, at `LEVELS`; before that, that of the formula
+        without its network and for maps without structure.
+        """
+        errors = self.get_buffer("errors").double().cpu().numpy()
+        return float(np.exp(np.interp(np.log(sigma), np.log(LEVELS), np.log(errors))))
 
     def _network(self, x: Tensor) -> Tensor:
         """F: (n, 2, nz, nx) -> (n, nz, nx)."""

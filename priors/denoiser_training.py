@@ -8,11 +8,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .denoiser import SPREAD, Denoiser, trend_of
+from .denoiser import LEVELS, SPREAD, Denoiser, trend_of
 
 RATE = 1.5e-3  # of Adam, at most
 WARM = 200  # steps in which the rate rises
-LEAST, MOST = 0.8, 150.0  # m/s, standard deviations of the noise
 AVERAGE = 0.998  # of the running mean of the weights, which is what is kept
 KEEP = 100  # steps between two calls of `watch`
 
@@ -50,7 +49,7 @@ def train(
     Returns
     -------
     Denoiser
-        The running mean of the weights.
+        The running mean of the weights; its errors are not measured yet.
 
     Raises
     ------
@@ -98,25 +97,30 @@ def train(
     return mean.eval().requires_grad_(False)
 
 
-def error_by_noise(network: Denoiser, maps: ArrayLike) -> dict[float, float]:
-    """Rms error in m/s of denoised maps, by the standard deviation of their noise in m/s.
+def measure(network: Denoiser, maps: ArrayLike) -> dict[float, float]:
+    """Measure the rms error of denoised maps at each of `LEVELS`, for `Denoiser.error`.
 
     Parameters
     ----------
     network : Denoiser
-        The network.
+        The network, which keeps what is found.
     maps : array_like, shape (n, nz, nx)
         Maps in m/s that it was not trained on.
+
+    Returns
+    -------
+    dict
+        Rms errors in m/s by the standard deviation of the noise in m/s.
     """
     clean = torch.as_tensor(np.asarray(maps, np.float32))
     found = {}
-    for sigma in (2.0, 10.0, 30.0, 60.0, 120.0):
+    for sigma in LEVELS:
         noise = np.random.default_rng(0).standard_normal(clean.shape, np.float32)
+        noisy = clean + float(sigma) * torch.from_numpy(noise)
         with torch.no_grad():
-            denoised = network(
-                clean + sigma * torch.from_numpy(noise), torch.full((len(clean),), sigma)
-            )
-        found[sigma] = float((denoised - clean).square().mean().sqrt())
+            denoised = network(noisy, torch.full((len(clean),), float(sigma)))
+        found[float(sigma)] = float((denoised - clean).square().mean().sqrt())
+    network.get_buffer("errors").copy_(torch.tensor(list(found.values())))
     return found
 
 
@@ -136,6 +140,8 @@ def _draw(maps: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, T
         picture = torch.where(turned, picture.flip(axis), picture)
     strength = np.exp(rng.normal(0, 0.25, count)) * rng.choice([-1, 1], count, p=[0.25, 0.75])
     clean = trend + picture * torch.from_numpy(strength).float()[:, None, None]
-    sigma = torch.from_numpy(np.exp(rng.uniform(math.log(LEAST), math.log(MOST), count))).float()
+    sigma = torch.from_numpy(
+        np.exp(rng.uniform(math.log(LEVELS[0]), math.log(LEVELS[-1]), count))
+    ).float()
     noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
     return clean, sigma, clean + noise * sigma[:, None, None]

@@ -2,8 +2,9 @@
 
 A denoiser that gives the mean of all maps that a noisy one may be (`denoiser.Denoiser`) knows the
 density of these maps, blurred by that noise [1]_. Chains go from much noise to little. At each
-level s the denoiser makes a normal prior of standard deviation t about its own map, the data are
-added exactly, as they are a quadratic, and a draw from that posterior gets noise of the next level:
+level s the denoiser makes a normal prior about its own map, with its error t there as the standard
+deviation; the data are added exactly, as they are a quadratic, and a draw from that posterior gets
+noise of the next level:
 
     z = D(x, s)
     y ~ N((A + I / t^2)^-1 (b + z / t^2), (A + I / t^2)^-1)
@@ -33,7 +34,6 @@ from .denoiser import Denoiser
 
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
 LEVELS = 30
-TRUST = 0.3  # s^2 / t^2: how closely a level keeps to its denoised map
 CHAINS = 16
 FLOOR = 1.0  # m/s, the least standard deviation of the normal prior that stands for the samples
 
@@ -224,7 +224,7 @@ class LearnedPrior:
         x = data.posterior(data.centre.expand(count, -1, -1), MOST) + MOST * noise()
         for level, following in zip(levels, (*levels[1:], 0.0), strict=True):
             z = denoiser(x.float(), torch.full((count,), level).to(x.device)).to(x)
-            y = data.posterior(z, level / TRUST**0.5, noise().flatten(1))
+            y = data.posterior(z, denoiser.error(level), noise().flatten(1))
             x = y + following * noise()
         return x
 

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import torch
 
-from fwi_refine.priors.denoiser import Denoiser, save_denoiser
-from fwi_refine.priors.denoiser_training import error_by_noise, train
+from fwi_refine.priors.denoiser import Denoiser, load_denoiser, save_denoiser
+from fwi_refine.priors.denoiser_training import measure, train
 from fwi_refine.synthetic import make_map
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=5000, help="batches")
     parser.add_argument("--batch", type=int, default=8, help="maps in each")
     parser.add_argument("--bfloat16", action="store_true", help="fast on processors with AMX")
-    parser.add_argument("--minutes", type=float, default=600.0, help="processor time at most")
+    parser.add_argument("--until", type=int, help="end after so many, of the rate for all")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     begun = time.process_time()
@@ -42,14 +42,21 @@ def main(arguments: list[str] | None = None) -> None:
     maps = made(0, options.maps)
     print(f"{len(maps)} maps in {time.process_time() - begun:.0f} s", flush=True)
 
+    def save(network: Denoiser) -> None:
+        save_denoiser(network, options.out)
+        load_denoiser.cache_clear()
+        rounded = load_denoiser(options.out)  # of float16: what is measured is what is used
+        errors = measure(rounded, held)
+        save_denoiser(rounded, options.out)
+        print(json.dumps({f"{s:.3g}": round(e, 3) for s, e in errors.items()}), flush=True)
+
     def watch(step: int, loss: float, network: Denoiser) -> bool:
         seconds = time.process_time() - begun
         line = f"step {step}, {seconds:.0f} s, loss {loss:.4f}"
-        if step % 500 == 0:
-            save_denoiser(network, options.out)
-            line += f", {_errors(network, held)}"
         print(line, flush=True)
-        return seconds > 60 * options.minutes
+        if step % 500 == 0:
+            save(network)
+        return step == options.until
 
     network = train(
         maps,
@@ -59,14 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         bfloat16=options.bfloat16,
         watch=watch,
     )
-    save_denoiser(network, options.out)
-    print(_errors(network, held))
-
-
-def _errors(network: Denoiser, maps: np.ndarray) -> str:
-    """Rms error in m/s by noise in m/s, as JSON."""
-    found = error_by_noise(network, maps)
-    return json.dumps({f"{sigma:g}": round(error, 3) for sigma, error in found.items()})
+    save(network)
 
 
 if __name__ == "__main__":

@@ -261,7 +261,7 @@ def test_fit_priors_trains_a_denoiser(train, tmp_path):
     result = run(folder, "--out", out, "--denoiser", weights, "--steps", 2, "--limit", 3)
     assert result.exit_code == 0, result.output
     assert "denoiser: step 2 of 2" in result.output
-    assert "# [style_b_learned] 2 batches of 3 maps of Style_B." in out.read_text()
+    assert "# [style_b_learned] 2 batches of 2 maps of Style_B." in out.read_text()
     learned = priors.load(out).style_b_learned
     assert learned.weights == str(weights)
     assert learned.prior().denoiser is not PRIORS.style_b_learned.prior().denoiser

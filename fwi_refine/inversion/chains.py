@@ -5,9 +5,12 @@ from typing import Any
 import torch
 
 from fwi_refine.objective.base import PriorTerm
+from fwi_refine.objective.parameters import Parameters
 from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.variational import settled
 from fwi_refine.priors.learned import LearnedPrior, Likelihood
+
+FIXED = 0.1  # m/s, standard deviation of a cell that is fixed
 
 
 def settled_by_chains(
@@ -25,7 +28,7 @@ def settled_by_chains(
     Parameters
     ----------
     hessian, gradient : Tensor, shapes (n, n) and (n,)
-        Of the misfit at x, by every cell and vmin.
+        Of the misfit at x, by every cell that is not fixed, and by vmin.
     prior
         That of the Jacobian before; the new one does not depend on it.
     x : Tensor, shape (n,)
@@ -44,7 +47,7 @@ def settled_by_chains(
     """
     learned = first.prior
     assert isinstance(learned, LearnedPrior)
-    seen = learned.update(likelihood_of(hessian, gradient, ties, x, weight, first))
+    seen = learned.update(likelihood_of(hessian, gradient, ties, x, weight, first.parameters))
     return settled(hessian, gradient, PriorTerm(seen, first.parameters) + ties, x, weight)
 
 
@@ -54,10 +57,24 @@ def likelihood_of(
     ties: Any,
     x: torch.Tensor,
     weight: float,
-    term: PriorTerm,
+    parameters: Parameters,
 ) -> Likelihood:
-    """What data and ties say of the cells, whatever vmin is; parameters as above.
+    """What data and ties say of the cells, whatever vmin is.
 
+    Parameters
+    ----------
+    hessian, gradient, ties, x, weight
+        As for `settled_by_chains`.
+    parameters
+        Whose unknowns are cells: all, or those that are not fixed.
+
+    Returns
+    -------
+    Likelihood
+        Of all cells; a fixed one is known to `FIXED` m/s.
+
+    Notes
+    -----
     The misfit is g . u + u^T H u / 2 after a step u, and minus the logarithm of the likelihood that
     over twice the weight. vmin is integrated out: of a normal density, by a Schur complement.
     """
@@ -67,4 +84,11 @@ def likelihood_of(
     pull = (gradient + weight * ties.gradient(x)) / (-2 * weight)
     cross, own = matrix[:-1, -1], matrix[-1, -1]
     cells = matrix[:-1, :-1] - torch.outer(cross, cross) / own
-    return Likelihood.of(cells, pull[:-1] - cross * (pull[-1] / own), term.parameters.velocity(x))
+    right = pull[:-1] - cross * (pull[-1] / own)
+    free = parameters.expand(torch.ones_like(right)).flatten() > 0
+    if not bool(free.all()):
+        index = free.nonzero()[:, 0]
+        known = torch.diag((~free).to(cells) / FIXED**2)
+        known[index[:, None], index] = cells
+        cells, right = known, torch.zeros_like(known[0]).index_copy(0, index, right)
+    return Likelihood.of(cells, right, parameters.velocity(x))

@@ -163,23 +163,28 @@ def fit_denoiser(
         If there are no maps of Style B, and for files that cannot be used.
     """
     from fwi_refine.priors.denoiser import Denoiser, save_denoiser
+    from fwi_refine.priors.denoiser_training import measure
     from fwi_refine.priors.denoiser_training import train as train_on
 
     folders = family_maps(train, OPENFWI_FAMILIES)
     if "Style_B" not in folders:
         raise InputError(f"{train}: found no maps of Style_B, expected them for a denoiser")
     maps = read_maps(folders["Style_B"], limit, force)
+    if len(maps) < 2:
+        raise InputError(f"{train}: found one map of Style_B, expected at least 2 for a denoiser")
 
     def watch(step: int, loss: float, network: Denoiser) -> bool:
         if tell is not None:
             tell(f"denoiser: step {step} of {steps}, loss {loss:.3f}")
         return False
 
-    network = train_on(maps, steps=steps, watch=watch)
+    held = np.arange(len(maps)) % 10 == 0  # to measure its errors on
+    network = train_on(maps[~held], steps=steps, watch=watch)
+    measure(network, maps[held])
     with atomic_path(out) as temporary:
         save_denoiser(network, temporary)
     learned = replace(priors.style_b_learned, weights=str(out.resolve()))
-    note = f"[style_b_learned] {steps} batches of {len(maps)} maps of Style_B."
+    note = f"[style_b_learned] {steps} batches of {(~held).sum()} maps of Style_B."
     return replace(priors, style_b_learned=learned), note
 
 
