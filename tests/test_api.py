@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import fwi_refine
-from fwi_refine.api import functions as api
-from fwi_refine.api.functions import classify, refine, simulate
+from fwi_refine.api import classify, options, refine, simulate
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import routes
 from fwi_refine.priors import load
@@ -61,7 +60,7 @@ def test_every_name_of_the_package_is_there():
     for name in fwi_refine.__all__:
         assert getattr(fwi_refine, name) is not None
         assert name in dir(fwi_refine)
-    assert fwi_refine.refine is api.refine
+    assert fwi_refine.refine is refine
     with pytest.raises(AttributeError, match="unheard_of"):
         _ = fwi_refine.unheard_of
 
@@ -285,22 +284,22 @@ def test_options_that_are_not_possible(case, options, message):
 
 
 def test_which_gpus_are_meant(monkeypatch):
-    monkeypatch.setattr(api, "devices", lambda: ["0", "GPU-b"])
-    assert [api._gpus(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+    monkeypatch.setattr(options, "devices", lambda: ["0", "GPU-b"])
+    assert [options.gpus_meant(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
         ["0", "GPU-b"],
         ["0", "GPU-b"],
         ["GPU-b"],
         [],
     ]
-    assert api._torch_device("auto", ["0"]) == "cuda"
-    assert api._torch_device(torch.device("cuda:1"), ["GPU-b"]) == "cuda:1"
+    assert options.torch_device("auto", ["0"]) == "cuda"
+    assert options.torch_device(torch.device("cuda:1"), ["GPU-b"]) == "cuda:1"
     with pytest.raises(InputError, match="there are 2 GPUs"):
-        api._gpus("cuda:2")
-    monkeypatch.setattr(api, "devices", list)
-    monkeypatch.setattr(api, "gpu_problem", lambda: "the extra is missing")
-    assert api._torch_device("auto", api._gpus("auto")) == "cpu"
+        options.gpus_meant("cuda:2")
+    monkeypatch.setattr(options, "devices", list)
+    monkeypatch.setattr(options, "gpu_problem", lambda: "the extra is missing")
+    assert options.torch_device("auto", options.gpus_meant("auto")) == "cpu"
     with pytest.raises(InputError, match="the extra is missing"):
-        api._gpus("cuda")
+        options.gpus_meant("cuda")
 
 
 # simulate

@@ -1,9 +1,11 @@
 """A learned prior with the quadratic that a Jacobian makes of the misfit."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.parameters import Parameters
 from fwi_refine.optimise.definite import Solve
@@ -49,6 +51,33 @@ def settled_by_chains(
     assert isinstance(learned, LearnedPrior)
     seen = learned.update(likelihood_of(hessian, gradient, ties, x, weight, first.parameters))
     return settled(hessian, gradient, PriorTerm(seen, first.parameters) + ties, x, weight)
+
+
+@dataclass(frozen=True)
+class SampledSolution(Solution):
+    """Where a stage with a learned prior ended: samples of its chains are the posterior.
+
+    Attributes
+    ----------
+    learned : LearnedPrior or None
+        The prior at the last Jacobian, with the likelihood there.
+
+    Other attributes as of `Solution`.
+    """
+
+    learned: LearnedPrior | None = None
+
+    def deviation(self, v: torch.Tensor | None = None) -> torch.Tensor | None:
+        """As of `Solution`: the standard deviation of the chains."""
+        if self.learned is None or self.learned.deviation is None:
+            return super().deviation(v)
+        return self.spread * self.learned.deviation
+
+    def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
+        """As of `Solution`: ends of as many chains, moved by what the map is off their median."""
+        if self.learned is None or self.learned.mean is None:
+            return super().samples(v, count, seed)
+        return v + self.spread * (self.learned.samples(count, seed) - self.learned.mean)
 
 
 def likelihood_of(

@@ -23,7 +23,8 @@ from fwi_refine.inversion.families.choices import (
     tied,
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
-from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, LevelAssignment, Recipe, Stage, Subset
+from fwi_refine.inversion.optimisers import LBFGS
+from fwi_refine.inversion.recipe import GOOD_FIT, LevelAssignment, Recipe, Stage, Subset
 
 # starts may be far off: short steps first
 _newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)

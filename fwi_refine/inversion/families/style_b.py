@@ -21,14 +21,8 @@ from fwi_refine.inversion.families.choices import (
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
-from fwi_refine.inversion.recipe import (
-    GOOD_FIT,
-    LBFGS,
-    Recipe,
-    Stage,
-    Subset,
-    VariationalGaussNewton,
-)
+from fwi_refine.inversion.optimisers import LBFGS, VariationalGaussNewton
+from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 

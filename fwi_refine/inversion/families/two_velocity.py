@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fwi_refine.inversion.families.choices import drawn_to_levels, every_cell, layers_smoothed
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.families.layered import FROM_FAR_TO_LAYERS
-from fwi_refine.inversion.recipe import LBFGS, Recipe, Stage
+from fwi_refine.inversion.optimisers import LBFGS
+from fwi_refine.inversion.recipe import Recipe, Stage
 from fwi_refine.objective.connected import connected_areas
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
