@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io import atomic_path, open_predictions, read_families
-from fwi_refine.priors import GaussianProcess, Priors, VariationalTotalVariation
+from fwi_refine.priors import (
+    GaussianProcess,
+    Priors,
+    VariationalTotalVariation,
+    denoiser_training,
+)
+from fwi_refine.priors.denoiser import Denoiser, save_denoiser
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import OPENFWI_FAMILIES
 from fwi_refine.routing.look import tell
@@ -162,10 +168,6 @@ def fit_denoiser(
     InputError
         If there are no maps of Style B, and for files that cannot be used.
     """
-    from fwi_refine.priors.denoiser import Denoiser, save_denoiser
-    from fwi_refine.priors.denoiser_training import measure
-    from fwi_refine.priors.denoiser_training import train as train_on
-
     folders = family_maps(train, OPENFWI_FAMILIES)
     if "Style_B" not in folders:
         raise InputError(f"{train}: found no maps of Style_B, expected them for a denoiser")
@@ -179,8 +181,8 @@ def fit_denoiser(
         return False
 
     held = np.arange(len(maps)) % 10 == 0  # to measure its errors on
-    network = train_on(maps[~held], steps=steps, watch=watch)
-    measure(network, maps[held])
+    network = denoiser_training.train(maps[~held], steps=steps, watch=watch)
+    denoiser_training.measure(network, maps[held])
     with atomic_path(out) as temporary:
         save_denoiser(network, temporary)
     learned = replace(priors.style_b_learned, weights=str(out.resolve()))
