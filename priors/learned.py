@@ -17,8 +17,8 @@ References
 ----------
 .. [1] P. Vincent, "A connection between score matching and denoising autoencoders", Neural
    Computation 23, 1661-1674, 2011.
-.. [2] Y. Zhu, K. Zhang, J. Liang, J. Cao, B. Wen, R. Timofte and L. Van Gool, "Denoising diffusion
-   models for plug-and-play image restoration", CVPR workshops, 2023.
+.. [2] Y. Zhu, K. Zhang, J. Liang, J. Cao, B. Wen, R. Timofte and others, "Denoising diffusion models
+   for plug-and-play image restoration", CVPR workshops, 2023.
 .. [3] B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar and Y. Song, "Improving diffusion inverse
    problem solving with decoupled noise annealing", CVPR, 2025.
 """
@@ -34,7 +34,7 @@ from .denoiser import Denoiser
 
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
 LEVELS = 30
-CHAINS = 16
+CHAINS = 32
 FLOOR = 1.0  # m/s, the least standard deviation of the normal prior that stands for the samples
 
 
