@@ -17,8 +17,8 @@ References
 ----------
 .. [1] P. Vincent, "A connection between score matching and denoising autoencoders", Neural
    Computation 23, 1661-1674, 2011.
-.. [2] Y. Zhu, K. Zhang, J. Liang, J. Cao, B. Wen, R. Timofte and others, "Denoising diffusion models
-   for plug-and-play image restoration", CVPR workshops, 2023.
+.. [2] Y. Zhu, K. Zhang, J. Liang, J. Cao and others, "Denoising diffusion models for plug-and-play
+   image restoration", CVPR workshops, 2023.
 .. [3] B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar and Y. Song, "Improving diffusion inverse
    problem solving with decoupled noise annealing", CVPR, 2025.
 """
@@ -74,7 +74,7 @@ class Likelihood:
             Means of the priors in m/s.
         spread : float
             Standard deviation of a cell in m/s.
-        noise : Tensor, shape (k, nz * nx), optional
+        noise : Tensor, shape (k, nz, nx), optional
             Standard normal numbers; without them the means are returned.
 
         Returns
@@ -84,8 +84,8 @@ class Likelihood:
         """
         precision = self.values + spread**-2
         found = (self.pull + ((z - self.centre).flatten(1) @ self.vectors) / spread**2) / precision
-        if noise is not None:
-            found = found + noise / precision.sqrt()
+        if noise is not None:  # by the symmetric root, which no choice of eigenvectors changes
+            found = found + (noise.flatten(1) @ self.vectors) / precision.sqrt()
         return self.centre + (found @ self.vectors.T).reshape(z.shape)
 
 
@@ -224,7 +224,7 @@ class LearnedPrior:
         x = data.posterior(data.centre.expand(count, -1, -1), MOST) + MOST * noise()
         for level, following in zip(levels, (*levels[1:], 0.0), strict=True):
             z = denoiser(x.float(), torch.full((count,), level).to(x.device)).to(x)
-            y = data.posterior(z, denoiser.error(level), noise().flatten(1))
+            y = data.posterior(z, denoiser.error(level), noise())
             x = y + following * noise()
         return x
 
