@@ -1,6 +1,6 @@
 """Trains the denoiser of fwi_refine.priors on made Style_B maps, on one core.
 
-    python scripts/train_denoiser.py --out priors/denoiser.npz --bfloat16
+    python scripts/train_denoiser.py --out priors/denoiser.npz --bfloat16 --until 2000
 
 The maps are those of `fwi_refine.synthetic`; no real map is used. The weights so far are written
 every few minutes. The same seed and number of steps give the same weights, with one machine and
