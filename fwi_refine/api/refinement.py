@@ -143,7 +143,8 @@ def refine(
         recipe. "auto" takes "matrix-free" where matrices would need too much memory.
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
-        "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+        "gp", the Gaussian process, "tv", total variation, "learned", a denoiser trained on made
+        maps, or "auto": "tv" for Style_B, "gp" for Style_A.
     source : str
         "known": the wavelet is the survey's; "fit": amplitude, delay and shape are estimated with
         each map, one wavelet for all shots; "fit-each": one for each. The reports say what was
