@@ -32,6 +32,8 @@ PASSING = {
     errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
 }  # fmt: skip
 WAITS = (0.1, 0.5, 1.5)
+# Errors that tell of a path and not of the machine: links in a circle, a name that cannot be.
+OF_THE_PATH = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENXIO}
 
 T = TypeVar("T")
 
@@ -60,13 +62,15 @@ def is_machine_fault(error: BaseException) -> bool:
     Returns
     -------
     bool
-        True for errors of the system and for too little memory, which torch reports in words.
+        True for errors of the system, other than those of a path that leads nowhere, and for too
+        little memory, which torch reports in words.
     """
     if isinstance(error, MemoryError | MachineError):
         return True
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return True
-    return error_number(error) is not None
+    number = error_number(error)
+    return number is not None and number not in OF_THE_PATH
 
 
 def machine_error(error: BaseException, what: str) -> MachineError:

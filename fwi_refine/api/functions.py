@@ -241,13 +241,18 @@ def refine(
     if fixed is not None:
         fixed = check_fixed(to_numpy(fixed), survey)
     if bounds is not None:
+        if len(bounds) != 2:
+            raise InputError(f"bounds: found {len(bounds)} arrays, expected two: (low, high)")
         low, high = bounds
         bounds = check_bounds(to_numpy(low), to_numpy(high), survey)
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback {callback!r}: expected a function")
+    priors = _priors(priors)
     gpus = _gpus(device)
     jobs = max(1, min(jobs, len(maps)))
     threads = threads or max(1, cpu_count() // jobs)
     settings = Settings(
-        priors=priors or load_priors(),
+        priors=priors,
         family=families if isinstance(families, str) else "auto",
         method=method,
         prior=prior,
@@ -418,7 +423,7 @@ def classify(
     """
     maps, shape = to_maps(predictions, survey, "predictions")
     records = match(records, shape)
-    priors = priors or load_priors()
+    priors = _priors(priors)
     if not force and routing.can_classify(survey):
         _look(maps, records, survey)
     found = []
@@ -428,6 +433,15 @@ def classify(
         except SampleError as error:
             raise SampleError(f"sample {k}: {error}") from error
     return found[0] if len(shape) == 2 else found
+
+
+def _priors(priors: Priors | None) -> Priors:
+    """Those that were given, else OpenFWI's. Raises InputError for what are none."""
+    if priors is None:
+        return load_priors()
+    if not isinstance(priors, Priors):
+        raise InputError(f"priors {priors!r}: expected Priors; load_priors reads a TOML file")
+    return priors
 
 
 def _look(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:

@@ -32,8 +32,9 @@ from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Family, can_classify
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey.validate import check_prediction, check_record
+from fwi_refine.survey.validate import check_prediction, check_record, to_numpy
 from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
@@ -204,6 +205,7 @@ def refine_sample(
     weights: np.ndarray | None = None,
     fixed: np.ndarray | None = None,
     bounds: tuple[np.ndarray, np.ndarray] | None = None,
+    force: bool = False,
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
@@ -243,6 +245,8 @@ def refine_sample(
         Cells that are kept as predicted.
     bounds : two ndarrays (nz, nx)
         Least and largest velocity of each cell, m/s.
+    force
+        Goes on, unlooked at, where the arrays look like other units, another scale or another form.
 
     Returns
     -------
@@ -253,6 +257,8 @@ def refine_sample(
     ------
     SampleError
         For arrays that cannot be used.
+    InputError
+        For arrays that seem to be something else, unless `force` is true; a ValueError.
     ValueError
         For an unknown family, method or prior, fewer than one evaluation, and for "auto" with a
         survey whose families cannot be told.
@@ -265,8 +271,10 @@ def refine_sample(
         raise ValueError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"max_evaluations {max_evaluations}: the start alone takes 1")
-    prediction = check_prediction(prediction, survey=survey)
-    record = check_record(record, survey=survey, gaps=True)
+    prediction = check_prediction(to_numpy(prediction), survey=survey)
+    record = check_record(to_numpy(record), survey=survey, gaps=True)
+    if not force:
+        look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
     counts = sample_weights(record, survey, weights)
     if counts is not None:
         if not counts.any():

@@ -69,10 +69,10 @@ class Results:
             names = ", ".join(str(path) for path in files)
             raise InputError(f"{names}: two outputs with one name; give each its own")
         self._claim()
-        self._rows = ReportWriter(ids)
+        self._rows = ReportWriter(ids, self._report.parent)
         self._maps = MapWriter(out, shape, map_shape)
         self._deviations = MapWriter(deviation, shape, map_shape) if deviation else None
-        self._histories = HistoryWriter(len(ids)) if history else None
+        self._histories = HistoryWriter(len(ids), Path(history).parent) if history else None
         self._samples = (
             SamplesWriter(self._drawn, ids, (samples, *map_shape)) if self._drawn else None
         )

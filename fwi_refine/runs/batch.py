@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fwi_refine.errors import SampleError, WorkerError
+from fwi_refine.errors import InputError, SampleError, WorkerError
 from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion.budget import Budget, Step
 from fwi_refine.inversion.data import Data, Model
@@ -307,8 +307,9 @@ def refine_one(
                 weights=settings.weights,
                 fixed=settings.fixed,
                 bounds=settings.bounds,
+                force=True,  # whoever began the run has looked
             )
-    except SampleError as error:
+    except (SampleError, InputError) as error:
         return _failure(sample, f"sample {sample.id}: {error}")
     except Exception as error:
         if trouble := gpu_streams.trouble(error):

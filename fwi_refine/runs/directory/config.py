@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fwi_refine.files import is_machine_fault
 from fwi_refine.io import Inputs
 from fwi_refine.priors import to_table
 from fwi_refine.runs.batch import Settings, identity
@@ -100,12 +101,22 @@ def _files(path: Path, files: Iterable[Path]) -> dict[str, Any]:
     file counts as changed when its size or time of modification has."""
     lines, size = [], 0
     for file in files:
-        state = os.stat(file)
+        state = _state(file)
         size += state.st_size
         lines.append(f"{file.name}\t{state.st_size}\t{state.st_mtime_ns}")
     digest = hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
     shown = os.fsencode(path.absolute()).decode(errors="backslashreplace")
     return {"path": shown, "files": len(lines), "bytes": size, "digest": digest}
+
+
+def _state(file: Path) -> os.stat_result:
+    """Of a file; of a link that leads nowhere, which fails as a sample, its own."""
+    try:
+        return os.stat(file)
+    except OSError as error:
+        if is_machine_fault(error):
+            raise
+        return os.lstat(file)
 
 
 def config_hash(config: dict[str, Any]) -> str:
