@@ -288,7 +288,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     code = f"""
 import resource
 from fwi_refine import io
-from fwi_refine.io.outputs import MapWriter
+from fwi_refine.io.map_writer import MapWriter
 source = io.open_predictions({str(tmp_path / "p.npy")!r})
 writer = MapWriter({str(tmp_path / "o.npy")!r}, source.shape, (70, 70))
 def work(maps):

@@ -9,7 +9,7 @@ import logging
 import socket
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from fwi_refine.priors import Priors
 from fwi_refine.routing import Family
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.executors import Executor
+from fwi_refine.runs.rounded import as_written
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.weights import sample_weights
 from fwi_refine.version import __version__
@@ -80,6 +81,8 @@ class Settings:
         (nz, nx), cells that are kept.
     bounds : tuple of array or None
         Least and largest velocity of each cell, (nz, nx) m/s.
+    dtype : str
+        In which the maps will be written, "float32" or "float16".
     """
 
     priors: Priors
@@ -101,6 +104,7 @@ class Settings:
     bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = field(
         default=None, compare=False
     )
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -324,6 +328,9 @@ def refine_one(
     told = settings.survey.water is not None or settings.bounds is not None
     if refined.status == "unchanged" and not told:  # what was not changed keeps its own numbers
         velocity = start
+    refined, velocity = as_written(
+        refined, velocity, settings.dtype, lambda v: mean_squares([v], record, settings)[0]
+    )
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
     deviation = refined.deviation if settings.keep_deviation else None
@@ -366,26 +373,31 @@ def _best_start(
     """(name, map) of the candidate whose simulated record fits best; the first among equals."""
     if len(sample.starts) == 1:
         return sample.starts[0]
+    fits = mean_squares([v for _, v in sample.starts], record, settings)
+    return sample.starts[int(np.nanargmin(fits))]
+
+
+def mean_squares(
+    velocities: Sequence[NDArray[np.float64]], record: NDArray[np.float64], settings: Settings
+) -> list[float]:
+    """Mean square misfit of each map (nz, nx) to a record; inf where it cannot be simulated."""
     survey = settings.survey
-    maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
+    maps = np.stack(velocities).clip(*survey.velocity_bounds)
     simulator = _simulator(*_how(settings))
     counts = sample_weights(record, survey, settings.weights)
     if counts is not None:
         data = Data.of_sample(record, torch.as_tensor(maps[0]), simulator, counts)
         models = [Model.of(v.to(simulator.device)) for v in torch.as_tensor(maps)]
-        fits = [data.misfit(model, Budget()) for model in models]
-        return sample.starts[int(np.nanargmin(fits))]
+        return [data.misfit(model, Budget()) for model in models]
     if settings.source != "known":
-        fits = [
+        return [
             _free_misfit(v, record, simulator) for v in torch.as_tensor(maps, dtype=torch.float64)
         ]
-        return sample.starts[int(np.argmin(fits))]
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
-    misfits = [
+    return [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)
     ]
-    return sample.starts[int(np.nanargmin(misfits))]
 
 
 def _free_misfit(v: torch.Tensor, record: NDArray[np.float64], simulator: Simulator) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ log = logging.getLogger(__name__)
         "[plot].",
     ),
 )
+@options.dtype
 @options.under(
     "Results",
     click.option(
@@ -78,6 +80,7 @@ def command(
     kept: refine_options.Kept,
     history: Path | None,
     pictures: Path | None,
+    dtype: str,
     dry_run: bool,
     config: Path | None,
 ) -> int:
@@ -125,7 +128,8 @@ def command(
     look_at_inputs(inputs, survey, force, recipe.source)
     place = place.for_samples(len(inputs.pairs))
     assert place.jobs is not None  # see `Place.for_samples`
-    settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
+    deviation = kept.keep_deviation or bool(outputs.deviation)
+    settings = replace(recipe.settings(place, deviation, survey), dtype=dtype)
     if settings.samples and outputs.out is not None:
         options.claim(samples_path(outputs.out), outputs.overwrite)
     log.info("kernel: %s; %s", batch.kernel_name(settings), place)
@@ -231,6 +235,7 @@ def refine(
         outputs.deviation,
         history,
         settings.samples,
+        settings.dtype,
     )
     with contextlib.closing(results), place.executor() as executor:
         bar = _fill(results, job, executor, draw)

@@ -56,6 +56,8 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     }
     if chosen["source"] == "known":  # runs of before there was a choice stay what they were
         del chosen["source"]
+    if chosen["dtype"] == "float32":
+        del chosen["dtype"]
     known = [pair.record for pair in inputs.pairs if pair.record is not None]
     names = [
         f"{pair.id}\t{'' if pair.record is None else inputs.records.ids[pair.record]}"
