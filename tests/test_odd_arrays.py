@@ -70,6 +70,23 @@ def test_a_record_of_another_kind_fails_alone(records, change):
     np.testing.assert_array_equal(found.velocity[0], refined(STARTS[:1], records[:1]).velocity[0])
 
 
+class Lazy:
+    """Records with a shape and no length, as arrays of Zarr are."""
+
+    def __init__(self, records):
+        self.shape, self._records = records.shape, records
+
+    def __getitem__(self, k):
+        return self._records[k]
+
+
+def test_records_need_a_shape_or_a_length(records):
+    found, expected = refined(STARTS, Lazy(records)), refined(STARTS, records)
+    np.testing.assert_array_equal(found.velocity, expected.velocity)
+    with pytest.raises(InputError, match="found 2 predictions and 1 records"):
+        refined(STARTS, Lazy(records[:1]))
+
+
 def test_a_record_of_another_kind_in_a_file(records, tmp_path, monkeypatch, capsys):
     from fwi_refine.cli import run
     from fwi_refine.survey import write_survey

@@ -1,6 +1,8 @@
 """Paths, folders and surroundings of unusual kinds, and what stands in them."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -132,3 +134,14 @@ def test_a_clock_that_goes_backwards_shows_no_nonsense(monkeypatch):
     monkeypatch.setattr(console.time, "time", lambda: 1e9 - 3600)
     view = console.View(3, 1, running, None, seconds_left(2, running, 10.0, 1e9 - 3600))
     assert console.text(view).startswith("1 of 3 samples, 0:00:20 left; a 0:00:00 reading")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device of Linux")
+@pytest.mark.parametrize("line", [["completion", "bash"], ["--help"]])
+def test_a_full_stdout_is_told(line):
+    program = [sys.executable, "-c", "from fwi_refine.cli import main; main()", *line]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
