@@ -12,7 +12,7 @@ import pytest
 
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.cli import COMMANDS, options, run
-from fwi_refine.cli.plan import describe_duration
+from fwi_refine.cli.plan import _rounds, describe_duration
 from fwi_refine.inversion.families import METHODS
 from fwi_refine.io import inputs
 from fwi_refine.io.report import COLUMNS
@@ -246,6 +246,15 @@ def test_durations():
     assert [describe_duration(s) for s in (12, 90, 7200, 864000)] == [
         "12 seconds", "1.5 minutes", "2.0 hours", "10.0 days",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("samples", "jobs", "rounds"), [(5, 1, 5), (5, 2, 3), (5, 4, 2), (3, 3, 1), (6, 3, 2)]
+)
+def test_jobs_wait_for_the_last_round(samples, jobs, rounds):
+    """Five samples of a minute on four jobs take two minutes, and not 1.25."""
+    assert _rounds(samples, jobs) * 60 * samples == pytest.approx(60 * rounds)
+    assert _rounds(0, jobs) == 0
 
 
 @pytest.mark.usefixtures("known_speed")

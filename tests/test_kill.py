@@ -144,7 +144,9 @@ def test_twenty_kills_of_a_real_refinement(forked, tmp_path):
     begin = [*arguments, str(tmp_path / "run")]
     assert run_command([*begin, "--shard", f"1/{n}"]) == 0  # so that there is a directory
     run = RunDirectory(tmp_path / "run")
-    each = min(duration(lambda k=k: run_command([*begin, "--shard", f"{k}/{n}"])) for k in (2, 3, 4))
+    each = min(
+        duration(lambda k=k: run_command([*begin, "--shard", f"{k}/{n}"])) for k in (2, 3, 4)
+    )
     rng = random.Random(2)
     kill_repeatedly(
         lambda: forked(refine_here, begin), run, lambda: rng.uniform(0, 0.7) * each, every=4
