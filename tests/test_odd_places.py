@@ -1,9 +1,12 @@
 """Paths, folders and surroundings of unusual kinds, and what stands in them."""
 
+import io
 import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +148,48 @@ def test_a_full_stdout_is_told(line):
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def claiming(shape, dtype="<f8"):
+    """A `.npy` of a few bytes whose header claims more."""
+    file = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + b"\0" * 64
+
+
+@pytest.mark.parametrize("shape", [(10**7, 20, 25), (10**9,), (2, 10**9, 25), (-1, 20, 25)])
+@pytest.mark.parametrize("reader", ["predictions", "--weights", "--fixed", "--bounds", "wavelet"])
+def test_a_header_is_no_reason_to_take_memory(case, capsys, shape, reader):
+    Path("x.npy").write_bytes(claiming(shape))
+    with zipfile.ZipFile("x.npz", "w") as packed:
+        packed.write("x.npy", "velocity.npy")
+    with open("w.toml", "w") as file:
+        file.write(Path("s.toml").read_text().replace('kind = "ricker"', 'file = "x.npy"'))
+    line = {
+        "predictions": ["x.npz", "d", *HOW],
+        "--bounds": ["p.npy", "d", *HOW, "--bounds", "x.npy", "x.npy"],
+        "wavelet": ["p.npy", "d", "--survey", "w.toml", *HOW[2:]],
+    }.get(reader, ["p.npy", "d", *HOW, reader, "x.npy"])
+    tracemalloc.start()
+    try:
+        assert run([*line, "--dry-run"]) == 2
+        assert tracemalloc.get_traced_memory()[1] < 2e8
+    finally:
+        tracemalloc.stop()
+    assert "x.np" in capsys.readouterr().err
+
+
+def test_an_npz_that_unpacks_to_far_more_than_it_can_hold(case, capsys, monkeypatch):
+    monkeypatch.setattr("fwi_refine.io.npz.LARGEST_RATIO", 100)
+    np.savez_compressed("x.npz", velocity=np.zeros((9, *SURVEY.shape)))
+    assert run(["x.npz", "d", *HOW, "--dry-run"]) == 2
+    assert "velocity claims 36128 bytes, of" in capsys.readouterr().err
+
+
+def test_doctor_is_given_a_map_that_cannot_be_simulated(case, capsys):
+    np.save("fast.npy", np.full((1, *SURVEY.shape), 6400.0))
+    assert run(["doctor", "d/a.npy", "fast.npy", "--survey", "s.toml"]) == 1
+    said = capsys.readouterr().out
+    assert "map proven by its record" in said
+    assert "no, map: found velocities 6400 to 6400 m/s" in said
