@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fwi_refine.api import Refinement, classify, refine, simulate
     from fwi_refine.api.estimator import FamilyClassifier
     from fwi_refine.errors import FwiRefineError, InputError, SampleError
-    from fwi_refine.inversion.sample import Refined, refine_sample
+    from fwi_refine.inversion.refined import Refined
+    from fwi_refine.inversion.sample import refine_sample
     from fwi_refine.io.report import Row
     from fwi_refine.priors import Priors
     from fwi_refine.priors import load as load_priors
@@ -35,7 +36,7 @@ _MODULES = {
     "OPENFWI_FAMILIES": "routing",
     "Priors": "priors",
     "RecordMisfit": "wave",
-    "Refined": "inversion.sample",
+    "Refined": "inversion.refined",
     "Refinement": "api",
     "Row": "io.report",
     "SampleError": "errors",

@@ -18,7 +18,7 @@ import torch
 
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.inversion.families import find_family, register
-from fwi_refine.inversion.recipe import LevenbergMarquardt
+from fwi_refine.inversion.optimisers import LevenbergMarquardt
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.routing import OPENFWI_FAMILIES

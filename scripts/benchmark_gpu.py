@@ -38,9 +38,9 @@ from fwi_refine.io.samples import Chunk, Sample
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
-from fwi_refine.runs.batch import Settings
 from fwi_refine.runs.batch import run as run_batch
 from fwi_refine.runs.executors import Serial
+from fwi_refine.runs.settings import Settings
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave import Simulator, compare_kernels, gpu_problem, jacobian
 

@@ -33,14 +33,15 @@ from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
-from fwi_refine.runs.batch import Settings, refine_one, run
+from fwi_refine.runs.batch import run
 from fwi_refine.runs.executors import Serial
+from fwi_refine.runs.one_sample import refine_one
+from fwi_refine.runs.settings import Settings
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, gpu_problem, jacobian, jacobian_points, released_record
 from fwi_refine.wave.cuda import layout
 from fwi_refine.wave.cuda import program as cuda
-from fwi_refine.wave.jacobian.full import longest_interval
-from fwi_refine.wave.jacobian.reciprocity import make_plan
+from fwi_refine.wave.jacobian.plan import longest_interval, make_plan
 from fwi_refine.wave.simulator import IMAGING_STEP
 
 SAMPLES = Path(__file__).parents[1] / "data_samples"

@@ -39,9 +39,11 @@ from fwi_refine.io.report import Row
 from fwi_refine.io.samples import load_record
 from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
-from fwi_refine.runs.batch import Outcome, Settings, refine_one, run
+from fwi_refine.runs.batch import run
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe, merge
 from fwi_refine.runs.executors import AHEAD, Processes, Serial
+from fwi_refine.runs.one_sample import Outcome, refine_one
+from fwi_refine.runs.settings import Settings
 
 DATA = Path(__file__).parents[1] / "data_samples"
 CHUNK = 8

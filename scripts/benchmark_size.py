@@ -31,7 +31,7 @@ from fwi_refine.inversion import refine_sample
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families import find_family
-from fwi_refine.inversion.recipe import KrylovGaussNewton, LevenbergMarquardt
+from fwi_refine.inversion.optimisers import KrylovGaussNewton, LevenbergMarquardt
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI, Survey

@@ -10,10 +10,11 @@ from fwi_refine.io.inputs import open_inputs
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import load_record
 from fwi_refine.priors import load
-from fwi_refine.runs.batch import Outcome, Settings
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe, merge
 from fwi_refine.runs.directory.parts import Part
 from fwi_refine.runs.executors import Serial
+from fwi_refine.runs.one_sample import Outcome
+from fwi_refine.runs.settings import Settings
 
 SETTINGS = Settings(load(), method="lbfgs")
 DEADLY = "deadly"  # how the ids of samples begin that kill the process that works on them

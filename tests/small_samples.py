@@ -6,7 +6,7 @@ from jacobian_cases import SMALL, smooth_change, textured
 
 from fwi_refine.io.samples import Chunk, Sample
 from fwi_refine.priors import GaussianProcess, load
-from fwi_refine.runs.batch import Settings
+from fwi_refine.runs.settings import Settings
 from fwi_refine.wave import Simulator
 
 PROCESS = GaussianProcess(2.0, 150.0, 20.0, 500.0, 30.0, 2500.0, SMALL.shape)

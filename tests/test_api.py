@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import fwi_refine
-from fwi_refine.api import functions as api
-from fwi_refine.api.functions import classify, refine, simulate
+from fwi_refine.api import classify, options, refine, simulate
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import routes
 from fwi_refine.priors import load
@@ -61,7 +60,7 @@ def test_every_name_of_the_package_is_there():
     for name in fwi_refine.__all__:
         assert getattr(fwi_refine, name) is not None
         assert name in dir(fwi_refine)
-    assert fwi_refine.refine is api.refine
+    assert fwi_refine.refine is refine
     with pytest.raises(AttributeError, match="unheard_of"):
         _ = fwi_refine.unheard_of
 
@@ -213,7 +212,7 @@ def test_the_callback_gets_every_sample_and_may_end_the_run(case):
 
 def test_a_family_for_each_sample(case):
     starts, records = case
-    families = ["layered", Family.TWO_VELOCITY, "layered"]
+    families = ["layered", Family.BLENDED, "layered"]
     found = quick(starts, records, family=families)
     assert found.column("family") == families
     for k in range(3):
@@ -227,7 +226,7 @@ def test_families_are_told_apart_where_not_given():
     records = simulate(v, survey=SHORT)
     options = {"survey": SHORT, "method": "lbfgs", "max_evaluations": 2}
     found = refine(v + 10, records, **options)
-    assert found.column("family") == ["flat-vel", "two-velocity"]
+    assert found.column("family") == ["flat-vel", "blended"]
     assert found.reports[1].evidence.startswith("two largest areas")
     part = refine(v + 10, records, family=["auto", "layered"], **options)
     assert part.column("family") == ["flat-vel", "layered"]
@@ -285,22 +284,22 @@ def test_options_that_are_not_possible(case, options, message):
 
 
 def test_which_gpus_are_meant(monkeypatch):
-    monkeypatch.setattr(api, "devices", lambda: ["0", "GPU-b"])
-    assert [api._gpus(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+    monkeypatch.setattr(options, "devices", lambda: ["0", "GPU-b"])
+    assert [options.gpus_meant(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
         ["0", "GPU-b"],
         ["0", "GPU-b"],
         ["GPU-b"],
         [],
     ]
-    assert api._torch_device("auto", ["0"]) == "cuda"
-    assert api._torch_device(torch.device("cuda:1"), ["GPU-b"]) == "cuda:1"
+    assert options.torch_device("auto", ["0"]) == "cuda"
+    assert options.torch_device(torch.device("cuda:1"), ["GPU-b"]) == "cuda:1"
     with pytest.raises(InputError, match="there are 2 GPUs"):
-        api._gpus("cuda:2")
-    monkeypatch.setattr(api, "devices", list)
-    monkeypatch.setattr(api, "gpu_problem", lambda: "the extra is missing")
-    assert api._torch_device("auto", api._gpus("auto")) == "cpu"
+        options.gpus_meant("cuda:2")
+    monkeypatch.setattr(options, "devices", list)
+    monkeypatch.setattr(options, "gpu_problem", lambda: "the extra is missing")
+    assert options.torch_device("auto", options.gpus_meant("auto")) == "cpu"
     with pytest.raises(InputError, match="the extra is missing"):
-        api._gpus("cuda")
+        options.gpus_meant("cuda")
 
 
 # simulate
@@ -356,12 +355,12 @@ def test_classifying_one_and_many():
     starts = np.where(row < np.stack(step), 1800.0, 2300.0)
     records = simulate(starts, survey=SHORT)
     many = classify(torch.from_numpy(starts), records, survey=SHORT)
-    assert [found.family for found in many] == ["two-velocity"] * 3
+    assert [found.family for found in many] == ["blended"] * 3
     pairs = zip(starts, records, strict=True)
     assert many == [routes.classify(*pair, load(), SHORT) for pair in pairs]
     assert classify(starts[2], records[2], survey=SHORT) == many[2]
     never = load()
-    never = replace(never, routing=replace(never.routing, two_velocity_cells=5000.0))
+    never = replace(never, routing=replace(never.routing, blended_edges=1.5))
     assert classify(starts[0], records[0], survey=SHORT, priors=never).family == "layered"
     starts[1, 0, 0] = np.nan
     with pytest.raises(SampleError, match="sample 1: prediction: found 1 of 4900 values"):

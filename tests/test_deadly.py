@@ -17,8 +17,8 @@ NAMES = ["a", f"{DEADLY}1", "b", "bad", "c"]
 # The program with samples that take no time; those called deadly kill their process.
 PROGRAM = """
 from run_cases import trivial
-from fwi_refine.runs import batch
-batch.refine_one = trivial
+from fwi_refine.runs import one_sample
+one_sample.refine_one = trivial
 from fwi_refine.cli import main
 main()
 """

@@ -8,7 +8,7 @@ from run_cases import SETTINGS, expected_maps, open_case, trivial, write_inputs
 
 from fwi_refine.cli import run
 from fwi_refine.errors import PartError
-from fwi_refine.runs import batch
+from fwi_refine.runs import one_sample
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe
 from fwi_refine.runs.executors import Serial
 
@@ -17,7 +17,7 @@ NAMES = ["a", "b", "bad", "c", "d"]
 
 @pytest.fixture
 def case(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "refine_one", trivial)
+    monkeypatch.setattr(one_sample, "refine_one", trivial)
     return write_inputs(tmp_path, NAMES)
 
 

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("api.functions", marks=pytest.mark.slow),
+        pytest.param("api.refinement", marks=pytest.mark.slow),
+        "api.simulation",
+        "api.classification",
         "api.estimator",
         "wave.modules",
         "wave.jacobian.operator",
@@ -25,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 )
 def test_examples_of_the_docstrings(name):
     result = doctest.testmod(importlib.import_module(f"fwi_refine.{name}"))
-    assert result.attempted > 5
+    assert result.attempted > 2
     assert result.failed == 0
 
 

@@ -28,6 +28,7 @@ from fwi_refine.errors import InputError, WorkerError
 from fwi_refine.runs import batch
 from fwi_refine.runs.directory import RunDirectory, check_parts, look
 from fwi_refine.runs.executors import Dask, Processes, Serial
+from fwi_refine.runs.settings import identity
 
 # another executor than that of the first test takes seconds to start, too
 PROCESSES = pytest.param("processes", marks=pytest.mark.process)
@@ -258,7 +259,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
 
 def test_a_worker_with_another_program_is_refused(case):
     chunk = next(open_case(case).tasks([[0, 1]]))
-    version, kernel = batch.identity(SETTINGS)
+    version, kernel = identity(SETTINGS)
     assert len(batch.refine_chunk(chunk, SETTINGS, trivial, (version, kernel))) == 2
     with pytest.raises(WorkerError, match=r"has fwi-refine .*, expected 9\.9 with the kernel"):
         batch.refine_chunk(chunk, SETTINGS, trivial, ("9.9", kernel))

@@ -8,7 +8,7 @@ import pytest
 from small_survey_cases import SURVEY as TWO_SHOTS
 
 from fwi_refine import InputError, SampleError, classify, simulate
-from fwi_refine.api.functions import _families
+from fwi_refine.api.options import families_of
 from fwi_refine.io.convert import Conversion, ConvertedRecords, is_outside
 from fwi_refine.io.samples import Sample, load_record
 from fwi_refine.routing.recognise import recognise
@@ -157,7 +157,7 @@ def test_arrays_of_python_are_looked_at_too():
 
 
 def test_families_have_the_names_of_the_command_line():
-    assert _families("Style_A", 2, OPENFWI) == "style-a"
-    assert _families(["FlatVel-B", "auto"], 2, OPENFWI) == ("flat-vel", "auto")
+    assert families_of("Style_A", 2, OPENFWI) == "style-a"
+    assert families_of(["FlatVel-B", "auto"], 2, OPENFWI) == ("flat-vel", "auto")
     with pytest.raises(InputError, match=r"expected one of auto.*CurveFault_B"):
-        _families("Style_C", 1, OPENFWI)
+        families_of("Style_C", 1, OPENFWI)

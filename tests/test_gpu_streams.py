@@ -17,8 +17,11 @@ from wave_cases import NATIVE
 
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import DeviceError
+from fwi_refine.io.report import Row
 from fwi_refine.runs import batch, gpu_streams
+from fwi_refine.runs import settings as run_settings
 from fwi_refine.runs.executors import Processes, Serial
+from fwi_refine.runs.one_sample import Outcome, refine_one
 from fwi_refine.wave import Simulator
 from fwi_refine.wave.cuda import program as cuda
 from fwi_refine.wave.cuda.layout import Layout
@@ -192,18 +195,18 @@ def test_a_card_that_is_full_loses_no_sample_and_no_bit(monkeypatch):
             if settings.per_job > 1 and sample.id not in seen:
                 seen.add(sample.id)
                 started.wait(WAIT)
-            return batch.refine_one(sample, settings)
+            return refine_one(sample, settings)
 
     with pretended() as device:
         program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
         monkeypatch.setattr(cuda, "program", lambda _: program)
-        batch._simulator.cache_clear()
+        run_settings._simulator.cache_clear()
         chunk, seen = small_chunk(), set()
         settings = replace(SETTINGS, device=str(device), max_evaluations=40)
         alone = outcomes(chunk, settings, refine)
         monkeypatch.setattr(Simulator, "wavefields", limited)
         assert_same(outcomes(chunk, replace(settings, per_job=4), refine), alone)
-        batch._simulator.cache_clear()
+        run_settings._simulator.cache_clear()
     assert max(card.seen) > 2
     assert gpu_streams._room(4, device).most < 4
 
@@ -214,7 +217,7 @@ def test_a_sample_that_fits_nowhere_fails_alone():
     def refine(sample, settings, watch=None):
         if sample.id == "s1":
             raise torch.OutOfMemoryError("however many there are")
-        return batch.Outcome(sample.index, batch.Row(id=sample.id, status="refined"))
+        return Outcome(sample.index, Row(id=sample.id, status="refined"))
 
     found = outcomes(chunk, replace(SETTINGS, per_job=2), refine)
     assert [o.row.status for o in found] == ["refined", "failed", "refined"]
@@ -228,8 +231,8 @@ def test_a_sample_that_does_not_fit_onto_its_card_is_refined_on_the_cpu(per_job,
     def refine(sample, settings, watch=None):
         if sample.id == "s1" and settings.device != "cpu":
             raise torch.OutOfMemoryError("however many there are")
-        row = batch.Row(id=sample.id, status="refined", start=settings.device, flags="poor fit")
-        return batch.Outcome(sample.index, row)
+        row = Row(id=sample.id, status="refined", start=settings.device, flags="poor fit")
+        return Outcome(sample.index, row)
 
     monkeypatch.setattr(batch, "identity", lambda settings: ("1", "cuda"))
     # a GPU without streams, as this machine has none of the others
@@ -273,9 +276,9 @@ def test_a_card_that_is_too_small_for_any_sample_costs_nothing_but_time(monkeypa
         program = Emulation(Layout(1, 1, 1, side=1, halo=2, shared=True), device=device)
         monkeypatch.setattr(cuda, "program", lambda _: program)
         monkeypatch.setattr(Simulator, "forward", limited)
-        batch._simulator.cache_clear()
+        run_settings._simulator.cache_clear()
         found = outcomes(chunk, replace(settings, device=str(device)))
-        batch._simulator.cache_clear()
+        run_settings._simulator.cache_clear()
     for one, other in zip(found, expected, strict=True):
         assert one.row.status == other.row.status
         assert np.array_equal(one.velocity, other.velocity)

@@ -13,8 +13,10 @@ from fwi_refine.errors import InputError
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
-from fwi_refine.inversion.recipe import LBFGS, GaussNewtonStep, LevenbergMarquardt, Stage
-from fwi_refine.inversion.stages import penalty, run_stage
+from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep, LevenbergMarquardt
+from fwi_refine.inversion.problem import penalty
+from fwi_refine.inversion.recipe import Stage
+from fwi_refine.inversion.stages import run_stage
 from fwi_refine.io.history import HistoryWriter, Step, read_history
 from fwi_refine.io.report import COLUMNS as REPORT_COLUMNS
 from fwi_refine.io.report import Row, Spool, format_row, read_report

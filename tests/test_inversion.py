@@ -9,13 +9,15 @@ from helpers import others_slow
 from wave_cases import THREE_SHOTS
 
 from fwi_refine.errors import SampleError
-from fwi_refine.inversion import sample as sample_module
+from fwi_refine.inversion import try_routes as routes_module
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
 from fwi_refine.inversion.initial_model import start_from_record
-from fwi_refine.inversion.sample import RecipeResult, refine_sample
-from fwi_refine.inversion.stages import Curvature, run_stage
+from fwi_refine.inversion.run_recipe import RecipeResult
+from fwi_refine.inversion.sample import refine_sample
+from fwi_refine.inversion.stage_result import Curvature
+from fwi_refine.inversion.stages import run_stage
 from fwi_refine.priors import load
 from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI
@@ -28,7 +30,7 @@ ROUTES = {
     "FlatVel_A": Family.FLAT_VEL,
     "Style_A": Family.STYLE_A,
     "Style_B": Family.STYLE_B,
-    "FlatFault_A": Family.TWO_VELOCITY,
+    "FlatFault_A": Family.BLENDED,
 }
 
 
@@ -83,7 +85,7 @@ def refine(start, sample, simulator, priors, method="lbfgs", **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ROUTES)
 def test_every_route_lowers_its_objective(family, simulator, priors):
-    layers = 2 if ROUTES[family] is Family.TWO_VELOCITY else None
+    layers = 2 if ROUTES[family] is Family.BLENDED else None
     sample = make_sample(family, seed=11, layers=layers)
     # A made start of the Style families is right at long wavelengths; what is wrong there is soon
     # put right, and the rest is not in 12 evaluations.
@@ -262,7 +264,7 @@ def pretend(monkeypatch, ends):
             traces=((),),
         )
 
-    monkeypatch.setattr(sample_module, "run_recipe", run_recipe)
+    monkeypatch.setattr(routes_module, "run_recipe", run_recipe)
     return asked
 
 

@@ -183,6 +183,27 @@ def test_normal_matrix_of_float32_in_pieces(monkeypatch):
     assert relative(normal * scale * scale[:, None], exact) <= 1e-13
 
 
+def test_a_float64_jacobian_survives_its_normal_matrix(monkeypatch):
+    """Its pieces are not the memory that products are made in."""
+    full = jacobian(textured(SMALL), survey=SMALL, dtype=torch.float64)
+    before = full.matrix.clone()
+    monkeypatch.setattr(sys.modules[type(full).__module__], "ROWS", 37)
+    full.normal_matrix()
+    assert torch.equal(full.matrix, before)
+
+
+def test_products_of_two_matrices_in_pieces(monkeypatch):
+    """The same bits for any number of threads; with itself one half is made."""
+    for name in ("ROWS", "COLUMNS"):
+        monkeypatch.setattr(normal_matrix, name, 7)
+    a, b = (torch.randn(40, n, generator=torch.Generator().manual_seed(n)) for n in (16, 9))
+    found, expected = normal_matrix.transposed_product(a, b, 1), a.double().T @ b.double()
+    assert relative(found, expected) <= 1e-14
+    assert torch.equal(normal_matrix.transposed_product(a, b, 2), found)
+    half = normal_matrix.transposed_product(a, a, 1).triu()
+    assert relative(half, (a.double().T @ a.double()).triu()) <= 1e-14
+
+
 @NATIVE
 @pytest.mark.parametrize("share", [1e-2, 0.3])
 def test_normal_matrix_without_what_is_hidden(monkeypatch, share):

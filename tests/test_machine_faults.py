@@ -33,7 +33,7 @@ from fwi_refine.files import is_machine_fault, open_regular, persistently
 from fwi_refine.io.hdf5 import Hdf5Array
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.records import open_records
-from fwi_refine.runs import batch, starts
+from fwi_refine.runs import one_sample, starts
 from fwi_refine.runs.directory import RunDirectory, check_parts, look
 from fwi_refine.runs.directory.parts import read_part
 from fwi_refine.runs.executors import Serial
@@ -133,11 +133,11 @@ def test_an_error_of_the_machine_is_no_failure_of_a_sample(case, monkeypatch, er
         raise error
 
     (sample,) = open_case(case, 1).tasks([[0]])
-    monkeypatch.setattr(batch, "refine_sample", fail)
+    monkeypatch.setattr(one_sample, "refine_sample", fail)
     with pytest.raises(MachineError):
-        batch.refine_one(sample.samples[0], SETTINGS)
-    monkeypatch.setattr(batch, "refine_sample", lambda *a, **k: 1 / 0)
-    assert batch.refine_one(sample.samples[0], SETTINGS).row.status == "failed"
+        one_sample.refine_one(sample.samples[0], SETTINGS)
+    monkeypatch.setattr(one_sample, "refine_sample", lambda *a, **k: 1 / 0)
+    assert one_sample.refine_one(sample.samples[0], SETTINGS).row.status == "failed"
 
     monkeypatch.setattr(starts.initial_model, "start_from_record", fail)
     record = open_records(case / "seismic").alone(0)

@@ -15,7 +15,8 @@ from wave_cases import NATIVE
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
-from fwi_refine.inversion.recipe import KrylovGaussNewton, Stage, Subset
+from fwi_refine.inversion.optimisers import KrylovGaussNewton
+from fwi_refine.inversion.recipe import Stage, Subset
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit

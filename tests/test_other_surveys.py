@@ -23,7 +23,7 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.priors import load
 from fwi_refine.routing import Family, can_classify
-from fwi_refine.runs import batch
+from fwi_refine.runs.settings import Settings, check_memory
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.survey.toml import read_survey, write_survey
@@ -97,7 +97,7 @@ def test_simulated_records(made):
 
 # family, method, the share of the start's error that may be left; a smooth map is no layered one
 ROUTES = [
-    ("layered", "auto", 0.1), ("two-velocity", "auto", 0.1), ("style-a", "auto", 2.0),
+    ("layered", "auto", 0.1), ("blended", "auto", 0.1), ("style-a", "auto", 2.0),
     ("style-b", "auto", 0.9), ("layered", "lbfgs", 1.0), ("style-a", "lbfgs", 2.0),
     ("style-b", "lbfgs", 1.0),
 ]  # fmt: skip
@@ -375,10 +375,10 @@ def test_large_maps_take_no_matrix(caplog):
     assert choose_method("auto", Family.FLAT_VEL, flat, "native")[0] == "gauss-newton"
     words = {"auto": "method: matrix-free", "gauss-newton": "each job will take about"}
     for method, level in words.items():
-        settings = batch.Settings(load(), "layered", method, survey=LARGE)
+        settings = Settings(load(), "layered", method, survey=LARGE)
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            batch.check_memory(settings)
+            check_memory(settings)
         expected = level if load_native() is not None or method != "auto" else "method: lbfgs"
         assert expected in caplog.text
 

@@ -16,7 +16,7 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.uncertainty import posterior_samples
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
-from fwi_refine.runs import batch
+from fwi_refine.runs import one_sample
 from fwi_refine.wave import Simulator
 
 SHAPE = (3, 4)
@@ -79,7 +79,7 @@ def test_they_spread_as_the_deviation_says_and_are_the_same_again(small):
 
 @pytest.fixture
 def refine(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "refine_one", trivial)
+    monkeypatch.setattr(one_sample, "refine_one", trivial)
     case = write_inputs(tmp_path, NAMES)
     inputs = [case / "starts.npy", case / "seismic", "--ids", case / "ids.txt", "--force"]
     return lambda *more: run([str(a) for a in (*inputs, *more)])

@@ -15,7 +15,7 @@ from pretend import pretended
 from fwi_refine.inversion.accept import best_of, integers
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.uncertainty import standard_deviation
+from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
@@ -66,7 +66,7 @@ def test_jacobian_and_normal_matrix(device):
 
 def test_a_jacobian_that_memory_is_too_small_for_is_made_in_parts(device, monkeypatch):
     """The limit is on the points simulated at a time: all 5 are too many, and 2 are not."""
-    monkeypatch.setattr(sys.modules["fwi_refine.wave.jacobian.full"], "GPU_BATCH", 2)
+    monkeypatch.setattr(sys.modules["fwi_refine.wave.jacobian.assemble"], "GPU_BATCH", 2)
     v = textured(SMALL)
     expected = jacobian(v, survey=SMALL, device=device)
     real, sizes = Simulator.wavefields, []
@@ -135,7 +135,8 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
         if misfit.last_hessian is not None:
             hessian = misfit.last_hessian.clone()
             prior_hessian = term.hessian(result.x) if prior.quadratic else None
-            hessian = standard_deviation(hessian, parameters, result.value, SMALL, prior_hessian)
+            found = Solution(parameters, hessian, result.value, prior_hessian, SMALL)
+            hessian = found.deviation()
         v = parameters.velocity(result.x).cpu()
         results.append((result.value, v, hessian.cpu()))
     (value, v, deviation), (found, found_v, found_deviation) = results

@@ -18,7 +18,7 @@ from fwi_refine.cli import console, run
 from fwi_refine.cli.progress import Progress
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.io.report import Row
-from fwi_refine.runs.batch import refine_one
+from fwi_refine.runs.one_sample import refine_one
 from fwi_refine.runs.running import (
     Running,
     _told,
@@ -89,7 +89,7 @@ def test_files_that_cannot_be_read_are_left_out(tmp_path, text):
 
 def test_a_folder_that_cannot_be_written_stops_nothing(made, tmp_path):
     from fwi_refine.priors import load
-    from fwi_refine.runs.batch import Settings
+    from fwi_refine.runs.settings import Settings
 
     sample = SimpleNamespace(index=0, id="bad", problem="no record", source=None)
     outcome = refine_and_tell(sample, Settings(load()), str(tmp_path / "not" / "there"), refine_one)

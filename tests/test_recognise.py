@@ -13,7 +13,9 @@ from fwi_refine.cli import run
 from fwi_refine.io.convert import AXES, Conversion, conversion_of, forward_log
 from fwi_refine.io.samples import Sample
 from fwi_refine.routing.recognise import looked_at, recognise
-from fwi_refine.runs import batch
+from fwi_refine.runs import one_sample
+from fwi_refine.runs.one_sample import refine_one
+from fwi_refine.runs.settings import Settings
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import make_sample
 from fwi_refine.synthetic.samples import FAMILIES
@@ -274,7 +276,7 @@ def test_a_start_that_is_not_improved_keeps_its_own_numbers(made, monkeypatch):
         values["source"] = None
         return Refined(**values | {"status": "unchanged", "flags": (), "reason": "nothing better"})
 
-    monkeypatch.setattr(batch, "refine_sample", nothing_better)
+    monkeypatch.setattr(one_sample, "refine_sample", nothing_better)
     sample = Sample(0, "a1", (("start", start),), made.records[0])
-    outcome = batch.refine_one(sample, batch.Settings(load_priors()))
+    outcome = refine_one(sample, Settings(load_priors()))
     np.testing.assert_array_equal(outcome.velocity, start)

@@ -22,7 +22,7 @@ from fwi_refine.inversion.levels.refine import (
 )
 from fwi_refine.inversion.levels.rounding import rounding_of
 from fwi_refine.inversion.levels.settings import LevelSettings
-from fwi_refine.inversion.stages import Curvature
+from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
 from fwi_refine.wave import Simulator, released_record

@@ -22,7 +22,7 @@ from fwi_refine.cli import logs
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, RunError
 from fwi_refine.io.outputs import open_temporary
-from fwi_refine.runs import batch, executors, locks
+from fwi_refine.runs import executors, locks, one_sample
 from fwi_refine.runs.directory import RunDirectory, claimed, look
 from fwi_refine.runs.directory.shards import Journal, read_journal
 
@@ -34,7 +34,7 @@ def case(tmp_path, monkeypatch):
     """Inputs in the current folder, and a program whose samples take no time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(executors, "Processes", lambda *arguments: executors.Serial())
-    monkeypatch.setattr(batch, "refine_one", trivial)
+    monkeypatch.setattr(one_sample, "refine_one", trivial)
     return write_inputs(tmp_path, NAMES)
 
 
@@ -56,7 +56,7 @@ def stopped(monkeypatch, name="d", error=None):
     """The command, stopped by a full disk of its machine at one sample; its exit code."""
     with monkeypatch.context() as patch:
         error = error or OSError(errno.ENOSPC, "No space left on device")
-        patch.setattr(batch, "refine_one", stop_at(name, error))
+        patch.setattr(one_sample, "refine_one", stop_at(name, error))
         return run_command(COMMAND)
 
 
@@ -71,7 +71,7 @@ def test_the_same_command_goes_on(case, monkeypatch, capsys):
         calls.append(sample.id)
         return trivial(sample, settings)
 
-    monkeypatch.setattr(batch, "refine_one", count)
+    monkeypatch.setattr(one_sample, "refine_one", count)
     assert run_command([*COMMAND, "--history", "h.csv"]) == 0
     assert calls == ["d", "e"]
     np.testing.assert_array_equal(np.load("o.npy"), expected_maps(case))
@@ -103,7 +103,7 @@ def test_the_end_of_the_terminal_keeps_what_is_finished(case, monkeypatch, ignor
             os.kill(os.getpid(), signal.SIGHUP)
         return trivial(sample, settings)
 
-    monkeypatch.setattr(batch, "refine_one", hang_up)
+    monkeypatch.setattr(one_sample, "refine_one", hang_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
         assert run_command(COMMAND) == code
@@ -318,8 +318,8 @@ def test_standard_streams_that_are_closed(tmp_path, redirection):
     """A file that got the number of a closed stream would be written to by every message."""
     write_inputs(tmp_path, NAMES)
     script = (
-        "from run_cases import trivial; from fwi_refine.runs import batch, executors\n"
-        "batch.refine_one = trivial; executors.Processes = lambda *a: executors.Serial()\n"
+        "from run_cases import trivial; from fwi_refine.runs import executors, one_sample\n"
+        "one_sample.refine_one = trivial; executors.Processes = lambda *a: executors.Serial()\n"
         "from fwi_refine.cli import main; main()"
     )
     (tmp_path / "program.py").write_text(script)

@@ -17,14 +17,16 @@ from fwi_refine.errors import InputError
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import found_source
-from fwi_refine.inversion.stages import Curvature, Solution
+from fwi_refine.inversion.stage_result import Curvature
+from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.io.samples import Sample
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.priors import GaussianProcess, load
 from fwi_refine.routing.recognise import recognise
 from fwi_refine.routing.recognise_source import source_near, warning
-from fwi_refine.runs.batch import Settings, refine_one
+from fwi_refine.runs.one_sample import refine_one
+from fwi_refine.runs.settings import Settings
 from fwi_refine.survey import OPENFWI, write_survey
 from fwi_refine.wave import Simulator
 

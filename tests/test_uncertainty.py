@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.inversion.uncertainty import LevelBelief, expected_error, standard_deviation
+from fwi_refine.inversion.uncertainty import LevelBelief, Solution, expected_error
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.noise import LEAST_NOISE
 from fwi_refine.objective.parameterisation import Full, Modes, Regions
@@ -29,6 +29,10 @@ def jacobian(n, seed=0):
     return matrix
 
 
+def standard_deviation(hessian, parameters, misfit, prior_hessian=None):
+    return Solution(parameters, hessian, misfit, prior_hessian, SURVEY).deviation()
+
+
 def test_it_is_the_covariance_in_closed_form():
     parameters, noise = Full(SHAPE), 2e-3
     j = jacobian(parameters.size)
@@ -36,7 +40,6 @@ def test_it_is_the_covariance_in_closed_form():
         2 / SAMPLES * j.T @ j,
         parameters,
         noise**2 * SHARE,
-        SURVEY,
         PriorTerm(PROCESS, parameters).hessian(torch.zeros(21).double() + 3000.0),
     )
     precision = j.T @ j / noise**2
@@ -62,7 +65,6 @@ def test_draws_err_by_what_is_expected():
         2 / SAMPLES * full.T @ full,
         parameters,
         noise**2 * SHARE,
-        SURVEY,
         PriorTerm(PROCESS, parameters).hessian(torch.zeros(21).double() + 3000.0),
     )
     errors = torch.stack(errors)
@@ -80,12 +82,11 @@ def test_all_modes_say_what_the_cells_say():
     prior[:-1, :-1] = 2 * torch.eye(modes.size - 1).double()
     along = j @ modes.matrix()
     variance = noise**2 * SHARE
-    first = standard_deviation(2 / SAMPLES * along.T @ along, modes, variance, SURVEY, prior)
+    first = standard_deviation(2 / SAMPLES * along.T @ along, modes, variance, prior)
     second = standard_deviation(
         2 / SAMPLES * j.T @ j,
         cells,
         variance,
-        SURVEY,
         PriorTerm(PROCESS, cells).hessian(torch.zeros(21).double() + 3000.0),
     )
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
@@ -97,7 +98,7 @@ def test_cells_of_a_region_share_their_error_and_noise_has_a_floor():
     j = jacobian(21) @ regions.matrix()
     hessian = 2 / SAMPLES * j.T @ j
     exact, floor, double = (
-        standard_deviation(hessian.clone(), regions, variance * SHARE, SURVEY)
+        standard_deviation(hessian, regions, variance * SHARE)
         for variance in (0.0, LEAST_NOISE**2, 4 * LEAST_NOISE**2)
     )
     assert torch.equal(exact, floor)
@@ -109,7 +110,7 @@ def test_a_matrix_that_rounding_made_indefinite_has_no_answer():
     hessian = torch.diag(torch.tensor([1.0, 1.0, 1e-30]).double())
     hessian[0, 1] = hessian[1, 0] = 1 + 1e-12
     regions = Regions(torch.arange(20).reshape(SHAPE) // 10)
-    assert standard_deviation(1e6 * hessian, regions, 1e-10, SURVEY) is None
+    assert standard_deviation(1e6 * hessian, regions, 1e-10) is None
 
 
 def test_maps_drawn_as_is_believed_err_by_what_is_expected():

@@ -15,7 +15,7 @@ from fwi_refine.errors import InputError
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.exact import prove
 from fwi_refine.inversion.sample import refine_sample
-from fwi_refine.inversion.uncertainty import precision
+from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.objective.weights import Weights
@@ -160,7 +160,8 @@ def test_a_trace_without_weight_is_none():
 def test_the_posterior_counts_the_samples_that_are_there():
     hessian = 1e-3 * torch.eye(3, dtype=torch.float64)
     whole, half = (
-        precision(hessian.clone(), Full((1, 2)), 1e-6, TINY, samples=n) for n in (1400, 700)
+        Solution(Full((1, 2)), hessian, 1e-6, None, TINY, samples_used=n).precision()
+        for n in (1400, 700)
     )
     assert torch.allclose(whole - 1e-6 * torch.eye(3), 2 * (half - 1e-6 * torch.eye(3)))
 

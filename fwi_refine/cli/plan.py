@@ -9,7 +9,7 @@ from fwi_refine.cli import OK, SAMPLES_FAILED
 
 if TYPE_CHECKING:
     from fwi_refine.io.inputs import Inputs
-    from fwi_refine.runs.batch import Settings
+    from fwi_refine.runs.settings import Settings
 
 log = logging.getLogger(__name__)
 

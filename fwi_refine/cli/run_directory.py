@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from fwi_refine.cli.options.outputs import Outputs
     from fwi_refine.io.inputs import Inputs
     from fwi_refine.io.report import Row
-    from fwi_refine.runs.batch import Settings
     from fwi_refine.runs.directory.parts import Part
     from fwi_refine.runs.executors import Executor
+    from fwi_refine.runs.settings import Settings
 
 log = logging.getLogger(__name__)
 

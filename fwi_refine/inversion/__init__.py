@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from fwi_refine.inversion.initial_model import start_from_record
     from fwi_refine.inversion.method import choose_method
     from fwi_refine.inversion.recipe import LevelAssignment, Recipe, Stage
+    from fwi_refine.inversion.refined import Refined
     from fwi_refine.inversion.routes import classify
-    from fwi_refine.inversion.sample import Refined, refine_sample
+    from fwi_refine.inversion.sample import refine_sample
 
 _MODULES = {
     "METHODS": "families",
     "LevelAssignment": "recipe",
     "Recipe": "recipe",
-    "Refined": "sample",
+    "Refined": "refined",
     "Stage": "recipe",
     "choose_method": "method",
     "classify": "routes",

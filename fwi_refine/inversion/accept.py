@@ -10,7 +10,8 @@ from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.exact import Certificate, search
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.minimum import with_minimum
-from fwi_refine.inversion.stages import Curvature, Solution
+from fwi_refine.inversion.stage_result import Curvature
+from fwi_refine.inversion.uncertainty import Solution
 
 # Rms misfit of integers from which the search for a proven map begins.
 SEARCHED = 1e-3

@@ -14,8 +14,7 @@ This is the conditional mean of a Gaussian posterior (Tarantola, "Inverse Proble
 import torch
 
 from fwi_refine.inversion.data import Model
-from fwi_refine.inversion.stages import Solution
-from fwi_refine.inversion.uncertainty import scaled_factor
+from fwi_refine.inversion.uncertainty import Solution, scaled_factor
 
 ROUNDS = 6  # of lifting: the others may fall below vmin in turn
 MOST = 1000  # cells below vmin, of a map that is far from its end

@@ -5,7 +5,7 @@ A stage is one minimisation of
     mean((s(v) - d)^2) + weight * prior
 
 over its unknowns, from the map that the stage before it left. vmin is one more unknown. The recipes
-themselves are in families/.
+themselves are in families/, the settings of optimisers in optimisers.py.
 """
 
 import math
@@ -18,15 +18,13 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.optimisers import LevenbergMarquardt, Optimiser, in_squared_unit
 from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.optimise import weight_by_share
 from fwi_refine.priors import Priors
 from fwi_refine.routing import can_classify
 from fwi_refine.survey import Survey
-
-# The published cost is multiplied by this, which gives gradient_tolerance its unit.
-COST_SCALE = 1e15
 
 # Mean square misfit (5e-5 rms) at which the long stages stop: a good fit of released data.
 GOOD_FIT = 2.5e-9
@@ -35,186 +33,6 @@ GOOD_FIT = 2.5e-9
 def smallest(v: torch.Tensor) -> tuple[float, float]:
     """vmin as the minimum of a map v (nz, nx): a guess, as a single wrong cell spoils it."""
     return float(v.min()), 30.0
-
-
-@dataclass(frozen=True)
-class LevenbergMarquardt:
-    """Gauss-Newton steps with the full Jacobian, damped.
-
-    Attributes
-    ----------
-    iterations
-        Most Jacobians.
-    corrections
-        Most steps with one Jacobian.
-    max_damping_increases
-        For each Jacobian, where a step has lowered nothing: 6 begin with short steps where a start
-        is far off, 3 leave it to the next stage.
-    target
-        Mean square misfit at which it ends; None: no target.
-    remainder
-        Fraction of the record's rms that may be left, at which it ends as well.
-    """
-
-    iterations: int = 1
-    corrections: int = 10
-    max_damping_increases: int = 3
-    target: float | None = None
-    remainder: float = 0.0
-
-    def in_unit(self, unit: float) -> "LevenbergMarquardt":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        return replace(self, target=_squared(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "LevenbergMarquardt":
-        """The same for records with noise."""
-        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
-
-
-@dataclass(frozen=True)
-class KrylovGaussNewton:
-    """Gauss-Newton steps by conjugate gradients, without any matrix.
-
-    Attributes
-    ----------
-    iterations
-        Most steps.
-    products
-        Most products with the Gauss-Newton matrix for each.
-    target, remainder
-        As of `LevenbergMarquardt`.
-    """
-
-    iterations: int = 1
-    products: int = 40
-    target: float | None = None
-    remainder: float = 0.0
-
-    def in_unit(self, unit: float) -> "KrylovGaussNewton":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        return replace(self, target=_squared(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "KrylovGaussNewton":
-        """The same for records with noise."""
-        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
-
-
-@dataclass(frozen=True)
-class VariationalGaussNewton:
-    """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
-
-    The weight of the prior is that of a log density: it follows from the noise. The prior has
-    `update`, as `priors.VariationalTotalVariation`.
-
-    Attributes
-    ----------
-    noise
-        For each Jacobian, rms of what counts as noise of a coefficient of the band; where the
-        misfit is larger, that. It falls: at once at the noise of the record, a step would follow
-        what is not linear along directions that the data hardly see.
-    corrections, target
-        As of `LevenbergMarquardt`.
-    rounds
-        Renewals of the prior for each Jacobian.
-    """
-
-    noise: tuple[float, ...] = (2e-4, 8e-5)
-    corrections: int = 10
-    target: float | None = None
-    rounds: int = 3
-
-    @property
-    def iterations(self) -> int:
-        """Most Jacobians."""
-        return len(self.noise)
-
-    def in_unit(self, unit: float) -> "VariationalGaussNewton":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        noise = tuple(unit * level for level in self.noise)
-        return replace(self, noise=noise, target=_squared(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "VariationalGaussNewton":
-        """The same for records with noise."""
-        levels = tuple(math.hypot(level, noise.coefficient) for level in self.noise)
-        target = _more(self.target, noise.misfit_in_band(survey))
-        return replace(self, noise=levels, target=target)
-
-
-@dataclass(frozen=True)
-class PreconditionedLBFGS:
-    """L-BFGS with the factored Gauss-Newton matrix as its first inverse Hessian.
-
-    Attributes as of `LevenbergMarquardt`.
-    """
-
-    iterations: int = 1
-    corrections: int = 10
-    target: float | None = None
-
-    def in_unit(self, unit: float) -> "PreconditionedLBFGS":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        return replace(self, target=_squared(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "PreconditionedLBFGS":
-        """The same for records with noise."""
-        return replace(self, target=_more(self.target, noise.misfit_in_band(survey)))
-
-
-@dataclass(frozen=True)
-class LBFGS:
-    """L-BFGS with strong Wolfe line searches, which keeps all pairs.
-
-    Attributes
-    ----------
-    iterations
-        Most of them.
-    gradient_tolerance
-        Largest entry of the gradient of the cost, in the published unit, at which it ends.
-    initial_step
-        Largest change of an unknown in the first trial step; m/s for cells.
-    target
-        Mean square misfit at which it ends; None: no target.
-    """
-
-    iterations: int
-    gradient_tolerance: float = 0.0
-    initial_step: float = 10.0
-    target: float | None = None
-
-    def in_unit(self, unit: float) -> "LBFGS":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        tolerance = self.gradient_tolerance * unit**2
-        return replace(self, gradient_tolerance=tolerance, target=_squared(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "LBFGS":
-        """The same for records with noise."""
-        return replace(self, target=_more(self.target, noise.misfit()))
-
-
-@dataclass(frozen=True)
-class GaussNewtonStep:
-    """One step, solved by conjugate gradients."""
-
-    iterations: int = 1
-    target: None = None
-
-    def in_unit(self, unit: float) -> "GaussNewtonStep":
-        """Itself."""
-        return self
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "GaussNewtonStep":
-        """Itself."""
-        return self
-
-
-Optimiser = (
-    LevenbergMarquardt
-    | KrylovGaussNewton
-    | VariationalGaussNewton
-    | PreconditionedLBFGS
-    | LBFGS
-    | GaussNewtonStep
-)
 
 
 @dataclass(frozen=True)
@@ -315,7 +133,7 @@ class Stage:
             self,
             weight=self.weight * unit**2,
             optimiser=self.optimiser.in_unit(unit),
-            skip_if=_squared(self.skip_if, unit),
+            skip_if=in_squared_unit(self.skip_if, unit),
         )
 
     def with_noise(self, noise: Noise, survey: Survey, samples: int) -> "Stage":
@@ -329,14 +147,6 @@ class Stage:
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
         return weight_by_share(self.prior_fraction, misfit, prior, least=self.weight)
-
-
-def _squared(square: float | None, unit: float) -> float | None:
-    return None if square is None else square * unit**2
-
-
-def _more(square: float | None, noise: float) -> float | None:
-    return None if square is None else square + noise
 
 
 @dataclass(frozen=True)
@@ -380,15 +190,15 @@ class Recipe:
         Whether the velocities of the family are integers.
     assignment
         What follows the stages for maps of few levels.
-    blended
-        Whether cells between levels are blended of two, so that integers are taken only where they
-        fit as well as the map does.
+    if_blended
+        What follows instead where the map's edges are blended (`routing.edges`): there integers
+        are taken only where they fit as well as the map does.
     """
 
     stages: tuple[Stage, ...]
     round: bool
     assignment: LevelAssignment | None = None
-    blended: bool = False
+    if_blended: tuple[Stage, ...] = ()
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
@@ -414,12 +224,17 @@ class Recipe:
         return replace(recipe, assignment=replace(assignment, noise=(least, most)))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
-        """The recipe with change(stage) for each stage, that between assignments as well."""
-        stages, assignment = tuple(map(change, self.stages)), self.assignment
+        """The recipe with change(stage) for each stage, those of its ends as well."""
+        assignment = self.assignment
         if assignment is not None:
             between = assignment.between
             softer = tuple(tuple(map(change, stages)) for stages in assignment.softer)
             assignment = replace(
                 assignment, between=lambda *how: change(between(*how)), softer=softer
             )
-        return replace(self, stages=stages, assignment=assignment)
+        return replace(
+            self,
+            stages=tuple(map(change, self.stages)),
+            assignment=assignment,
+            if_blended=tuple(map(change, self.if_blended)),
+        )

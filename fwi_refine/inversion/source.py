@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.stages import Curvature, Solution
-from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, precision, scaled_factor
+from fwi_refine.inversion.stage_result import Curvature
+from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, Solution, scaled_factor
 from fwi_refine.objective.source import Estimate, SourceModel, impulse_record
 from fwi_refine.objective.source_shape import SourceShape, compare_wavelet
 from fwi_refine.survey import Survey
@@ -119,10 +119,7 @@ def _covariance(
     known = curvature.uncertainty
     if not isinstance(known, Solution) or known.source is None:
         return alone, None
-    matrix = precision(
-        known.hessian, known.parameters, known.misfit, known.survey, known.prior_hessian
-    )
-    factored = scaled_factor(matrix)
+    factored = scaled_factor(known.precision())
     if factored is None:
         return alone, None
     factor, scale = factored

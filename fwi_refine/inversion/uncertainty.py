@@ -1,118 +1,56 @@
 """Expected error of a refined map.
 
-`standard_deviation` follows from the curvature of the objective, `LevelBelief` from the
-probabilities with which cells were given one of a few levels.
+`Solution` has it from the curvature of the objective, `LevelBelief` from the probabilities with
+which cells were given one of a few levels.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
+import numpy as np
 import torch
 
 from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Parameters
+from fwi_refine.objective.source_misfit import SourceHessian
 from fwi_refine.survey import Survey
 
 WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
 MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard normal
 
 
-def noise_of(misfit: float, survey: Survey) -> float:
-    """Variance of the noise of a coefficient of the band, at least that of float32 records.
+class Uncertainty(Protocol):
+    """What the expected error of a map follows from."""
 
-    Parameters
+    def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
+        """Expected rms error of each cell of a map v (nz, nx), m/s; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where a Gauss-Newton stage ended, with the normal posterior about it.
+
+    Attributes
     ----------
-    misfit : float
-        Mean square residual within the wavelet's band, in the squared unit of the record.
-    survey : Survey
-        Survey of the record.
-
-    Returns
-    -------
-    float
-    """
-    return max(noise_variance(misfit, survey), (LEAST_NOISE * survey.unit) ** 2)
-
-
-def precision(
-    hessian: torch.Tensor,
-    parameters: Parameters,
-    misfit: float,
-    survey: Survey,
-    prior_hessian: torch.Tensor | None = None,
-    samples: int | None = None,
-) -> torch.Tensor:
-    """Posterior precision of the unknowns at the solution.
-
-    Parameters
-    ----------
-    hessian : Tensor, shape (n, n)
-        Gauss-Newton Hessian 2 / N J^T J of the misfit, N the number of samples of the record.
     parameters : Parameters
-        Parameterisation of the n unknowns.
+        The n unknowns.
+    hessian : Tensor, shape (n, n)
+        Gauss-Newton Hessian 2 / N J^T J of the misfit, N the number of samples of the record, at
+        the last Jacobian.
     misfit : float
         Mean square residual within the wavelet's band, in the squared unit of the record.
+    prior_hessian : Tensor, shape (n, n), or None
+        2 K^-1, twice the precision of a prior that is Gaussian, or was made so; None for total
+        variation.
     survey : Survey
         Survey of the record.
-    prior_hessian : Tensor, shape (n, n), optional
-        2 K^-1, twice the precision of a Gaussian prior.
-    samples : int, optional
-        N; by default all of the record.
-
-    Returns
-    -------
-    Tensor, shape (n, n)
-        J^T J / s^2 + K^-1, s^2 the variance of the noise; K^-1 is WIDE^-2 on the diagonal
-        without a Gaussian prior, and for vmin, which priors leave alone.
-    """
-    samples = samples or math.prod(survey.record_shape)
-    found = hessian * (samples / (2 * noise_of(misfit, survey)))
-    if prior_hessian is None:
-        found.diagonal().add_(WIDE**-2)
-    else:
-        found = found.add_(prior_hessian, alpha=0.5)
-        found[-1, -1] += WIDE**-2  # vmin
-    return found
-
-
-def scaled_factor(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Cholesky factor of a precision in units of its own diagonal.
-
-    Parameters
-    ----------
-    matrix : Tensor, shape (n, n)
-        A precision, as of `precision`; it is overwritten.
-
-    Returns
-    -------
-    (Tensor, Tensor) or None
-        L, lower, and d (n,), with matrix = d L L^T d; None where rounding left it not definite, as
-        some unknown is hardly seen at all.
-    """
-    scale = matrix.diagonal().sqrt()
-    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
-    return None if int(info) != 0 else (factor, scale)
-
-
-def standard_deviation(
-    hessian: torch.Tensor,
-    parameters: Parameters,
-    misfit: float,
-    survey: Survey,
-    prior_hessian: torch.Tensor | None = None,
-    samples: int | None = None,
-) -> torch.Tensor | None:
-    """Expected rms error of each cell, from the curvature at the solution.
-
-    Parameters
-    ----------
-    hessian, parameters, misfit, survey, prior_hessian, samples
-        As for `precision`.
-
-    Returns
-    -------
-    Tensor, shape (nz, nx), or None
-        In m/s, float64; None if rounding has made the precision indefinite.
+    spread : float
+        Factor of the expected errors, which the prior says.
+    samples_used : int or None
+        N, of the samples that count; None: all of the record.
+    source : SourceHessian or None
+        How map and wavelets depend on each other, where the wavelets are estimated.
 
     Notes
     -----
@@ -130,14 +68,85 @@ def standard_deviation(
     .. [1] A. Tarantola, "Inverse Problem Theory and Methods for Model Parameter Estimation", SIAM,
        2005, section 3.2.
     """
-    matrix = precision(hessian, parameters, misfit, survey, prior_hessian, samples)
-    factored = scaled_factor(matrix)
-    if factored is None:
-        return None
-    factor, scale = factored
-    columns = parameters.matrix(hessian.device)[:-1] / scale
-    halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
-    return halves.square().sum(0).sqrt().reshape(parameters.shape)
+
+    parameters: Parameters
+    hessian: torch.Tensor
+    misfit: float
+    prior_hessian: torch.Tensor | None
+    survey: Survey
+    spread: float = 1.0
+    samples_used: int | None = None
+    source: SourceHessian | None = None
+
+    @property
+    def variance(self) -> float:
+        """Of the noise of a coefficient of the band, at least that of float32 records."""
+        return max(noise_variance(self.misfit, self.survey), (LEAST_NOISE * self.survey.unit) ** 2)
+
+    def precision(self) -> torch.Tensor:
+        """Posterior precision C^-1 of the unknowns (n, n), its own memory.
+
+        K^-1 is WIDE^-2 on the diagonal without a Gaussian prior, and for vmin, which priors leave
+        alone.
+        """
+        samples = self.samples_used or math.prod(self.survey.record_shape)
+        found = self.hessian * (samples / (2 * self.variance))
+        if self.prior_hessian is None:
+            found.diagonal().add_(WIDE**-2)
+        else:
+            found = found.add_(self.prior_hessian, alpha=0.5)
+            found[-1, -1] += WIDE**-2  # vmin
+        return found
+
+    def deviation(self, v: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Expected rms error of each cell, from the curvature.
+
+        Parameters
+        ----------
+        v
+            Any map: it does not matter which, as the curvature is that of the solution.
+
+        Returns
+        -------
+        Tensor, shape (nz, nx), or None
+            In m/s, float64; None if rounding has made the precision indefinite.
+        """
+        factored = scaled_factor(self.precision())
+        if factored is None:
+            return None
+        factor, scale = factored
+        columns = self.parameters.matrix(self.hessian.device)[:-1] / scale
+        halves = torch.linalg.solve_triangular(factor, columns.T, upper=False)
+        return self.spread * halves.square().sum(0).sqrt().reshape(self.parameters.shape)
+
+    def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
+        """Maps (count, nz, nx), m/s, drawn from the posterior about a map v (nz, nx), or None."""
+        draws = np.random.default_rng(seed).standard_normal((count, self.parameters.size))
+        return posterior_samples(
+            self.parameters.from_velocity(v),
+            self.precision(),
+            self.parameters,
+            self.spread * torch.from_numpy(draws),
+        )
+
+
+def scaled_factor(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Cholesky factor of a precision in units of its own diagonal.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (n, n)
+        A precision, as of `Solution.precision`; it is overwritten.
+
+    Returns
+    -------
+    (Tensor, Tensor) or None
+        L, lower, and d (n,), with matrix = d L L^T d; None where rounding left it not definite, as
+        some unknown is hardly seen at all.
+    """
+    scale = matrix.diagonal().sqrt()
+    factor, info = torch.linalg.cholesky_ex(matrix.div_(scale).div_(scale[:, None]))
+    return None if int(info) != 0 else (factor, scale)
 
 
 def posterior_samples(
@@ -153,7 +162,7 @@ def posterior_samples(
     x : Tensor, shape (n,)
         Unknowns at the solution.
     matrix : Tensor, shape (n, n)
-        Posterior precision, as of `precision`; it is overwritten.
+        Posterior precision, as of `Solution.precision`; it is overwritten.
     parameters : Parameters
         Parameterisation of the n unknowns.
     draws : Tensor, shape (K, n)

@@ -26,9 +26,14 @@ from torch import Tensor
 
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.wave import Simulator, coefficient_jacobian, coefficient_rounding, gram
+from fwi_refine.wave import (
+    Simulator,
+    coefficient_jacobian,
+    coefficient_rounding,
+    gram,
+    transposed_product,
+)
 
-ROWS = 4096  # of J in one product
 NOISE = 1.5e-5  # rms of a coefficient of the band, besides what is modelled; OpenFWI's unit
 
 
@@ -42,10 +47,13 @@ class CoefficientNoise:
         M.
     factor : Tensor of float64, shape (cells, cells)
         L, lower, with L L^T = I + M^T M.
+    threads : int or None
+        Of the CPU for products of matrices.
     """
 
     matrix: Tensor
     factor: Tensor
+    threads: int | None = None
 
     @classmethod
     def at(cls, v: Tensor, vmin: Tensor, simulator: Simulator) -> "CoefficientNoise":
@@ -54,9 +62,10 @@ class CoefficientNoise:
         matrix = coefficient_jacobian(v, vmin, survey=survey, **simulator.how)
         size = coefficient_rounding(v, survey).flatten() / (NOISE * survey.unit)
         matrix = matrix * size.to(matrix)
-        normal = _product(matrix, matrix)
+        threads = simulator.threads
+        normal = transposed_product(matrix, matrix, threads)
         normal.diagonal().add_(1.0)
-        return cls(matrix, torch.linalg.cholesky(normal))
+        return cls(matrix, torch.linalg.cholesky(normal.T), threads)  # one half counts
 
     def weigh(self, rows: Tensor) -> Tensor:
         """W rows, of coefficients of the band (rows,), float64."""
@@ -66,7 +75,7 @@ class CoefficientNoise:
 
     def eliminate(self, normal: Tensor, jacobian: Tensor) -> Tensor:
         """J^T W J from J^T J (n, n) and J (rows, n)."""
-        cross = _product(self.matrix, jacobian)
+        cross = transposed_product(self.matrix, jacobian, self.threads)
         halves = torch.linalg.solve_triangular(self.factor, cross, upper=False)
         return normal - gram(halves.T)
 
@@ -121,11 +130,3 @@ class CorrelatedMisfit(BandMisfit):
     def _rows(self, r: Tensor) -> Tensor:
         """Coefficients of the band of a residual (1, shots, steps, receivers), as rows of J."""
         return torch.einsum("str,tk->srk", r[0], self._basis).flatten()
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a^T b in float64."""
-    total = a.new_zeros(a.shape[1], b.shape[1], dtype=torch.float64)
-    for some, others in zip(a.split(ROWS), b.split(ROWS), strict=True):
-        total.addmm_(some.T.double(), others.double())
-    return total

@@ -8,10 +8,10 @@ from fwi_refine.lazy import lazy
 # Where each name is.
 _MODULES = {
     "Contents": "directory",
-    "Outcome": "batch",
+    "Outcome": "one_sample",
     "RunState": "directory",
     "RunDirectory": "directory",
-    "Settings": "batch",
+    "Settings": "settings",
     "Work": "directory",
     "carry_out": "directory",
     "claimed": "directory",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.method import choose_method
-from fwi_refine.inversion.recipe import LevenbergMarquardt, VariationalGaussNewton
+from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGaussNewton
 from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
 from fwi_refine.routing import Family
-from fwi_refine.runs.batch import Settings, kernel_name
+from fwi_refine.runs.settings import Settings, kernel_name
 from fwi_refine.wave import Simulator, measure_speed
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fwi_refine.inversion.sample import Refined
+from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.uncertainty import expected_error
 
 # float16 has 11 bits: velocities from 2048 m/s on are even, from 4096 on multiples of 4.

@@ -7,6 +7,7 @@ from fwi_refine.wave.deterministic import add_at, gram
 from fwi_refine.wave.differentiable import simulate
 from fwi_refine.wave.grid import C2, fold, pad
 from fwi_refine.wave.jacobian.accumulated import normal_matrix
+from fwi_refine.wave.jacobian.assemble import jacobian_points
 from fwi_refine.wave.jacobian.coefficient import coefficient_jacobian
 from fwi_refine.wave.jacobian.flat_layers import (
     first_return,
@@ -14,15 +15,10 @@ from fwi_refine.wave.jacobian.flat_layers import (
     flat_jacobian_shots,
     has_flat_jacobian,
 )
-from fwi_refine.wave.jacobian.full import (
-    Jacobian,
-    jacobian,
-    jacobian_bytes,
-    jacobian_points,
-    longest_interval,
-    record_basis,
-)
+from fwi_refine.wave.jacobian.full import Jacobian, jacobian, jacobian_bytes
+from fwi_refine.wave.jacobian.normal_matrix import transposed_product
 from fwi_refine.wave.jacobian.operator import jacobian_operator
+from fwi_refine.wave.jacobian.plan import longest_interval, record_basis
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
 from fwi_refine.wave.released_arithmetic import (
     coefficient_rounding,
@@ -71,4 +67,5 @@ __all__ = [
     "released_medium",
     "released_record",
     "simulate",
+    "transposed_product",
 ]

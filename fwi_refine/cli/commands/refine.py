@@ -120,7 +120,7 @@ def command(
     )
     need_some(inputs.pairs, choice.shard, "samples")
     from fwi_refine.io.outputs import samples_path
-    from fwi_refine.runs import batch
+    from fwi_refine.runs.settings import check_memory, kernel_name
 
     if outputs.out is not None or not dry_run:
         outputs.claim(history)
@@ -137,8 +137,8 @@ def command(
     settings = replace(recipe.settings(place, deviation, survey), dtype=dtype)
     if settings.samples and outputs.out is not None:
         options.claim(samples_path(outputs.out), outputs.overwrite)
-    log.info("kernel: %s; %s", batch.kernel_name(settings), place)
-    batch.check_memory(settings)
+    log.info("kernel: %s; %s", kernel_name(settings), place)
+    check_memory(settings)
     if pictures:
         opened.load("plots")
     if folder is None:  # see `check`

@@ -17,8 +17,8 @@ from fwi_refine.limits import MOST_AT_A_TIME, MOST_SAMPLES, MOST_THREADS, check_
 from fwi_refine.survey import OPENFWI, Survey
 
 if TYPE_CHECKING:
-    from fwi_refine.runs.batch import Settings
     from fwi_refine.runs.executors import Executor
+    from fwi_refine.runs.settings import Settings
 
 # bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
 MEMORY = 7 * 10**9
@@ -112,7 +112,7 @@ class RecipeOptions:
         assert place.threads is not None  # see `Place.for_samples`
         assert place.per_job is not None
         from fwi_refine.objective.known_cells import check_bounds, check_fixed
-        from fwi_refine.runs.batch import Settings
+        from fwi_refine.runs.settings import Settings
         from fwi_refine.survey.weights import check_weights
 
         weights = fixed = bounds = None

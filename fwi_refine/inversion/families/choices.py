@@ -8,7 +8,8 @@ import torch
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
 from fwi_refine.inversion.levels.rounding import SHALLOW, without_rounding_of_levels
-from fwi_refine.inversion.recipe import LevenbergMarquardt, Stage, Subset, smallest
+from fwi_refine.inversion.optimisers import LevenbergMarquardt
+from fwi_refine.inversion.recipe import Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.priors import (

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from fwi_refine.inversion.recipe import (
+from fwi_refine.inversion.optimisers import (
     KrylovGaussNewton,
     LevenbergMarquardt,
     Optimiser,
     PreconditionedLBFGS,
-    Recipe,
-    Stage,
     VariationalGaussNewton,
 )
+from fwi_refine.inversion.recipe import Recipe, Stage
 from fwi_refine.routing import Criterion
 
 STEPS_PER_JACOBIAN = 3  # by conjugate gradients, in place of one with a matrix and corrections

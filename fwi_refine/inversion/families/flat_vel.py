@@ -17,7 +17,8 @@ from fwi_refine.inversion.families.choices import (
     tied,
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
-from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, Recipe, Stage, Subset
+from fwi_refine.inversion.optimisers import LBFGS
+from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 from fwi_refine.routing.classify import asymmetry

@@ -16,7 +16,8 @@ from fwi_refine.inversion.families.choices import (
     newton,
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
-from fwi_refine.inversion.recipe import GOOD_FIT, LBFGS, LevenbergMarquardt, Recipe, Stage, Subset
+from fwi_refine.inversion.optimisers import LBFGS, LevenbergMarquardt
+from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
 
 # Fractions of the survey's frequency, and Jacobians at each. A low-passed record is delayed by its
 # wavelet's length, so that the lowest frequencies are windows in time as well: they see the upper

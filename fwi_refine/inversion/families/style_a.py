@@ -20,7 +20,8 @@ from fwi_refine.inversion.families.choices import (
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
-from fwi_refine.inversion.recipe import LBFGS, GaussNewtonStep, Recipe, Stage, Subset
+from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep
+from fwi_refine.inversion.recipe import Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 from fwi_refine.inversion.families.choices import edges, every_cell, newton, rough, surface_minimum
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
-from fwi_refine.inversion.recipe import (
-    GOOD_FIT,
-    LBFGS,
-    Recipe,
-    Stage,
-    Subset,
-    VariationalGaussNewton,
-)
+from fwi_refine.inversion.optimisers import LBFGS, VariationalGaussNewton
+from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 

@@ -14,17 +14,11 @@ from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
 from fwi_refine.inversion.levels.levels import merge_scattered, to_integers
 from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import LevelAssignment
-from fwi_refine.inversion.stages import (
-    Curvature,
-    Solution,
-    StageResult,
-    Trace,
-    penalty,
-    run_stage,
-    run_stages,
-)
-from fwi_refine.inversion.uncertainty import LevelBelief
+from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace
+from fwi_refine.inversion.stages import run_stage, run_stages
+from fwi_refine.inversion.uncertainty import LevelBelief, Solution
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.priors import Priors

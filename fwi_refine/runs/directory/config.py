@@ -17,7 +17,7 @@ import numpy as np
 from fwi_refine.files import is_machine_fault
 from fwi_refine.io import Inputs
 from fwi_refine.priors import to_table
-from fwi_refine.runs.batch import Settings, identity
+from fwi_refine.runs.settings import Settings, identity
 
 FORMAT = 1
 FILE = "run.toml"

@@ -11,7 +11,7 @@ import numpy as np
 from fwi_refine.io import Inputs, read_start
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
-from fwi_refine.runs import batch
+from fwi_refine.runs import batch, one_sample
 from fwi_refine.runs.directory.parts import (
     DEVIATION,
     SAMPLES,
@@ -23,7 +23,9 @@ from fwi_refine.runs.directory.parts import (
 from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import Journal, claimed, measured_seconds, running_files
 from fwi_refine.runs.executors import Executor
+from fwi_refine.runs.one_sample import Outcome
 from fwi_refine.runs.running import refine_and_tell, running_folder
+from fwi_refine.runs.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Work:
     shard : (int, int)
         Part i of n, counted from 1.
     refine : callable, optional
-        What is done to a sample instead of `batch.refine_one`, for those who measure or test the
+        What is done to a sample instead of `refine_one`, for those who measure or test the
         rest.
     task_size : int
         Samples that are handed out, and come back, at a time.
@@ -52,10 +54,10 @@ class Work:
     """
 
     inputs: Inputs
-    settings: batch.Settings
+    settings: Settings
     executor: Executor
     shard: tuple[int, int] = (1, 1)
-    refine: Callable[[Sample, batch.Settings], batch.Outcome] | None = None
+    refine: Callable[[Sample, Settings], Outcome] | None = None
     task_size: int = 1
     needs_locks: bool = True
 
@@ -98,7 +100,7 @@ def carry_out(
     chunks = run.chunks(work.shard)
     files = running_files(run.shards_folder, work.shard).absolute()  # workers may be elsewhere
     refine = work.refine or functools.partial(
-        refine_and_tell, folder=str(files), refine=batch.refine_one
+        refine_and_tell, folder=str(files), refine=one_sample.refine_one
     )
     with (
         claimed(run.shards_folder, work.shard, run.chunk_count, work.needs_locks),
@@ -209,7 +211,7 @@ def _facts(row: Row) -> dict[str, object]:
     }
 
 
-def _part(work: Work, outcomes: Sequence[batch.Outcome]) -> Part:
+def _part(work: Work, outcomes: Sequence[Outcome]) -> Part:
     """What is stored of some samples: where one failed, its start stands for the map."""
     survey = work.settings.survey
     velocity = [

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.jacobian.full import assemble, jacobian, scaled
+from fwi_refine.wave.jacobian.assemble import assemble
+from fwi_refine.wave.jacobian.full import jacobian, scaled
 from fwi_refine.wave.jacobian.normal_matrix import (
     MODES,
     ROWS,
     sum_of_products,
     sum_without_hidden,
 )
-from fwi_refine.wave.jacobian.reciprocity import Assembly, Plan
+from fwi_refine.wave.jacobian.plan import Plan
+from fwi_refine.wave.jacobian.reciprocity import Assembly
 from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.threads import Pool, workers

@@ -12,8 +12,9 @@ rounding; what the subtraction of kappa adds to it there is left out.
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.jacobian.full import MatrixAssembly, assemble
-from fwi_refine.wave.jacobian.reciprocity import Plan
+from fwi_refine.wave.jacobian.assemble import assemble
+from fwi_refine.wave.jacobian.full import MatrixAssembly
+from fwi_refine.wave.jacobian.plan import Plan
 from fwi_refine.wave.paths import MakeKernel
 
 

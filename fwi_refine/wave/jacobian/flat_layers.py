@@ -22,8 +22,8 @@ from scipy.fft import next_fast_len
 
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.wave.deterministic import add_at
-from fwi_refine.wave.jacobian.full import longest_interval
-from fwi_refine.wave.jacobian.reciprocity import make_plan, row_of
+from fwi_refine.wave.jacobian.plan import longest_interval, make_plan
+from fwi_refine.wave.jacobian.reciprocity import row_of
 from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 

@@ -10,12 +10,12 @@ semidefinite as well.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
 
-from fwi_refine.wave.threads import Pool
+from fwi_refine.wave.threads import Pool, workers
 
 ROWS = 4096  # rows of J in one product
 COLUMNS = 500  # columns of J^T J in one product
@@ -25,8 +25,31 @@ PIECE = 64  # of a group's rows, copied at a time
 DEEP = 0.3  # of the map's depth, from which on cells are deep where receivers are combined
 
 
-def sum_of_products(parts: Iterable[torch.Tensor], pool: Pool) -> torch.Tensor:
-    """The sum of part^T part over parts of J.
+def transposed_product(a: torch.Tensor, b: torch.Tensor, threads: int | None) -> torch.Tensor:
+    """a^T b in float64, with the same bits for any number of threads.
+
+    Parameters
+    ----------
+    a : torch.Tensor, (m, n)
+        One matrix.
+    b : torch.Tensor, (m, k)
+        Another, or the same.
+    threads : int or None
+        Of the CPU, None for as many as torch uses.
+
+    Returns
+    -------
+    torch.Tensor of float64, (n, k)
+        Where b is a, only its upper triangle counts.
+    """
+    with workers(a.device, threads) as pool:
+        return sum_of_products(a.split(ROWS), pool, None if b is a else b.split(ROWS))
+
+
+def sum_of_products(
+    parts: Iterable[torch.Tensor], pool: Pool, others: Iterable[torch.Tensor] | None = None
+) -> torch.Tensor:
+    """The sum of part^T other over parts of two matrices.
 
     Parameters
     ----------
@@ -34,21 +57,35 @@ def sum_of_products(parts: Iterable[torch.Tensor], pool: Pool) -> torch.Tensor:
         Rows of J.
     pool : Pool
         See `workers`.
+    others : iterable of torch.Tensor, (m, k), optional
+        The same rows of another matrix; by default of J itself.
 
     Returns
     -------
-    torch.Tensor of float64, (n, n)
-        Only its upper triangle is filled.
+    torch.Tensor of float64, (n, k)
+        For J^T J only the upper triangle counts.
     """
-    rest = iter(parts)
-    wide = next(rest).double()
-    normal = wide.new_zeros(wide.shape[1], wide.shape[1])
-    while True:
-        _add(normal, wide, wide.shape[1], pool)
-        part = next(rest, None)
-        if part is None:
-            return normal
-        wide = wide[: len(part)].copy_(part)  # fresh memory would cost as much as the product
+    right = None if others is None else _widened(others)
+    total: torch.Tensor | None = None
+    for left in _widened(parts):
+        other = left if right is None else next(right)
+        if total is None:
+            total = left.new_zeros(left.shape[1], other.shape[1])
+        _add(total, left, other, pool)
+    assert total is not None
+    return total
+
+
+def _widened(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Each part in float64, in the place of the one before: fresh memory would cost as much time
+    as the product."""
+    memory: torch.Tensor | None = None
+    for part in parts:
+        if memory is None:
+            memory = part.to(torch.float64, copy=True)
+            yield memory
+        else:
+            yield memory[: len(part)].copy_(part)
 
 
 def sum_without_hidden(
@@ -86,7 +123,7 @@ def sum_without_hidden(
         for group in depths.argsort(descending=True, stable=True).split(len(wide)):
             part = wide[: len(group)]
             list(pool.map(copy, group.split(PIECE), part.split(PIECE)))
-            _add(normal, part, int(depths[group[0]]) * shape[1], pool)
+            _add_down_to(normal, part, int(depths[group[0]]) * shape[1], pool)
     return normal
 
 
@@ -106,16 +143,28 @@ def _copy_rows(rows: torch.Tensor, which: torch.Tensor, out: torch.Tensor) -> No
     out.copy_(rows[which])
 
 
-def _add(normal: torch.Tensor, part: torch.Tensor, count: int, pool: Pool) -> None:
+def _add_down_to(normal: torch.Tensor, part: torch.Tensor, count: int, pool: Pool) -> None:
     """Adds part^T part to the upper triangle, of which columns from `count` on, but for the last,
     are taken for zero."""
+    seen, last = part[:, :count], part[:, -1]
+    _add(normal[:count, :count], seen, seen, pool)
+    if count == len(normal):
+        return
 
     def add(i: int) -> None:
-        own = part[:, i : min(i + COLUMNS, count)].T
-        normal[i : i + len(own), i:count].addmm_(own, part[:, i:count])
-        if count < len(normal):
-            normal[i : i + len(own), -1].addmv_(own, part[:, -1])
+        own = seen[:, i : i + COLUMNS].T
+        normal[i : i + len(own), -1].addmv_(own, last)
 
     list(pool.map(add, range(0, count, COLUMNS)))
-    if count < len(normal):
-        normal[-1, -1] += pool.submit(lambda: part[:, -1].square().sum()).result()
+    normal[-1, -1] += pool.submit(lambda: last.square().sum()).result()
+
+
+def _add(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, pool: Pool) -> None:
+    """Adds left^T right, where both are the same to the upper triangle alone."""
+
+    def add(i: int) -> None:
+        own = left[:, i : i + COLUMNS].T
+        first = i if left is right else 0
+        total[i : i + len(own), first:].addmm_(own, right[:, first:])
+
+    list(pool.map(add, range(0, left.shape[1], COLUMNS)))

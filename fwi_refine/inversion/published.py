@@ -1,0 +1,72 @@
+"""A stage of the published method: the plain misfit, and a prior of fixed weight."""
+
+from collections.abc import Callable
+
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.optimisers import COST_SCALE, LBFGS, GaussNewtonStep
+from fwi_refine.inversion.problem import Problem
+from fwi_refine.objective.misfit import DataMisfit
+from fwi_refine.optimise import Result, gauss_newton_step, lbfgs
+
+WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
+
+
+def minimise_published(
+    problem: Problem,
+    how: LBFGS | GaussNewtonStep,
+    budget: Budget,
+    note: Callable[[float, int], None],
+) -> Result:
+    """Minimises a problem as published.
+
+    Parameters
+    ----------
+    problem
+        What is minimised.
+    how
+        The optimiser's settings.
+    budget
+        Is charged for what is simulated.
+    note
+        Told mean square misfit and evaluations after every iteration.
+    """
+    data = problem.data
+    penalties = problem.stage.weight * problem.prior
+    walls = problem.walls
+    if walls is not None:
+        penalties = penalties + WALLS * data.survey.unit**2 * walls
+    misfit: DataMisfit
+    if data.source is None:
+        misfit = DataMisfit(data.simulator, problem.parameters, data.record, data.weights)
+    else:
+        misfit = data.band_misfit(problem.parameters)
+    objective = misfit + penalties
+    limit = budget.limit_in(data.cost)
+
+    def noted(result: Result) -> float:
+        left = result.value - penalties(result.x)
+        note(max(left, 0.0), result.evaluations)  # rounding may leave it below 0
+        return left
+
+    def callback(result: Result) -> bool:
+        left = noted(result)
+        return (how.target is not None and left < how.target) or budget.should_stop()
+
+    if isinstance(how, GaussNewtonStep):
+        result = gauss_newton_step(
+            objective, problem.x, max_evaluations=limit, should_stop=budget.should_stop
+        )
+        noted(result)
+    else:
+        result = lbfgs(
+            objective,
+            problem.x,
+            max_iterations=how.iterations,
+            max_evaluations=limit,
+            gradient_tolerance=how.gradient_tolerance,
+            scale=COST_SCALE,
+            initial_step=how.initial_step,
+            callback=callback,
+        )
+    budget.charge(data.cost * result.evaluations)
+    return result

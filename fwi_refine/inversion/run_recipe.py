@@ -1,0 +1,216 @@
+"""One recipe carried out from a start, of which only what is better is accepted."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
+from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.levels.exact import Certificate
+from fwi_refine.inversion.levels.refine import assign_levels
+from fwi_refine.inversion.problem import penalty
+from fwi_refine.inversion.recipe import Recipe
+from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace
+from fwi_refine.inversion.stages import run_stages
+from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.noise import CLEAN, Noise
+from fwi_refine.objective.parameterisation import Full
+from fwi_refine.priors import Priors
+from fwi_refine.routing import Family
+from fwi_refine.routing.edges import blended_edges
+
+# Rms misfit of a map that explains its record: the worst floor reported for released data (7.4e-5)
+# rounded up. Rounding to integers is kept if it leaves so little, or at most twice as much as was
+# left before; what fits worse has some cell that is not right yet, whose unrounded value is the
+# better guess. And where the family was only inferred, another route is tried above it.
+FIT = 1e-4
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """Where a recipe led to.
+
+    Attributes
+    ----------
+    family
+        Of the recipe, or the one that the map's edges tell, see `Recipe.if_blended`.
+    status, reason
+        As of `Refined`.
+    model
+        The refined model, or the start.
+    before, after
+        (mean square misfit, objective) of the start and of the model.
+    stopped
+        Whether budget or time ran out.
+    rounded
+        Whether integers were taken; None where they were not asked for.
+    curvature
+        What the expected error follows from.
+    traces
+        One for the start, and one for each stage.
+    certificate
+        What the record says of the map, where it is one of integers.
+    noise
+        Of the record, or of what the stages left of it; None: not known.
+    """
+
+    family: str
+    status: str
+    model: Model
+    before: tuple[float, float]
+    after: tuple[float, float]
+    stopped: bool
+    rounded: bool | None
+    curvature: Curvature
+    traces: tuple[Trace, ...]
+    reason: str = ""
+    certificate: Certificate = NOT_TRIED
+    noise: Noise | None = CLEAN
+
+    @property
+    def rms(self) -> float:
+        """Misfit of the model, which is that of the map as it is written."""
+        return math.sqrt(self.after[0])
+
+    @property
+    def fit(self) -> float:
+        """Rms misfit that the stages reached, whatever became of vmin."""
+        last = next((trace[-1][1] for trace in reversed(self.traces) if trace), math.inf)
+        return min(self.rms, last) if self.status == "refined" else self.rms
+
+
+def run_recipe(
+    family: str,
+    recipe: Recipe,
+    data: Data,
+    start: torch.Tensor,
+    priors: Priors,
+    budget: Budget,
+) -> RecipeResult:
+    """Runs one recipe from a start (nz, nx), m/s, and accepts only what is better.
+
+    Parameters
+    ----------
+    family
+        Whose recipe it is.
+    recipe
+        Its stages, and what follows them.
+    data, priors, budget
+        As for `run_stage`; the budget affords an evaluation at least.
+
+    Returns
+    -------
+    RecipeResult
+        "refined" where the objective, the misfit with the prior of the first stage, is lower.
+    """
+    given, first = Model.of(start), recipe.stages[0]
+    misfit = data.misfit(given, budget)
+    before = misfit, misfit + penalty(first, given, priors)
+    begin: Trace = ((math.ceil(budget.evaluations), math.sqrt(misfit)),)
+    unchanged = RecipeResult(
+        family, "unchanged", given, before, before, False, None, Curvature(), (begin,)
+    )
+    unchanged = replace(unchanged, noise=data.noise)
+    # A parameterisation may not hold the start as it is; its misfit counts all the same.
+    if not math.isfinite(before[1]):
+        reason = "the record simulated from the start does not have a finite misfit"
+        return replace(unchanged, status="failed", reason=reason)
+    with budget.keeping(1):  # for the misfit of the result
+        budget.enter(f"{family}, start", math.sqrt(misfit))
+        found, data, family = _minimise(family, recipe, data, given, misfit, priors, budget)
+    unchanged = replace(unchanged, family=family, noise=data.noise, traces=(begin, *found.traces))
+    if not budget.affords(1):
+        reason = "no evaluation was left to try anything"
+        return replace(unchanged, stopped=True, reason=reason)
+    maps = _possible(written(found.model, found.curvature), data)
+    model, misfit = best_of(maps, data, budget)
+    after = misfit, misfit + penalty(first, model, priors)
+    rounded: bool | None = None
+    certificate = NOT_TRIED
+    if recipe.round and budget.affords(data.cost):
+        blended = family == Family.BLENDED and bool(recipe.if_blended)
+        whole, squares, fits, certificate = _in_integers(blended, found.model, misfit, data, budget)
+        total = squares + penalty(first, whole, priors)
+        rounded = certificate.exact or (fits and total < before[1])
+        if rounded:
+            after, model = (squares, total), whole
+        elif blended:
+            rounded = None  # integers were not to be expected
+    result = replace(
+        unchanged,
+        stopped=found.stopped and not certificate.exact,
+        rounded=rounded,
+        certificate=certificate if rounded else NOT_TRIED,
+    )
+    if not after[1] < before[1]:
+        if not model.same_as(given):
+            result = replace(result, certificate=NOT_TRIED)
+        return replace(result, reason="nothing better than the start found")
+    known = found.curvature or Curvature()
+    return replace(result, status="refined", model=model, after=after, curvature=known)
+
+
+def _minimise(
+    family: str,
+    recipe: Recipe,
+    data: Data,
+    given: Model,
+    misfit: float,
+    priors: Priors,
+    budget: Budget,
+) -> tuple[StageResult, Data, str]:
+    """Where stages and level assignment end, the data with the noise that is then known, and the
+    family."""
+    start = data.possible(Model(data.with_source_velocities(given.v), given.vmin))
+    found = run_stages(recipe.stages, data, start, priors, budget, misfit, family)
+    if found.stopped:
+        return found, data, family
+    if data.noise is None and budget.affords(data.cost):
+        data = _with_noise(data, found.model, budget)
+        recipe = recipe.with_noise(data.noise, data.survey, data.count)
+    if recipe.if_blended:
+        blended = blended_edges(found.model.v.cpu().numpy()) > priors.routing.blended_edges
+        family = Family.BLENDED if blended else Family.LAYERED
+    if recipe.if_blended and family == Family.BLENDED:
+        ended = next((trace[-1][1] ** 2 for trace in reversed(found.traces) if trace), misfit)
+        more = run_stages(recipe.if_blended, data, found.model, priors, budget, ended, family)
+        found = found.then(more)
+    elif recipe.assignment:
+        known = found.curvature or Curvature()
+        levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
+        found = replace(levels, traces=found.traces + levels.traces)
+    return found, data, family
+
+
+def _in_integers(
+    blended: bool, model: Model, misfit: float, data: Data, budget: Budget
+) -> tuple[Model, float, bool, Certificate]:
+    """The map of integers, its mean square misfit, whether that is little enough, and what the
+    record says of it; misfit: that of the map as it is."""
+    whole, squares = best_of(_possible(integers(model), data), data, budget)
+    beyond = data.beyond_noise(misfit)
+    limit = misfit
+    if not blended:
+        limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
+    certificate = NOT_TRIED
+    if squares <= limit or not blended:
+        whole, squares, certificate = proven(whole, squares, data, budget)
+    return whole, squares, squares <= limit, certificate
+
+
+def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
+    """The data with the noise that a model leaves of the record; one simulation."""
+    budget.charge(data.cost)
+    parameters = Full(model.shape)
+    misfit = BandMisfit(data.simulator, parameters, data.record, data.weights)
+    residual = misfit.residual(parameters.from_velocity(model.v, model.vmin))
+    return data if residual is None else data.with_noise_of(residual[0], FIT)
+
+
+def _possible(models: list[Model], data: Data) -> list[Model]:
+    """The maps brought to what is known of single cells, each with its own minimum."""
+    if data.known is None:
+        return models
+    return [Model.of(data.possible(model).v) for model in models]

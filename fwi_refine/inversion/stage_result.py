@@ -1,0 +1,64 @@
+"""What a stage leaves: a model, its curvature, and how it came there."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fwi_refine.inversion.data import Model
+from fwi_refine.inversion.uncertainty import Uncertainty
+
+# (evaluations so far, rms misfit) of a stage after each of its iterations
+Trace = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What is known of the objective's curvature after some stages.
+
+    Attributes
+    ----------
+    uncertainty
+        What the expected error follows from; None where it is not known.
+    cells
+        Hessian of the misfit by every cell, the last one; None before there was any.
+    """
+
+    uncertainty: Uncertainty | None = None
+    cells: torch.Tensor | None = None
+
+    def then(self, later: "Curvature | None") -> "Curvature":
+        """After a later stage; None: one that has learnt nothing of it."""
+        if later is None:
+            return self
+        return Curvature(later.uncertainty, self.cells if later.cells is None else later.cells)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Where one or several stages ended.
+
+    Attributes
+    ----------
+    model
+        The map and vmin.
+    curvature
+        None where nothing was learnt of it.
+    traces
+        One for each stage that was carried out.
+    stopped
+        Whether budget or time ran out.
+    """
+
+    model: Model
+    curvature: Curvature | None
+    traces: tuple[Trace, ...]
+    stopped: bool
+
+    def then(self, later: "StageResult") -> "StageResult":
+        """This and what followed."""
+        return StageResult(
+            later.model,
+            (self.curvature or Curvature()).then(later.curvature),
+            self.traces + later.traces,
+            later.stopped,
+        )
