@@ -119,11 +119,16 @@ def refine_sample(
         survey whose families cannot be told.
     """
     _check_choices(method, prior, source, max_evaluations)
+<<<<<<< HEAD
     prediction = check_prediction(to_numpy(prediction), survey=survey)
     record = check_record(to_numpy(record), survey=survey, gaps=True)
     if not force:
         look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
     record, counts = _weighted(record, survey, weights, source)
+=======
+    prediction = check_prediction(prediction, survey=survey)
+    record, counts = _weighted(record, survey, weights)
+>>>>>>> main
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
     start = _start_of(prediction, simulator, fixed, bounds)
@@ -180,7 +185,7 @@ def _check_choices(method: str, prior: str, source: str, max_evaluations: int | 
 
 
 def _weighted(
-    record: np.ndarray, survey: Survey, weights: np.ndarray | None, source: str
+    record: np.ndarray, survey: Survey, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The record, NaN where a sample has no weight; and the weights, None: all count."""
     counts = sample_weights(record, survey, weights)
@@ -188,11 +193,6 @@ def _weighted(
         return record, None
     if not counts.any():
         raise SampleError("record: found no sample that is there and has a weight")
-    if source != "known":
-        raise SampleError(
-            f"record: {int((counts != counts.max()).sum())} samples are missing or weigh less; a "
-            f"source that is estimated ({source!r}) needs all of them"
-        )
     record[:, : survey.n_steps][counts == 0] = np.nan
     return record, counts
 
@@ -237,7 +237,7 @@ def _data_of(
     if source == "known" or not simulator.is_stable(start.v[None]):
         return Data.of_sample(record, start.v, simulator, weights, start.known), 1.0
     each = source == "fit-each"
-    return Data.with_free_source(record, start.v, simulator, each=each, known=start.known)
+    return Data.with_free_source(record, start.v, simulator, each, weights, start.known)
 
 
 @dataclass(frozen=True)
