@@ -119,16 +119,11 @@ def refine_sample(
         survey whose families cannot be told.
     """
     _check_choices(method, prior, source, max_evaluations)
-<<<<<<< HEAD
     prediction = check_prediction(to_numpy(prediction), survey=survey)
     record = check_record(to_numpy(record), survey=survey, gaps=True)
     if not force:
         look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
-    record, counts = _weighted(record, survey, weights, source)
-=======
-    prediction = check_prediction(prediction, survey=survey)
     record, counts = _weighted(record, survey, weights)
->>>>>>> main
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
     start = _start_of(prediction, simulator, fixed, bounds)
