@@ -244,14 +244,18 @@ def load(path: str | Path | None = None) -> Priors:
     Raises
     ------
     ValueError
-        For a file that cannot be read as TOML, for keys that do not exist and for values that are
-        not possible. The message has the file, the key, what was found and what was expected.
+        For a file that cannot be read as TOML or holds nothing, for keys that do not exist and for
+        values that are not possible. The message has the file, the key, what was found and what
+        was expected.
     OSError
         If the file cannot be opened.
     """
     table = _read(OPENFWI_FILE)
     if path is not None:
-        for section, values in _read(Path(path)).items():
+        given = _read(Path(path))
+        if not any(given.values()):  # a file that was cut, maybe
+            raise ValueError(f"{path}: holds no numbers, expected some of {_listed(_SECTIONS)}")
+        for section, values in given.items():
             table[section] |= values
     return Priors(
         style_a=GaussianProcess(**table["style_a"]),  # type: ignore[arg-type]  # no "shape" there
