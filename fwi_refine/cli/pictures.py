@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], None]":
-    """A function that is told places and results, and draws each sample that has no picture yet.
+    """A function that is told indices and results, and draws each sample that has no picture yet.
 
     Parameters
     ----------
@@ -39,13 +39,13 @@ def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], 
     except OSError as error:
         raise InputError(f"--pictures {folder}: cannot be made ({error.strerror})") from error
 
-    def draw(places: "Sequence[int]", part: "Part") -> None:
+    def draw(indices: "Sequence[int]", part: "Part") -> None:
         from fwi_refine import io
         from fwi_refine.analysis.run_view import RunView
 
-        deviations = part.maps.get("deviation", [None] * len(places))
-        for k, place in enumerate(places):
-            row, pair, path = part.rows[k], inputs.pairs[place], folder / f"{part.rows[k].id}.png"
+        deviations = part.maps.get("deviation", [None] * len(indices))
+        for k, index in enumerate(indices):
+            row, pair, path = part.rows[k], inputs.pairs[index], folder / f"{part.rows[k].id}.png"
             if path.exists():
                 continue
             truth = None

@@ -89,14 +89,14 @@ class RunJob:
         mine = runs.shard_chunks(self.shard, count)
         self._need_parts(len(mine), count)
         numbers = [number for number in mine if number not in done]
-        places = [
-            place
+        indices = [
+            index
             for n in numbers
-            for place in range(n * size, min((n + 1) * size, len(self.inputs.pairs)))
-            if place not in pieces
+            for index in range(n * size, min((n + 1) * size, len(self.inputs.pairs)))
+            if index not in pieces
         ]
         log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
-        pairs = [self.inputs.pairs[place] for place in places]
+        pairs = [self.inputs.pairs[index] for index in indices]
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
     def _need_parts(self, mine: int, count: int) -> None:
@@ -146,7 +146,7 @@ class RunJob:
     def refine(
         self,
         executor: "Executor",
-        stored: Callable[[Sequence[int], "Part"], object] = lambda places, part: None,
+        stored: Callable[[Sequence[int], "Part"], object] = lambda indices, part: None,
     ) -> Progress:
         """Completes the shard.
 
@@ -155,7 +155,7 @@ class RunJob:
         executor : Executor
             Where the samples are refined.
         stored : callable
-            Told places and results of all samples, also of those finished before.
+            Told indices and results of all samples, also of those finished before.
 
         Returns
         -------
@@ -184,9 +184,9 @@ class RunJob:
         )
         kept: list[int] = []
 
-        def keep(places: Sequence[int], part: "Part") -> None:
-            kept.append(len(places))
-            stored(places, part)
+        def keep(indices: Sequence[int], part: "Part") -> None:
+            kept.append(len(indices))
+            stored(indices, part)
 
         counts = Progress(sum(samples), is_wanted())
         with counts.shown(runs.running_files(run.shards_folder, self.shard)):

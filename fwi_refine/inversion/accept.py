@@ -74,9 +74,7 @@ def proven(
         return whole, misfit, NOT_TRIED
     levels = find_levels(whole.v).velocities
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
-        v, certificate, before = search(
-            whole.v, data.record, levels, data.simulator, budget, data.missing
-        )
+        v, certificate, before = search(whole.v, levels, data, budget)
     if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
         return whole, misfit, before
     found = Model.of(v)

@@ -33,12 +33,12 @@ SLOW = 0.98  # corrections that leave more than this fraction of the objective a
 FALLEN = 0.3
 
 
-def weight_by_share(share: float, misfit: float, prior: float, least: float = 0.0) -> float:
-    """The weight with which a prior counts a share of the misfit.
+def weight_by_fraction(fraction: float, misfit: float, prior: float, least: float = 0.0) -> float:
+    """The weight with which a prior counts a fraction of the misfit.
 
     Parameters
     ----------
-    share : float
+    fraction : float
         Of the misfit, as a fraction.
     misfit, prior : float
         Their values.
@@ -51,7 +51,7 @@ def weight_by_share(share: float, misfit: float, prior: float, least: float = 0.
         The weight.
     """
     # a prior of almost nothing, as of a constant map, must not get a weight without bounds
-    return max(least, share * misfit / max(prior, 1.0))
+    return max(least, fraction * misfit / max(prior, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
