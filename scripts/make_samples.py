@@ -21,7 +21,7 @@ DATA_SAMPLES = Path(__file__).resolve().parents[1] / "data_samples"
 # One family for each way in which samples are refined, the quickest first.
 ROUTES = {
     "FlatVel_B": "flat-vel",
-    "CurveFault_A": "two-velocity",
+    "CurveFault_A": "blended",
     "Style_A": "style-a",
     "CurveVel_A": "layered",
     "Style_B": "style-b",

@@ -59,7 +59,7 @@ def smooth():
 MAPS = {
     "layered": layered,
     "flat-vel": flat,
-    "two-velocity": blended,
+    "blended": blended,
     "style-a": smooth,
     "style-b": rough,
 }

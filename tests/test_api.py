@@ -212,7 +212,7 @@ def test_the_callback_gets_every_sample_and_may_end_the_run(case):
 
 def test_a_family_for_each_sample(case):
     starts, records = case
-    families = ["layered", Family.TWO_VELOCITY, "layered"]
+    families = ["layered", Family.BLENDED, "layered"]
     found = quick(starts, records, family=families)
     assert found.column("family") == families
     for k in range(3):
@@ -226,7 +226,7 @@ def test_families_are_told_apart_where_not_given():
     records = simulate(v, survey=SHORT)
     options = {"survey": SHORT, "method": "lbfgs", "max_evaluations": 2}
     found = refine(v + 10, records, **options)
-    assert found.column("family") == ["flat-vel", "two-velocity"]
+    assert found.column("family") == ["flat-vel", "blended"]
     assert found.reports[1].evidence.startswith("two largest areas")
     part = refine(v + 10, records, family=["auto", "layered"], **options)
     assert part.column("family") == ["flat-vel", "layered"]
@@ -355,12 +355,12 @@ def test_classifying_one_and_many():
     starts = np.where(row < np.stack(step), 1800.0, 2300.0)
     records = simulate(starts, survey=SHORT)
     many = classify(torch.from_numpy(starts), records, survey=SHORT)
-    assert [found.family for found in many] == ["two-velocity"] * 3
+    assert [found.family for found in many] == ["blended"] * 3
     pairs = zip(starts, records, strict=True)
     assert many == [routes.classify(*pair, load(), SHORT) for pair in pairs]
     assert classify(starts[2], records[2], survey=SHORT) == many[2]
     never = load()
-    never = replace(never, routing=replace(never.routing, two_velocity_cells=5000.0))
+    never = replace(never, routing=replace(never.routing, blended_edges=1.5))
     assert classify(starts[0], records[0], survey=SHORT, priors=never).family == "layered"
     starts[1, 0, 0] = np.nan
     with pytest.raises(SampleError, match="sample 1: prediction: found 1 of 4900 values"):

@@ -56,9 +56,9 @@ def test_classify(made, tmp_path, capsys):
     captured = capsys.readouterr()
     rows = rows_of(captured.out)
     assert [row["id"] for row in rows] == list(made.ids)
-    assert [row["family"] for row in rows][:2] == ["two-velocity", "layered"]
+    assert [row["family"] for row in rows][:2] == ["blended", "layered"]
     assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
-    assert "two_velocity_cells=" in rows[0]["evidence"]
+    assert "blended_edges=" in rows[0]["evidence"]
     table = [line.split() for line in captured.err.splitlines()]
     assert ["family", *inferred()] in table
     assert ["FlatFault_A", "0", "0", "0", "1", "0"] in table
@@ -134,7 +134,7 @@ def test_evaluate_by_sample_and_as_the_leaderboard_does(made, tmp_path, capsys):
     assert "c3 failed" in captured.err
     assert run([*arguments, "--families", "auto", "--records", made.seismic]) == 3
     rows = rows_of(capsys.readouterr().out)
-    assert [row["family"] for row in rows] == ["two-velocity", "layered"]
+    assert [row["family"] for row in rows] == ["blended", "layered"]
     assert all(float(row["misfit_rms"]) > 0 for row in rows)
     assert run([*arguments, "--families", "auto"]) == 2
     assert "auto: needs --records" in capsys.readouterr().err

@@ -37,8 +37,7 @@ def samples():
     for number, (name, family) in enumerate(OPENFWI_FAMILIES.items()):
         for k in range(EACH):
             rng = np.random.default_rng([7, number, k])
-            layers = 2 if family is Family.TWO_VELOCITY else None
-            v = make_start(make_map(name, rng, layers), name, rng)
+            v = make_start(make_map(name, rng), name, rng)
             X.append((v, symmetric if family is Family.FLAT_VEL else other))
             y.append(family)
     return X, y
@@ -90,10 +89,10 @@ def test_processes_are_fitted_where_asked_for():
 
 def test_priors_of_your_own_are_the_base(samples):
     X, y = samples
-    base = replace(PRIORS, routing=replace(PRIORS.routing, symmetry_rms=1e9, area_tolerance=12.0))
+    base = replace(PRIORS, routing=replace(PRIORS.routing, symmetry_rms=1e9, style_b_bin=2.5))
     found = FamilyClassifier(priors=base).fit(X, y)
     assert found.priors_.routing.symmetry_rms == 1e9
-    assert found.priors_.routing.area_tolerance == 12.0
+    assert found.priors_.routing.style_b_bin == 2.5
     assert set(found.predict(X)) == {"flat-vel"}  # every record is symmetric to that
 
 
@@ -117,7 +116,7 @@ def test_cross_validation_and_grid_search(samples):
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     scores = cross_val_score(FamilyClassifier(), X, y, cv=folds, error_score="raise")
     assert scores.min() >= 0.9
-    coarse = replace(PRIORS, routing=replace(PRIORS.routing, area_tolerance=1e4))  # one area each
+    coarse = replace(PRIORS, routing=replace(PRIORS.routing, style_b_bin=1e4))  # one bin
     search = GridSearchCV(
         FamilyClassifier(), {"priors": [coarse, None]}, cv=folds, error_score="raise"
     )

@@ -192,7 +192,7 @@ def test_load_gives_the_published_numbers():
     assert (a.sigma, a.noise, a.constant, a.slope) == (183.4, 0.1, 520.0, 31.4)
     assert (b.length, b.sigma, b.noise, b.constant, b.slope) == (1.96, 158.0, 58.0, 1239.0, 92.0)
     assert (routing.symmetry_rms, routing.style_a_log_energy) == (1e-4, 13.0)
-    assert (routing.style_b_cells, routing.two_velocity_cells) == (95, 4100)
+    assert (routing.style_b_cells, routing.blended_edges) == (76, 0.85)
 
 
 def test_a_file_may_change_some_keys_only(tmp_path):

@@ -30,7 +30,7 @@ ROUTES = {
     "FlatVel_A": Family.FLAT_VEL,
     "Style_A": Family.STYLE_A,
     "Style_B": Family.STYLE_B,
-    "FlatFault_A": Family.TWO_VELOCITY,
+    "FlatFault_A": Family.BLENDED,
 }
 
 
@@ -85,7 +85,7 @@ def refine(start, sample, simulator, priors, method="lbfgs", **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ROUTES)
 def test_every_route_lowers_its_objective(family, simulator, priors):
-    layers = 2 if ROUTES[family] is Family.TWO_VELOCITY else None
+    layers = 2 if ROUTES[family] is Family.BLENDED else None
     sample = make_sample(family, seed=11, layers=layers)
     # A made start of the Style families is right at long wavelengths; what is wrong there is soon
     # put right, and the rest is not in 12 evaluations.

@@ -78,7 +78,7 @@ def test_simulated_records(made):
 
 # family, method, the share of the start's error that may be left; a smooth map is no layered one
 ROUTES = [
-    ("layered", "auto", 0.1), ("two-velocity", "auto", 0.1), ("style-a", "auto", 2.0),
+    ("layered", "auto", 0.1), ("blended", "auto", 0.1), ("style-a", "auto", 2.0),
     ("style-b", "auto", 0.9), ("layered", "lbfgs", 1.0), ("style-a", "lbfgs", 2.0),
     ("style-b", "lbfgs", 1.0),
 ]  # fmt: skip

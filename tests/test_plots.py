@@ -266,7 +266,7 @@ def test_the_bars_of_a_histogram_do_not_lie_over_each_other():
 
 def test_no_text_is_cut_or_overlaps(view):
     """Titles, labels and bars stay within the page and apart from one another."""
-    long = replace(view, row=replace(ROW, id="x" * 90, family="two-velocity"))
+    long = replace(view, row=replace(ROW, id="x" * 90, family="blended"))
     for figure in (
         plots.panels(long, shots=[0]),
         plots.panels(RunView(long.row, view.refined)),

@@ -71,7 +71,7 @@ def test_the_help_lists_the_families(capsys):
     [
         ("Style_A", "style-a"),
         ("FlatVel_B", "flat-vel"),
-        ("curvefault-a", "two-velocity"),
+        ("curvefault-a", "blended"),
         ("CurveVel_B", "layered"),
         ("auto", "auto"),
         ("layered", "layered"),

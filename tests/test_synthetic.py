@@ -258,13 +258,12 @@ def test_starts_have_the_routing_statistics_of_real_predictions(family):
     priors = load()
     for start in starts(family):
         numbers = map_features(start, priors, criteria())
-        energy, areas = numbers["style_a_log_energy"], numbers["two_velocity_cells"]
+        energy = numbers["style_a_log_energy"]
         assert energy < 12.8 if family == "Style_A" else energy > 14.3
         if family == "Style_B":
             assert numbers["style_b_cells"] <= 66
         if family in LAYERED:
             assert numbers["style_b_cells"] >= 124
-            assert areas < 4150  # released maps of the A faults have three layers and more, too
 
 
 @needs_compiled_kernel

@@ -75,20 +75,20 @@ class FamilyClassifier(
     >>> import numpy as np
     >>> from fwi_refine import FamilyClassifier
     >>> rng = np.random.default_rng(0)
-    >>> def two_layers(depth):
+    >>> def sharp(depth):
     ...     return np.repeat([2000.0, 2600.0], [depth, 70 - depth])[:, None] * np.ones(70)
-    >>> def many_layers(depth):
-    ...     return two_layers(depth) + 100.0 * (np.arange(70)[:, None] // 7)
+    >>> def blended(depth):
+    ...     return (sharp(depth - 1) + sharp(depth)) / 2
     >>> record = rng.standard_normal((5, 1000, 70))  # only its symmetry matters here
-    >>> X = [(make(d), record) for make in (two_layers, many_layers) for d in range(20, 50, 3)]
-    >>> y = ["two-velocity"] * 10 + ["layered"] * 10
+    >>> X = [(make(d), record) for make in (blended, sharp) for d in range(20, 50, 3)]
+    >>> y = ["blended"] * 10 + ["layered"] * 10
     >>> classifier = FamilyClassifier().fit(X, y)
     >>> classifier.predict(X[8:12]).tolist()
-    ['two-velocity', 'two-velocity', 'layered', 'layered']
+    ['blended', 'blended', 'layered', 'layered']
     >>> classifier.score(X, y)
     1.0
     >>> classifier.wrong_
-    {'two_velocity_cells': 0}
+    {'blended_edges': 0}
     """
 
     def __init__(

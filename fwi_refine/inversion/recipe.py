@@ -190,15 +190,15 @@ class Recipe:
         Whether the velocities of the family are integers.
     assignment
         What follows the stages for maps of few levels.
-    blended
-        Whether cells between levels are blended of two, so that integers are taken only where they
-        fit as well as the map does.
+    if_blended
+        What follows instead where the map's edges are blended (`routing.edges`): there integers
+        are taken only where they fit as well as the map does.
     """
 
     stages: tuple[Stage, ...]
     round: bool
     assignment: LevelAssignment | None = None
-    blended: bool = False
+    if_blended: tuple[Stage, ...] = ()
 
     def in_unit(self, unit: float) -> "Recipe":
         """The same recipe for records that are `unit` times as large; see `Survey.unit`."""
@@ -224,12 +224,17 @@ class Recipe:
         return replace(recipe, assignment=replace(assignment, noise=(least, most)))
 
     def each_stage(self, change: Callable[[Stage], Stage]) -> "Recipe":
-        """The recipe with change(stage) for each stage, that between assignments as well."""
-        stages, assignment = tuple(map(change, self.stages)), self.assignment
+        """The recipe with change(stage) for each stage, those of its ends as well."""
+        assignment = self.assignment
         if assignment is not None:
             between = assignment.between
             softer = tuple(tuple(map(change, stages)) for stages in assignment.softer)
             assignment = replace(
                 assignment, between=lambda *how: change(between(*how)), softer=softer
             )
-        return replace(self, stages=stages, assignment=assignment)
+        return replace(
+            self,
+            stages=tuple(map(change, self.stages)),
+            assignment=assignment,
+            if_blended=tuple(map(change, self.if_blended)),
+        )

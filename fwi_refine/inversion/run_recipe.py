@@ -18,6 +18,8 @@ from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import Priors
+from fwi_refine.routing import Family
+from fwi_refine.routing.edges import blended_edges
 
 # Rms misfit of a map that explains its record: the worst floor reported for released data (7.4e-5)
 # rounded up. Rounding to integers is kept if it leaves so little, or at most twice as much as was
@@ -33,7 +35,7 @@ class RecipeResult:
     Attributes
     ----------
     family
-        Of the recipe.
+        Of the recipe, or the one that the map's edges tell, see `Recipe.if_blended`.
     status, reason
         As of `Refined`.
     model
@@ -117,8 +119,8 @@ def run_recipe(
         return replace(unchanged, status="failed", reason=reason)
     with budget.keeping(1):  # for the misfit of the result
         budget.enter(f"{family}, start", math.sqrt(misfit))
-        found, data = _minimise(family, recipe, data, given, misfit, priors, budget)
-    unchanged = replace(unchanged, noise=data.noise, traces=(begin, *found.traces))
+        found, data, family = _minimise(family, recipe, data, given, misfit, priors, budget)
+    unchanged = replace(unchanged, family=family, noise=data.noise, traces=(begin, *found.traces))
     if not budget.affords(1):
         reason = "no evaluation was left to try anything"
         return replace(unchanged, stopped=True, reason=reason)
@@ -128,12 +130,13 @@ def run_recipe(
     rounded: bool | None = None
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
-        whole, squares, fits, certificate = _in_integers(recipe, found.model, misfit, data, budget)
+        blended = family == Family.BLENDED and bool(recipe.if_blended)
+        whole, squares, fits, certificate = _in_integers(blended, found.model, misfit, data, budget)
         total = squares + penalty(first, whole, priors)
         rounded = certificate.exact or (fits and total < before[1])
         if rounded:
             after, model = (squares, total), whole
-        elif recipe.blended:
+        elif blended:
             rounded = None  # integers were not to be expected
     result = replace(
         unchanged,
@@ -157,34 +160,42 @@ def _minimise(
     misfit: float,
     priors: Priors,
     budget: Budget,
-) -> tuple[StageResult, Data]:
-    """Where stages and level assignment end, and the data with the noise that is then known."""
+) -> tuple[StageResult, Data, str]:
+    """Where stages and level assignment end, the data with the noise that is then known, and the
+    family."""
     start = data.possible(Model(data.with_source_velocities(given.v), given.vmin))
     found = run_stages(recipe.stages, data, start, priors, budget, misfit, family)
     if found.stopped:
-        return found, data
+        return found, data, family
     if data.noise is None and budget.affords(data.cost):
         data = _with_noise(data, found.model, budget)
         recipe = recipe.with_noise(data.noise, data.survey, data.count)
-    if recipe.assignment:
+    if recipe.if_blended:
+        blended = blended_edges(found.model.v.cpu().numpy()) > priors.routing.blended_edges
+        family = Family.BLENDED if blended else Family.LAYERED
+    if recipe.if_blended and family == Family.BLENDED:
+        ended = next((trace[-1][1] ** 2 for trace in reversed(found.traces) if trace), misfit)
+        more = run_stages(recipe.if_blended, data, found.model, priors, budget, ended, family)
+        found = found.then(more)
+    elif recipe.assignment:
         known = found.curvature or Curvature()
         levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
         found = replace(levels, traces=found.traces + levels.traces)
-    return found, data
+    return found, data, family
 
 
 def _in_integers(
-    recipe: Recipe, model: Model, misfit: float, data: Data, budget: Budget
+    blended: bool, model: Model, misfit: float, data: Data, budget: Budget
 ) -> tuple[Model, float, bool, Certificate]:
     """The map of integers, its mean square misfit, whether that is little enough, and what the
     record says of it; misfit: that of the map as it is."""
     whole, squares = best_of(_possible(integers(model), data), data, budget)
     beyond = data.beyond_noise(misfit)
     limit = misfit
-    if not recipe.blended:
+    if not blended:
         limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
     certificate = NOT_TRIED
-    if squares <= limit or not recipe.blended:
+    if squares <= limit or not blended:
         whole, squares, certificate = proven(whole, squares, data, budget)
     return whole, squares, squares <= limit, certificate
 

@@ -53,3 +53,12 @@ class StageResult:
     curvature: Curvature | None
     traces: tuple[Trace, ...]
     stopped: bool
+
+    def then(self, later: "StageResult") -> "StageResult":
+        """This and what followed."""
+        return StageResult(
+            later.model,
+            (self.curvature or Curvature()).then(later.curvature),
+            self.traces + later.traces,
+            later.stopped,
+        )

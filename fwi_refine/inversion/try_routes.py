@@ -100,4 +100,4 @@ def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:
     of a rough map as well, but not a few velocities."""
     v = result.model.v.cpu().numpy()
     found = classify(v, data.with_gaps, priors, data.survey).family
-    return found == result.family or {found, result.family} == {Family.TWO_VELOCITY, Family.LAYERED}
+    return found == result.family or {found, result.family} == {Family.BLENDED, Family.LAYERED}

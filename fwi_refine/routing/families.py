@@ -9,7 +9,7 @@ class Family(StrEnum):
     FLAT_VEL = "flat-vel"
     STYLE_A = "style-a"
     STYLE_B = "style-b"
-    TWO_VELOCITY = "two-velocity"
+    BLENDED = "blended"
     LAYERED = "layered"
 
 
@@ -18,9 +18,9 @@ OPENFWI_FAMILIES = {
     "FlatVel_B": Family.FLAT_VEL,
     "CurveVel_A": Family.LAYERED,
     "CurveVel_B": Family.LAYERED,
-    "FlatFault_A": Family.TWO_VELOCITY,
+    "FlatFault_A": Family.BLENDED,
     "FlatFault_B": Family.LAYERED,
-    "CurveFault_A": Family.TWO_VELOCITY,
+    "CurveFault_A": Family.BLENDED,
     "CurveFault_B": Family.LAYERED,
     "Style_A": Family.STYLE_A,
     "Style_B": Family.STYLE_B,
@@ -35,5 +35,6 @@ def plain(name: str) -> str:
 def route_of(name: str) -> Family | None:
     """The route of a family of OpenFWI or of a route's own name; None for another name."""
     routes = {plain(own): route for own, route in OPENFWI_FAMILIES.items()}
+    routes["twovelocity"] = Family.BLENDED  # its name until 0.1, read for one more release
     routes |= {plain(route): route for route in Family}
     return routes.get(plain(name))

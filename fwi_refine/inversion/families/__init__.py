@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fwi_refine.routing import Criterion
 
 # in the order in which the tests are asked
-NAMES = ("flat-vel", "style-a", "style-b", "two-velocity", "layered", "general")
+NAMES = ("flat-vel", "style-a", "style-b", "blended", "layered", "general")
 METHODS = ("auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs", "lbfgs")
 PRIORS = ("auto", "gp", "tv")
 
