@@ -98,10 +98,8 @@ def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
 
     Parameters
     ----------
-    record : array_like, (shots, >= n_steps, receivers)
-        The record.
-    simulator : Simulator
-        Of the survey.
+    record, simulator
+        As for `check_inputs`.
 
     Returns
     -------
@@ -165,10 +163,8 @@ def check_source(
 
     Parameters
     ----------
-    record : array_like, (shots, >= n_steps, receivers)
-        The record.
-    simulator : Simulator
-        Of the survey.
+    record, simulator
+        As for `check_inputs`.
     v : array_like, (nz, nx), optional
         A map, m/s, whose upper rows are about right. Without one less is told, and only of maps
         that are nearly constant near the sources.
@@ -219,10 +215,8 @@ def check_arithmetic(
 
     Parameters
     ----------
-    record : array_like, (shots, >= n_steps, receivers)
-        The record.
-    simulator : Simulator
-        Of the survey.
+    record, simulator
+        As for `check_inputs`.
     v : array_like, (nz, nx), optional
         A map, m/s. Without one the first two rows of the record tell.
 

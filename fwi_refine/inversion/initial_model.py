@@ -59,11 +59,7 @@ def start_from_record(
         Survey of the record.
     priors : Priors, optional
         By default those for OpenFWI.
-    threads : int, optional
-        As for `wave.Simulator`.
-    device : str or torch.device
-        As for `wave.Simulator`.
-    kernel : str
+    threads, device, kernel
         As for `wave.Simulator`.
 
     Returns

@@ -51,11 +51,7 @@ def flat_layers(
         Velocity at the sources, m/s. The map begins as this constant.
     survey : Survey
         Survey of the record, one that `wave.has_flat_jacobian` accepts.
-    threads : int, optional
-        As for `wave.Simulator`.
-    device : str or torch.device
-        As for `wave.Simulator`.
-    kernel : str
+    threads, device, kernel
         As for `wave.Simulator`.
 
     Returns

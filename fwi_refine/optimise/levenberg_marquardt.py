@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.optimise.definite import Solve, factorise
-from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
+from fwi_refine.optimise.result import LeastSquares, Prior, Result, Status
 
 Weight = Callable[[float, float], float]
 Retract = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -69,7 +69,7 @@ class _Trial:
 
 
 def levenberg_marquardt(
-    misfit: SumOfSquares,
+    misfit: LeastSquares,
     prior: Prior,
     x0: torch.Tensor,
     *,
@@ -88,7 +88,7 @@ def levenberg_marquardt(
 
     Parameters
     ----------
-    misfit : SumOfSquares
+    misfit : LeastSquares
         Such as an `objective.SumOfSquaredResiduals`.
     prior : Prior
         An objective with a Hessian (see `Objective.quadratic`).
@@ -145,7 +145,7 @@ def levenberg_marquardt(
 class _Descent:
     def __init__(
         self,
-        misfit: SumOfSquares,
+        misfit: LeastSquares,
         prior: Prior,
         weight: Weight,
         retract: Retract,

@@ -71,7 +71,7 @@ def command(
     predictions: Path,
     records: Path,
     outputs: Outputs,
-    choice: refine_options.Choice,
+    choice: refine_options.SampleOptions,
     conversion: Conversion,
     force: bool,
     recipe: refine_options.RecipeOptions,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SampleOptions:
     """Which samples are refined, and what they may start from besides the predictions."""
 
     candidates: tuple[Path, ...]
@@ -146,7 +146,7 @@ class Kept:
 
 
 choice = options.grouped(
-    Choice,
+    SampleOptions,
     "choice",
     "Which samples",
     click.option(
