@@ -159,7 +159,7 @@ def read_pairs(folder: Path) -> list[Case]:
     found = []
     pairs = {
         "curvefault_b": ("CurveFault_B", OPENFWI, "auto"),
-        "marmousi": ("Marmousi", MARMOUSI, "style-b"),
+        "marmousi": ("Marmousi", MARMOUSI, "general"),
     }
     for name, (family, survey, route) in pairs.items():
         with np.load(folder / f"pair_{name}.npz") as pair:

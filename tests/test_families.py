@@ -2,6 +2,7 @@
 
 import sys
 
+import noisy_cases as cases
 import numpy as np
 import pytest
 import torch
@@ -139,3 +140,17 @@ def test_a_budget_is_never_exceeded(limit, family, method, layers, monkeypatch):
     if limit == 1:
         assert refined.status == "unchanged"
         assert "stopped early" in refined.flags
+
+
+@NATIVE
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", ["layered", "blended"])
+@pytest.mark.parametrize("made", ["layered", "blended"])
+def test_edges_decide_between_layered_and_blended(made, chosen):
+    """Either family's recipe ends as the map's edges tell, and the result names that family."""
+    truth, start = cases.MAPS[made]()
+    record = cases.record_of(truth)
+    found = refine_sample(start, record, survey=cases.SURVEY, family=chosen)
+    assert found.family == made
+    assert cases.error(found.velocity, truth) < 0.02 < 40 < cases.error(start, truth)
+    assert not found.flags

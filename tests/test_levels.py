@@ -6,7 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
+from fwi_refine.inversion.levels.levels import (
+    find_levels,
+    merge_scattered,
+    to_integers,
+    without_rare,
+)
 from fwi_refine.priors import SharedLevels
 
 
@@ -229,3 +234,18 @@ def test_what_does_not_fit_together_is_refused():
         SharedLevels(torch.tensor([1.0]), torch.zeros(1, 3, 3, dtype=torch.bool), 0.0)
     with pytest.raises(ValueError, match="variation is -1"):
         SharedLevels(torch.tensor([1.0]), torch.zeros(1, 3, 3, dtype=torch.bool), 1.0, -1.0)
+
+
+def test_rare_velocities_take_the_most_frequent_similar_one_around_them():
+    v = torch.full((20, 20), 2000.0, dtype=torch.float64)
+    v[10:] = 2600.0
+    right = v.clone()
+    right[8:12, 6] = 2150.0  # few, but no other velocity is like theirs
+    v[8:12, 6] = torch.tensor([2150.0, 2151.0, 2150.0, 2149.0])
+    v[3, 3], v[15, 15] = 1998.0, 2604.0
+    right[3, 3] = 2000.0
+    right[15, 15] = 2604.0
+    assert torch.equal(without_rare(v, 2.0), right)
+    right[15, 15] = 2600.0
+    assert torch.equal(without_rare(v, 5.0), right)
+    assert torch.equal(without_rare(right, 5.0), right)

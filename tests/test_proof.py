@@ -103,3 +103,17 @@ def test_the_report_and_the_summary_tell_proven_maps(truth, record, tmp_path, ca
     with open(tmp_path / "o.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["exact"], row["equal_samples"], row["expected_error"]) == ("yes", "1", "0.0000")
+
+
+def test_cells_hardly_off_are_set_right_without_a_search(truth, record):
+    """Two neighbours, a metre a second too fast and too slow: less than the record's rounding."""
+    wrong = truth.clone()
+    wrong[10, 5] += 1
+    wrong[11, 5] -= 1
+    data, model = Data.of_sample(record, truth, Simulator(THREE_SHOTS)), Model.of(wrong)
+    budget = Budget(200)
+    budget.charge(100)
+    found, _, certificate = proven(model, data.misfit(model, budget), data, budget)
+    assert certificate.exact
+    assert torch.equal(found.v, truth)
+    assert budget.evaluations <= 105

@@ -109,6 +109,60 @@ def test_the_misfit_is_in_the_unit_of_the_record(smooth):
     assert second.source.shape.amplitude == pytest.approx(1024, rel=1e-3)
 
 
+GAPS = {
+    "a dead trace": ((0, slice(None), 9), 0.0, 280),
+    "a gap in time": ((slice(None), slice(150, 170), slice(3, 6)), np.nan, 2 * 20 * 3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", GAPS)
+def test_another_source_and_gaps_go_together(smooth, gap):
+    """Within 1.5 times the error of a known source and a complete record."""
+    truth, start = smooth
+    wavelet = 1.2 * ricker(13.0, 0.003)
+    record = record_of(truth, wavelet)
+    how = {"priors": PRIORS, "family": "style-a"}
+    known = refine_sample(start, record, survey=SURVEY.with_wavelet(wavelet), **how)
+    where, value, count = GAPS[gap]
+    record[where] = value
+    found = refine_sample(start, record, survey=SURVEY, source="fit", **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (known, found)]
+    assert found.missing == count
+    assert errors[1] < 1.5 * errors[0]
+    assert np.abs(found.source.wavelets[0] - wavelet).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["fit", "fit-each"])
+@pytest.mark.parametrize("method", ["matrix-free", "lbfgs"])
+def test_other_methods_with_another_source_and_a_gap(smooth, source, method):
+    """About as near as with a known source, after as many evaluations."""
+    truth, start = smooth
+    wavelet = 1.2 * ricker(13.0, 0.003)
+    record = record_of(truth, wavelet)
+    record[GAPS["a dead trace"][0]] = 0.0
+    how = {"priors": PRIORS, "family": "style-a", "method": method, "max_evaluations": 300}
+    known = refine_sample(start, record, survey=SURVEY.with_wavelet(wavelet), **how)
+    found = refine_sample(start, record, survey=SURVEY, source=source, **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (known, found)]
+    assert errors[1] < 3 * errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["fit", "fit-each"])
+@pytest.mark.parametrize(("frequency", "delay"), [(15.0, 0.0), (15.0, -0.002), (13.0, 0.003)])
+def test_a_source_that_is_estimated_costs_little(smooth, source, frequency, delay):
+    truth, start = smooth
+    wavelet = 1.2 * ricker(frequency, delay)
+    record = record_of(truth, wavelet)
+    how = {"priors": PRIORS, "family": "style-a"}
+    known = refine_sample(start, record, survey=SURVEY.with_wavelet(wavelet), **how)
+    found = refine_sample(start, record, survey=SURVEY, source=source, **how)
+    errors = [float(np.abs(r.velocity - truth).mean()) for r in (known, found)]
+    assert errors[1] < 1.6 * errors[0]
+
+
 @pytest.mark.slow
 def test_each_shot_may_have_a_wavelet_of_its_own(smooth):
     truth, start = smooth
@@ -193,13 +247,15 @@ def test_a_lower_frequency_keeps_the_source(smooth):
     misfit = low.band_misfit(Full(SURVEY.shape))
     x = Full(SURVEY.shape).from_velocity(truth)
     rms = float(np.sqrt(np.mean(np.square(low.record))))
-    assert misfit(x) ** 0.5 < 1e-3 * rms
+    assert misfit.estimate(x).mean_square() ** 0.5 < 1e-3 * rms
     early = data.until(0.7)
     shorter = Full(SURVEY.shape)
-    assert early.band_misfit(shorter)(shorter.from_velocity(truth)) ** 0.5 < 1e-3 * rms
+    found = early.band_misfit(shorter).estimate(shorter.from_velocity(truth))
+    assert found.mean_square() ** 0.5 < 1e-3 * rms
     part = data.subset(replace(SURVEY, sources=SURVEY.sources[:1]), 1)
     assert relative(part.source.model.mean, data.source.model.mean) == 0
-    assert part.band_misfit(Full(SURVEY.shape))(x) ** 0.5 < 1e-3 * rms
+    found = part.band_misfit(Full(SURVEY.shape)).estimate(x)
+    assert found.mean_square() ** 0.5 < 1e-3 * rms
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.base import Objective, PriorTerm
 from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
-from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
+from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit, MatrixFreeSourceMisfit
 from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, VminTie
 from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Rows
@@ -40,6 +40,10 @@ from fwi_refine.priors import VariationalTotalVariation
 from fwi_refine.wave import Simulator
 
 ByJacobian = LevenbergMarquardt | KrylovGaussNewton | VariationalGaussNewton | PreconditionedLBFGS
+
+# First damping where the wavelets are estimated as well: a map and its wavelets explain much of
+# each other, and more damping keeps steps from what is left.
+SOURCE_DAMPING = 1e-9
 
 
 def minimise_by_jacobian(
@@ -90,6 +94,8 @@ def minimise_by_jacobian(
             result = gauss_newton_krylov(misfit, penalties, damped, problem.x, **common)
         elif isinstance(how, LevenbergMarquardt):
             common["max_damping_increases"] = how.max_damping_increases
+            if data.source is not None:
+                common["damping"] = SOURCE_DAMPING
             result = levenberg_marquardt(misfit, penalties, problem.x, **common)
         else:
             result = preconditioned_lbfgs(misfit, penalties, problem.x, **common)
@@ -160,6 +166,8 @@ def _misfit_of(problem: Problem, how: ByJacobian, budget: Budget) -> BandMisfit:
             budget.charge(cost)
             return CorrelatedMisfit(simulator, parameters, data.record, problem.x)
     if isinstance(how, KrylovGaussNewton):
+        if data.source is not None:
+            return MatrixFreeSourceMisfit(simulator, parameters, data.record, data.source)
         return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
     if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
         simulator = Simulator(data.survey, imaging_step=1, **simulator.how)

@@ -13,7 +13,7 @@ from fwi_refine.objective.known_cells import KnownCells
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.objective.source import SourceFit, impulse_record
+from fwi_refine.objective.source import RENEWED, SourceFit, convolve, impulse_record
 from fwi_refine.objective.source_cells import source_cells
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.objective.source_shape import first_estimate
@@ -115,9 +115,7 @@ class Data:
             What is known of single cells.
         """
         survey = simulator.survey
-        if weights is not None:
-            record = record.copy()
-            record[:, : survey.n_steps][weights == 0] = 0
+        record = _without_missing(record, survey, weights)
         noise = early_noise(record, survey, weights)
         missing = None if weights is None else weights == 0
         if noise is None and is_of_an_arithmetic(record, survey, missing):
@@ -140,20 +138,23 @@ class Data:
         start: torch.Tensor,
         simulator: Simulator,
         each: bool = False,
+        weights: np.ndarray | None = None,
         known: KnownCells | None = None,
     ) -> tuple["Data", float]:
         """The record of a sample whose wavelets are to be found, with an amplitude that was divided
-        out of it; each: one for each shot; known: as for `of_sample`. The velocities at the
-        sources, which follow from a known amplitude, are taken as not known."""
+        out of it; each: one for each shot; weights, known: as for `of_sample`. The velocities at
+        the sources, which follow from a known amplitude, are taken as not known."""
+        record = _without_missing(record, simulator.survey, weights)
         measured = torch.from_numpy(record)[:, : simulator.survey.n_steps].double()
-        amplitude, source = first_estimate(measured, start, simulator, each)
+        amplitude, source = first_estimate(measured, start, simulator, each, Weights.of(weights))
         none = torch.zeros(0, dtype=torch.int64, device=start.device)
         scaled = record.astype(np.float64) / amplitude
         return cls(
             scaled,
             Simulator(source.survey, **simulator.how),
             (none, none, none.double()),
-            noise=early_noise(scaled, source.survey, None),
+            weights=source.weights,
+            noise=early_noise(scaled, source.survey, weights),
             known=known,
             source=source,
         ), amplitude
@@ -172,14 +173,15 @@ class Data:
     def subset(self, survey: Survey, receivers: int) -> "Data":
         """The first shots and every so many-th receiver, which are those of `survey`."""
         shots = len(survey.sources)
+        weights = self.weights and self.weights.subset(shots, receivers)
         return replace(
             self,
             record=self.record[:shots, :, ::receivers],
             simulator=Simulator(survey, **self.simulator.how),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
-            weights=self.weights and self.weights.subset(shots, receivers),
+            weights=weights,
             known=self.known and self.known.without_bounds(),
-            source=self.source and self.source.on(survey),
+            source=self.source and self.source.on(survey, weights),
         )
 
     def tells(self, survey: Survey, receivers: int) -> bool:
@@ -202,8 +204,7 @@ class Data:
         """
         record = self.record
         if self.weights is not None and not self.weights.by_trace:
-            found = self.simulator.forward(model.v[None], model.vmin[None])[0]
-            record = self.weights.filled(record, found)
+            record = self.weights.filled(record, self._simulated(model))
         lower, record = lower_frequency(record, factor * self.survey.frequency, self.survey)
         return replace(
             self,
@@ -217,15 +218,24 @@ class Data:
         """The first part of the record's time; fraction: of its steps."""
         steps = math.ceil(fraction * self.survey.n_steps)
         shorter = replace(self.survey, n_steps=steps)
+        weights = self.weights and self.weights.until(steps)
         return replace(
             self,
             record=self.record[:, :steps],
             simulator=Simulator(shorter, **self.simulator.how),
             cost=self.cost * Fraction(steps, self.survey.n_steps),
-            weights=self.weights and self.weights.until(steps),
+            weights=weights,
             known=self.known and self.known.without_bounds(),
-            source=self.source and self.source.on(shorter),
+            source=self.source and self.source.on(shorter, weights),
         )
+
+    def _simulated(self, model: Model) -> torch.Tensor:
+        """The record (shots, n_steps, receivers) of a model, with the best wavelets for it."""
+        if self.source is None:
+            return self.simulator.forward(model.v[None], model.vmin[None])[0]
+        impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
+        record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
+        return convolve(impulse, self.source.all_of(impulse, record)[..., None])
 
     def without(self, shift: np.ndarray) -> "Data":
         """The record less what something else added to it, of the record's shape."""
@@ -322,15 +332,25 @@ class Data:
         budget.charge(self.cost)
         impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
         record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
-        estimate = self.source.estimate(impulse, record)
-        wavelets = self.source.all_of(impulse, record)
-        survey = self.survey.with_wavelet(wavelets.mean(0).numpy())
+        source = self.source
+        for _ in range(RENEWED):
+            source = source.with_noise_of(source.estimate(impulse, record))
+        survey = self.survey.with_wavelet(source.all_of(impulse, record).mean(0).numpy())
         return replace(
             self,
             simulator=Simulator(survey, **self.simulator.how),
-            source=self.source.with_noise_of(estimate).on(survey),
+            source=source.on(survey, self.weights),
         )
 
     def with_source_of(self, other: "Data") -> "Data":
         """The data with what other data of the same survey know of the wavelets."""
         return replace(self, simulator=other.simulator, source=other.source)
+
+
+def _without_missing(record: np.ndarray, survey: Survey, weights: np.ndarray | None) -> np.ndarray:
+    """The record, 0 where samples have no weight."""
+    if weights is None:
+        return record
+    record = record.copy()
+    record[:, : survey.n_steps][weights == 0] = 0
+    return record

@@ -114,7 +114,7 @@ def refine_sample(
     """
     _check_choices(method, prior, source, max_evaluations)
     prediction = check_prediction(prediction, survey=survey)
-    record, counts = _weighted(record, survey, weights, source)
+    record, counts = _weighted(record, survey, weights)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
     start = _start_of(prediction, simulator, fixed, bounds)
@@ -171,7 +171,7 @@ def _check_choices(method: str, prior: str, source: str, max_evaluations: int | 
 
 
 def _weighted(
-    record: np.ndarray, survey: Survey, weights: np.ndarray | None, source: str
+    record: np.ndarray, survey: Survey, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The record, checked, NaN where a sample has no weight; and the weights, None: all count."""
     record = check_record(record, survey=survey, gaps=True)
@@ -180,11 +180,6 @@ def _weighted(
         return record, None
     if not counts.any():
         raise SampleError("record: found no sample that is there and has a weight")
-    if source != "known":
-        raise SampleError(
-            f"record: {int((counts != counts.max()).sum())} samples are missing or weigh less; a "
-            f"source that is estimated ({source!r}) needs all of them"
-        )
     record[:, : survey.n_steps][counts == 0] = np.nan
     return record, counts
 
@@ -229,7 +224,7 @@ def _data_of(
     if source == "known" or not simulator.is_stable(start.v[None]):
         return Data.of_sample(record, start.v, simulator, weights, start.known), 1.0
     each = source == "fit-each"
-    return Data.with_free_source(record, start.v, simulator, each=each, known=start.known)
+    return Data.with_free_source(record, start.v, simulator, each, weights, start.known)
 
 
 @dataclass(frozen=True)

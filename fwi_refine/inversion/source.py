@@ -114,8 +114,8 @@ def _covariance(
     """
     assert data.source is not None
     variance = data.source.noise
-    gram = estimate.gram / variance
-    alone = torch.linalg.inv(torch.block_diag(*gram + torch.eye(gram.shape[-1]).to(gram)))
+    inverse_triangle = torch.linalg.inv(torch.block_diag(*estimate.triangle))
+    alone = variance * inverse_triangle @ inverse_triangle.mT
     known = curvature.uncertainty
     if not isinstance(known, Solution) or known.source is None:
         return alone, None
@@ -123,7 +123,7 @@ def _covariance(
     if factored is None:
         return alone, None
     factor, scale = factored
-    unit = math.prod(known.survey.record_shape) / (2 * known.variance)
+    unit = data.count / (2 * known.variance)
     own, cross = known.source.own * unit, known.source.cross * unit
     columns = known.parameters.matrix(scale.device)[:-1] / scale
     halves, shared = (

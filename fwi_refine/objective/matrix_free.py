@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fwi_refine.objective.base import Objective
 from fwi_refine.objective.misfit import BandMisfit
+from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator, fold, longest_interval, pad
 
@@ -104,6 +105,18 @@ class MatrixFreeMisfit(BandMisfit):
             total = energy if total is None else total + energy
         assert total is not None
         return total
+
+
+class MatrixFreeSourceMisfit(FreeSourceMisfit, MatrixFreeMisfit):
+    """`FreeSourceMisfit` with products in place of matrices."""
+
+    def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
+        """As in `MatrixFreeMisfit`, less what the wavelets explain."""
+        return self._product(self._known_point(x), dx, self._products)
+
+    def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
+        """As in `FreeSourceMisfit`, with what is left of the record as the noise."""
+        return self._back(self._renewed(x), r, self.simulator)
 
 
 class DampedPrior:

@@ -14,12 +14,14 @@ from fwi_refine.objective.source import (
     convolve,
     impulse_record,
 )
+from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.survey.wavelet_file import peak_frequency
 from fwi_refine.wave import Simulator
 
 FINER = 32  # lags between two steps, at which wavelets are compared
 FIRST_NOISE = 0.1  # of the record's rms, which a start may leave
+RINGING = 1e-6  # modes that spread less are left out of a delayed wavelet
 FIRST_SPREAD = 10.0  # factor of a wavelet's spread while its amplitude is not known
 
 
@@ -94,7 +96,11 @@ def shifted(wavelet: ArrayLike, steps: float, n_steps: int) -> NDArray[np.float6
 
 
 def first_estimate(
-    record: Tensor, v: Tensor, simulator: Simulator, each: bool = False
+    record: Tensor,
+    v: Tensor,
+    simulator: Simulator,
+    each: bool = False,
+    weights: Weights | None = None,
 ) -> tuple[float, SourceFit]:
     """Amplitude and delay of a record's source, by a map that need not be right.
 
@@ -108,6 +114,8 @@ def first_estimate(
         Of the survey.
     each : bool
         Whether each shot is to have a wavelet of its own.
+    weights : Weights, optional
+        Of the samples; what has none is 0 in the record.
 
     Returns
     -------
@@ -120,13 +128,23 @@ def first_estimate(
     impulse = impulse_record(simulator, v[None], v.min()[None])
     wavelet = torch.from_numpy(survey.wavelet.copy())
     expected = convolve(impulse.cpu(), wavelet[None, :, None])
-    scale = float(record.square().mean().sqrt() / expected.square().mean().sqrt())
+    root = 1.0 if weights is None else weights.root(expected)
+    measured, weighted = root * record, root * expected
+    scale = float(measured.square().mean().sqrt() / weighted.square().mean().sqrt())
     model = SourceModel.of(survey)
     anything = SourceModel(torch.zeros_like(model.mean), FIRST_SPREAD * model.basis)
-    noise = noise_variance(float(expected.square().mean()) * FIRST_NOISE**2, survey)
-    found = SourceFit.of(anything, survey, noise).estimate(impulse, record / scale).wavelets[0]
+    noise = noise_variance(float(weighted.square().mean()) * FIRST_NOISE**2, survey)
+    fit = SourceFit.of(anything, survey, noise, weights)
+    found = fit.estimate(impulse, record / scale).wavelets[0]
     shape = compare_wavelet(found.numpy(), survey)
     mean = shifted(survey.whole_wavelet, shape.delay / survey.dt, survey.n_steps)
     moved = survey.with_wavelet(mean)
-    model = SourceModel(torch.from_numpy(mean), model.basis, each)
-    return scale * shape.amplitude, SourceFit.of(model, moved, noise)
+    model = SourceModel(smoothed(torch.from_numpy(mean), model.basis), model.basis, each)
+    return scale * shape.amplitude, SourceFit.of(model, moved, noise, weights)
+
+
+def smoothed(wavelet: Tensor, basis: Tensor) -> Tensor:
+    """What the modes of a process (n_steps, m) hold of a wavelet (n_steps,): a wavelet that is
+    delayed by a fraction of a step rings where it was cut, and no mode can take that out."""
+    modes, spread, _ = torch.linalg.svd(basis, full_matrices=False)
+    return modes @ (spread**2 / (spread**2 + RINGING**2) * (modes.T @ wavelet))

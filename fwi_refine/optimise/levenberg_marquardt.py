@@ -77,6 +77,7 @@ def levenberg_marquardt(
     max_iterations: int,
     corrections: int = 8,
     max_damping_increases: int = 3,
+    damping: float = FIRST,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
@@ -103,6 +104,8 @@ def levenberg_marquardt(
         Most steps with one Jacobian.
     max_damping_increases : int
         For each Jacobian.
+    damping : float
+        The first, relative to the diagonal of the matrix.
     max_evaluations : int, optional
         At most; a residual counts as one, and so does a product with J^T.
     hessian_cost : int
@@ -132,6 +135,7 @@ def levenberg_marquardt(
         max_evaluations,
         hessian_cost,
         max_damping_increases,
+        damping,
     )
     return run.minimise(
         x0.detach().to(torch.float64, copy=True),
@@ -153,6 +157,7 @@ class _Descent:
         max_evaluations: int | None,
         hessian_cost: int,
         max_damping_increases: int,
+        damping: float,
     ):
         self.misfit, self.prior, self.weight_of = misfit, prior, weight
         self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
@@ -160,7 +165,7 @@ class _Descent:
         self.limit = math.inf if max_evaluations is None else max_evaluations
         self.evaluations = 0
         self.weight = math.inf
-        self.damping = FIRST
+        self.damping = damping
         self.values: list[float] = []
         self.stopped = False
 

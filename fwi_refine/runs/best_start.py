@@ -37,16 +37,15 @@ def best_start(
     maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
     simulator = simulator_for(settings)
     counts = sample_weights(record, survey, settings.weights)
+    if settings.source != "known":
+        starts = torch.as_tensor(maps, dtype=torch.float64)
+        fits = [_free_misfit(v, record, simulator, counts) for v in starts]
+        return sample.starts[int(np.argmin(fits))]
     if counts is not None:
         data = Data.of_sample(record, torch.as_tensor(maps[0]), simulator, counts)
         models = [Model.of(v.to(simulator.device)) for v in torch.as_tensor(maps)]
         fits = [data.misfit(model, Budget()) for model in models]
         return sample.starts[int(np.nanargmin(fits))]
-    if settings.source != "known":
-        fits = [
-            _free_misfit(v, record, simulator) for v in torch.as_tensor(maps, dtype=torch.float64)
-        ]
-        return sample.starts[int(np.argmin(fits))]
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
     misfits = [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
@@ -55,9 +54,15 @@ def best_start(
     return sample.starts[int(np.nanargmin(misfits))]
 
 
-def _free_misfit(v: torch.Tensor, record: NDArray[np.float64], simulator: Simulator) -> float:
+def _free_misfit(
+    v: torch.Tensor,
+    record: NDArray[np.float64],
+    simulator: Simulator,
+    weights: NDArray[np.float64] | None,
+) -> float:
     """Mean square misfit of a map (nz, nx) with the wavelet that explains the record best."""
     if not simulator.is_stable(v[None]):
         return np.inf
-    data, amplitude = Data.with_free_source(record, v.to(simulator.device), simulator)
-    return amplitude**2 * data.misfit(Model.of(v.to(simulator.device)), Budget())
+    v = v.to(simulator.device)
+    data, amplitude = Data.with_free_source(record, v, simulator, weights=weights)
+    return amplitude**2 * data.misfit(Model.of(v), Budget())

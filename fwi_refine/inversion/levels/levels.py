@@ -308,3 +308,38 @@ def merge_scattered(v: torch.Tensor, reading: LevelReading = READING) -> torch.T
             median = np.median(values[cells]).round()
             values[cells & (np.abs(values - median) < reading.scatter)] = median
     return torch.from_numpy(values).to(v)
+
+
+def without_rare(
+    integers: torch.Tensor, within: float, reading: LevelReading = READING
+) -> torch.Tensor:
+    """Give cells of rare velocities the most frequent of the similar velocities around them.
+
+    Parameters
+    ----------
+    integers : Tensor, shape (nz, nx)
+        Map in m/s.
+    within : float
+        Largest change of a cell, m/s.
+    reading : LevelReading
+        How levels are read: fewer cells than an area's are rare, and `reach` is how far around a
+        cell is looked.
+
+    Returns
+    -------
+    Tensor, shape (nz, nx)
+        Map in m/s.
+    """
+    v = integers.cpu().numpy()
+    velocities, number, count = np.unique(v, return_inverse=True, return_counts=True)
+    rare = (count < reading.least_area)[number.reshape(v.shape)]
+    found = v.copy()
+    for row, column in np.argwhere(rare):
+        around = v[
+            max(row - reading.reach, 0) : row + reading.reach + 1,
+            max(column - reading.reach, 0) : column + reading.reach + 1,
+        ]
+        similar = np.flatnonzero(np.abs(velocities - v[row, column]) <= within)
+        seen = [int((around == velocities[k]).sum()) for k in similar]
+        found[row, column] = velocities[similar[int(np.argmax(seen))]]
+    return torch.from_numpy(found).to(integers)
