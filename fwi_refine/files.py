@@ -16,9 +16,12 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 
 from fwi_refine.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LONGEST_LINE = 2**20  # characters
 LARGEST_TOML = 2**22  # bytes
@@ -32,6 +35,8 @@ PASSING = {
     errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV,
 }  # fmt: skip
 WAITS = (0.1, 0.5, 1.5)
+# Errors that tell of a path and not of the machine: links in a circle, a name that cannot be.
+OF_THE_PATH = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENXIO}
 
 T = TypeVar("T")
 
@@ -60,13 +65,15 @@ def is_machine_fault(error: BaseException) -> bool:
     Returns
     -------
     bool
-        True for errors of the system and for too little memory, which torch reports in words.
+        True for errors of the system, other than those of a path that leads nowhere, and for too
+        little memory, which torch reports in words.
     """
     if isinstance(error, MemoryError | MachineError):
         return True
     if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
         return True
-    return error_number(error) is not None
+    number = error_number(error)
+    return number is not None and number not in OF_THE_PATH
 
 
 def machine_error(error: BaseException, what: str) -> MachineError:
@@ -165,6 +172,47 @@ def _refuse_irregular(path: str | os.PathLike[str], mode: int) -> None:
 def _kind(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def read_npy(file: BinaryIO, size: int) -> "NDArray[Any]":
+    """An array in the `.npy` format.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        At the beginning of the array; it can be wound back to there.
+    size : int
+        Bytes of it: more of them than its header claims, before memory is taken.
+
+    Returns
+    -------
+    ndarray
+        The array.
+
+    Raises
+    ------
+    ValueError
+        For another format, pickled objects, and a header that claims more than there is.
+    OSError
+        If it cannot be read.
+    """
+    import math
+
+    from numpy.lib import format as npy
+
+    begin = file.tell()
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"format version {version} is not that of a plain array")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    left, claimed = size - (file.tell() - begin), math.prod(shape) * dtype.itemsize
+    if dtype.hasobject:
+        raise ValueError("holds pickled objects, which are never loaded")
+    if min(shape, default=0) < 0 or claimed > left:
+        raise ValueError(f"its header claims the shape {shape}, but it holds {left} bytes")
+    file.seek(begin)
+    return npy.read_array(file, allow_pickle=False)
 
 
 def open_text(path: str | os.PathLike[str]) -> TextIO:

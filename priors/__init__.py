@@ -15,13 +15,17 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
+from .denoiser import DENOISER_FILE, load_denoiser
 from .gaussian_process import GaussianProcess
+from .learned import LearnedPrior
 from .shared_levels import SharedLevels
 from .total_variation import TotalVariation1D, TotalVariation2D
 from .variational_total_variation import VariationalTotalVariation
 
 __all__ = [
     "GaussianProcess",
+    "Learned",
+    "LearnedPrior",
     "Priors",
     "Routing",
     "SharedLevels",
@@ -109,6 +113,26 @@ class Variation:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """The learned prior of Style B maps; see `openfwi.toml`.
+
+    Parameters
+    ----------
+    spread : float
+        Factor of the expected errors: what the chains leave out.
+    weights : str
+        File of the denoiser's weights; the program's own if it is empty.
+    """
+
+    spread: float
+    weights: str = ""
+
+    def prior(self) -> LearnedPrior:
+        """The prior before the data have told anything."""
+        return LearnedPrior(load_denoiser(self.weights or DENOISER_FILE), spread=self.spread)
+
+
+@dataclass(frozen=True)
 class Priors:
     """The priors of the Style families and the routing thresholds.
 
@@ -118,6 +142,8 @@ class Priors:
         Gaussian processes of the two families.
     style_b_variation : Variation
         Total variation of Style B.
+    style_b_learned : Learned
+        Learned prior of Style B, the same on any grid.
     routing : Routing
         Thresholds.
     """
@@ -125,6 +151,7 @@ class Priors:
     style_a: GaussianProcess
     style_b: GaussianProcess
     style_b_variation: Variation
+    style_b_learned: Learned
     routing: Routing
 
     def with_process(self, key: str, process: GaussianProcess) -> "Priors":
@@ -192,6 +219,7 @@ _SECTIONS = {
     "style_a": tuple(f.name for f in fields(GaussianProcess) if f.name != "shape"),
     "style_b": tuple(f.name for f in fields(GaussianProcess) if f.name != "shape"),
     "style_b_variation": tuple(f.name for f in fields(Variation)),
+    "style_b_learned": tuple(f.name for f in fields(Learned)),
     "routing": tuple(f.name for f in fields(Routing)),
 }
 # Keys that no test asks for any more: read with a warning, for one more release.
@@ -216,24 +244,29 @@ def load(path: str | Path | None = None) -> Priors:
     Raises
     ------
     ValueError
-        For a file that cannot be read as TOML, for keys that do not exist and for values that are
-        not possible. The message has the file, the key, what was found and what was expected.
+        For a file that cannot be read as TOML or holds nothing, for keys that do not exist and for
+        values that are not possible. The message has the file, the key, what was found and what
+        was expected.
     OSError
         If the file cannot be opened.
     """
     table = _read(OPENFWI_FILE)
     if path is not None:
-        for section, values in _read(Path(path)).items():
+        given = _read(Path(path))
+        if not any(given.values()):  # a file that was cut, maybe
+            raise ValueError(f"{path}: holds no numbers, expected some of {_listed(_SECTIONS)}")
+        for section, values in given.items():
             table[section] |= values
     return Priors(
         style_a=GaussianProcess(**table["style_a"]),  # type: ignore[arg-type]  # no "shape" there
         style_b=GaussianProcess(**table["style_b"]),  # type: ignore[arg-type]
-        style_b_variation=Variation(**table["style_b_variation"]),
-        routing=Routing(**table["routing"]),
+        style_b_variation=Variation(**table["style_b_variation"]),  # type: ignore[arg-type]
+        style_b_learned=Learned(**table["style_b_learned"]),  # type: ignore[arg-type]
+        routing=Routing(**table["routing"]),  # type: ignore[arg-type]
     )
 
 
-def to_table(priors: Priors) -> dict[str, dict[str, float]]:
+def to_table(priors: Priors) -> dict[str, dict[str, float | str]]:
     """Sections and keys of the file that `load` reads.
 
     Parameters
@@ -250,8 +283,8 @@ def to_table(priors: Priors) -> dict[str, dict[str, float]]:
     return {name: {key: numbers[name][key] for key in keys} for name, keys in _SECTIONS.items()}
 
 
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """The checked sections of one file, numbers as floats."""
+def _read(path: Path) -> dict[str, dict[str, float | str]]:
+    """The checked sections of one file, numbers as floats, the name of a file from its folder."""
     try:
         if path.exists() and not path.is_file():  # a pipe may be waited for for ever
             raise ValueError("expected a regular file")
@@ -282,9 +315,18 @@ def _read(path: Path) -> dict[str, dict[str, float]]:
                     f"{_listed(_SECTIONS[section])}"
                 )
         checked[section] = {
-            key: _number(path, f"{section}.{key}", value) for key, value in values.items()
+            key: _value(path, f"{section}.{key}", value) for key, value in values.items()
         }
     return checked
+
+
+def _value(path: Path, name: str, value: object) -> float | str:
+    """The number of one key, or the file that it names, checked."""
+    if name != "style_b_learned.weights":
+        return _number(path, name, value)
+    if not isinstance(value, str):
+        raise ValueError(f"{path}: {name} is {reprlib.repr(value)}, expected the name of a file")
+    return str(path.resolve().parent / value) if value else ""
 
 
 def _number(path: Path, name: str, value: object) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.cli import COMMANDS, options, run
-from fwi_refine.cli.plan import describe_duration
+from fwi_refine.cli.plan import _rounds, describe_duration
 from fwi_refine.inversion.families import METHODS
 from fwi_refine.io import inputs
 from fwi_refine.io.report import COLUMNS
@@ -248,6 +248,15 @@ def test_durations():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("samples", "jobs", "rounds"), [(5, 1, 5), (5, 2, 3), (5, 4, 2), (3, 3, 1), (6, 3, 2)]
+)
+def test_jobs_wait_for_the_last_round(samples, jobs, rounds):
+    """Five samples of a minute on four jobs take two minutes, and not 1.25."""
+    assert _rounds(samples, jobs) * 60 * samples == pytest.approx(60 * rounds)
+    assert _rounds(0, jobs) == 0
+
+
 @pytest.mark.usefixtures("known_speed")
 def test_config_gives_defaults_and_knows_its_keys(made, tmp_path, capsys):
     config = tmp_path / "c.toml"
@@ -288,7 +297,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     code = f"""
 import resource
 from fwi_refine import io
-from fwi_refine.io.outputs import MapWriter
+from fwi_refine.io.map_writer import MapWriter
 source = io.open_predictions({str(tmp_path / "p.npy")!r})
 writer = MapWriter({str(tmp_path / "o.npy")!r}, source.shape, (70, 70))
 def work(maps):

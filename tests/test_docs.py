@@ -32,6 +32,22 @@ def blocks(path, language) -> list[str]:
     return [text.replace("\\\n", " ") for text in found]
 
 
+def test_each_fault_of_the_table_has_its_test():
+    """A row names files of tests/, or tests in them; all are there, and none is empty."""
+    rows = re.findall(r"^\| (?!fault \|)(?!---)(.+) \| (.+) \| (.+) \|$",
+                      (DOCS / "reliability.md").read_text(), re.MULTILINE)  # fmt: skip
+    assert len(rows) > 60
+    for fault, result, named in rows:
+        assert result.strip(), fault
+        tests = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", named)
+        assert tests, f"{fault}: names no test"
+        assert len(tests) == named.count("`") / 2, fault
+        for file, name in tests:
+            path = ROOT / "tests" / file
+            assert path.is_file(), f"{fault}: there is no tests/{file}"
+            assert re.search(rf"^ *def {name or 'test_'}", path.read_text(), re.MULTILINE), fault
+
+
 # It builds
 
 

@@ -207,9 +207,23 @@ def test_a_file_may_change_some_keys_only(tmp_path):
     assert set(tables["style_a"]) == {"length", "sigma", "noise", "constant", "slope", "mean"}
 
 
+def test_a_file_names_weights_from_its_own_folder(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[style_b_learned]\nweights = "w.npz"\n')
+    mine = priors.load(path)
+    assert mine.style_b_learned == replace(
+        priors.load().style_b_learned, weights=str(tmp_path / "w.npz")
+    )
+    assert priors.to_table(mine)["style_b_learned"]["weights"] == str(tmp_path / "w.npz")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "[style_b_learned]\nweights = 3",
+            r"weights is 3, expected the name of a file",
+        ),
         ("[style_a]\nlength = ", r"mine.toml: not a TOML file"),
         ("[style_c]\nlength = 1.0", r"mine.toml: found \[style_c\], expected .*style_a, style_b"),
         ("style_a = 3", r"mine.toml: style_a is 3, expected a section"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from process_cases import Running, processes_in, read_until, wait_for, workers_in
 
+from fwi_refine.cli.signals import Interrupted, Signals
 from fwi_refine.runs.directory import RunDirectory, check_parts, look
 
 
@@ -109,3 +110,54 @@ os._exit(child)
     shell = " ".join(map(shlex.quote, main)) + "".join(f" {number}>&-" for number in closed)
     assert subprocess.run(["sh", "-c", shell], timeout=300).returncode == 0
     assert np.load(tmp_path / "o.npy").shape == (1, 70, 70)
+
+
+def test_a_second_signal_does_not_undo_what_the_first_began():
+    signals = Signals()
+    signals.install()
+    try:
+        with pytest.raises(Interrupted, match="SIGINT"):
+            signal.raise_signal(signal.SIGINT)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(signum)  # while it stops
+        with signals.shielded():
+            signal.raise_signal(signal.SIGINT)
+        signals.restore()
+        signals.install()  # the next command may be stopped again
+        with pytest.raises(Interrupted, match="SIGTERM"), signals.shielded():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signals.restore()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_ends_a_process_that_does_not_stop(monkeypatch):
+    """Hung while it stops, on a disk that does not answer maybe, it can be ended."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr("fwi_refine.cli.signals.PATIENCE", 0.0)
+    signals = Signals()
+    signals.install()
+    try:
+        with pytest.raises(Interrupted):
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signals.restore()
+    assert codes == [143]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("waits", [(0, 0), (0.01, 0.05, 0.2), (0.5, 0.5, 0.5)])
+def test_ctrl_c_again_and_again(made, tmp_path, waits):
+    with Running(made, tmp_path, 1) as running:
+        running.wait_for_two()
+        running.process.send_signal(signal.SIGINT)
+        for seconds in waits:
+            time.sleep(seconds)
+            running.process.send_signal(signal.SIGINT)
+        text = read_until(running.terminal, "stopped by SIGINT", 10)
+        assert running.process.wait(10) == 130
+        assert "Traceback" not in text
+        running.check_partial()

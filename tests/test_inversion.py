@@ -141,7 +141,8 @@ def test_a_useless_prediction_gives_a_finite_flagged_result(
         "another sample's": make_sample("Style_B", seed=12).start.astype(float),
     }[useless]
     budget = 5 if method == "lbfgs" else 25
-    refined = refine(prediction, layered, simulator, priors, method=method, max_evaluations=budget)
+    more = {"method": method, "max_evaluations": budget, "force": True}
+    refined = refine(prediction, layered, simulator, priors, **more)
     assert np.isfinite(refined.misfit_after)
     assert refined.objective_after <= refined.objective_before
     if refined.status == "refined":
@@ -158,6 +159,7 @@ def test_a_record_beyond_numbers_fails_with_a_reason(layered, simulator, priors)
         priors=priors,
         family="layered",
         simulator=simulator,
+        force=True,
     )
     assert refined.status == "failed"
     assert "finite" in refined.reason

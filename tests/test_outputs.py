@@ -8,7 +8,7 @@ import pytest
 from fwi_refine import io
 from fwi_refine.errors import InputError, OutputExistsError
 from fwi_refine.io.history import Step, read_history
-from fwi_refine.io.outputs import MapWriter
+from fwi_refine.io.map_writer import MapWriter
 from fwi_refine.io.report import Row
 from fwi_refine.io.results import Results
 

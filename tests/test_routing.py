@@ -279,13 +279,29 @@ def test_fit_priors_writes_a_file_that_load_reads(train, tmp_path):
     text = out.read_text()
     assert text.startswith("# Written by fwi-refine")
     assert "maximum likelihood on 12 maps of Style_A" in text
-    assert set(tomllib.loads(text)) == {"style_a", "style_b", "style_b_variation", "routing"}
+    sections = {"style_a", "style_b", "style_b_variation", "style_b_learned", "routing"}
+    assert set(tomllib.loads(text)) == sections
     variation = fitted.style_b_variation
     steps = truth["Style_B"]  # neighbours differ by sqrt(2 (variance - covariance)), normal
     near = steps.sigma**2 * -np.expm1(-1 / (2 * steps.length**2)) + steps.noise**2
     assert variation.scale == pytest.approx(2.85 * 2 * np.sqrt(near / np.pi), rel=0.05)
     assert variation.diagonal_scale > variation.scale
     assert variation.spread == PRIORS.style_b_variation.spread
+
+
+def test_fit_priors_trains_a_denoiser(train, tmp_path):
+    folder, _ = train
+    out, weights = tmp_path / "priors.toml", tmp_path / "mine.npz"
+    result = run(folder, "--out", out, "--denoiser", weights, "--steps", 2, "--limit", 3)
+    assert result.exit_code == 0, result.output
+    assert "denoiser: step 2 of 2" in result.output
+    assert "# [style_b_learned] 2 batches of 2 maps of Style_B." in out.read_text()
+    learned = priors.load(out).style_b_learned
+    assert learned.weights == str(weights)
+    assert learned.prior().denoiser is not PRIORS.style_b_learned.prior().denoiser
+    again = run(folder, "--out", tmp_path / "p.toml", "--denoiser", weights, "--steps", 2)
+    assert again.exit_code != 0
+    assert not (tmp_path / "p.toml").exists()
 
 
 def test_fit_priors_fits_thresholds_to_predictions(train, starts, tmp_path):

@@ -127,7 +127,8 @@ def test_shards_of_a_run_and_a_sample_that_fails(made, baseline, tmp_path, capsy
 
 
 @pytest.mark.usefixtures("known_speed")
-def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
+def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fwi_refine.cli.options.refine.cores", lambda: 4)
     once = "--max-evaluations", "1"
     assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     assert "0 of 2 parts are there" in capsys.readouterr().err
@@ -138,8 +139,17 @@ def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys):
     assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     captured = capsys.readouterr()
     assert "1 of 2 parts are there" in captured.err
+    assert "1 jobs, " in captured.err
     assert sum(int(row["samples"]) for row in csv.DictReader(captured.out.splitlines())) == 2
     assert tree(tmp_path) == before
+    # the cores of samples that are finished, or of another shard, serve the rest
+    for more, said in (
+        (("--jobs", "4"), "2 jobs, 2 threads each"),
+        (("--jobs", "4", "--shard", "1/2"), "2 jobs, 2 threads each"),
+        (("--jobs", "4", "--shard", "2/2"), "1 jobs, 4 threads each"),
+    ):
+        assert refine_in(tmp_path / "run", *once, "--dry-run", *more) == 0
+        assert said in capsys.readouterr().err
     assert refine_in(tmp_path / "run", *once, "--dry-run", "--limit", "1") == 2
     assert "samples.count: 3 in the run, 1 now" in capsys.readouterr().err
 

@@ -348,3 +348,12 @@ def test_areas_are_numbered_as_scikit_image_does(family):
 def test_an_ordinary_installation_is_enough():
     code = "import sys; sys.modules['skimage'] = None; import fwi_refine.synthetic"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_the_hardest_starts_are_velocities():
+    """Layers that are lost by more than there is of them end at the survey's bounds."""
+    for seed in (6, 17, 18):
+        truth = make_map("CurveVel_B", np.random.default_rng(seed))
+        start = make_start(truth, "CurveVel_B", np.random.default_rng(seed), 3.0)
+        assert np.isfinite(start).all()
+        assert 900 < start.min() < start.max() < 6100

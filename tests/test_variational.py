@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.base import PriorTerm, SumOfSquaredResiduals
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.optimise import Status, variational_gauss_newton
+from fwi_refine.optimise.variational import settled
 from fwi_refine.priors import VariationalTotalVariation, load
 from fwi_refine.wave import Simulator
 
@@ -75,13 +77,12 @@ def minimise(misfit, jacobians=2, **options):
         prior = first.update(covariance[:-1, :-1], SHAPE)
         return PriorTerm(prior, PARAMETERS) + Tie()
 
-    options = {"rounds": 5} | options
     weight = NOISE**2 / 40
     return variational_gauss_newton(
         misfit,
         PriorTerm(first, PARAMETERS) + Tie(),
         START,
-        renew=renew,
+        settle=partial(settled, renew=renew, rounds=5),
         weight=jacobians * [lambda misfit, prior: weight],
         **options,
     )

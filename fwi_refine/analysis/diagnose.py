@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.analysis.installation import Check
+from fwi_refine.errors import SampleError
 from fwi_refine.objective.arithmetic import (
     DIVISION,
     DOUBLE,
@@ -20,7 +21,7 @@ from fwi_refine.routing.look import as_map
 from fwi_refine.routing.recognise import recognise
 from fwi_refine.routing.recognise_source import WITH_MAP, WITHOUT_MAP, source_near
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey.validate import check_prediction, check_record
+from fwi_refine.survey.validate import check_prediction, check_record, check_velocity
 from fwi_refine.wave import Simulator
 
 # For people.
@@ -228,7 +229,7 @@ def check_arithmetic(
     Raises
     ------
     SampleError
-        If the record or the map is unusable.
+        If the record is unusable.
     """
     survey = simulator.survey
     record = check_record(record, survey=survey)
@@ -236,7 +237,11 @@ def check_arithmetic(
     if v is None:
         told = " or ".join(MAKERS[name] for name in by_rows) or "of another code"
         return [Check("arithmetic, by the first rows", told)]
-    equal = equal_samples(record, check_prediction(v, survey=survey), simulator)
+    try:
+        v = check_velocity(v, survey=survey)
+    except SampleError as error:
+        return [Check("map proven by its record", f"no, {error}")]
+    equal = equal_samples(record, v, simulator)
     exact = [name for name, fraction in equal.items() if fraction == 1.0]
     told = " and ".join(MAKERS[name] for name in exact) or "of none is this map's record"
     return [

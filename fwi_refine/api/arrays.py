@@ -36,12 +36,14 @@ def match(records: Any, shape: tuple[int, ...]) -> Any:
         raise InputError(
             f"records: found shape {tuple(axes)}, expected (N, shots, rows, receivers)"
         )
-    if not (hasattr(records, "__len__") and hasattr(records, "__getitem__")):
+    known = axes is not None or hasattr(records, "__len__")  # an array of Zarr has no len()
+    if not (known and hasattr(records, "__getitem__")):
         raise InputError(
             f"records: found {type(records).__name__}, expected a length and records[k]"
         )
-    if len(records) != shape[0]:
-        raise InputError(f"found {shape[0]} predictions and {len(records)} records")
+    count = len(records) if axes is None else axes[0]
+    if count != shape[0]:
+        raise InputError(f"found {shape[0]} predictions and {count} records")
     return records
 
 

@@ -7,11 +7,10 @@ from numpy.typing import ArrayLike
 
 from fwi_refine import routing
 from fwi_refine.api.arrays import match
-from fwi_refine.api.options import look_at_arrays
+from fwi_refine.api.options import check_priors, look_at_arrays
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion import routes
 from fwi_refine.priors import Priors
-from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import Classification
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import to_maps, to_numpy
@@ -63,7 +62,7 @@ def classify(
     """
     maps, shape = to_maps(predictions, survey, "predictions")
     records = match(records, shape)
-    priors = priors or load_priors()
+    priors = check_priors(priors)
     if not force and routing.can_classify(survey):
         look_at_arrays(maps, records, survey)
     found = []

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from fwi_refine import routing
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import families
+from fwi_refine.priors import Priors
+from fwi_refine.priors import load as load_priors
 from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import to_numpy
@@ -21,6 +23,15 @@ def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
     """Raises InputError for an option of another value than these."""
     if choice not in choices:
         raise InputError(f"{name} {choice!r}: expected one of {', '.join(choices)}")
+
+
+def check_priors(priors: Priors | None) -> Priors:
+    """Those that were given, else OpenFWI's. Raises InputError for what are none."""
+    if priors is None:
+        return load_priors()
+    if not isinstance(priors, Priors):
+        raise InputError(f"priors {priors!r}: expected Priors; load_priors reads a TOML file")
+    return priors
 
 
 def families_of(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:

@@ -15,6 +15,7 @@ from fwi_refine.analysis.notebook import result_as_html
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.api.options import (
     check_choice,
+    check_priors,
     families_of,
     gpus_meant,
     look_at_arrays,
@@ -28,7 +29,6 @@ from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
 from fwi_refine.objective.known_cells import check_bounds, check_fixed
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
-from fwi_refine.priors import load as load_priors
 from fwi_refine.runs import batch
 from fwi_refine.runs.executors import Executor, Processes, Serial
 from fwi_refine.runs.one_sample import Outcome, refine_one
@@ -143,7 +143,8 @@ def refine(
         recipe. "auto" takes "matrix-free" where matrices would need too much memory.
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
-        "gp", the Gaussian process, "tv", total variation, or "auto", the one that errs less.
+        "gp", the Gaussian process, "tv", total variation, "learned", a denoiser trained on made
+        maps, or "auto": "tv" for Style_B, "gp" for Style_A.
     source : str
         "known": the wavelet is the survey's; "fit": amplitude, delay and shape are estimated with
         each map, one wavelet for all shots; "fit-each": one for each. The reports say what was
@@ -229,13 +230,18 @@ def refine(
     if fixed is not None:
         fixed = check_fixed(to_numpy(fixed), survey)
     if bounds is not None:
+        if len(bounds) != 2:
+            raise InputError(f"bounds: found {len(bounds)} arrays, expected two: (low, high)")
         low, high = bounds
         bounds = check_bounds(to_numpy(low), to_numpy(high), survey)
+    if callback is not None and not callable(callback):
+        raise InputError(f"callback {callback!r}: expected a function")
+    priors = check_priors(priors)
     gpus = gpus_meant(device)
     jobs = max(1, min(jobs, len(maps)))
     threads = threads or max(1, cpu_count() // jobs)
     settings = Settings(
-        priors=priors or load_priors(),
+        priors=priors,
         family=families if isinstance(families, str) else "auto",
         method=method,
         prior=prior,

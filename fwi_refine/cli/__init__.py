@@ -134,10 +134,11 @@ def run(args: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if args is None else [*args]
     with logs.forgiving_stderr():
-        return _run(given)
+        return _run(given, last=args is None)
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], last: bool) -> int:
+    """last: whether the process ends afterwards, so that the signals stay as they are."""
     SIGNALS.install()
     try:
         return program.main(args, prog_name=PROGRAM, standalone_mode=False, obj=args) or OK
@@ -159,7 +160,8 @@ def _run(args: list[str]) -> int:
         return _fail("stopped", 130)
     finally:
         logs.tear_down()
-        SIGNALS.restore()
+        if not last:
+            SIGNALS.restore()
 
 
 def _fail(error: object, code: int) -> int:
@@ -177,5 +179,6 @@ def main() -> None:
     """The program: runs the command line and ends with its exit code."""
     logs.open_standard_streams()
     code = run()
+    SIGNALS.ignore()
     logs.close_standard_streams()
     sys.exit(code)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwi_refine.cli.options import opened
-from fwi_refine.errors import InputError, SampleError
+from fwi_refine.errors import FwiRefineError, InputError, SampleError
 
 if TYPE_CHECKING:
     from fwi_refine.io.inputs import Inputs
@@ -40,31 +40,33 @@ def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], 
         raise InputError(f"--pictures {folder}: cannot be made ({error.strerror})") from error
 
     def draw(indices: "Sequence[int]", part: "Part") -> None:
+        for k, index in enumerate(indices):
+            path = folder / f"{part.rows[k].id}.png"
+            try:
+                if not path.exists():
+                    draw_one(k, index, part, path)
+                    log.info("%s", path)
+            except (OSError, FwiRefineError, MemoryError) as error:  # a picture stops no work
+                reason = getattr(error, "strerror", None) or error
+                log.warning("%s: not drawn (%s)", path, reason)
+
+    def draw_one(k: int, index: int, part: "Part", path: Path) -> None:
         from fwi_refine import io
         from fwi_refine.analysis.run_view import RunView
 
-        deviations = part.maps.get("deviation", [None] * len(indices))
-        for k, index in enumerate(indices):
-            row, pair, path = part.rows[k], inputs.pairs[index], folder / f"{part.rows[k].id}.png"
-            if path.exists():
-                continue
-            truth = None
-            if pair.record is not None:
-                with suppress(SampleError):
-                    truth = inputs.records.truth(pair.record)
-            view = RunView(
-                row,
-                part.maps["velocity"][k],
-                inputs.survey,
-                io.read_start(inputs.predictions, pair.index, inputs.survey),
-                None if truth is None else truth.reshape(inputs.survey.shape),
-                deviations[k],
-            )
-            try:
-                plots.save([plots.samples([view])], path, RESOLUTION)
-            except OSError as error:  # a picture that cannot be written stops no work
-                log.warning("%s: %s", path, error.strerror)
-                continue
-            log.info("%s", path)
+        pair, truth = inputs.pairs[index], None
+        if pair.record is not None:
+            with suppress(SampleError):
+                truth = inputs.records.truth(pair.record)
+        deviations = part.maps.get("deviation")
+        view = RunView(
+            part.rows[k],
+            part.maps["velocity"][k],
+            inputs.survey,
+            io.read_start(inputs.predictions, pair.index, inputs.survey),
+            None if truth is None else truth.reshape(inputs.survey.shape),
+            None if deviations is None else deviations[k],
+        )
+        plots.save([plots.samples([view])], path, RESOLUTION)
 
     return draw

@@ -53,9 +53,15 @@ def print_plan(inputs: "Inputs", settings: "Settings", jobs: int) -> int:
         failed,
         seconds,
         jobs,
-        describe_duration(total / jobs),
+        describe_duration(_rounds(sum(counts.values()), jobs) * total),
     )
     return SAMPLES_FAILED if failed else OK
+
+
+def _rounds(samples: int, jobs: int) -> float:
+    """What the time of all samples, one after another, is multiplied by; a job waits for the last
+    round of the others."""
+    return -(-samples // jobs) / samples if samples else 0.0
 
 
 def describe_duration(seconds: float) -> str:

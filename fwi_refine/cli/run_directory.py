@@ -1,5 +1,6 @@
 """Refining in a run directory, and merging its parts: what `refine` and `merge` share."""
 
+import contextlib
 import functools
 import logging
 import shutil
@@ -28,6 +29,39 @@ log = logging.getLogger(__name__)
 def hidden_directory(out: Path) -> Path:
     """Where the finished samples of a run without a run directory are, until it is done."""
     return out.with_name(f".{out.name}.run")
+
+
+def missing_samples(
+    path: Path | None, count: int, chunk_size: int, shard: tuple[int, int] | None
+) -> list[int]:
+    """Places of the samples of a shard that are still to be refined, by the names of files.
+
+    Parameters
+    ----------
+    path : Path or None
+        The run directory; there may be none yet, or that of another run, which is refused later.
+    count, chunk_size : int
+        Samples of the whole run, and of a part.
+    shard : (int, int) or None
+        Part i of n, counted from 1; None for the whole.
+    """
+    from fwi_refine import runs
+
+    done: set[int] = set()
+    pieces: set[int] = set()
+    if path is not None and (path / "run.toml").exists():
+        with contextlib.suppress(InputError):
+            run = runs.RunDirectory(path)
+            if (run.count, run.config["samples"]["chunk_size"]) == (count, chunk_size):
+                done, pieces = set(run.parts()), set(run.pieces())
+    numbers = runs.shard_chunks(shard or (1, 1), -(-count // chunk_size))
+    return [
+        place
+        for n in numbers
+        if n not in done
+        for place in range(n * chunk_size, min((n + 1) * chunk_size, count))
+        if place not in pieces
+    ]
 
 
 class RunJob:
@@ -77,25 +111,16 @@ class RunJob:
         from fwi_refine.cli.plan import print_plan
 
         size = self.config["samples"]["chunk_size"]
-        done: set[int] = set()
-        pieces: set[int] = set()
         count = -(-len(self.inputs.pairs) // size)
         if (self.path / "run.toml").exists():
-            run = runs.RunDirectory(self.path)
-            run.check(self.config)
-            done, pieces = set(run.parts()), set(run.pieces())
+            runs.RunDirectory(self.path).check(self.config)
         else:
             runs.check_place(self.path)
         mine = runs.shard_chunks(self.shard, count)
         self._need_parts(len(mine), count)
-        numbers = [number for number in mine if number not in done]
-        indices = [
-            index
-            for n in numbers
-            for index in range(n * size, min((n + 1) * size, len(self.inputs.pairs)))
-            if index not in pieces
-        ]
-        log.info("%s: %d of %d parts are there", self.path, len(mine) - len(numbers), len(mine))
+        indices = missing_samples(self.path, len(self.inputs.pairs), size, self.shard)
+        there = len(mine) - len({index // size for index in indices})
+        log.info("%s: %d of %d parts are there", self.path, there, len(mine))
         pairs = [self.inputs.pairs[index] for index in indices]
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.chains import SampledSolution, settled_by_chains
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.optimisers import (
     KrylovGaussNewton,
@@ -36,7 +37,8 @@ from fwi_refine.optimise import (
     preconditioned_lbfgs,
     variational_gauss_newton,
 )
-from fwi_refine.priors import VariationalTotalVariation
+from fwi_refine.optimise.variational import Settle, settled
+from fwi_refine.priors import LearnedPrior, VariationalTotalVariation
 from fwi_refine.wave import Simulator
 
 ByJacobian = LevenbergMarquardt | KrylovGaussNewton | VariationalGaussNewton | PreconditionedLBFGS
@@ -128,13 +130,15 @@ def _variational(
         updated = first.update(parameters.map_covariance(covariance), problem.model.shape)
         return PriorTerm(updated, parameters) + ties
 
+    settle: Settle[Objective] = partial(settled, renew=renew, rounds=how.rounds)
+    if isinstance(first, LearnedPrior):
+        settle = partial(settled_by_chains, first=problem.prior, ties=ties)
     result, last = variational_gauss_newton(
         misfit,
         problem.prior + ties,
         problem.x,
-        renew=renew,
+        settle=settle,
         weight=[partial(_weight_of_density, problem.data, level) for level in how.noise],
-        rounds=how.rounds,
         **common,
     )
     renewed = last.terms[0][1]
@@ -224,4 +228,6 @@ def _curvature(
         samples_used=data.count,
         source=getattr(misfit, "last_source", None),
     )
+    if isinstance(prior.prior, LearnedPrior):
+        found = SampledSolution(**vars(found), learned=prior.prior)
     return Curvature(found, cells)

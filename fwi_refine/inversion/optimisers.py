@@ -80,7 +80,7 @@ class VariationalGaussNewton:
     """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
 
     The weight of the prior is that of a log density: it follows from the noise. The prior has
-    `update`, as `priors.VariationalTotalVariation`.
+    `update`, as `priors.VariationalTotalVariation` and `priors.LearnedPrior`.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class VariationalGaussNewton:
     corrections, target
         As of `LevenbergMarquardt`.
     rounds
-        Renewals of the prior for each Jacobian.
+        Renewals of the prior for each Jacobian; of a learned prior there is one.
     """
 
     noise: tuple[float, ...] = (2e-4, 8e-5)

@@ -28,8 +28,9 @@ from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import can_classify
+from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey.validate import check_prediction, check_record
+from fwi_refine.survey.validate import check_prediction, check_record, to_numpy
 from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
@@ -59,6 +60,7 @@ def refine_sample(
     weights: np.ndarray | None = None,
     fixed: np.ndarray | None = None,
     bounds: tuple[np.ndarray, np.ndarray] | None = None,
+    force: bool = False,
 ) -> Refined:
     """Refines one predicted map until its simulated record matches the measured one.
 
@@ -98,6 +100,8 @@ def refine_sample(
         Cells that are kept as predicted.
     bounds : two ndarrays (nz, nx)
         Least and largest velocity of each cell, m/s.
+    force
+        Goes on, unlooked at, where the arrays look like other units, another scale or another form.
 
     Returns
     -------
@@ -108,12 +112,17 @@ def refine_sample(
     ------
     SampleError
         For arrays that cannot be used.
+    InputError
+        For arrays that seem to be something else, unless `force` is true; a ValueError.
     ValueError
         For an unknown family, method or prior, fewer than one evaluation, and for "auto" with a
         survey whose families cannot be told.
     """
     _check_choices(method, prior, source, max_evaluations)
-    prediction = check_prediction(prediction, survey=survey)
+    prediction = check_prediction(to_numpy(prediction), survey=survey)
+    record = check_record(to_numpy(record), survey=survey, gaps=True)
+    if not force:
+        look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
     record, counts = _weighted(record, survey, weights)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
@@ -173,8 +182,7 @@ def _check_choices(method: str, prior: str, source: str, max_evaluations: int | 
 def _weighted(
     record: np.ndarray, survey: Survey, weights: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The record, checked, NaN where a sample has no weight; and the weights, None: all count."""
-    record = check_record(record, survey=survey, gaps=True)
+    """The record, NaN where a sample has no weight; and the weights, None: all count."""
     counts = sample_weights(record, survey, weights)
     if counts is None:
         return record, None

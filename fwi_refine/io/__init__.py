@@ -3,8 +3,8 @@
 from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.indices import find_indices, is_part_of
 from fwi_refine.io.inputs import Inputs, open_inputs
+from fwi_refine.io.map_writer import MapWriter, check_map_name
 from fwi_refine.io.outputs import (
-    MapWriter,
     atomic_path,
     claim_output,
     marked,
@@ -24,6 +24,7 @@ __all__ = [
     "Sample",
     "atomic_path",
     "check_id",
+    "check_map_name",
     "claim_output",
     "find_indices",
     "is_part_of",

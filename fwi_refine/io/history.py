@@ -15,6 +15,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import atomic_path
@@ -45,8 +46,8 @@ class Step:
 class HistoryWriter:
     """Collects histories in any order; `publish` writes them in sample order."""
 
-    def __init__(self, count: int) -> None:
-        self._spool = Spool(count)
+    def __init__(self, count: int, folder: Path | None = None) -> None:
+        self._spool = Spool(count, folder)
 
     def add(self, k: int, name: str, history: Iterable[tuple[int, int, float]]) -> None:
         """Takes the (stage, evaluations, misfit) of sample k, as `inversion.Refined` has them."""

@@ -14,6 +14,8 @@ from fwi_refine.io.order import Order
 if TYPE_CHECKING:
     from fwi_refine.io.records import Records
 
+LONGEST = 220  # bytes of an id: a name has 255, and suffixes and temporary names come to 27
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -40,7 +42,7 @@ class Pair:
 def check_id(name: str) -> str:
     """The id, if it can be a file name and a cell of a table.
 
-    Raises InputError if it could leave its directory, breaks lines, or is no text.
+    Raises InputError if it could leave its directory, breaks lines, is no text, or is too long.
     """
     if (
         not name
@@ -54,6 +56,11 @@ def check_id(name: str) -> str:
         raise InputError(
             f"id {name!r} cannot be used: ids are file names, without '/', '\\', line breaks or "
             "bytes that are no text"
+        )
+    if len(name.encode()) > LONGEST:
+        raise InputError(
+            f"id {name[:20]!r}... of {len(name.encode())} bytes: expected at most {LONGEST}, as "
+            "files are called after it"
         )
     return name
 

@@ -5,17 +5,18 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import is_machine_fault, machine_error, open_regular
+from fwi_refine.files import is_machine_fault, machine_error, open_regular, read_npy
 from fwi_refine.io.ids import check_id
 
 SIGNATURE = b"PK\x03\x04"
 LARGEST = 2**31  # bytes of an array, which stays in memory
+LARGEST_RATIO = 1100  # of bytes to packed ones: deflate reaches 1032
 SUFFIX = ".npy"  # of its members
 
 
@@ -52,17 +53,22 @@ class NpzArray:
         self._values: NDArray[Any] | None = self._load(name)
         self.shape, self.dtype = self._values.shape, self._values.dtype
 
-    def _members(self) -> dict[str, int]:
-        """Bytes of each array by its name."""
+    def _members(self) -> dict[str, tuple[int, int]]:
+        """Bytes of each array by its name, and those that they are packed in."""
 
-        def read(file: zipfile.ZipFile) -> dict[str, int]:
+        def read(file: zipfile.ZipFile) -> dict[str, tuple[int, int]]:
             found = (entry for entry in file.infolist() if entry.filename.endswith(SUFFIX))
-            return {entry.filename.removesuffix(SUFFIX): entry.file_size for entry in found}
+            return {
+                entry.filename.removesuffix(SUFFIX): (entry.file_size, entry.compress_size)
+                for entry in found
+            }
 
         return self._guarded(read)
 
     def _load(self, name: str) -> NDArray[Any]:
-        size = self._members()[name]
+        size, packed = self._members()[name]
+        if size > LARGEST_RATIO * packed:
+            raise InputError(f"{self.path}: {name} claims {size} bytes, of {packed} packed ones")
         if size > LARGEST:
             raise InputError(
                 f"{self.path}: {name} has {size} bytes, which would all be in memory; save it as "
@@ -71,8 +77,7 @@ class NpzArray:
 
         def read(file: zipfile.ZipFile) -> NDArray[Any]:
             with file.open(name + SUFFIX) as member:
-                values = np.lib.format.read_array(member, allow_pickle=False)
-            return np.asarray(values)
+                return read_npy(cast(BinaryIO, member), size)
 
         return self._guarded(read)
 

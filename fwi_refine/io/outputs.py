@@ -6,17 +6,13 @@ killed one left is told from what is being written, and swept when the same outp
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import secrets
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
-from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError, OutputExistsError
 from fwi_refine.files import is_same_file
@@ -194,75 +190,3 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def samples_path(out: str | os.PathLike[str]) -> Path:
     """Where maps from the posterior stand beside the refined maps `out`."""
     return Path(out).with_suffix(".samples.h5")
-
-
-def _claim_space(file: BinaryIO, size: int) -> None:
-    """Makes the file `size` bytes long, on the disk too where the file system can do that."""
-    try:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except AttributeError:  # not on every platform
-        file.truncate(size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        file.truncate(size)
-
-
-class MapWriter:
-    """A `.npy` array of maps, float32, filled one map at a time and in any order.
-
-    The space is claimed when it is made: a disk that is too full says so before hours of work.
-    Maps are written to the file directly, not through a memory map, because a memory map that
-    cannot be stored kills the process.
-
-    Parameters
-    ----------
-    path : path-like
-        Beside which it is written.
-    shape : sequence of int
-        Of the whole array.
-    map_shape : sequence of int
-        Of one map, (nz, nx).
-
-    Raises
-    ------
-    OSError
-        If there is no room for it.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], shape: Sequence[int], map_shape: Sequence[int]
-    ) -> None:
-        self._map_shape = tuple(map_shape)
-        self._map_bytes = 4 * int(np.prod(map_shape))
-        self._temporary, self._file = open_temporary(Path(path))
-        try:
-            header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
-            np.lib.format.write_array_header_1_0(self._file, header)
-            self._file.flush()
-            self._offset = self._file.tell()
-            size = self._offset + 4 * int(np.prod(shape))
-            _claim_space(self._file, size)
-        except OSError:
-            self.discard()
-            raise
-
-    def write(self, k: int, values: ArrayLike) -> None:
-        """Map k, in m/s. Values are rounded to float32."""
-        with np.errstate(over="ignore"):
-            array = np.asarray(values).astype("<f4").reshape(self._map_shape)
-        data = memoryview(array.tobytes())
-        position = self._offset + k * self._map_bytes
-        while data:
-            written = os.pwrite(self._file.fileno(), data, position)
-            data, position = data[written:], position + written
-
-    def publish(self, path: Path) -> None:
-        """Gives the array its final name."""
-        publish(self._temporary, path)
-        self._file.close()
-
-    def discard(self) -> None:
-        """Removes what was written; does nothing after `publish`."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -214,11 +215,15 @@ def _whole(text: str) -> int:
 
 
 class Spool:
-    """Text of each of `count` samples, kept on disk: added in any order, read in sample order."""
+    """Text of each of `count` samples, kept on disk: added in any order, read in sample order.
 
-    def __init__(self, count: int) -> None:
+    It has a file without a name in `folder`, the one of the output: its disk has to have room
+    anyway, and that of other temporary files may not.
+    """
+
+    def __init__(self, count: int, folder: Path | None = None) -> None:
         self._places = np.full((count, 2), -1, np.int64)  # where it begins, and how long it is
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the spool)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the spool)
 
     def add(self, k: int, text: str) -> None:
         """Keeps the text of sample k."""
@@ -248,11 +253,13 @@ class ReportWriter:
     ----------
     ids : sequence of str
         Of all samples, in order. A sample without a row is reported as unfinished.
+    folder : Path, optional
+        As for `Spool`.
     """
 
-    def __init__(self, ids: Sequence[str]) -> None:
+    def __init__(self, ids: Sequence[str], folder: Path | None = None) -> None:
         self._ids = ids
-        self._spool = Spool(len(ids))
+        self._spool = Spool(len(ids), folder)
 
     def add(self, k: int, row: Row) -> None:
         """Takes the row of sample k."""

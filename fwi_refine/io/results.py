@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from fwi_refine.errors import InputError
 from fwi_refine.files import is_same_file
 from fwi_refine.io.history import HistoryWriter
-from fwi_refine.io.outputs import MapWriter, claim_output, marked, partial_mark, samples_path
+from fwi_refine.io.map_writer import MapWriter
+from fwi_refine.io.outputs import claim_output, marked, partial_mark, samples_path
 from fwi_refine.io.posterior import SamplesWriter
 from fwi_refine.io.report import ReportWriter, Row
 
@@ -23,7 +24,7 @@ class Results:
     Parameters
     ----------
     out, report : path-like
-        Final names of the maps (`.npy`) and the report (`.csv`).
+        Final names of the maps (`.npy` or `.npz`) and the report (`.csv`).
     shape : sequence of int
         Of the whole array; its first axis the samples in the order of `ids`.
     map_shape : sequence of int
@@ -36,6 +37,8 @@ class Results:
         Files of the expected errors, NaN where they are not known, and of the histories.
     samples : int
         Maps from the posterior of each sample; where there are some, they are written beside `out`.
+    dtype : str
+        Of maps and expected errors, "float32" or "float16".
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Results:
         deviation: str | os.PathLike[str] | None = None,
         history: str | os.PathLike[str] | None = None,
         samples: int = 0,
+        dtype: str = "float32",
     ) -> None:
         self._overwrite = overwrite
         self._out, self._report = Path(out), Path(report)
@@ -69,10 +73,12 @@ class Results:
             names = ", ".join(str(path) for path in files)
             raise InputError(f"{names}: two outputs with one name; give each its own")
         self._claim()
-        self._rows = ReportWriter(ids)
-        self._maps = MapWriter(out, shape, map_shape)
-        self._deviations = MapWriter(deviation, shape, map_shape) if deviation else None
-        self._histories = HistoryWriter(len(ids)) if history else None
+        self._rows = ReportWriter(ids, self._report.parent)
+        self._maps = MapWriter(out, shape, map_shape, dtype, ids)
+        self._deviations = (
+            MapWriter(deviation, shape, map_shape, dtype, ids, "deviation") if deviation else None
+        )
+        self._histories = HistoryWriter(len(ids), Path(history).parent) if history else None
         self._samples = (
             SamplesWriter(self._drawn, ids, (samples, *map_shape)) if self._drawn else None
         )

@@ -18,6 +18,7 @@ from fwi_refine.objective.base import AddedHessian
 from fwi_refine.objective.parameterisation import Full, Parameters, Regions, Rows
 from fwi_refine.survey import Survey
 
+NOTHING_FREE = "every cell is fixed: there is nothing to refine"
 ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
 WALL = 10.0  # m/s, standard deviation of a cell beyond its bound
 SPREAD = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
@@ -209,7 +210,7 @@ def check_fixed(fixed: ArrayLike, survey: Survey, where: str = "fixed") -> NDArr
     Raises
     ------
     InputError
-        For another shape or other values.
+        For another shape or other values, and where every cell is fixed.
     """
     found = np.asarray(fixed)
     if found.shape != survey.shape or not np.isin(found, (0, 1)).all():
@@ -217,6 +218,8 @@ def check_fixed(fixed: ArrayLike, survey: Survey, where: str = "fixed") -> NDArr
             f"{where}: found type {found.dtype} of shape {found.shape}, expected a mask of shape "
             f"{survey.shape}: true, or 1, for cells that are kept"
         )
+    if found.all():
+        raise InputError(f"{where}: {NOTHING_FREE}")
     return np.asarray(found.astype(bool))
 
 
@@ -303,5 +306,5 @@ def known_cells(
         rows, velocity = survey.water
         mask[:rows], values[:rows] = True, velocity
     if bool(mask.all()):
-        raise InputError("every cell is fixed: there is nothing to refine")
+        raise InputError(NOTHING_FREE)  # by the water layer and the mask together
     return KnownCells(mask, values, low, high)

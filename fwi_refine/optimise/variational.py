@@ -29,15 +29,19 @@ SHORTER = 0.3  # factor of a step whose corrections lowered nothing
 
 P = TypeVar("P", bound=Prior)
 
+# (Hessian and gradient of the misfit, prior, x, weight) -> (prior, step, solve), as of `settled`
+Settle = Callable[
+    [torch.Tensor, torch.Tensor, P, torch.Tensor, float], tuple[P, torch.Tensor, Solve]
+]
+
 
 def variational_gauss_newton(
     misfit: LeastSquares,
     prior: P,
     x0: torch.Tensor,
     *,
-    renew: Callable[[torch.Tensor], P],
+    settle: Settle[P],
     weight: Sequence[Weight],
-    rounds: int,
     corrections: int = 8,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
@@ -55,12 +59,11 @@ def variational_gauss_newton(
         To begin with.
     x0 : torch.Tensor, (n,)
         The start, near the solution.
-    renew : callable
-        renew(covariance): the prior for a posterior covariance (n, n).
+    settle : callable
+        settle(hessian, gradient, prior, x, weight): the prior for the quadratic of one Jacobian,
+        the step from x to its minimum and the solver, as `settled` has them.
     weight : sequence of callable
         weight(misfit, prior) of each Jacobian, of which there are at most so many.
-    rounds : int
-        Renewals of the prior for each Jacobian.
     corrections : int
         Most trials with one Jacobian.
     max_evaluations, hessian_cost, target, retract, callback
@@ -94,9 +97,7 @@ def variational_gauss_newton(
         hessian, gradient = misfit.hessian(x), misfit.pull_back(x, residual)
         spent += hessian_cost + 1
         w = weight_of(square, float(prior(x)))
-        prior, step, solve = settled(
-            hessian, gradient, prior, x, renew=renew, weight=w, rounds=rounds
-        )
+        prior, step, solve = settle(hessian, gradient, prior, x, w)
         base, first, lowest, length, moved = x, step, square + w * float(prior(x)), 1.0, False
         history = history or [lowest]
         last = math.inf
@@ -142,10 +143,10 @@ def settled(
     gradient: torch.Tensor,
     prior: P,
     x: torch.Tensor,
-    *,
-    renew: Callable[[torch.Tensor], P],
     weight: float,
-    rounds: int,
+    *,
+    renew: Callable[[torch.Tensor], P] | None = None,
+    rounds: int = 0,
 ) -> tuple[P, torch.Tensor, Solve]:
     """The prior, and the step from x, after some rounds on the quadratic of one Jacobian.
 
@@ -159,10 +160,10 @@ def settled(
         To begin with.
     x : torch.Tensor, (n,)
         Where the Jacobian is from.
-    renew : callable
-        renew(covariance): the prior for a posterior covariance (n, n).
     weight : float
         Of the prior, w of the module's formula.
+    renew : callable, optional
+        renew(covariance): the prior for a posterior covariance (n, n); by default it stays.
     rounds : int
         Renewals.
 
@@ -187,7 +188,7 @@ def settled(
             break
         solve = _solver(factor, scale)
         step = step - solve(gradient + hessian @ step + weight * prior.gradient(x + step))
-        if k < rounds:
+        if renew is not None and k < rounds:
             covariance = torch.cholesky_inverse(factor).div_(scale).div_(scale[:, None])
             prior = renew(covariance.mul_(2 * weight))
     return prior, step, solve

@@ -1,6 +1,6 @@
 """Priors and routing thresholds fitted to labelled maps in files."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.io import open_predictions, read_families
-from fwi_refine.priors import GaussianProcess, Priors, VariationalTotalVariation
+from fwi_refine.io import atomic_path, open_predictions, read_families
+from fwi_refine.priors import (
+    GaussianProcess,
+    Priors,
+    VariationalTotalVariation,
+    denoiser_training,
+)
+from fwi_refine.priors.denoiser import Denoiser, save_denoiser
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import OPENFWI_FAMILIES
 from fwi_refine.routing.look import tell
@@ -124,6 +130,64 @@ def fit_priors(
             notes.append(f"Caution: fewer than {FEW} predictions of {', '.join(scarce)}.")
         notes += [f"{name}: {count} of them on its wrong side." for name, count in wrong.items()]
     return priors, notes
+
+
+def fit_denoiser(
+    train: Path,
+    out: Path,
+    priors: Priors,
+    steps: int,
+    limit: int = 500,
+    force: bool = False,
+    tell: Callable[[str], object] | None = None,
+) -> tuple[Priors, str]:
+    """A denoiser trained on the maps of Style B in files; its weights are written to a file.
+
+    Parameters
+    ----------
+    train, limit, force
+        As for `fit_priors`.
+    out : Path
+        File of the weights, .npz; one that stands there is replaced.
+    priors : Priors
+        Source of all else.
+    steps : int
+        Batches; see `priors.denoiser_training.train`.
+    tell : callable, optional
+        Told how far it is, every 100 batches.
+
+    Returns
+    -------
+    priors : Priors
+        That name the file.
+    note : str
+        What it was trained on.
+
+    Raises
+    ------
+    InputError
+        If there are no maps of Style B, and for files that cannot be used.
+    """
+    folders = family_maps(train, OPENFWI_FAMILIES)
+    if "Style_B" not in folders:
+        raise InputError(f"{train}: found no maps of Style_B, expected them for a denoiser")
+    maps = read_maps(folders["Style_B"], limit, force)
+    if len(maps) < 2:
+        raise InputError(f"{train}: found one map of Style_B, expected at least 2 for a denoiser")
+
+    def watch(step: int, loss: float, network: Denoiser) -> bool:
+        if tell is not None:
+            tell(f"denoiser: step {step} of {steps}, loss {loss:.3f}")
+        return False
+
+    held = np.arange(len(maps)) % 10 == 0  # to measure its errors on
+    network = denoiser_training.train(maps[~held], steps=steps, watch=watch)
+    denoiser_training.measure(network, maps[held])
+    with atomic_path(out) as temporary:
+        save_denoiser(network, temporary)
+    learned = replace(priors.style_b_learned, weights=str(out.resolve()))
+    note = f"[style_b_learned] {steps} batches of {(~held).sum()} maps of Style_B."
+    return replace(priors, style_b_learned=learned), note
 
 
 Place = tuple[Any, int]  # opened maps, and the number of one of them

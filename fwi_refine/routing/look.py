@@ -55,7 +55,8 @@ def look(
         If they seem to be something else, unless `force` is true.
     """
     maps = [as_map(v, survey) for v in maps]
-    findings = recognise(maps, records, survey, others, source=source)
+    with np.errstate(over="ignore", invalid="ignore"):  # records may be of any scale
+        findings = recognise(maps, records, survey, others, source=source)
     tell(findings, force, advice)
     known = not findings and source == "known" and maps and records
     if known and (text := source_warning(maps, records, survey)):
@@ -71,7 +72,7 @@ def look_at_some(
     advice: str = ADVICE,
 ) -> None:
     """Looks at a few of `count` maps, or records, alone. Raises as `look` does."""
-    found = [values for _, values in _some(range(count), read)]
+    found = [values for _, values in _some(range(count), lambda k: _numbers(read(k)))]
     look(*(([], found) if records else (found, [])), survey, force, advice=advice)
 
 
@@ -100,14 +101,14 @@ def look_at_pairs(
     InputError
         As `look` does; also where maps belong to the records of other samples.
     """
-    few = _some(range(len(ids)), lambda k: (map_of(k), record_of(k)))
+    few = _some(range(len(ids)), lambda k: (_numbers(map_of(k)), _numbers(record_of(k))))
     maps, records = ([pair[i] for _, pair in few] for i in (0, 1))
     _tell_of_equal([ids[k] for k, _ in few], maps, records)
 
     def others() -> Any:
         for k, name in enumerate(ids[:SEARCHED]):
             with suppress(SampleError):
-                yield name, record_of(k)
+                yield name, _numbers(record_of(k))
 
     look(maps, records, survey, force, others, advice, source)
 
@@ -140,13 +141,13 @@ def look_at_both(
     """
     few = [
         (as_map(v, survey), as_map(w, survey))
-        for _, (v, w) in _some(range(count), lambda k: (one(k), other(k)))
+        for _, (v, w) in _some(range(count), lambda k: (_numbers(one(k)), _numbers(other(k))))
     ]
 
     def others() -> Any:
         for k in range(min(count, SEARCHED)):
             with suppress(SampleError):
-                yield as_map(other(k), survey)
+                yield as_map(_numbers(other(k)), survey)
 
     tell(recognise_other_maps(few, words, others), force)
 
@@ -163,6 +164,14 @@ def as_map(v: np.ndarray, survey: Survey) -> np.ndarray:
     """A map (1, nz, nx) as (nz, nx); others as they are."""
     v = np.asarray(v)
     return v.reshape(survey.shape) if v.shape == (1, *survey.shape) else v
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """An array of real numbers. Raises SampleError for another: its sample fails by itself."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise SampleError(f"found type {array.dtype}, expected a float type")
+    return array
 
 
 def _some(numbers: Sequence[int], read: Read) -> list[tuple[int, Any]]:

@@ -1,5 +1,7 @@
 """The candidate start of a sample that fits its record best."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,25 +35,30 @@ def best_start(
     """
     if len(sample.starts) == 1:
         return sample.starts[0]
+    fits = mean_squares([v for _, v in sample.starts], record, settings)
+    return sample.starts[int(np.nanargmin(fits))]
+
+
+def mean_squares(
+    velocities: Sequence[NDArray[np.float64]], record: NDArray[np.float64], settings: Settings
+) -> list[float]:
+    """Mean square misfit of each map (nz, nx) to a record; inf where it cannot be simulated."""
     survey = settings.survey
-    maps = np.stack([v for _, v in sample.starts]).clip(*survey.velocity_bounds)
+    maps = np.stack(velocities).clip(*survey.velocity_bounds)
     simulator = simulator_for(settings)
     counts = sample_weights(record, survey, settings.weights)
     if settings.source != "known":
         starts = torch.as_tensor(maps, dtype=torch.float64)
-        fits = [_free_misfit(v, record, simulator, counts) for v in starts]
-        return sample.starts[int(np.argmin(fits))]
+        return [_free_misfit(v, record, simulator, counts) for v in starts]
     if counts is not None:
         data = Data.of_sample(record, torch.as_tensor(maps[0]), simulator, counts)
         models = [Model.of(v.to(simulator.device)) for v in torch.as_tensor(maps)]
-        fits = [data.misfit(model, Budget()) for model in models]
-        return sample.starts[int(np.nanargmin(fits))]
+        return [data.misfit(model, Budget()) for model in models]
     measured = torch.as_tensor(record[:, : survey.n_steps], dtype=torch.float64)
-    misfits = [
+    return [
         simulator.misfit(v, measured[None]).item() if simulator.is_stable(v) else np.inf
         for v in torch.as_tensor(maps).split(1)
     ]
-    return sample.starts[int(np.nanargmin(misfits))]
 
 
 def _free_misfit(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.errors import SampleError
+from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion.budget import Progress
 from fwi_refine.inversion.refined import Refined
@@ -18,7 +18,8 @@ from fwi_refine.inversion.source import FoundSource
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Sample, load_record
 from fwi_refine.runs import gpu_streams
-from fwi_refine.runs.best_start import best_start
+from fwi_refine.runs.best_start import best_start, mean_squares
+from fwi_refine.runs.rounded import as_written
 from fwi_refine.runs.settings import Settings, simulator_for
 
 
@@ -105,8 +106,9 @@ def refine_one(
                 weights=settings.weights,
                 fixed=settings.fixed,
                 bounds=settings.bounds,
+                force=True,  # whoever began the run has looked
             )
-    except SampleError as error:
+    except (SampleError, InputError) as error:
         return failure(sample, f"sample {sample.id}: {error}")
     except Exception as error:
         if trouble := gpu_streams.trouble(error):
@@ -121,6 +123,9 @@ def refine_one(
     told = settings.survey.water is not None or settings.bounds is not None
     if refined.status == "unchanged" and not told:  # what was not changed keeps its own numbers
         velocity = start
+    refined, velocity = as_written(
+        refined, velocity, settings.dtype, lambda v: mean_squares([v], record, settings)[0]
+    )
     row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
     kept = None if refined.status == "failed" else velocity
     deviation = refined.deviation if settings.keep_deviation else None

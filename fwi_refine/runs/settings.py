@@ -55,6 +55,8 @@ class Settings:
         (nz, nx), cells that are kept.
     bounds : tuple of array or None
         Least and largest velocity of each cell, (nz, nx) m/s.
+    dtype : str
+        In which the maps will be written, "float32" or "float16".
     """
 
     priors: Priors
@@ -76,6 +78,7 @@ class Settings:
     bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = field(
         default=None, compare=False
     )
+    dtype: str = "float32"
 
 
 @functools.lru_cache(maxsize=2)

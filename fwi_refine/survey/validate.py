@@ -152,10 +152,17 @@ def to_numpy(values: Any) -> NDArray[Any]:
     -------
     ndarray
         Of the same shape and type; bfloat16, which numpy lacks, becomes float32.
+
+    Raises
+    ------
+    SampleError
+        For a tensor without values, and a masked array whose type has no NaN.
     """
     import torch  # here, as it takes seconds, which `--help` does not have
 
     if isinstance(values, torch.Tensor):
+        if values.is_meta:
+            raise SampleError("found a tensor of the device meta, which has no values")
         values = values.detach().cpu()
         if values.layout != torch.strided:
             values = values.to_dense()
@@ -203,6 +210,10 @@ def to_maps(
     InputError
         For what are no maps.
     """
+    if not isinstance(survey, Survey):
+        raise InputError(
+            f"survey {survey!r}: expected a Survey; read_survey makes one of a TOML file"
+        )
     if isinstance(values, (list, tuple)):
         try:
             values = np.stack([to_numpy(v) for v in values])

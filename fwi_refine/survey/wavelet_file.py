@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.files import open_regular, open_text
+from fwi_refine.files import open_regular, open_text, read_npy
 
 MOST = 1_000_000  # samples
 PADDED = 16  # lengths of a wavelet, in which its spectrum is looked at
@@ -51,7 +51,10 @@ def read_wavelet(path: Path, dt: float) -> NDArray[np.float64]:
 
 def _of_npy(path: Path) -> NDArray[np.float64]:
     with open_regular(path) as file:
-        values = np.lib.format.read_array(file, allow_pickle=False)
+        try:
+            values = read_npy(file, path.stat().st_size)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if values.dtype.kind not in "fiu":
         raise ValueError(f"{path}: found type {values.dtype}, expected numbers")
     return np.asarray(values, np.float64)

@@ -77,7 +77,8 @@ def check_weights(
     Returns
     -------
     ndarray of float64
-        Of three axes: (shots or 1, n_steps or 1, receivers or 1).
+        Of three axes: (shots or 1, n_steps or 1, receivers or 1); the largest is 0.5 to 1, as
+        only their ratios count, and sums of very large or small ones would lose them.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def check_weights(
     found = found[:, :steps]
     if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
         raise InputError(f"{where}: expected finite numbers of at least 0, not all of them 0")
-    return found
+    return np.asarray(np.ldexp(found, -int(np.frexp(found.max())[1])))  # bits of a mean stay
 
 
 def sample_weights(

@@ -171,7 +171,10 @@ def make_start(
     widths = hardness * error.blur * growth[:, 0]
     lost = squared_slowness - blur(squared_slowness, widths)
     squared_slowness -= lost * np.maximum(1 + UNEVENNESS * unevenness, 0)
-    return squared_slowness**-0.5 + hardness * error.texture * growth * texture
+    # thin layers that are lost by more than there is of them
+    slowest, fastest = OPENFWI.velocity_bounds
+    velocity = np.clip(squared_slowness, fastest**-2, slowest**-2) ** -0.5
+    return velocity + hardness * error.texture * growth * texture
 
 
 def _block_offsets(

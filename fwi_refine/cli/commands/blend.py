@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from fwi_refine.analysis.ensemble import Ensemble
     from fwi_refine.analysis.mosaic import Mosaic
+    from fwi_refine.io import MapWriter
 
     Map = np.ndarray[Any, np.dtype[Any]]  # (nz, nx), m/s
     MosaicMaker = Callable[[int, Sequence[Map]], Mosaic]
@@ -35,9 +37,10 @@ log = logging.getLogger(__name__)
     "--out",
     type=options.OUTPUT,
     required=True,
-    help="Where to write the maps: .npy, float32. Beside it come .csv, a row for each sample, "
-    "and .json, the weights.",
+    help="Where to write the maps: .npy, or .npz with `velocity` and `ids`. Beside it come .csv, "
+    "a row for each sample, and .json, the weights.",
 )
+@options.dtype
 @click.option("--records", type=options.PATH, help="Find the weights by the misfit to these.")
 @click.option("--truth", type=options.PATH, help="Find the weights by the error from these maps.")
 @click.option("--weights", type=options.PATH, help="Take the weights from a .json of blend.")
@@ -90,6 +93,7 @@ log = logging.getLogger(__name__)
 def command(
     preds: tuple[Path, ...],
     out: Path,
+    dtype: str,
     records: Path | None,
     truth: Path | None,
     weights: Path | None,
@@ -128,6 +132,7 @@ def command(
     from fwi_refine.analysis.ensemble import Ensemble, family_of_each
     from fwi_refine.cli.options.files import load_priors, load_survey
 
+    io.check_map_name(out, "--out")
     outputs = {"--out": out, "the report": out.with_suffix(".csv")}
     if not median:
         outputs["the table of weights"] = out.with_suffix(".json")
@@ -147,8 +152,9 @@ def command(
     else:
         samples = samples or (1000 if truth else 16)
         table = _find_weights(ensemble, family_of, samples, rounds, seed)
-    make = _mosaic_maker(ensemble, max_simulations) if mix else None
-    failed = _write(ensemble, family_of, problems, table, make, out, out.with_suffix(".csv"))
+    make = _mosaic_maker(ensemble, max_simulations, dtype) if mix else None
+    writer = io.MapWriter(out, ensemble.shape, ensemble.survey.shape, dtype, ensemble.ids)
+    failed = _write(ensemble, family_of, problems, table, make, writer, out)
     if table is not None:
         with io.atomic_path(out.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
@@ -273,14 +279,21 @@ def _read_table(path: Path, size: int, family_of: Sequence[str | None]) -> dict[
     return table
 
 
-def _mosaic_maker(ensemble: "Ensemble", max_simulations: int) -> "MosaicMaker":
-    """A function of (index, maps) that makes a mosaic of maps."""
+def _mosaic_maker(ensemble: "Ensemble", max_simulations: int, dtype: str) -> "MosaicMaker":
+    """A function of (index, maps) that makes a mosaic of maps, rounded to the type of the file."""
+    import numpy as np
+
+    from fwi_refine.analysis.blend import misfits
     from fwi_refine.analysis.mosaic import make_mosaic
 
     def make(k: int, maps: "Sequence[Map]") -> "Mosaic":
-        return make_mosaic(
-            maps, ensemble.record(k), ensemble.simulator, max_simulations=max_simulations
-        )
+        record = ensemble.record(k)
+        found = make_mosaic(maps, record, ensemble.simulator, max_simulations=max_simulations)
+        if dtype == "float32":
+            return found
+        rounded = found.velocity.astype(dtype).astype(np.float32)
+        misfit = float(misfits(ensemble.simulator, [rounded], record)[0])
+        return replace(found, velocity=rounded, misfit=misfit)
 
     return make
 
@@ -294,8 +307,8 @@ def _write(
     problems: Mapping[int, str],
     table: dict[str, Any] | None,
     make: "MosaicMaker | None",
+    writer: "MapWriter",
     out: Path,
-    report: Path,
 ) -> int:
     """Writes the maps and the report; returns how many samples failed."""
     import csv
@@ -303,10 +316,9 @@ def _write(
     from fwi_refine import io
 
     failed = 0
-    writer = io.MapWriter(out, ensemble.shape, ensemble.survey.shape)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
-        temporary = stack.enter_context(io.atomic_path(report))
+        temporary = stack.enter_context(io.atomic_path(out.with_suffix(".csv")))
         file = stack.enter_context(open(temporary, "w", newline="", encoding="utf-8"))
         rows = csv.DictWriter(file, COLUMNS, restval="")
         rows.writeheader()

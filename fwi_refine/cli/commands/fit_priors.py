@@ -27,6 +27,20 @@ from fwi_refine.cli import options
     help="Where numbers come from that are not fitted; default: the program's own.",
 )
 @click.option(
+    "--denoiser",
+    type=options.OUTPUT,
+    metavar="FILE.npz",
+    help="Also train a denoiser on the maps of Style B, for --prior learned; its weights.",
+)
+@click.option(
+    "--steps",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batches of 8 maps that it is trained on: half a second each on a core.",
+)
+@click.option(
     "--limit",
     default=500,
     show_default=True,
@@ -41,6 +55,8 @@ def command(
     out: Path,
     predictions: Path | None,
     base: Path | None,
+    denoiser: Path | None,
+    steps: int,
     limit: int,
     force: bool,
     overwrite: bool,
@@ -65,22 +81,32 @@ def command(
     thresholds belong to predictions, not to true maps: they are fitted only with --predictions,
     each half way between the families that it separates, and kept as they are where one side is
     missing. What is not fitted is taken from --priors.
+
+    A denoiser wants hundreds of maps and hours: its file stays where it is, as --out names it.
     """
+    from functools import partial
+
     import tomli_w
 
     from fwi_refine.errors import InputError
     from fwi_refine.inversion.families import criteria
     from fwi_refine.io import atomic_path
     from fwi_refine.priors import load, to_table
-    from fwi_refine.routing.fit import fit_priors
+    from fwi_refine.routing.fit import fit_denoiser, fit_priors
     from fwi_refine.version import __version__
 
-    options.claim(out, overwrite)
+    for path in (out, denoiser):
+        if path is not None:
+            options.claim(path, overwrite)
     try:
         priors = load(base)
     except ValueError as error:
         raise InputError(f"priors {error}") from error
     priors, notes = fit_priors(train, priors, criteria(), predictions, limit, force)
+    if denoiser is not None:
+        tell = partial(click.echo, err=True)
+        priors, note = fit_denoiser(train, denoiser, priors, steps, limit, force, tell)
+        notes.append(note)
     notes = [f"Written by fwi-refine {__version__} fit-priors from {train}.", *notes]
 
     text = "".join(f"# {note}\n" for note in notes) + "\n" + tomli_w.dumps(to_table(priors))

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.pictures import drawing
 from fwi_refine.cli.plan import print_plan
 from fwi_refine.cli.progress import Progress
-from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs
+from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs, missing_samples
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
         "[plot].",
     ),
 )
+@options.dtype
 @options.under(
     "Results",
     click.option(
@@ -79,6 +81,7 @@ def command(
     kept: refine_options.Kept,
     history: Path | None,
     pictures: Path | None,
+    dtype: str,
     dry_run: bool,
     config: Path | None,
 ) -> int:
@@ -124,17 +127,21 @@ def command(
         outputs.claim(history)
 
     look_at_inputs(inputs, survey, force, recipe.source)
-    place = place.for_samples(len(inputs.pairs))
+    hidden = kept.run_dir is None
+    folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
+    shard = None if hidden else choice.shard
+    # those of an earlier process leave cores to the rest, and so do other shards
+    left = len(missing_samples(folder, len(inputs.pairs), kept.chunk_size, shard))
+    place = place.for_samples(max(1, left))
     assert place.jobs is not None  # see `Place.for_samples`
-    settings = recipe.settings(place, kept.keep_deviation or bool(outputs.deviation), survey)
+    deviation = kept.keep_deviation or bool(outputs.deviation)
+    settings = replace(recipe.settings(place, deviation, survey), dtype=dtype)
     if settings.samples and outputs.out is not None:
         options.claim(samples_path(outputs.out), outputs.overwrite)
     log.info("kernel: %s; %s", kernel_name(settings), place)
     check_memory(settings)
     if pictures:
         opened.load("plots")
-    hidden = kept.run_dir is None
-    folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
     if folder is None:  # see `check`
         return print_plan(inputs, settings, place.jobs)
     job = RunJob(
@@ -142,8 +149,8 @@ def command(
         inputs,
         settings,
         kept.chunk_size,
-        None if hidden else choice.shard,
-        place.chunk_size(len(inputs.pairs)),
+        shard,
+        place.chunk_size(max(1, left)),
         hidden,
     )
     if dry_run and hidden:
@@ -232,6 +239,7 @@ def refine(
         outputs.deviation,
         history,
         settings.samples,
+        settings.dtype,
     )
     with contextlib.closing(results), place.executor() as executor:
         bar = _fill(results, job, executor, draw)

@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 @options.command("start")
 @options.records
 @click.option(
-    "--out", type=options.OUTPUT, required=True, help="Where to write the maps: .npy, float32, m/s."
+    "--out",
+    type=options.OUTPUT,
+    required=True,
+    help="Where to write the maps in m/s: .npy, or .npz with `velocity` and `ids`.",
 )
+@options.dtype
 @options.survey
 @options.limit
 @options.shard
@@ -36,6 +40,7 @@ log = logging.getLogger(__name__)
 def command(
     records: Path,
     out: Path,
+    dtype: str,
     survey_file: Path | None,
     limit: int | None,
     shard: tuple[int, int] | None,
@@ -65,6 +70,7 @@ def command(
     from fwi_refine.runs import starts
 
     survey = load_survey(survey_file)
+    io.check_map_name(out, "--out")
     options.claim(out, overwrite)
     path = records.absolute() if place.dask else records
     source = open_converted_records(path, survey, conversion)
@@ -87,7 +93,8 @@ def command(
     }
     make = functools.partial(starts.make_starts, **how)
     made = failed = 0
-    writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape)
+    ids = [source.ids[n] for n in numbers]
+    writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         executor = stack.enter_context(place.executor())

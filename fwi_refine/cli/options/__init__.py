@@ -53,6 +53,7 @@ __all__ = [
     "config",
     "conversion",
     "device",
+    "dtype",
     "families",
     "gpus",
     "grouped",
@@ -126,6 +127,17 @@ survey = click.option(
 )
 priors = click.option(
     "--priors", "priors_file", type=PATH, help="TOML file of fit-priors, instead of the built-in."
+)
+dtype = under(
+    "Results",
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16"]),
+        default="float32",
+        show_default=True,
+        help="Type of the maps that are written. float16 halves the file and rounds velocities to "
+        "2 m/s, from 4096 m/s on to 4; what is reported is that of the rounded maps.",
+    ),
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 limit = click.option(

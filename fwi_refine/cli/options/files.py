@@ -1,11 +1,12 @@
 """The survey and the priors that a command was given as files, and parts that hold nothing."""
 
+import os
 from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fwi_refine.errors import InputError
-from fwi_refine.files import open_regular
+from fwi_refine.files import open_regular, read_npy
 from fwi_refine.survey import OPENFWI, Survey, read_survey
 
 if TYPE_CHECKING:
@@ -31,11 +32,9 @@ def load_priors(path: Path | None) -> "Priors":
 
 def load_array(path: Path, option: str) -> "NDArray[Any]":
     """The array of a .npy file. Raises InputError, naming the option, if it is none."""
-    import numpy as np
-
     try:
         with open_regular(path) as file:
-            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+            return read_npy(file, os.fstat(file.fileno()).st_size)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{option} {path}: cannot be read as .npy ({error})") from error
 

@@ -8,6 +8,7 @@ import click
 from fwi_refine.cli import options
 from fwi_refine.errors import InputError
 from fwi_refine.files import is_same_file
+from fwi_refine.io.map_writer import check_map_name
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class Outputs:
 
     def __post_init__(self) -> None:
         for name, path in (("out", self.out), ("deviation", self.deviation)):
-            if path is not None and path.suffix != ".npy":
-                raise InputError(f"--{name} {path}: expected a name that ends in .npy")
+            check_map_name(path, f"--{name}")
         for name, path in (("report", self.report), ("deviation", self.deviation)):
             if path is not None and self.out is None:
                 raise InputError(f"--{name} {path}: needs --out; see also the merge command")
@@ -54,8 +54,8 @@ def output_options(required: bool) -> options.Decorator:
             "--out",
             type=options.OUTPUT,
             required=required,
-            help="Where to write the refined maps: .npy, float32, m/s, shape and order of the "
-            f"predictions.{without}",
+            help="Where to write the refined maps: .npy, or .npz with `velocity` and `ids`; m/s, "
+            f"shape and order of the predictions.{without}",
         ),
         click.option(
             "--report",
@@ -65,8 +65,8 @@ def output_options(required: bool) -> options.Decorator:
         click.option(
             "--deviation",
             type=options.OUTPUT,
-            help="Also write the expected rms error of each cell, in m/s: .npy like --out, NaN "
-            "where it is not known.",
+            help="Also write the expected rms error of each cell, in m/s: .npy or .npz like --out, "
+            "NaN where it is not known.",
         ),
         options.overwrite,
     )

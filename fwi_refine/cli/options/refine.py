@@ -187,11 +187,11 @@ recipe = options.grouped(
     ),
     click.option(
         "--prior",
-        type=click.Choice(["auto", "gp", "tv"]),
+        type=click.Choice(["auto", "gp", "tv", "learned"]),
         default="auto",
         show_default=True,
         help="What the Style families end with: gp, the Gaussian process; tv, total variation; "
-        "auto: tv for Style_B, gp for Style_A.",
+        "learned, a denoiser trained on made maps; auto: tv for Style_B, gp for Style_A.",
     ),
     click.option(
         "--source",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # in the order in which the tests are asked
 NAMES = ("flat-vel", "style-a", "style-b", "blended", "layered", "general")
 METHODS = ("auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs", "lbfgs")
-PRIORS = ("auto", "gp", "tv")
+PRIORS = ("auto", "gp", "tv", "learned")
 
 _registered: "dict[str, FamilyDefinition]" = {}
 

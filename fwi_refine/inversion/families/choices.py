@@ -13,6 +13,7 @@ from fwi_refine.inversion.recipe import Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.priors import (
+    LearnedPrior,
     Priors,
     SharedLevels,
     TotalVariation1D,
@@ -97,6 +98,11 @@ def smooth(v: torch.Tensor, priors: Priors) -> Any:
 def edges(v: torch.Tensor, priors: Priors) -> VariationalTotalVariation:
     """Total variation about the trend of Style B, before the data have told anything."""
     return priors.style_b_variation.prior()
+
+
+def learned(v: torch.Tensor, priors: Priors) -> LearnedPrior:
+    """The learned prior of Style B, before the data have told anything."""
+    return priors.style_b_learned.prior()
 
 
 def lowest_level(v: torch.Tensor) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Rough maps: every cell, with a Gaussian process, then with total variation.
+"""Rough maps: every cell, with a Gaussian process, then with total variation or a learned prior.
 
 They are told by their velocities, of which none is common: the most frequent round(v / 3) covers
 few cells.
@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.inversion.families.choices import edges, every_cell, newton, rough, surface_minimum
+from fwi_refine.inversion.families.choices import (
+    MakePrior,
+    edges,
+    every_cell,
+    learned,
+    newton,
+    rough,
+    surface_minimum,
+)
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
 from fwi_refine.inversion.optimisers import LBFGS, VariationalGaussNewton
@@ -27,11 +35,11 @@ NEAR_NOISE = 6.25e-10
 _published = Stage(every_cell, rough, 1e-15, LBFGS(1500))
 
 
-def _with_edges(*noise: float, **options: Any) -> Stage:
+def _with_edges(*noise: float, prior: MakePrior = edges, **options: Any) -> Stage:
     """A Jacobian for each noise, rms of a coefficient; the mean rounding is taken out."""
     return Stage(
         every_cell,
-        edges,
+        prior,
         NOISE,
         VariationalGaussNewton(noise),
         data=Subset(take_out=without_expected_rounding),
@@ -66,7 +74,14 @@ FAMILY = FamilyDefinition(
         "tv": (
             _with_edges(2e-4),
             _with_edges(3e-5, 2e-5, 2e-5, rounding_is_noise=True),
-        )
+        ),
+        # the learned prior begins near the solution, and is dropped where the record tells that
+        # its map is wrong
+        "learned": (
+            _with_edges(2e-4),
+            _with_edges(3e-5, 2e-5, rounding_is_noise=True),
+            _with_edges(2e-5, 2e-5, prior=learned, rounding_is_noise=True, must_fit=True),
+        ),
     },
     prior="tv",
     large=False,

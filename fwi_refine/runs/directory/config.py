@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fwi_refine.files import is_machine_fault
 from fwi_refine.io import Inputs
 from fwi_refine.priors import to_table
 from fwi_refine.runs.settings import Settings, identity
@@ -55,6 +56,8 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     }
     if chosen["source"] == "known":  # runs of before there was a choice stay what they were
         del chosen["source"]
+    if chosen["dtype"] == "float32":
+        del chosen["dtype"]
     known = [pair.record for pair in inputs.pairs if pair.record is not None]
     names = [
         f"{pair.id}\t{'' if pair.record is None else inputs.records.ids[pair.record]}"
@@ -100,12 +103,22 @@ def _files(path: Path, files: Iterable[Path]) -> dict[str, Any]:
     file counts as changed when its size or time of modification has."""
     lines, size = [], 0
     for file in files:
-        state = os.stat(file)
+        state = _state(file)
         size += state.st_size
         lines.append(f"{file.name}\t{state.st_size}\t{state.st_mtime_ns}")
     digest = hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
     shown = os.fsencode(path.absolute()).decode(errors="backslashreplace")
     return {"path": shown, "files": len(lines), "bytes": size, "digest": digest}
+
+
+def _state(file: Path) -> os.stat_result:
+    """Of a file; of a link that leads nowhere, which fails as a sample, its own."""
+    try:
+        return os.stat(file)
+    except OSError as error:
+        if is_machine_fault(error):
+            raise
+        return os.lstat(file)
 
 
 def config_hash(config: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ def merge(
     runs : sequence of RunDirectory
         Directories with parts of the same run, as machines without a common disk have them.
     out, report : path-like
-        `.npy` of the maps, float32 in m/s, and `.csv`.
+        `.npy` or `.npz` of the maps in m/s, of the type that the run was begun with, and `.csv`.
     overwrite : bool
         Whether files of these names may be replaced.
     deviation, history : path-like, optional
@@ -80,8 +80,9 @@ def merge(
     ids = [""] * run.count
     shape = (run.count, *run.sample_shape)
     map_shape = run.config["survey"]["shape"]
+    dtype = run.config["settings"].get("dtype", "float32")
     results = Results(
-        out, report, shape, map_shape, ids, overwrite, deviation, history, run.sample_count
+        out, report, shape, map_shape, ids, overwrite, deviation, history, run.sample_count, dtype
     )
     with closing(results):
         for number, paths in enumerate(files):

@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
+from fwi_refine.errors import InputError
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.arguments import refuse_type, warn_of_units
+from fwi_refine.survey.validate import to_maps
+from fwi_refine.wave.arguments import warn_of_units
 from fwi_refine.wave.jacobian.full import jacobian
 from fwi_refine.wave.simulator import Simulator
 
@@ -54,7 +56,7 @@ def jacobian_operator(
     Raises
     ------
     ValueError
-        For a map that cannot be simulated.
+        For what is no map, and for a map that cannot be simulated.
 
     Examples
     --------
@@ -77,9 +79,10 @@ def jacobian_operator(
     >>> bool(np.abs(J @ (steps - change.ravel())).max() < 1e-2 * np.abs(J @ change.ravel()).max())
     True
     """
-    v = torch.as_tensor(v)
-    refuse_type("velocity", v)
-    v = v.double()
+    maps, shape_given = to_maps(v, survey, "velocity", kinds="fiu")
+    if len(maps) != 1:
+        raise InputError(f"velocity: found shape {shape_given}, expected one map {survey.shape}")
+    v = torch.from_numpy(maps[0].astype(np.float64))
     warn_of_units(v, survey)
     cells = v.numel()
     shape = (int(np.prod(survey.record_shape)), cells + by_vmin)

@@ -1,0 +1,235 @@
+"""A learned prior of photograph-like maps: samples of the posterior by a denoiser.
+
+A denoiser that gives the mean of all maps that a noisy one may be (`denoiser.Denoiser`) knows the
+density of these maps, blurred by that noise [1]_. Chains go from much noise to little. At each
+level s the denoiser makes a normal prior about its own map, with its error t there as the standard
+deviation; the data are added exactly, as they are a quadratic, and a draw from that posterior gets
+noise of the next level:
+
+    z = D(x, s)
+    y ~ N((A + I / t^2)^-1 (b + z / t^2), (A + I / t^2)^-1)
+    x = y + s' n,    n ~ N(0, I)
+
+with exp(-v^T A v / 2 + b^T v) the likelihood [2]_ [3]_. The last y of each chain is its sample. The
+eigenvectors of A serve all levels and chains.
+
+References
+----------
+.. [1] P. Vincent, "A connection between score matching and denoising autoencoders", Neural
+   Computation 23, 1661-1674, 2011.
+.. [2] Y. Zhu, K. Zhang, J. Liang, J. Cao and others, "Denoising diffusion models for plug-and-play
+   image restoration", CVPR workshops, 2023.
+.. [3] B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar and Y. Song, "Improving diffusion inverse
+   problem solving with decoupled noise annealing", CVPR, 2025.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+
+MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
+LEVELS = 30
+CHAINS = 32
+FLOOR = 1.0  # m/s, the least standard deviation of the normal prior that stands for the samples
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """exp(-d^T A d / 2 + b^T d) of maps v = centre + d, A by its eigenvectors.
+
+    Parameters
+    ----------
+    centre : Tensor, shape (nz, nx)
+        Map in m/s.
+    values : Tensor, shape (nz * nx,)
+        Eigenvalues of A in (m/s)^-2, not negative.
+    vectors : Tensor, shape (nz * nx, nz * nx)
+        Eigenvectors of A, its columns.
+    pull : Tensor, shape (nz * nx,)
+        b by eigenvectors, in 1 / (m/s).
+    """
+
+    centre: Tensor
+    values: Tensor
+    vectors: Tensor
+    pull: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, right: Tensor, centre: Tensor) -> Self:
+        """From A (n, n) and b (n,), n = nz * nx, about a map (nz, nx)."""
+        values, vectors = torch.linalg.eigh(matrix)
+        return cls(centre, values.clamp_min(0.0), vectors, right @ vectors)
+
+    def posterior(self, z: Tensor, spread: float, noise: Tensor | None = None) -> Tensor:
+        """Draws from the posterior with normal priors of one standard deviation, or its means.
+
+        Parameters
+        ----------
+        z : Tensor, shape (k, nz, nx)
+            Means of the priors in m/s.
+        spread : float
+            Standard deviation of a cell in m/s.
+        noise : Tensor, shape (k, nz, nx), optional
+            Standard normal numbers; without them the means are returned.
+
+        Returns
+        -------
+        Tensor, shape (k, nz, nx)
+            In m/s.
+        """
+        precision = self.values + spread**-2
+        found = (self.pull + ((z - self.centre).flatten(1) @ self.vectors) / spread**2) / precision
+        if noise is not None:  # by the symmetric root, which no choice of eigenvectors changes
+            found = found + (noise.flatten(1) @ self.vectors) / precision.sqrt()
+        return self.centre + (found @ self.vectors.T).reshape(z.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPrior:
+    """A denoiser as a prior, and once data have been seen the normal density in its place.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        The network.
+    chains : int
+        Samples of which the posterior is estimated.
+    spread : float
+        Factor of the deviations: what the chains leave out.
+    likelihood : Likelihood, optional
+        What the data say; see `update`.
+    mean, deviation : Tensor, shape (nz, nx), optional
+        Median and standard deviation of the samples in m/s; see `update`.
+
+    Notes
+    -----
+    A denoiser has no value. Before `update`, `value` is 0 everywhere. After it, it is minus twice
+    the logarithm of a normal density about the samples' median m, with their standard deviation d
+    of each cell, at least `FLOOR`:
+
+        value = sum over cells of ((v - m) / max(d, FLOOR))^2
+
+    Where the data see little it holds the map at the median, and it leaves to the data what they
+    see. The median of each cell is the estimate with the least mean absolute error.
+    """
+
+    denoiser: Denoiser
+    chains: int = CHAINS
+    spread: float = 1.0
+    likelihood: Likelihood | None = None
+    mean: Tensor | None = None
+    deviation: Tensor | None = None
+
+    quadratic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.chains < 2:
+            raise ValueError(f"chains is {self.chains}, expected at least 2")
+        if not 0 < self.spread < float("inf"):
+            raise ValueError(f"spread is {self.spread}, expected a finite number above 0")
+
+    def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and gradient in one pass.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Velocity map in m/s.
+
+        Returns
+        -------
+        value : Tensor, shape ()
+        gradient : Tensor, shape (nz, nx)
+            In 1 / (m/s).
+        """
+        if self.mean is None:
+            return v.new_zeros(()), torch.zeros_like(v)
+        off = v - self.mean
+        precision = self._precision(v)
+        return (precision * off**2).sum(), 2 * precision * off
+
+    def hessian(self, v: Tensor) -> Tensor:
+        """Hessian, which is diagonal.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx)
+            Velocity map in m/s.
+
+        Returns
+        -------
+        Tensor, shape (nz * nx, nz * nx)
+            Cells in row order.
+        """
+        return torch.diag(2 * self._precision(v).flatten())
+
+    def update(self, likelihood: Likelihood) -> Self:
+        """The prior that stands for the posterior of some data.
+
+        Parameters
+        ----------
+        likelihood : Likelihood
+            Of the data, about a map that is near the solution.
+
+        Returns
+        -------
+        LearnedPrior
+            The same with the likelihood, and with median and standard deviation of `chains`
+            samples. The same likelihood gives the same.
+        """
+        seen = replace(self, likelihood=likelihood)
+        samples = seen.samples(self.chains, 0)
+        return replace(
+            seen,
+            mean=samples.quantile(0.5, dim=0),
+            deviation=samples.std(0),
+        )
+
+    def samples(self, count: int, seed: int) -> Tensor:
+        """Maps drawn from the posterior.
+
+        Parameters
+        ----------
+        count : int
+            Chains.
+        seed : int
+            Of the random numbers.
+
+        Returns
+        -------
+        Tensor, shape (count, nz, nx)
+            In m/s.
+
+        Raises
+        ------
+        ValueError
+            Before `update`.
+        """
+        data = self.likelihood
+        if data is None:
+            raise ValueError("found no likelihood, expected that of `update`")
+        rng = np.random.default_rng(seed)
+
+        def noise() -> Tensor:
+            drawn = rng.standard_normal((count, *data.centre.shape), np.float32)
+            return torch.from_numpy(drawn).to(data.centre)
+
+        denoiser = self.denoiser.to(data.centre.device)
+        levels = np.geomspace(MOST, LEAST, LEVELS)
+        x = data.posterior(data.centre.expand(count, -1, -1), MOST) + MOST * noise()
+        for level, following in zip(levels, (*levels[1:], 0.0), strict=True):
+            z = denoiser(x.float(), torch.full((count,), level).to(x.device)).to(x)
+            y = data.posterior(z, denoiser.error(level), noise())
+            x = y + following * noise()
+        return x
+
+    def _precision(self, v: Tensor) -> Tensor:
+        """Of each cell, (nz, nx), in (m/s)^-2."""
+        if self.deviation is None:
+            return torch.zeros_like(v)
+        return self.deviation.clamp_min(FLOOR) ** -2

@@ -1,0 +1,427 @@
+"""The learned prior: the denoiser, the chains with it, and its training."""
+
+import importlib.util
+import json
+import math
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from fwi_refine.inversion.chains import likelihood_of, settled_by_chains
+from fwi_refine.objective import Full, PriorTerm
+from fwi_refine.objective.known_cells import Held
+from fwi_refine.objective.misfit import VminTie
+from fwi_refine.priors import LearnedPrior, VariationalTotalVariation, denoiser_training, load
+from fwi_refine.priors.denoiser import (
+    DENOISER_FILE,
+    SPREAD,
+    Denoiser,
+    load_denoiser,
+    save_denoiser,
+    trend_of,
+)
+from fwi_refine.priors.denoiser_training import measure, train
+from fwi_refine.priors.learned import Likelihood
+from fwi_refine.synthetic import make_map
+
+SHAPE = (6, 5)
+PART = (20, 20)  # of a made map
+
+
+def normal(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+@lru_cache
+def made(seed):
+    """A part of a made Style_B map that no weights were trained on, (20, 20) float64."""
+    v = make_map("Style_B", np.random.default_rng([987654321, seed]))
+    return torch.from_numpy(v[25 : 25 + PART[0], 20 : 20 + PART[1]].copy())
+
+
+def posterior_of(matrix, right, precision):
+    """Mean and covariance, dense."""
+    covariance = torch.linalg.inv(matrix + precision)
+    return covariance @ right, covariance
+
+
+# the denoiser
+
+
+def test_an_untrained_tail_leaves_the_linear_part_of_the_formula():
+    network = Denoiser()
+    torch.nn.init.zeros_(network.tail.weight)
+    torch.nn.init.zeros_(network.tail.bias)
+    v = 3000 + 100 * normal(2, 9, 10).float()
+    sigma = torch.tensor([20.0, 90.0])
+    trend = trend_of(v)
+    kept = (SPREAD**2 / (SPREAD**2 + sigma**2))[:, None, None]
+    torch.testing.assert_close(network(v, sigma), trend + kept * (v - trend))
+
+
+def test_a_trend_passes_unchanged():
+    network = load_denoiser()
+    v = made(0)[None].float()
+    line = 300.0 + 12.0 * torch.arange(PART[0])[:, None].float()
+    sigma = torch.tensor([40.0])
+    torch.testing.assert_close(
+        network(v + line, sigma), network(v, sigma) + line, rtol=0, atol=0.05
+    )
+    depth = np.arange(PART[0])
+    slope, constant = np.polyfit(depth, v[0].numpy().mean(1), 1)
+    np.testing.assert_allclose(trend_of(v)[0, :, 0], constant + slope * depth, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [10.0, 30.0, 90.0])
+def test_it_removes_more_noise_than_any_blur(sigma):
+    clean = np.stack([made(seed).numpy() for seed in range(4)])
+    noisy = clean + sigma * np.random.default_rng(1).standard_normal(clean.shape)
+    with torch.no_grad():
+        found = load_denoiser()(torch.from_numpy(noisy).float(), torch.full((4,), sigma)).numpy()
+
+    def rms(v):
+        return np.sqrt(np.mean((v - clean) ** 2))
+
+    trend = trend_of(torch.from_numpy(noisy)).numpy()
+    blurred = [
+        trend + keep * gaussian_filter(noisy - trend, (0, width, width))
+        for width in (0.0, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+        for keep in (0.8, 0.9, 1.0)
+    ]
+    assert rms(found) < 0.93 * min(rms(v) for v in blurred)
+
+
+def test_its_error_is_known():
+    clean = torch.stack([made(k).float() for k in range(4)])
+    network = load_denoiser()
+    for sigma in (3.0, 30.0, 100.0):
+        noise = normal(*clean.shape, seed=2).float()
+        error = network(clean + sigma * noise, torch.full((4,), sigma)) - clean
+        assert float(error.square().mean().sqrt()) == pytest.approx(network.error(sigma), rel=0.2)
+        assert network.error(sigma) < sigma
+
+
+def test_the_weights_are_small_and_no_pickle():
+    assert DENOISER_FILE.stat().st_size < 3e6
+    with np.load(DENOISER_FILE, allow_pickle=False) as file:
+        assert {file[name].dtype for name in file.files} == {np.dtype(np.float16)}
+
+
+def test_weights_are_written_and_read(tmp_path):
+    network = Denoiser()
+    save_denoiser(network, tmp_path / "a.npz")
+    found = load_denoiser(tmp_path / "a.npz")
+    for ours, theirs in zip(found.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-3, atol=1e-6)
+        assert not ours.requires_grad
+    kept = dict(np.load(tmp_path / "a.npz"))
+    np.savez(tmp_path / "b.npz", **(kept | {"tail.bias": np.array([np.nan], np.float16)}))
+    with pytest.raises(ValueError, match=r"b\.npz: holds weights that are not finite"):
+        load_denoiser(tmp_path / "b.npz")
+    kept.pop("tail.bias")
+    np.savez(tmp_path / "c.npz", **kept)
+    np.savez(tmp_path / "d.npz", **{"tail.bias": np.array([{}], dtype=object)})
+    (tmp_path / "e.npz").write_bytes(b"PK nothing")
+    for name in "cde":
+        with pytest.raises(ValueError, match=rf"{name}\.npz: not the weights of a denoiser"):
+            load_denoiser(tmp_path / f"{name}.npz")
+
+
+# the likelihood
+
+
+def a_likelihood(seed=0):
+    cells = math.prod(SHAPE)
+    operator = normal(cells // 2, cells, seed=seed) / 20
+    centre = 3000 + 50 * normal(*SHAPE, seed=seed + 1)
+    matrix, right = operator.T @ operator, normal(cells, seed=seed + 2)
+    return matrix, right, centre
+
+
+def test_posterior_means_are_those_of_dense_matrices():
+    matrix, right, centre = a_likelihood()
+    z = 3000 + 80 * normal(3, *SHAPE, seed=5)
+    found = Likelihood.of(matrix, right, centre).posterior(z, 25.0)
+    precision = torch.eye(len(matrix)).double() / 25.0**2
+    for mean, prior in zip(found, z, strict=True):
+        off = (prior - centre).flatten()
+        expected, _ = posterior_of(matrix, right + precision @ off, precision)
+        torch.testing.assert_close(mean, centre + expected.reshape(SHAPE))
+
+
+def test_posterior_draws_have_the_covariance_of_dense_matrices():
+    matrix, right, centre = a_likelihood()
+    data = Likelihood.of(matrix, right, centre)
+    z = centre.expand(20000, -1, -1)
+    found = data.posterior(z, 25.0, normal(20000, *SHAPE, seed=9)).flatten(1)
+    _, expected = posterior_of(matrix, right, torch.eye(len(matrix)).double() / 25.0**2)
+    assert (torch.cov(found.T) - expected).abs().max() < 0.05 * expected.max()
+
+
+def test_vmin_is_integrated_out():
+    """Against the marginal of the dense posterior of all unknowns."""
+    parameters = Full(SHAPE)
+    cells, weight = math.prod(SHAPE), 3e-4
+    operator = normal(40, cells + 1, seed=3)
+    v = 3000 + 50 * normal(*SHAPE)
+    x = parameters.from_velocity(v, 2800.0)
+    data = normal(40, seed=4)
+    hessian = 2 / 40 * operator.T @ operator
+    gradient = 2 / 40 * operator.T @ data
+    tie = VminTie(2810.0, 20.0)
+    likelihood = likelihood_of(hessian.clone(), gradient, tie, x, weight, parameters)
+    found = likelihood.posterior(v[None], 30.0)
+    full = hessian / (2 * weight)
+    full[-1, -1] += 1 / 20.0**2
+    right = -gradient / (2 * weight)
+    right[-1] += 10.0 / 20.0**2
+    precision = torch.diag(torch.cat((torch.full((cells,), 30.0**-2), torch.zeros(1)))).double()
+    expected, _ = posterior_of(full, right, precision)
+    torch.testing.assert_close(found[0], v + expected[:-1].reshape(SHAPE))
+
+
+def test_fixed_cells_stay():
+    """And the others are those of a problem without them."""
+    fixed = torch.zeros(SHAPE, dtype=torch.bool)
+    fixed[2, 1:4] = True
+    v = 3000 + 50 * normal(*SHAPE)
+    parameters = Held(Full(SHAPE), fixed, v)
+    x = parameters.from_velocity(v, 2800.0)
+    operator = normal(40, parameters.size, seed=3) / 10
+    hessian, gradient = 2 / 40 * operator.T @ operator, normal(parameters.size, seed=4)
+    likelihood = likelihood_of(hessian, gradient, VminTie(2800.0), x, 3e-3, parameters)
+    found = likelihood.posterior(v[None] + 20 * normal(1, *SHAPE, seed=7), 30.0)[0]
+    assert (found - v)[fixed].abs().max() < 1e-3
+    rest = v.flatten()[~fixed.flatten()].reshape(3, 9)
+    cells = Full((3, 9))
+    y = cells.from_velocity(rest, 2800.0)
+    alone = likelihood_of(hessian, gradient, VminTie(2800.0), y, 3e-3, cells)
+    z = (v + 20 * normal(1, *SHAPE, seed=7)[0])[~fixed].reshape(3, 9)
+    torch.testing.assert_close(found[~fixed].reshape(3, 9), alone.posterior(z[None], 30.0)[0])
+
+
+# the prior
+
+
+class Problem:
+    """Blurred means of a part of a made map, the deep ones few, as records have it."""
+
+    def __init__(self, seed, noise=10.0):
+        self.truth = made(seed)
+        cells = math.prod(PART)
+        rows = []
+        for z in range(PART[0]):
+            width = 0.5 + z / 8
+            unit = torch.zeros(PART[1], *PART)
+            unit[torch.arange(PART[1]), z, torch.arange(PART[1])] = 1.0
+            rows.append(gaussian_filter(unit.numpy(), (0, width, width)).reshape(-1, cells))
+        self.operator = torch.from_numpy(np.concatenate(rows)).double()
+        self.noise = noise
+        self.data = self.operator @ self.truth.flatten() + noise * normal(cells, seed=seed + 70)
+        self.matrix = self.operator.T @ self.operator / noise**2
+        self.right = self.operator.T @ self.data / noise**2
+
+    def by_total_variation(self):
+        prior, v = VariationalTotalVariation(), torch.full(PART, 3000.0).double()
+        for _ in range(5):
+            mean, covariance = posterior_of(self.matrix, self.right, prior.hessian(v) / 2)
+            v = mean.reshape(PART)
+            prior = prior.update(covariance, PART)
+        return v
+
+    def by_process(self):
+        process = load().on_grid(PART, 10.0).style_b
+        precision = process.hessian(self.truth) / 2
+        right = self.right + precision @ torch.full((math.prod(PART),), process.mean).double()
+        return posterior_of(self.matrix, right, precision)[0].reshape(PART)
+
+    def likelihood(self, centre):
+        return Likelihood.of(self.matrix, self.right - self.matrix @ centre.flatten(), centre)
+
+    def error(self, v):
+        return float((v - self.truth).abs().mean())
+
+    def chi_square(self, v):
+        """Mean square residual in units of the noise."""
+        residual = self.operator @ v.flatten() - self.data
+        return float(residual.square().mean()) / self.noise**2
+
+
+PROBLEMS = [Problem(seed) for seed in range(3)]
+
+
+class Negated(Denoiser):
+    """A denoiser that adds what it should take away."""
+
+    def forward(self, v, sigma):
+        return 2 * v - load_denoiser()(v, sigma)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """The prior of each problem, once it has seen the data."""
+    found = []
+    for problem in PROBLEMS:
+        centre = problem.by_process()
+        found.append(LearnedPrior(load_denoiser(), chains=16).update(problem.likelihood(centre)))
+    return found
+
+
+def test_it_beats_total_variation_and_the_process_on_made_maps(seen):
+    ours = [problem.error(prior.mean) for problem, prior in zip(PROBLEMS, seen, strict=True)]
+    variation = [problem.error(problem.by_total_variation()) for problem in PROBLEMS]
+    process = [problem.error(problem.by_process()) for problem in PROBLEMS]
+    assert np.mean(ours) < 0.95 * np.mean(variation)
+    assert np.mean(ours) < 0.9 * np.mean(process)
+
+
+def test_a_denoiser_of_the_wrong_sign_is_worse_than_none(seen):
+    problem = PROBLEMS[0]
+    wrong = LearnedPrior(Negated(), chains=4).update(problem.likelihood(problem.by_process()))
+    assert not problem.error(wrong.mean) < problem.error(problem.by_process())
+
+
+def test_samples_fit_the_data_within_the_noise(seen):
+    for problem, prior in zip(PROBLEMS, seen, strict=True):
+        for v in (prior.mean, *prior.samples(4, 1)):
+            assert problem.chi_square(v) < 1.3
+
+
+def test_the_deviation_says_how_far_off_the_map_is(seen):
+    errors = [(p.truth - q.mean).abs() / q.deviation for p, q in zip(PROBLEMS, seen, strict=True)]
+    within = torch.stack(errors)
+    assert 0.5 < float((within < 1).double().mean()) < 0.85
+    assert float((within < 2).double().mean()) > 0.8
+
+
+def test_the_same_data_give_the_same_samples(seen):
+    prior, problem = seen[0], PROBLEMS[0]
+    again = LearnedPrior(load_denoiser(), chains=16).update(
+        problem.likelihood(problem.by_process())
+    )
+    assert torch.equal(again.mean, prior.mean)
+    assert torch.equal(prior.samples(3, 5), prior.samples(3, 5))
+    assert not torch.equal(prior.samples(3, 5), prior.samples(3, 6))
+    spread = prior.samples(16, 7)
+    assert float(spread.std(0).mean() / prior.deviation.mean()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
+    prior = seen[0]
+    v = prior.mean + 5 * normal(*PART)
+    value, gradient = prior.value_and_gradient(v)
+    off = ((v - prior.mean) / prior.deviation.clamp_min(1.0)).square()
+    torch.testing.assert_close(value, off.sum())
+    step = normal(*PART, seed=1)
+    after, _ = prior.value_and_gradient(v + step)
+    second = step.flatten() @ prior.hessian(v) @ step.flatten() / 2
+    torch.testing.assert_close(after - value, (gradient * step).sum() + second)
+    before = LearnedPrior(load_denoiser())
+    assert float(before.value_and_gradient(v)[0]) == 0
+    assert not before.hessian(v).any()
+    with pytest.raises(ValueError, match="found no likelihood"):
+        before.samples(2, 0)
+    for wrong, words in (({"chains": 1}, "chains is 1"), ({"spread": 0.0}, r"spread is 0\.0")):
+        with pytest.raises(ValueError, match=words):
+            LearnedPrior(load_denoiser(), **wrong)
+
+
+def test_a_stage_ends_near_the_median_of_the_chains(seen):
+    """Where the data see little at the median, elsewhere where they say."""
+    problem = PROBLEMS[0]
+    parameters, centre = Full(PART), problem.by_process()
+    x = parameters.from_velocity(centre)
+    columns = torch.cat((problem.operator, torch.zeros(len(problem.operator), 1)), 1)
+    count = len(columns)
+    residual = columns @ x - problem.data
+    hessian, gradient = 2 / count * columns.T @ columns, 2 / count * columns.T @ residual
+    tie, term = (
+        VminTie(float(x[-1])),
+        PriorTerm(LearnedPrior(load_denoiser(), chains=16), parameters),
+    )
+    prior, step, solve = settled_by_chains(
+        hessian, gradient, None, x, problem.noise**2 / count, first=term, ties=tie
+    )
+    v = parameters.velocity(x + step)
+    found = prior.terms[0][1].prior
+    torch.testing.assert_close(found.mean, seen[0].mean, rtol=0, atol=0.5)
+    assert float((v - found.mean).abs().mean()) < 0.25 * problem.error(v)
+    assert problem.error(v) < 1.03 * problem.error(found.mean)
+    weight = problem.noise**2 / count
+    rest = gradient + hessian @ step + weight * prior.gradient(x + step)
+    assert rest.abs().max() < 1e-6 * gradient.abs().max()
+    assert solve(gradient).shape == x.shape
+
+
+# training
+
+
+@pytest.fixture(scope="module")
+def maps():
+    return np.stack([made(seed).numpy() for seed in range(10, 18)])
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss_and_the_error(maps):
+    told = []
+
+    def watch(step, loss, network):
+        told.append((step, loss))
+        return False
+
+    found = train(maps, steps=210, batch=2, watch=watch)
+    assert [step for step, _ in told] == [100, 200, 210]
+    assert told[1][1] < 0.97 * told[0][1]
+    before, after = measure(Denoiser(), maps), measure(found, maps)
+    assert after[150.0] < 0.95 * before[150.0]
+    assert found.error(150.0) == pytest.approx(after[150.0], rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights(maps):
+    before = torch.random.get_rng_state()
+    weights = [train(maps, steps=3, seed=seed, batch=2).state_dict() for seed in (1, 1, 2)]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(weights[0][name], w) for name, w in weights[1].items())
+    assert not torch.equal(weights[0]["head.weight"], weights[2]["head.weight"])
+
+
+def test_training_ends_where_it_is_told_to_and_refuses_what_are_no_maps(maps, monkeypatch):
+    monkeypatch.setattr(denoiser_training, "KEEP", 2)
+    steps = []
+
+    def watch(step, loss, network):
+        steps.append(step)
+        return True
+
+    train(maps[:, :4, :4], steps=1000, batch=1, watch=watch)
+    assert steps == [2]
+    with pytest.raises(ValueError, match=re.escape("maps have shape (20, 20), expected (n, nz")):
+        train(maps[0], steps=1)
+    with pytest.raises(ValueError, match="the maps hold values that are not finite"):
+        train(maps * np.nan, steps=1)
+
+
+@pytest.mark.slow
+def test_the_script_repeats_itself(tmp_path, capsys):
+    path = Path(__file__).parents[1] / "scripts" / "train_denoiser.py"
+    spec = importlib.util.spec_from_file_location("train_denoiser", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    few = ["--maps", "3", "--held-back", "2", "--steps", "2", "--batch", "2"]
+    found = []
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        script.main(["--out", str(tmp_path / f"{name}.npz"), "--seed", seed, *few])
+        found.append(load_denoiser(tmp_path / f"{name}.npz").state_dict())
+    assert all(torch.equal(found[0][key], w) for key, w in found[1].items())
+    assert not torch.equal(found[0]["head.weight"], found[2]["head.weight"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 maps in")
+    errors = json.loads(lines[2])
+    assert len(errors) == 12
+    assert load_denoiser(tmp_path / "a.npz").error(150.0) == pytest.approx(errors["150"], rel=1e-3)
