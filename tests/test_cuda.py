@@ -154,7 +154,7 @@ def test_the_compiler_that_users_have(tmp_path, monkeypatch):
     folder = tmp_path / "kernels"
     shutil.copytree(KERNELS, folder)
     (folder / "step.h").write_text((folder / "step.h").read_text() + "#error changed\n")
-    monkeypatch.setattr(cuda, "KERNELS", folder)
+    monkeypatch.setattr(compiler, "KERNELS", folder)
     with pytest.raises(RuntimeError, match=r"wave.cu cannot be compiled for sm_90(.|\n)*changed"):
         compiler.cubin(macros, "sm_90")
 
