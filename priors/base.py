@@ -1,5 +1,6 @@
-"""The interface of a prior."""
+"""The interface of a prior, and what priors have in common."""
 
+import abc
 from typing import Protocol
 
 from torch import Tensor
@@ -47,3 +48,40 @@ class Prior(Protocol):
             For the n numbers of `u`, in row order; positive semidefinite.
         """
         ...
+
+
+class ValueAndGradient(abc.ABC):
+    """What follows from `value_and_gradient`."""
+
+    @abc.abstractmethod
+    def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `Prior`."""
+
+    def value(self, v: Tensor) -> Tensor:
+        """The value alone.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx) or (rows,)
+            Velocities in m/s.
+
+        Returns
+        -------
+        Tensor, shape ()
+        """
+        return self.value_and_gradient(v)[0]
+
+    def gradient(self, v: Tensor) -> Tensor:
+        """The gradient alone.
+
+        Parameters
+        ----------
+        v : Tensor, shape (nz, nx) or (rows,)
+            Velocities in m/s.
+
+        Returns
+        -------
+        Tensor, of the shape of `v`
+            Per m/s.
+        """
+        return self.value_and_gradient(v)[1]

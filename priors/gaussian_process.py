@@ -31,6 +31,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from fwi_refine.priors.base import ValueAndGradient
 from fwi_refine.priors.covariance import Array, Covariance, centred
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ UNCOUPLED = 1e-8
 
 
 @dataclass(frozen=True)
-class GaussianProcess:
+class GaussianProcess(ValueAndGradient):
     """Normal distribution of maps; `value` is the energy x^T K^-1 x of x = v - mean.
 
     Parameters
@@ -108,37 +109,11 @@ class GaussianProcess:
         z, x = np.meshgrid(*(centred(n) for n in self.shape), indexing="ij")
         return torch.from_numpy(self.kernel(np.column_stack([z.ravel(), x.ravel()])))
 
-    def value(self, v: Tensor) -> Tensor:
-        """Energy x^T K^-1 x; for draws it is chi-squared with one degree for each cell.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape ()
-        """
-        return self.value_and_gradient(v)[0]
-
-    def gradient(self, v: Tensor) -> Tensor:
-        """Gradient 2 K^-1 x of the energy.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz, nx)
-            In 1 / (m/s).
-        """
-        return self.value_and_gradient(v)[1]
-
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one solve; on a GPU in one product with K^-1.
+        """Energy x^T K^-1 x and its gradient 2 K^-1 x.
+
+        For draws the energy is chi-squared with one degree for each cell. Both come from one solve,
+        on a GPU from one product with K^-1.
 
         Parameters
         ----------

@@ -34,13 +34,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fwi_refine.priors.base import ValueAndGradient
+
 from .total_variation import TotalVariation2D
 
 EPSILON = 1.0  # m/s, of the total variation
 
 
 @dataclass(frozen=True, eq=False)
-class SharedLevels:
+class SharedLevels(ValueAndGradient):
     """Mixture of Cauchy densities about the levels of a map's layers, and total variation.
 
     Parameters
@@ -97,37 +99,8 @@ class SharedLevels:
         total = torch.where(self.near.any(0), density.sum(0), 1.0)
         return d, density**2 / total, total
 
-    def value(self, v: Tensor) -> Tensor:
-        """Minus twice the logarithm of the density, up to a constant.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape ()
-        """
-        return self.value_and_gradient(v)[0]
-
-    def gradient(self, v: Tensor) -> Tensor:
-        """Gradient of `value`.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz, nx)
-            In 1 / (m/s).
-        """
-        return self.value_and_gradient(v)[1]
-
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass.
+        """Minus twice the logarithm of the density, up to a constant, and its gradient.
 
         Parameters
         ----------

@@ -32,6 +32,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from fwi_refine.priors.base import ValueAndGradient
+
 
 def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tensor:
     """Add sign times a number for each pair of neighbours, given axis by axis, to the pair's first
@@ -42,7 +44,7 @@ def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tens
 
 
 @dataclass(frozen=True)
-class _TotalVariation:
+class _TotalVariation(ValueAndGradient):
     """What both kinds share."""
 
     epsilon: float = 0.1  # m/s: differences well below it are penalised as their square
@@ -68,37 +70,8 @@ class _TotalVariation:
         lengths = [torch.sqrt(part**2 + self.epsilon**2) for part in d]
         return d, lengths, sum(part.numel() for part in d)
 
-    def value(self, v: Tensor) -> Tensor:
-        """Mean smoothed variation.
-
-        Parameters
-        ----------
-        v : Tensor, shape (rows,) or (nz, nx)
-            Velocities in m/s.
-
-        Returns
-        -------
-        Tensor, shape ()
-            In m/s; at least epsilon.
-        """
-        return self.value_and_gradient(v)[0]
-
-    def gradient(self, v: Tensor) -> Tensor:
-        """Gradient of `value`.
-
-        Parameters
-        ----------
-        v : Tensor, shape (rows,) or (nz, nx)
-            Velocities in m/s.
-
-        Returns
-        -------
-        Tensor, of the shape of `v`
-        """
-        return self.value_and_gradient(v)[1]
-
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass.
+        """Mean smoothed variation and its gradient in one pass.
 
         Parameters
         ----------

@@ -28,6 +28,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from fwi_refine.priors.base import ValueAndGradient
+
 # A scale parameter over the mean size of its differences. By maximum likelihood it would be 1 if
 # these were independent, but there are four of them for each cell; it is the ratio at which real
 # Style_B maps are found best.
@@ -48,7 +50,7 @@ def _ends(cells: Tensor, step: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class VariationalTotalVariation:
+class VariationalTotalVariation(ValueAndGradient):
     """Laplace density of the differences between neighbours, smoothed by their uncertainty.
 
     Parameters
@@ -125,38 +127,8 @@ class VariationalTotalVariation:
             if not all(bool((part > 0).all()) for part in self.variances):
                 raise ValueError("found variances of differences that are not above 0")
 
-    def value(self, v: Tensor) -> Tensor:
-        """Minus twice the logarithm of the density, up to a constant.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Velocity map in m/s.
-
-        Returns
-        -------
-        Tensor, shape ()
-            2 sum of sqrt(d^2 + s^2) / b.
-        """
-        return self.value_and_gradient(v)[0]
-
-    def gradient(self, v: Tensor) -> Tensor:
-        """Gradient of `value`.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Velocity map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz, nx)
-            In 1 / (m/s).
-        """
-        return self.value_and_gradient(v)[1]
-
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass.
+        """Minus twice the logarithm of the density, up to a constant, and its gradient.
 
         Parameters
         ----------

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from fwi_refine.survey import OPENFWI
+from fwi_refine.wave.cuda import compiler
 from fwi_refine.wave.cuda import layout as layouts
-from fwi_refine.wave.cuda import program as cuda
 from fwi_refine.wave.cuda.layout import FIELDS
 
 # bytes of shared memory that a block may have; compute capability
@@ -34,8 +34,8 @@ BRANCH = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
 
 def disassembled(layout, dtype, arch):
     """(listing of each kernel, registers of each) as they are compiled for a card."""
-    source = cuda.KERNELS / "cuda" / "wave.cu"
-    macros = cuda.defines(layout, OPENFWI, dtype)
+    source = compiler.KERNELS / "cuda" / "wave.cu"
+    macros = compiler.defines(layout, OPENFWI, dtype)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "wave.cubin"
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-o", out]

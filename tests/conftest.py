@@ -180,7 +180,7 @@ def refine():
     return call
 
 
-EVALUATIONS = 5
+EVALUATIONS = 4  # the start, a step of L-BFGS and the result
 QUICK = ("--method", "lbfgs", "--max-evaluations", EVALUATIONS)
 
 

@@ -4,7 +4,8 @@ import csv
 
 import numpy as np
 
-from fwi_refine.analysis.run_view import Files, OpenedRun
+from fwi_refine.analysis.opened_run import OpenedRun
+from fwi_refine.analysis.run_files import Files
 from fwi_refine.io.report import COLUMNS, Row, format_row
 
 HARMFUL = '<img src="http:x" onerror="document.title=1">'

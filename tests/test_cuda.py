@@ -16,6 +16,7 @@ from helpers import others_slow
 from fwi_refine.errors import DeviceError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, devices, gpu_problem
+from fwi_refine.wave.cuda import compiler
 from fwi_refine.wave.cuda import program as cuda
 from fwi_refine.wave.cuda.layout import CLUSTER, COUNTERS, FIELDS, RESERVED, choose_layout
 
@@ -101,7 +102,7 @@ def test_nvcc_compiles_and_the_card_has_room(arch, dtype, tmp_path):
     """Registers and shared memory suffice for as many blocks as the layout counts on."""
     for fields in (2, 4):
         chosen = layout(arch, fields, dtype)
-        macros = dict(cuda.defines(chosen, OPENFWI, dtype))
+        macros = dict(compiler.defines(chosen, OPENFWI, dtype))
         command = ["nvcc", "-cubin", f"-arch={arch}", "-Xptxas", "-v", "-Werror", "all-warnings"]
         command += [f"-D{name}={value}" for name, value in macros.items()]
         command += [KERNELS / "cuda" / "wave.cu", "-o", tmp_path / "wave.cubin"]
@@ -137,25 +138,25 @@ def test_the_compiler_that_users_have(tmp_path, monkeypatch):
     pytest.importorskip("cuda.core", reason="the extra [gpu] is not installed")
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="the extra [gpu] is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    macros = cuda.defines(layout("sm_90", 2, torch.float32), OPENFWI, torch.float32)
+    macros = compiler.defines(layout("sm_90", 2, torch.float32), OPENFWI, torch.float32)
     try:
         nvrtc.nvrtcVersion()
     except RuntimeError as error:
         pytest.skip(f"NVRTC is not installed: {error}")
-    code = cuda.cubin(macros, "sm_90")
+    code = compiler.cubin(macros, "sm_90")
     assert code[:4] == b"\x7fELF"
     (stored,) = (tmp_path / "fwi-refine").iterdir()
     assert stored.read_bytes()[32:] == code
     before = stored.stat().st_mtime_ns
-    assert cuda.cubin(macros, "sm_90") == code
+    assert compiler.cubin(macros, "sm_90") == code
     assert stored.stat().st_mtime_ns == before
-    assert cuda.cubin(macros, "sm_120") != code
+    assert compiler.cubin(macros, "sm_120") != code
     folder = tmp_path / "kernels"
     shutil.copytree(KERNELS, folder)
     (folder / "step.h").write_text((folder / "step.h").read_text() + "#error changed\n")
-    monkeypatch.setattr(cuda, "KERNELS", folder)
+    monkeypatch.setattr(compiler, "KERNELS", folder)
     with pytest.raises(RuntimeError, match=r"wave.cu cannot be compiled for sm_90(.|\n)*changed"):
-        cuda.cubin(macros, "sm_90")
+        compiler.cubin(macros, "sm_90")
 
 
 def test_the_cache_notices_damage(tmp_path):
@@ -165,11 +166,11 @@ def test_the_cache_notices_damage(tmp_path):
         made.append(b"code")
         return b"code"
 
-    assert cuda.cached(path, make) == cuda.cached(path, make) == b"code"
+    assert compiler.cached(path, make) == compiler.cached(path, make) == b"code"
     assert len(made) == 1
     for damaged in (b"", path.read_bytes()[:-1], path.read_bytes()[:-1] + b"x"):
         path.write_bytes(damaged)
-        assert cuda.cached(path, make) == b"code"
+        assert compiler.cached(path, make) == b"code"
         assert path.read_bytes() == hashlib.sha256(b"code").digest() + b"code"
     assert len(made) == 4
     assert list(path.parent.iterdir()) == [path]
@@ -178,7 +179,7 @@ def test_the_cache_notices_damage(tmp_path):
 def test_a_cache_that_cannot_be_written(tmp_path):
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    assert cuda.cached(in_the_way / "a.cubin", lambda: b"code") == b"code"
+    assert compiler.cached(in_the_way / "a.cubin", lambda: b"code") == b"code"
 
 
 def test_two_that_compile_at_once(tmp_path):
@@ -188,12 +189,12 @@ def test_two_that_compile_at_once(tmp_path):
         both.wait(timeout=10)
         return b"code" * 1000
 
-    threads = [threading.Thread(target=cuda.cached, args=(path, make)) for _ in range(2)]
+    threads = [threading.Thread(target=compiler.cached, args=(path, make)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert cuda.cached(path, lambda: b"") == b"code" * 1000
+    assert compiler.cached(path, lambda: b"") == b"code" * 1000
     assert list(tmp_path.iterdir()) == [path]
 
 

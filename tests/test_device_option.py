@@ -3,7 +3,8 @@
 import pytest
 
 from fwi_refine.cli import options
-from fwi_refine.cli.options.refine import Place, RecipeOptions
+from fwi_refine.cli.options.place import Place
+from fwi_refine.cli.options.refine import RecipeOptions
 from fwi_refine.errors import InputError
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import paths

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_refine.analysis import diagnose
+from fwi_refine.analysis import diagnose, installation
 from fwi_refine.cli import run
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.survey import OPENFWI
@@ -80,13 +80,13 @@ def test_a_record_from_another_survey_is_noticed(made, simulator, change, failin
 
 
 def test_adjoint_test_passes():
-    check = diagnose.adjoint_test()
+    check = installation.adjoint_test()
     assert check.passed
     assert check.value > 0
 
 
 def test_speed_is_measured(simulator):
-    seconds = [check.value for check in diagnose.speed(simulator)]
+    seconds = [check.value for check in installation.speed(simulator)]
     assert len(seconds) == 2
     assert min(seconds) > 0
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.candidates import Change, apply_changes
 from fwi_refine.inversion.levels.exact import prove, search
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered
@@ -92,7 +93,7 @@ def test_a_wrong_cell_is_no_proof(truth, record, cell):
 def searched(v, record, limit=None, should_stop=None):
     """(v, certificate, evaluations) of a search."""
     budget = Budget(limit, should_stop)
-    v, certificate, _ = search(v, record, None, simulator(), budget)
+    v, certificate, _ = search(v, None, Data.of_sample(record, v, simulator()), budget)
     return v, certificate, budget.evaluations
 
 

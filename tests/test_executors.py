@@ -287,7 +287,7 @@ def test_a_scheduler_that_does_not_answer():
 def test_dask_on_the_command_line(made, baseline, cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(made.folder)
     arguments = ["starts.npy", "seismic", "--dask", cluster]
-    quick = ["--method", "lbfgs", "--max-evaluations", "5"]
+    quick = ["--method", "lbfgs", "--max-evaluations", "4"]
     run_dir = ["--run-dir", str(tmp_path / "run"), "--chunk-size", "1"]
     assert run_command([*arguments, *quick, *run_dir, "--out", str(tmp_path / "o.npy")]) == 0
     assert np.load(tmp_path / "o.npy").tobytes() == baseline.maps.tobytes()

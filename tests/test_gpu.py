@@ -292,7 +292,7 @@ def test_a_start_without_a_network():
 def test_the_command_line_on_every_gpu(made, baseline, tmp_path):
     """Processes with the samples shared among them, as --device auto has it."""
     out = tmp_path / "out.npy"
-    quick = ["--method", "lbfgs", "--max-evaluations", "5", "--jobs", "2", "--per-job", "2"]
+    quick = ["--method", "lbfgs", "--max-evaluations", "4", "--jobs", "2", "--per-job", "2"]
     assert run([made.starts_file, made.seismic, "--out", str(out), *quick]) == 0
     assert np.abs(np.load(out) - baseline.maps).max() <= 0.01
     assert run(["doctor", "--device", "cuda"]) == 0

@@ -305,6 +305,6 @@ def test_a_card_that_fails_ends_its_process_and_costs_one_sample(tmp_path):
 
 def test_on_the_command_line(made, baseline, tmp_path):
     out = tmp_path / "out.npy"
-    quick = ["--method", "lbfgs", "--max-evaluations", "5", "--per-job", "3"]
+    quick = ["--method", "lbfgs", "--max-evaluations", "4", "--per-job", "3"]
     assert run_command([made.starts_file, made.seismic, "--out", str(out), *quick]) == 0
     assert np.load(out).tobytes() == baseline.maps.tobytes()

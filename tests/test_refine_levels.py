@@ -12,15 +12,10 @@ from wave_cases import tilted_layers
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families.layered import GAUSS_NEWTON
-from fwi_refine.inversion.levels import refine
-from fwi_refine.inversion.levels.refine import (
-    _are_better_integers,
-    _assign_twice,
-    _best_assignment,
-    _Candidate,
-    assign_levels,
-)
+from fwi_refine.inversion.levels import rounds as level_rounds
+from fwi_refine.inversion.levels.refine import _are_better_integers, assign_levels
 from fwi_refine.inversion.levels.rounding import rounding_of
+from fwi_refine.inversion.levels.rounds import Candidate, _best_assignment, assign_twice
 from fwi_refine.inversion.levels.settings import LevelSettings
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.objective.parameterisation import Full
@@ -187,7 +182,7 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
     """One that fits but is not nearby is believed if the second, with less noise, is the same."""
     doubting = replace(ASSIGNMENT, settings=LevelSettings(nearby_change=0.0))
     data = Data.of_sample(released, truth, simulator)
-    assign_cells, noises = refine._assign_cells, []
+    assign_cells, noises = level_rounds._assign_cells, []
 
     def assigned(linear, data, noise, budget):
         found = assign_cells(linear, data, noise, budget)
@@ -196,8 +191,8 @@ def test_less_noise_that_changes_no_integer_leaves_no_doubt(
             return found
         return replace(found, model=replace(found.model, v=found.model.v + 1.0))
 
-    monkeypatch.setattr(refine, "_assign_cells", assigned)
-    made, beyond_doubt = _assign_twice(
+    monkeypatch.setattr(level_rounds, "_assign_cells", assigned)
+    made, beyond_doubt = assign_twice(
         data, data, Model.of(slightly_off(truth)), 3e-5, doubting, 1e-11, Budget()
     )
     least, _ = ASSIGNMENT.noise
@@ -222,8 +217,8 @@ def test_assigned_integers_or_those_of_the_fit(
 ):
     settings = LevelSettings(max_rms_for_rounding=limit)
     data = Data.of_sample(released, truth, simulator)
-    assigned = _Candidate(Model.of(truth), misfit, belief)
-    fit = _Candidate(Model(with_wrong_cells(truth), truth.min()), 1e-12)
+    assigned = Candidate(Model.of(truth), misfit, belief)
+    fit = Candidate(Model(with_wrong_cells(truth), truth.min()), 1e-12)
     assert _are_better_integers(assigned, fit, data, Budget(), settings) == better
 
 
@@ -249,7 +244,7 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     start = truth + 0.45 * noise
     record = simulator.forward(start[None])[0].numpy()
     start[8, 10] += 30.0  # integers explain it no better
-    assign_cells, before = refine._assign_cells, []
+    assign_cells, before = level_rounds._assign_cells, []
 
     def instead(linear, data, noise, budget):
         v, vmin = linear.parameters.velocity(linear.x), linear.parameters.vmin(linear.x)
@@ -260,7 +255,7 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
         away = found.model.v * (1 + 0.2 * (noise - 0.5))
         return replace(found, model=replace(found.model, v=away))
 
-    monkeypatch.setattr(refine, "_assign_cells", instead)
+    monkeypatch.setattr(level_rounds, "_assign_cells", instead)
 
     def nothing(*how):  # in between that would find back
         stage = ASSIGNMENT.between(*how)

@@ -10,7 +10,7 @@ import pytest
 
 from fwi_refine.cli import run
 
-QUICK = ["--method", "lbfgs", "--max-evaluations", "5", "--chunk-size", "2"]
+QUICK = ["--method", "lbfgs", "--max-evaluations", "4", "--chunk-size", "2"]
 
 
 def tree(folder):

@@ -9,7 +9,8 @@ import run_cases
 
 from fwi_refine import io
 from fwi_refine.analysis.metrics import mean_absolute_error
-from fwi_refine.analysis.run_view import Files, OpenedRun
+from fwi_refine.analysis.opened_run import OpenedRun
+from fwi_refine.analysis.run_files import Files
 from fwi_refine.errors import InputError
 from fwi_refine.io.report import COLUMNS, Row, format_row
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe

@@ -65,7 +65,7 @@ class Ensemble:
     has_truth, has_records : bool
         Whether these were given.
     sources : list of (Predictions, sequence of int)
-        The members, each with the places of the samples in it.
+        The members, each with the indices of the samples in it.
     true_maps : (Predictions, sequence of int) or None
         The same of the true maps.
     records, pairs : Records, list of Pair

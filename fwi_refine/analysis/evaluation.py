@@ -116,14 +116,8 @@ class ByFamily:
 
         Parameters
         ----------
-        name : str
-            Its id.
-        family : str or None
-            Its family, where known.
-        v, truth : ndarray, (nz, nx)
-            The map and the true map, m/s.
-        compare : callable or None
-            Compares a map with its record, see `MapRecords.compare`.
+        name, family, v, truth, compare
+            As for `BySample.add`.
         """
         measured = self._measure(v, truth, compare)
         for group in (OVERALL, *(() if family is None else (family,))):

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fwi_refine.analysis import plots
-from fwi_refine.analysis.run_view import OpenedRun
+from fwi_refine.analysis.opened_run import OpenedRun
 from fwi_refine.io.history import Step
 from fwi_refine.io.report import Row
 from fwi_refine.version import __version__

@@ -53,7 +53,7 @@ SIGN_DEVIATIONS = 3  # of the random signs, that a range holds
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Interval:
     """A number with its range.
 
     Attributes
@@ -76,22 +76,22 @@ class SubsetEstimates:
 
     Attributes
     ----------
-    share : Estimate
+    share : Interval
         Of the subset in the scored values.
-    error : Estimate
+    error : Interval
         The subset's mean absolute error, m/s.
-    contribution : Estimate
+    contribution : Interval
         Share times error, the part of the unchanged score that is the subset's, m/s.
-    rest : Estimate or None
+    rest : Interval or None
         Mean absolute error of all other samples, m/s; None if there may be none.
     sign_error : float
         Largest standard deviation of `error` from the random signs, m/s.
     """
 
-    share: Estimate
-    error: Estimate
-    contribution: Estimate
-    rest: Estimate | None
+    share: Interval
+    error: Interval
+    contribution: Interval
+    rest: Interval | None
     sign_error: float
 
 
@@ -140,7 +140,7 @@ def solve(
         for sides in product((-1, 1), repeat=3)
     ]
     share, error, contribution, others = (
-        Estimate(value, *(pick(c[i] for c in corners) for pick in (min, max)))
+        Interval(value, *(pick(c[i] for c in corners) for pick in (min, max)))
         for i, value in enumerate(_solve(scores, amounts))
     )
     rest = others if share.high < 1 - ROUNDOFF else None
@@ -171,8 +171,8 @@ def solve(
     )
 
 
-def _widened(estimate: Estimate, margin: float) -> Estimate:
-    return Estimate(estimate.value, estimate.low - margin, estimate.high + margin)
+def _widened(estimate: Interval, margin: float) -> Interval:
+    return Interval(estimate.value, estimate.low - margin, estimate.high + margin)
 
 
 def _solve(scores: Sequence[float], amounts: Sequence[float]) -> tuple[float, float, float, float]:

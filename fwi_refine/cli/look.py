@@ -57,17 +57,17 @@ def look_at_both_of(
     survey: Survey,
     force: bool,
 ) -> None:
-    """Looks at a few maps with others of the same samples: (source, places in it) of both.
+    """Looks at a few maps with others of the same samples: (source, indices in it) of both.
 
     Raises InputError.
     """
     from fwi_refine.routing.look import look_at_both
 
-    (source, places), (others, other_places) = one, other
+    (source, indices), (others, other_indices) = one, other
     look_at_both(
-        min(len(places), len(other_places)),
-        lambda k: source.read(places[k]),
-        lambda k: others.read(other_places[k]),
+        min(len(indices), len(other_indices)),
+        lambda k: source.read(indices[k]),
+        lambda k: others.read(other_indices[k]),
         words,
         survey,
         force,

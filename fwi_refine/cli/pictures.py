@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], None]":
-    """A function that is told places and results, and draws each sample that has no picture yet.
+    """A function that is told indices and results, and draws each sample that has no picture yet.
 
     Parameters
     ----------
@@ -39,22 +39,22 @@ def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], 
     except OSError as error:
         raise InputError(f"--pictures {folder}: cannot be made ({error.strerror})") from error
 
-    def draw(places: "Sequence[int]", part: "Part") -> None:
-        for k, place in enumerate(places):
+    def draw(indices: "Sequence[int]", part: "Part") -> None:
+        for k, index in enumerate(indices):
             path = folder / f"{part.rows[k].id}.png"
             try:
                 if not path.exists():
-                    draw_one(k, place, part, path)
+                    draw_one(k, index, part, path)
                     log.info("%s", path)
             except (OSError, FwiRefineError, MemoryError) as error:  # a picture stops no work
                 reason = getattr(error, "strerror", None) or error
                 log.warning("%s: not drawn (%s)", path, reason)
 
-    def draw_one(k: int, place: int, part: "Part", path: Path) -> None:
+    def draw_one(k: int, index: int, part: "Part", path: Path) -> None:
         from fwi_refine import io
         from fwi_refine.analysis.run_view import RunView
 
-        pair, truth = inputs.pairs[place], None
+        pair, truth = inputs.pairs[index], None
         if pair.record is not None:
             with suppress(SampleError):
                 truth = inputs.records.truth(pair.record)

@@ -118,10 +118,10 @@ class RunJob:
             runs.check_place(self.path)
         mine = runs.shard_chunks(self.shard, count)
         self._need_parts(len(mine), count)
-        places = missing_samples(self.path, len(self.inputs.pairs), size, self.shard)
-        there = len(mine) - len({place // size for place in places})
+        indices = missing_samples(self.path, len(self.inputs.pairs), size, self.shard)
+        there = len(mine) - len({index // size for index in indices})
         log.info("%s: %d of %d parts are there", self.path, there, len(mine))
-        pairs = [self.inputs.pairs[place] for place in places]
+        pairs = [self.inputs.pairs[index] for index in indices]
         return print_plan(replace(self.inputs, pairs=pairs), self.settings, jobs)
 
     def _need_parts(self, mine: int, count: int) -> None:
@@ -171,7 +171,7 @@ class RunJob:
     def refine(
         self,
         executor: "Executor",
-        stored: Callable[[Sequence[int], "Part"], object] = lambda places, part: None,
+        stored: Callable[[Sequence[int], "Part"], object] = lambda indices, part: None,
     ) -> Progress:
         """Completes the shard.
 
@@ -180,7 +180,7 @@ class RunJob:
         executor : Executor
             Where the samples are refined.
         stored : callable
-            Told places and results of all samples, also of those finished before.
+            Told indices and results of all samples, also of those finished before.
 
         Returns
         -------
@@ -209,9 +209,9 @@ class RunJob:
         )
         kept: list[int] = []
 
-        def keep(places: Sequence[int], part: "Part") -> None:
-            kept.append(len(places))
-            stored(places, part)
+        def keep(indices: Sequence[int], part: "Part") -> None:
+            kept.append(len(indices))
+            stored(indices, part)
 
         counts = Progress(sum(samples), is_wanted())
         with counts.shown(runs.running_files(run.shards_folder, self.shard)):

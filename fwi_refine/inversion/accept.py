@@ -82,9 +82,7 @@ def proven(
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
         begin = _most_equal(whole, data, budget)
         levels = find_levels(begin).velocities
-        v, certificate, before = search(
-            begin, data.record, levels, data.simulator, budget, data.missing
-        )
+        v, certificate, before = search(begin, levels, data, budget)
     if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
         return whole, misfit, before
     found = Model.of(v)

@@ -10,7 +10,7 @@ Cost = int | Fraction
 
 
 @dataclass(frozen=True)
-class Step:
+class Progress:
     """How far a sample is.
 
     Attributes
@@ -42,8 +42,8 @@ class Budget:
     should_stop
         Asked after every iteration; True ends the inversion with the best map so far.
     watch
-        Told the `Step` at the start of every stage and after every iteration. Nothing depends on
-        what it does.
+        Told the `Progress` at the start of every stage and after every iteration. Nothing depends
+        on what it does.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Budget:
         self,
         limit: int | None = None,
         should_stop: Callable[[], bool] | None = None,
-        watch: Callable[[Step], object] | None = None,
+        watch: Callable[[Progress], object] | None = None,
     ) -> None:
         self.limit: float | Fraction = math.inf if limit is None else limit
         self.should_stop = should_stop or (lambda: False)
@@ -65,11 +65,11 @@ class Budget:
         self.iterations = 0
         self._kept: Cost = 0
         self._watch = watch or (lambda step: None)
-        self._step = Step("", 0, math.nan)
+        self._step = Progress("", 0, math.nan)
 
     def enter(self, stage: str, misfit: float | None = None) -> None:
         """Tells the watcher of a stage that begins; misfit: rms, where it is known anew."""
-        self._step = Step(stage, 0, self._step.misfit if misfit is None else misfit)
+        self._step = Progress(stage, 0, self._step.misfit if misfit is None else misfit)
         self._watch(self._step)
 
     def tell(self, misfit: float) -> None:

@@ -18,7 +18,7 @@ from fwi_refine.objective.flat_misfit import has_flat_misfit
 from fwi_refine.objective.misfit import BandMisfit, VminTie
 from fwi_refine.objective.parameterisation import Modes
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.optimise import levenberg_marquardt, weight_by_share
+from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import are_flat
@@ -34,7 +34,7 @@ SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
 VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 MAX_DAMPING_INCREASES = 6  # trends may be far off
-SHARE = 0.05  # fraction of the misfit that the prior counts
+PRIOR_FRACTION = 0.05  # fraction of the misfit that the prior counts
 # Distance of trends from the survey's velocity bounds, as a fraction of their range: as modes they
 # overshoot, and beyond the bounds nothing is simulated.
 INSIDE = 0.01
@@ -59,11 +59,7 @@ def start_from_record(
         Survey of the record.
     priors : Priors, optional
         By default those for OpenFWI.
-    threads : int, optional
-        As for `wave.Simulator`.
-    device : str or torch.device
-        As for `wave.Simulator`.
-    kernel : str
+    threads, device, kernel
         As for `wave.Simulator`.
 
     Returns
@@ -117,7 +113,7 @@ def _low_frequencies_first(
             misfit,
             PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
             x,
-            weight=partial(weight_by_share, SHARE),
+            weight=partial(weight_by_fraction, PRIOR_FRACTION),
             max_iterations=ITERATIONS,
             max_damping_increases=MAX_DAMPING_INCREASES,
             retract=parameters.retract,

@@ -17,7 +17,7 @@ from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import EDGE, FlatMisfit, window_before_return, window_to
 from fwi_refine.objective.misfit import VminTie
 from fwi_refine.objective.parameterisation import Rows
-from fwi_refine.optimise import levenberg_marquardt, weight_by_share
+from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -26,7 +26,7 @@ ITERATIONS = 8  # most Jacobians for each window
 MAX_DAMPING_INCREASES = 6
 # Fraction of the misfit that the prior counts. The prior is next to nothing on the constant map and
 # rises with the first layer found: a tenth of the misfit would not let that happen.
-SHARE = 0.01
+PRIOR_FRACTION = 0.01
 WEIGHT = 1e-7  # least weight of the prior: with less, windows' tails are fitted by what lies deeper
 JUMP = 300.0  # m/s, the prior's standard deviation of the step from row to row
 FITS = 1e-6  # mean square misfit of a window that is good enough to go on
@@ -51,11 +51,7 @@ def flat_layers(
         Velocity at the sources, m/s. The map begins as this constant.
     survey : Survey
         Survey of the record, one that `wave.has_flat_jacobian` accepts.
-    threads : int, optional
-        As for `wave.Simulator`.
-    device : str or torch.device
-        As for `wave.Simulator`.
-    kernel : str
+    threads, device, kernel
         As for `wave.Simulator`.
 
     Returns
@@ -87,7 +83,7 @@ def flat_layers(
             misfit,
             smooth + VminTie(parameters.velocity(x).min()),
             x,
-            weight=partial(weight_by_share, SHARE, least=WEIGHT * survey.unit**2),
+            weight=partial(weight_by_fraction, PRIOR_FRACTION, least=WEIGHT * survey.unit**2),
             max_iterations=ITERATIONS,
             max_damping_increases=MAX_DAMPING_INCREASES,
             target=FITS * survey.unit**2,

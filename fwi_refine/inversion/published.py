@@ -21,14 +21,10 @@ def minimise_published(
 
     Parameters
     ----------
-    problem
-        What is minimised.
+    problem, budget, note
+        As for `minimise_by_jacobian`.
     how
         The optimiser's settings.
-    budget
-        Is charged for what is simulated.
-    note
-        Told mean square misfit and evaluations after every iteration.
     """
     data = problem.data
     penalties = problem.stage.weight * problem.prior

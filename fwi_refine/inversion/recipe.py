@@ -21,7 +21,7 @@ from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, Optimiser, in_squared_unit
 from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.optimise import weight_by_share
+from fwi_refine.optimise import weight_by_fraction
 from fwi_refine.priors import Priors
 from fwi_refine.routing import can_classify
 from fwi_refine.survey import Survey
@@ -146,7 +146,7 @@ class Stage:
 
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
-        return weight_by_share(self.prior_fraction, misfit, prior, least=self.weight)
+        return weight_by_fraction(self.prior_fraction, misfit, prior, least=self.weight)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fwi_refine.errors import SampleError
-from fwi_refine.inversion.budget import Budget, Step
+from fwi_refine.inversion.budget import Budget, Progress
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import METHODS, PRIORS, find_family
 from fwi_refine.inversion.method import choose_method
@@ -55,7 +55,7 @@ def refine_sample(
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
-    watch: Callable[[Step], object] | None = None,
+    watch: Callable[[Progress], object] | None = None,
     simulator: Simulator | None = None,
     weights: np.ndarray | None = None,
     fixed: np.ndarray | None = None,
@@ -91,7 +91,7 @@ def refine_sample(
     should_stop
         Asked after every iteration; True ends with the best map so far.
     watch
-        Told the `Step` after every iteration; the result does not depend on it.
+        Told the `Progress` after every iteration; the result does not depend on it.
     simulator
         Default one for the survey, in float64.
     weights

@@ -58,10 +58,10 @@ class Inputs:
         """Reads one sample after another."""
         return read_samples(self.pairs, self.candidates, self.records, self.survey)
 
-    def tasks(self, places: Iterable[Sequence[int]]) -> Iterator[Chunk]:
-        """A chunk for each list of places in `pairs`, numbered from 0."""
-        for number, chosen in enumerate(places):
-            pairs = [self.pairs[place] for place in chosen]
+    def tasks(self, indices: Iterable[Sequence[int]]) -> Iterator[Chunk]:
+        """A chunk for each list of indices in `pairs`, numbered from 0."""
+        for number, chosen in enumerate(indices):
+            pairs = [self.pairs[index] for index in chosen]
             planned = plan_samples(pairs, self.candidates, self.records, self.survey)
             yield Chunk(number, tuple(planned))
 

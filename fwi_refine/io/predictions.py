@@ -56,7 +56,7 @@ class Predictions(Protocol):
         """The files that the maps are read from."""
 
 
-class Rows(Protocol):
+class MapRows(Protocol):
     """An array that is read row by row: NpyArray, NpzArray or Hdf5Array."""
 
     path: Path
@@ -131,7 +131,7 @@ def read_start(predictions: Predictions, k: int, survey: Survey = OPENFWI) -> ND
 class ArrayPredictions:
     """One array (N, nz, nx) or (N, 1, nz, nx) of a float type, from .npy, .npz or HDF5."""
 
-    def __init__(self, array: Rows, ids: Sequence[str] | None, survey: Survey) -> None:
+    def __init__(self, array: MapRows, ids: Sequence[str] | None, survey: Survey) -> None:
         nz, nx = survey.shape
         self.path, self.shape, self.count = array.path, array.shape, len(array)
         self.ids = None if ids is None else [*ids]

@@ -39,7 +39,7 @@ SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
 SPREAD = 0.3
 LONGEST = 1.7
 SMOOTH = 0.6
-FLOOR = 0.01  # of the rounding of float32 records: least noise of a coefficient
+NOISE_FLOOR = 0.01  # of the rounding of float32 records: least noise of a coefficient
 RENEWED = 3  # times that the noise is taken from what is left
 LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
 
@@ -189,8 +189,8 @@ class SourceFit:
     def with_noise_of(self, estimate: "Estimate", or_less: bool = False) -> "SourceFit":
         """The same with what an estimate leaves as the noise; or_less: only if it is less.
 
-        It is not taken for less than `FLOOR` of the rounding of float32 records, as it is what
-        makes the linear system definite.
+        It is not taken for less than `NOISE_FLOOR` of the rounding of float32 records, as it makes
+        the linear system definite.
         """
         noise = noise_variance(estimate.mean_square(), self.survey) * self._samples_per_counted
         noise = max(noise, self._least)
@@ -204,7 +204,7 @@ class SourceFit:
     @property
     def _least(self) -> float:
         """Least variance that counts as noise."""
-        return (FLOOR * LEAST_NOISE * self.survey.unit) ** 2
+        return (NOISE_FLOOR * LEAST_NOISE * self.survey.unit) ** 2
 
     def on(self, survey: Survey, weights: Weights | None = None) -> "SourceFit":
         """The same for some of the shots, receivers and steps, from the first on; weights: of

@@ -8,7 +8,7 @@ from fwi_refine.optimise.expectation_propagation import (
 from fwi_refine.optimise.gauss_newton import gauss_newton_step
 from fwi_refine.optimise.krylov import gauss_newton_krylov
 from fwi_refine.optimise.lbfgs import lbfgs
-from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt, weight_by_share
+from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt, weight_by_fraction
 from fwi_refine.optimise.line_search import Search, strong_wolfe
 from fwi_refine.optimise.preconditioned_lbfgs import preconditioned_lbfgs
 from fwi_refine.optimise.result import Evaluator, Point, Result, Status
@@ -30,5 +30,5 @@ __all__ = [
     "preconditioned_lbfgs",
     "strong_wolfe",
     "variational_gauss_newton",
-    "weight_by_share",
+    "weight_by_fraction",
 ]

@@ -108,31 +108,19 @@ def gauss_newton_krylov(
     damped : callable
         damped(x, weight, diagonal, damping): its Hessian there, such as an
         `objective.DampedPrior`.
-    x0 : torch.Tensor, (n,)
-        The start.
-    weight : callable
-        weight(misfit, prior): the prior's weight for these two values; it never rises during a
-        run, so the objective never does.
+    x0, weight, max_evaluations, relative_decrease, target, retract
+        As for `levenberg_marquardt`; an iteration is a step.
     max_iterations : int
         Steps at most.
     products : int
         With the Hessian for each step, at most; each counts as `PRODUCT_COST` evaluations.
-    max_evaluations : int, optional
-        At most; a residual counts as one, and so does a product with J^T.
-    relative_decrease : float
-        A step that lowers the objective by a smaller fraction ends the run ("converged").
-    target : float
-        So does one to a misfit below this.
-    retract : callable
-        retract(x, step): where a step leads.
     callback : callable, optional
         Called with a Result after each step; True ends the run ("stopped").
 
     Returns
     -------
     Result
-        `history` holds the objective, with the weight of its time, at the start and after each
-        step.
+        As that of `levenberg_marquardt`.
     """
     run = _Run(misfit, prior, damped, weight, retract, max_evaluations)
     return run.minimise(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.optimise.definite import Solve, factorise
-from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
+from fwi_refine.optimise.result import LeastSquares, Prior, Result, Status
 
 Weight = Callable[[float, float], float]
 Retract = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -33,12 +33,12 @@ SLOW = 0.98  # corrections that leave more than this fraction of the objective a
 FALLEN = 0.3
 
 
-def weight_by_share(share: float, misfit: float, prior: float, least: float = 0.0) -> float:
-    """The weight with which a prior counts a share of the misfit.
+def weight_by_fraction(fraction: float, misfit: float, prior: float, least: float = 0.0) -> float:
+    """The weight with which a prior counts a fraction of the misfit.
 
     Parameters
     ----------
-    share : float
+    fraction : float
         Of the misfit, as a fraction.
     misfit, prior : float
         Their values.
@@ -51,7 +51,7 @@ def weight_by_share(share: float, misfit: float, prior: float, least: float = 0.
         The weight.
     """
     # a prior of almost nothing, as of a constant map, must not get a weight without bounds
-    return max(least, share * misfit / max(prior, 1.0))
+    return max(least, fraction * misfit / max(prior, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class _Trial:
 
 
 def levenberg_marquardt(
-    misfit: SumOfSquares,
+    misfit: LeastSquares,
     prior: Prior,
     x0: torch.Tensor,
     *,
@@ -89,7 +89,7 @@ def levenberg_marquardt(
 
     Parameters
     ----------
-    misfit : SumOfSquares
+    misfit : LeastSquares
         Such as an `objective.SumOfSquaredResiduals`.
     prior : Prior
         An objective with a Hessian (see `Objective.quadratic`).
@@ -149,7 +149,7 @@ def levenberg_marquardt(
 class _Descent:
     def __init__(
         self,
-        misfit: SumOfSquares,
+        misfit: LeastSquares,
         prior: Prior,
         weight: Weight,
         retract: Retract,

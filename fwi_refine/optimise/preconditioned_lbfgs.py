@@ -67,9 +67,7 @@ def preconditioned_lbfgs(
         A callable with `value_and_gradient` and `hessian`, to which a prior can be added.
     prior
         An objective with a Hessian, which can be multiplied by a weight.
-    x0 : torch.Tensor, (n,)
-        The start.
-    weight, hessian_cost, relative_decrease, target, callback
+    x0, weight, hessian_cost, relative_decrease, target, callback
         As for `levenberg_marquardt`.
     max_iterations : int
         Matrices at most.

@@ -20,7 +20,7 @@ class Differentiable(Protocol):
         ...
 
 
-class SumOfSquares(Protocol):
+class LeastSquares(Protocol):
     """A mean of squared residuals, as methods with a Jacobian see it."""
 
     def __call__(self, x: torch.Tensor) -> float:

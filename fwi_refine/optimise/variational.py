@@ -21,7 +21,7 @@ import torch
 
 from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
-from fwi_refine.optimise.result import Prior, Result, Status, SumOfSquares
+from fwi_refine.optimise.result import LeastSquares, Prior, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
 ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
@@ -36,7 +36,7 @@ Settle = Callable[
 
 
 def variational_gauss_newton(
-    misfit: SumOfSquares,
+    misfit: LeastSquares,
     prior: P,
     x0: torch.Tensor,
     *,
@@ -53,7 +53,7 @@ def variational_gauss_newton(
 
     Parameters
     ----------
-    misfit : SumOfSquares
+    misfit : LeastSquares
         Such as an `objective.SumOfSquaredResiduals`.
     prior : Prior
         To begin with.

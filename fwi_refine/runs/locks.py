@@ -22,7 +22,7 @@ class NoLocks(RunError):
     """The disk has no locks."""
 
 
-class Held(RunError):
+class LockHeld(RunError):
     """Another process holds the lock."""
 
 
@@ -41,7 +41,7 @@ def held(path: Path, wait: float = 0.0, needed: bool = True) -> Iterator[None]:
 
     Raises
     ------
-    Held
+    LockHeld
         If another process holds it.
     NoLocks
         If the disk has none.
@@ -53,7 +53,7 @@ def held(path: Path, wait: float = 0.0, needed: bool = True) -> Iterator[None]:
     try:
         while (number := take(path)) is None:
             if time.monotonic() >= deadline:
-                raise Held(f"{path}: another process holds it")
+                raise LockHeld(f"{path}: another process holds it")
             time.sleep(CHECK)
     except NoLocks as error:
         if needed:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import is_machine_fault, machine_error
-from fwi_refine.inversion.budget import Step
+from fwi_refine.inversion.budget import Progress
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import FoundSource
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def refine_one(
-    sample: Sample, settings: Settings, watch: Callable[[Step], object] | None = None
+    sample: Sample, settings: Settings, watch: Callable[[Progress], object] | None = None
 ) -> Outcome:
     """Refines one sample.
 

@@ -61,7 +61,7 @@ def refine_and_tell(sample: Any, settings: Any, folder: str, refine: Callable[..
 
 @contextlib.contextmanager
 def _told(path: Path, state: Running) -> Iterator[Any]:
-    """Gives a function that is told each `Step`, and writes it where the last is old enough."""
+    """Gives a function that is told each `Progress`, and writes it where the last is old enough."""
     first: float | None = None
     written = time.monotonic()
     _write(path, state)

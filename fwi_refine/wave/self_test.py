@@ -18,7 +18,7 @@ import torch
 
 from fwi_refine.precision import Float64, float64
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.cuda.program import cache_folder, cached
+from fwi_refine.wave.cuda.compiler import cache_folder, cached
 from fwi_refine.wave.jacobian.full import jacobian
 from fwi_refine.wave.paths import MakeKernel, Path, choose, paths_on
 from fwi_refine.wave.simulator import Simulator

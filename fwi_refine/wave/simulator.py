@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 
-from fwi_refine.precision import placed, widened
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.grid import fold, pad
-from fwi_refine.wave.kernel import Kernel, is_stable
+from fwi_refine.wave.kernel import Kernel
+from fwi_refine.wave.medium import Medium
 from fwi_refine.wave.paths import MakeKernel, Path, choose
-from fwi_refine.wave.released_arithmetic import released_medium
 from fwi_refine.wave.threads import number_of_threads
 
 # Imaging every 5th step changes the gradient by a few 1e-6 relative (docs/notebook.md).
@@ -81,6 +79,7 @@ class Simulator:
         else:
             path = choose(kernel, device, self.threads, narrow)
         self.device = path.device
+        self._medium = Medium(survey, dtype, path.device)
         self._given = kernel if callable(kernel) else None
         self._imaging_step, self._narrow = imaging_step, narrow
         self._make: Callable[[torch.dtype], Kernel] = lambda dtype: path.make(
@@ -129,7 +128,7 @@ class Simulator:
         torch.Tensor, (B, shots, n_steps, receivers)
             Their records.
         """
-        return self._kernel.forward(*self._medium(v, vmin))
+        return self._kernel.forward(*self._medium.of(v, vmin))
 
     def is_stable(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> bool:
         """Whether maps can be simulated: finite, positive, below the stability limit.
@@ -144,11 +143,7 @@ class Simulator:
         bool
             True if all of them can.
         """
-        self._check_shape(v)
-        v = placed(v.detach(), self.device)
-        return bool((v > 0).all()) and is_stable(
-            self.survey, self._alpha(v), self._of_each(v, vmin, "vmin")
-        )
+        return self._medium.is_stable(v, vmin)
 
     def released(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> torch.Tensor:
         """Simulate records with the bits of the released data (released_arithmetic.py).
@@ -163,7 +158,7 @@ class Simulator:
         torch.Tensor of float32, (B, shots, n_steps, receivers)
             The records.
         """
-        return self._single.released(*self._released_medium(v, vmin))
+        return self._single.released(*self._medium.released(v, vmin))
 
     def recorded(self, v: torch.Tensor) -> torch.Tensor:
         """Records as a file has them.
@@ -205,7 +200,7 @@ class Simulator:
         torch.Tensor of int32, (B, shots, receivers)
             n_steps where there is none.
         """
-        return self._single.first_differences(*self._released_medium(v, vmin), d, stop)
+        return self._single.first_differences(*self._medium.released(v, vmin), d, stop)
 
     def wavefields(
         self,
@@ -232,7 +227,7 @@ class Simulator:
         torch.Tensor, (B, shots, frames, rows, columns)
             On the padded grid.
         """
-        return self._kernel.wavefields(*self._medium(v, vmin), out)
+        return self._kernel.wavefields(*self._medium.of(v, vmin), out)
 
     def tangent(
         self,
@@ -259,14 +254,9 @@ class Simulator:
         torch.Tensor, (B, shots, n_steps, receivers)
             J (dv, dvmin).
         """
-        alpha, vmin = self._medium(v, vmin)
-        if dv.shape != v.shape:
-            raise ValueError(
-                f"change of velocity of shape {tuple(dv.shape)}: expected {tuple(v.shape)}"
-            )
-        dvmin = torch.zeros_like(vmin) if dvmin is None else self._of_each(v, dvmin, "dvmin")
-        v, dv = (x.to(self.dtype).to(self.device) for x in (v, dv))
-        dalpha = 2 * pad(v * dv, self.survey) * self._scale
+        alpha, vmin = self._medium.of(v, vmin)
+        dalpha = self._medium.change(v, dv)
+        dvmin = torch.zeros_like(vmin) if dvmin is None else self._medium.of_each(v, dvmin, "dvmin")
         return self._kernel.tangent(alpha, vmin, dalpha, dvmin.to(vmin))
 
     def adjoint(
@@ -288,9 +278,9 @@ class Simulator:
         by_vmin : torch.Tensor of float64, (B,)
             By vmin.
         """
-        alpha, vmin = self._medium(v, vmin)
+        alpha, vmin = self._medium.of(v, vmin)
         by_alpha, by_vmin = self._kernel.adjoint(alpha, vmin, u)
-        return self._by_velocity(v, by_alpha), by_vmin
+        return self._medium.by_velocity(v, by_alpha), by_vmin
 
     def misfit(
         self, v: torch.Tensor, d: torch.Tensor, vmin: torch.Tensor | None = None
@@ -309,7 +299,7 @@ class Simulator:
         torch.Tensor of float64, (B,)
             mean((s(v) - d)^2).
         """
-        alpha, vmin = self._medium(v, vmin)
+        alpha, vmin = self._medium.of(v, vmin)
         value, _, _ = self._kernel.misfit(alpha, vmin, d, gradient=False)
         return value / self._samples_per_record
 
@@ -332,72 +322,14 @@ class Simulator:
         by_vmin : torch.Tensor of float64, (B,)
             By vmin.
         """
-        alpha, vmin = self._medium(v, vmin)
+        alpha, vmin = self._medium.of(v, vmin)
         value, by_alpha, by_vmin = self._kernel.misfit(alpha, vmin, d, gradient=True)
         assert by_alpha is not None
         assert by_vmin is not None
         n = self._samples_per_record
-        return value / n, self._by_velocity(v, by_alpha) / n, by_vmin / n
+        return value / n, self._medium.by_velocity(v, by_alpha) / n, by_vmin / n
 
     @property
     def _samples_per_record(self) -> int:
         shots, steps, receivers = self.survey.record_shape
         return shots * steps * receivers
-
-    @property
-    def _scale(self) -> float:
-        return (self.survey.dt / self.survey.spacing) ** 2
-
-    def _medium(
-        self, v: torch.Tensor, vmin: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """alpha (B, rows, cols) and vmin (B,), as kernels take them."""
-        v = self._checked(v)
-        return self._alpha(v), self._of_each(v, vmin, "vmin")
-
-    def _released_medium(
-        self, v: torch.Tensor, vmin: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same in released arithmetic, with the strength of the sources."""
-        v = self._checked(v)
-        vmin = None if vmin is None else self._of_each(v, vmin, "vmin")
-        return released_medium(v, vmin, self.survey)
-
-    def _alpha(self, v: torch.Tensor) -> torch.Tensor:
-        return pad(v.to(self.dtype), self.survey).square() * self._scale
-
-    def _of_each(self, v: torch.Tensor, numbers: torch.Tensor | None, name: str) -> torch.Tensor:
-        """One number for each map, by default its minimum; a single one is that of all."""
-        if numbers is None:
-            return widened(v.amin(dim=(1, 2)))
-        numbers = placed(numbers.detach(), self.device)
-        if numbers.ndim == 0:
-            numbers = numbers.expand(len(v))
-        if numbers.shape != (len(v),):
-            raise ValueError(
-                f"{name} of shape {tuple(numbers.shape)}: expected ({len(v)},), one for each map"
-            )
-        return numbers if numbers.is_floating_point() else widened(numbers)
-
-    def _checked(self, v: torch.Tensor) -> torch.Tensor:
-        """The maps, on the device. alpha, which a kernel checks, has lost their sign."""
-        self._check_shape(v)
-        v = placed(v.detach(), self.device)
-        if not bool((v > 0).all()):
-            raise ValueError(
-                f"velocity is not finite and positive: found a minimum of {float(v.min()):.6g} m/s"
-            )
-        return v
-
-    def _check_shape(self, v: torch.Tensor) -> None:
-        nz, nx = self.survey.shape
-        if v.ndim != 3 or tuple(v.shape[1:]) != (nz, nx):
-            raise ValueError(f"velocity of shape {tuple(v.shape)}: expected (B, {nz}, {nx})")
-        if v.is_complex():
-            raise ValueError(f"velocity of type {v.dtype}: expected real numbers")
-
-    def _by_velocity(self, v: torch.Tensor, by_alpha: torch.Tensor) -> torch.Tensor:
-        """By the cells of the map; d alpha / dv = 2 v (dt / dx)^2."""
-        # one after the other: a GPU's sum over the band might come in an order for the batch
-        folded = torch.cat([fold(one, self.survey) for one in by_alpha.split(1)])
-        return folded * 2 * self._scale * placed(v.detach(), folded.device).to(folded)

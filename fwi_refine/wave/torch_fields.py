@@ -15,7 +15,7 @@ import torch
 from fwi_refine.wave.grid import C1, C2, C3
 
 HALO = 2
-Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+FusedStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Level:
@@ -74,7 +74,7 @@ class Fields:
     """
 
     def __init__(
-        self, alpha: torch.Tensor, decay: torch.Tensor, tasks: int, fused: Step | None = None
+        self, alpha: torch.Tensor, decay: torch.Tensor, tasks: int, fused: FusedStep | None = None
     ):
         rows, cols = alpha.shape[1:]
         self._alpha, self._decay, self._fused = alpha, decay, fused
@@ -136,7 +136,7 @@ def step(
 _compiling = threading.Lock()
 
 
-def fused_step(device: torch.device) -> Step | None:
+def fused_step(device: torch.device) -> FusedStep | None:
     """The step compiled by torch for a GPU, where it can.
 
     Parameters
@@ -157,7 +157,7 @@ def fused_step(device: torch.device) -> Step | None:
 
 
 @functools.cache
-def compiled(device: torch.device) -> Step | None:
+def compiled(device: torch.device) -> FusedStep | None:
     """The step compiled by torch, tried on a small field; None if that fails.
 
     Parameters
@@ -174,7 +174,7 @@ def compiled(device: torch.device) -> Step | None:
     p, old, alpha, decay = (
         torch.rand(2, n, n + 1, generator=generator).to(device) for n in (12, 12, 8, 8)
     )
-    fused: Step = torch.compile(step, dynamic=True)
+    fused: FusedStep = torch.compile(step, dynamic=True)
     try:
         error = (fused(p, old, alpha, decay) - step(p, old, alpha, decay)).abs().max()
     except torch.OutOfMemoryError:

@@ -54,16 +54,8 @@ class TorchKernel(OnDevice):
 
     Parameters
     ----------
-    survey : Survey
-        The survey.
-    dtype : torch.dtype
-        float32 or float64.
-    every : int
-        Steps between two wavefields that a gradient correlates.
-    device : torch.device
-        Where it computes, and where results are.
-    memory : int, optional
-        Most bytes of wavefields that are kept at a time; None for what the device has.
+    survey, dtype, every, device, memory
+        As for `OnDevice`.
 
     Raises
     ------

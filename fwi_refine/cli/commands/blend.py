@@ -195,11 +195,11 @@ def _look(ensemble: "Ensemble", force: bool) -> None:
     Raises InputError.
     """
     survey, first = ensemble.survey, ensemble.sources[0]
-    for k, (source, places) in enumerate(ensemble.sources):
+    for k, (source, indices) in enumerate(ensemble.sources):
         look_at(source, survey, force)
         if k:
             words = (ensemble.names[k], ensemble.names[0])
-            look_at_both_of((source, places), first, words, survey, force)
+            look_at_both_of((source, indices), first, words, survey, force)
     if ensemble.has_records:
         look_at_maps_of(first[0], ensemble.pairs, ensemble.records, survey, force)
     if ensemble.true_maps is not None:

@@ -11,7 +11,7 @@ from fwi_refine.cli import FAILURE, OK, options
 from fwi_refine.cli.options.files import load_survey
 
 if TYPE_CHECKING:
-    from fwi_refine.analysis.diagnose import Check
+    from fwi_refine.analysis.installation import Check
 
 
 @options.command("doctor")
@@ -49,7 +49,7 @@ def command(
     that the map is proven? Exit code 1 if a check fails.
     """
     from fwi_refine import io
-    from fwi_refine.analysis import diagnose
+    from fwi_refine.analysis import diagnose, installation
     from fwi_refine.wave import Simulator
 
     device, survey = options.torch_device(device), load_survey(survey_file)
@@ -66,10 +66,10 @@ def command(
             *diagnose.check_arithmetic(measured, simulator, v),
         ]
     checks = [
-        *diagnose.installation(simulator),
-        *diagnose.self_tests(simulator),
-        diagnose.adjoint_test(survey, how=simulator.how),
-        *diagnose.speed(simulator),
+        *installation.versions(simulator),
+        *installation.self_tests(simulator),
+        installation.adjoint_test(survey, how=simulator.how),
+        *installation.speed(simulator),
         *physics,
     ]
     if as_json:

@@ -14,7 +14,7 @@ from fwi_refine.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fwi_refine.analysis.run_view import OpenedRun
+    from fwi_refine.analysis.opened_run import OpenedRun
     from fwi_refine.io.report import Row
 
 log = logging.getLogger(__name__)

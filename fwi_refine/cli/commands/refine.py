@@ -12,6 +12,7 @@ import click
 from fwi_refine.cli import options
 from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options import opened
+from fwi_refine.cli.options import place as place_options
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 @refine_options.choice
 @options.conversion()
 @refine_options.recipe
-@refine_options.place
+@place_options.place
 @refine_options.kept
 @options.under(
     "Results",
@@ -72,11 +73,11 @@ def command(
     predictions: Path,
     records: Path,
     outputs: Outputs,
-    choice: refine_options.Choice,
+    choice: refine_options.SampleOptions,
     conversion: Conversion,
     force: bool,
     recipe: refine_options.RecipeOptions,
-    place: refine_options.Place,
+    place: place_options.Place,
     kept: refine_options.Kept,
     history: Path | None,
     pictures: Path | None,
@@ -187,13 +188,13 @@ def check(
         )
 
 
-def no_drawing(places: Sequence[int], part: "Part") -> None:
+def no_drawing(indices: Sequence[int], part: "Part") -> None:
     """Draws nothing."""
 
 
 def refine(
     job: RunJob,
-    place: refine_options.Place,
+    place: place_options.Place,
     outputs: Outputs,
     history: Path | None = None,
     draw: "Callable[[Sequence[int], Part], None]" = no_drawing,
@@ -214,7 +215,7 @@ def refine(
     history : Path, optional
         Where the course of the misfits is written.
     draw : callable
-        Told places and results as they are finished.
+        Told indices and results as they are finished.
 
     Returns
     -------
@@ -257,11 +258,11 @@ def _fill(
     """Runs the samples and publishes their results."""
     from fwi_refine import io
 
-    def store(places: Sequence[int], part: "Part") -> None:
-        for k, (place, row) in enumerate(zip(places, part.rows, strict=True)):
+    def store(indices: Sequence[int], part: "Part") -> None:
+        for k, (index, row) in enumerate(zip(indices, part.rows, strict=True)):
             error, drawn = part.one("deviation", k), part.one("samples", k)
-            results.add(place, part.one("velocity", k), row, error, part.history(k), drawn)
-        draw(places, part)
+            results.add(index, part.one("velocity", k), row, error, part.history(k), drawn)
+        draw(indices, part)
 
     inputs = job.inputs
     try:

@@ -11,7 +11,7 @@ import click
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.console import bar
 from fwi_refine.cli.look import look_at
-from fwi_refine.cli.options import refine as refine_options
+from fwi_refine.cli.options import place as place_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_records, select
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 @options.shard
 @options.conversion(maps=False)
 @options.priors
-@refine_options.place
+@place_options.place
 @options.overwrite
 @options.config
 @options.logging_options
@@ -47,7 +47,7 @@ def command(
     conversion: Conversion,
     force: bool,
     priors_file: Path | None,
-    place: refine_options.Place,
+    place: place_options.Place,
     overwrite: bool,
     config: Path | None,
 ) -> int:

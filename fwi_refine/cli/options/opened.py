@@ -14,7 +14,7 @@ from fwi_refine.errors import InputError
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 
 if TYPE_CHECKING:
-    from fwi_refine.analysis.run_view import OpenedRun
+    from fwi_refine.analysis.opened_run import OpenedRun
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def run_options(command: options.Function) -> options.Function:
 
 def open_run(given: Given) -> "OpenedRun":
     """The run_view.OpenedRun that a command was given. Raises InputError."""
-    from fwi_refine.analysis.run_view import Files, OpenedRun
+    from fwi_refine.analysis.opened_run import OpenedRun
+    from fwi_refine.analysis.run_files import Files
 
     path, files, survey_file = given.run, given.files, given.survey_file
     if files["report"] is None and path.is_file():

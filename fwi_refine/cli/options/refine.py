@@ -1,8 +1,6 @@
-"""The options of `refine`, in groups: which samples, what is done, where, and what is kept."""
+"""The options of `refine`, in groups: which samples, what is done, and what is kept."""
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,26 +8,19 @@ import click
 
 from fwi_refine.cli import options
 from fwi_refine.cli.options.files import load_array, load_priors, load_survey
+from fwi_refine.cli.options.place import Place
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import Inputs, open_inputs
-from fwi_refine.limits import MOST_AT_A_TIME, MOST_SAMPLES, MOST_THREADS, check_jobs, cores
+from fwi_refine.limits import MOST_SAMPLES
 from fwi_refine.survey import OPENFWI, Survey
 
 if TYPE_CHECKING:
-    from fwi_refine.runs.executors import Executor
     from fwi_refine.runs.settings import Settings
-
-# bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
-MEMORY = 7 * 10**9
-# The five shots of a sample are 40 thread blocks in float64, one to a multiprocessor: three samples
-# fill 132 of them, and the fourth is for the times when one waits for the CPU (README.md).
-PER_GPU = 4
-CHUNK = 4  # samples of a task for each one at a time, so that the last ones rarely wait for one
 
 
 @dataclass(frozen=True)
-class Choice:
+class SampleOptions:
     """Which samples are refined, and what they may start from besides the predictions."""
 
     candidates: tuple[Path, ...]
@@ -105,9 +96,7 @@ class RecipeOptions:
                 raise InputError(f"--family auto: {NO_FAMILY}")
         return survey
 
-    def settings(
-        self, place: "Place", keep_deviation: bool, survey: Survey = OPENFWI
-    ) -> "Settings":
+    def settings(self, place: Place, keep_deviation: bool, survey: Survey = OPENFWI) -> "Settings":
         """What is done to each sample, where it is done at `place`, with its numbers filled in."""
         assert place.threads is not None  # see `Place.for_samples`
         assert place.per_job is not None
@@ -148,83 +137,6 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the samples are refined."""
-
-    jobs: int | None  # None: one, or one for each GPU; 0: one for each core
-    per_job: int | None  # None: one, on a GPU as many as memory allows
-    threads: int | None  # None: as there are cores for each job
-    dask: str | None
-    device: str
-    kernel: str = "auto"
-
-    @property
-    def gpus(self) -> list[str]:
-        """As CUDA_VISIBLE_DEVICES names them. A job sees one; more jobs than GPUs share them."""
-        return options.gpus(self.device)
-
-    @property
-    def kind(self) -> str:
-        """What torch calls the device of a job. Raises InputError where --kernel does not run."""
-        kind = "cuda" if self.gpus else "cpu"
-        options.check_kernel(self.kernel, kind)
-        return kind
-
-    def for_samples(self, count: int) -> "Place":
-        """This place, with the numbers of jobs, samples and threads that `count` samples get.
-
-        Raises InputError for more jobs than the cores can serve.
-        """
-        if self.jobs is not None:
-            check_jobs(self.jobs, "--jobs", least=0)
-        jobs = (len(self.gpus) or 1) if self.jobs is None else (self.jobs or cores())
-        jobs = max(1, min(jobs, count))
-        threads = self.threads or (1 if self.dask else max(1, cores() // jobs))
-        per_job = min(self.per_job or self._fitting(jobs), -(-count // jobs))
-        return replace(self, jobs=jobs, threads=threads, per_job=per_job)
-
-    def _fitting(self, jobs: int) -> int:
-        if not self.gpus:
-            return 1
-        from fwi_refine.wave import gpu_memory
-
-        sharing = -(-jobs // len(self.gpus))
-        return max(1, min(PER_GPU, gpu_memory() // MEMORY) // sharing)
-
-    def chunk_size(self, count: int) -> int:
-        """Samples of a task, out of `count`; one, where a job works on one at a time."""
-        if self.per_job == 1:
-            return 1
-        assert self.jobs  # see `for_samples`
-        assert self.per_job
-        return min(CHUNK * self.per_job, -(-count // self.jobs))
-
-    @contextlib.contextmanager
-    def executor(self) -> "Iterator[Executor]":
-        """What the samples are given to; see runs/executors.py.
-
-        Also one job is a process of its own: the run survives a sample that ends its process.
-        """
-        from fwi_refine.runs import executors
-
-        if self.dask:
-            with contextlib.closing(executors.Dask(self.dask)) as executor:
-                yield executor
-        else:
-            assert self.jobs  # see `for_samples`
-            assert self.threads
-            yield executors.Processes(self.jobs, self.threads, self.gpus)
-
-    def __str__(self) -> str:
-        where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
-        if self.gpus:
-            where += f" on {len(self.gpus)} GPUs"
-        if self.per_job and self.per_job > 1:
-            where += f", {self.per_job} samples at a time each"
-        return f"{where}, {self.threads} threads each"
-
-
-@dataclass(frozen=True)
 class Kept:
     """The run directory that finished parts are kept in, None without one."""
 
@@ -234,7 +146,7 @@ class Kept:
 
 
 choice = options.grouped(
-    Choice,
+    SampleOptions,
     "choice",
     "Which samples",
     click.option(
@@ -336,38 +248,6 @@ recipe = options.grouped(
     ),
     options.priors,
     options.survey,
-)
-
-place = options.grouped(
-    Place,
-    "place",
-    "Where, and how many at a time",
-    options.device,
-    options.kernel,
-    click.option(
-        "--jobs",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Processes, of up to 6 GB; 0: one for each core. Default: 1, or one for each GPU.",
-    ),
-    click.option(
-        "--per-job",
-        type=click.IntRange(1, MOST_AT_A_TIME),
-        metavar="N",
-        help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
-        "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
-    ),
-    click.option(
-        "--threads",
-        type=click.IntRange(1, MOST_THREADS),
-        metavar="N",
-        help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
-    ),
-    click.option(
-        "--dask",
-        metavar="ADDRESS",
-        help="Use the workers of the Dask scheduler at ADDRESS, such as tcp://host:8786.",
-    ),
 )
 
 kept = options.grouped(

@@ -237,13 +237,13 @@ def explain(
         Its survey, and how it is to be simulated.
     """
     values, window = v.numpy(), front.window
-    places = np.column_stack(np.unravel_index(front.cells, values.shape))
+    positions = np.column_stack(np.unravel_index(front.cells, values.shape))
     part = front.simulator(simulator)
-    by_cell = scattered(v, places, window.steps, part).double()
+    by_cell = scattered(v, positions, window.steps, part).double()
     by_level = _by_levels(v, front.levels, window, part)
     columns = (torch.cat([by_cell, by_level]) * window.weight).flatten(1)
     weighted = (front.residual * window.weight).flatten()
-    unknown, value, velocity = _choices(values, places, front.levels, others)
+    unknown, value, velocity = _choices(values, positions, front.levels, others)
     problem = IntegerProblem(
         normal=(columns @ columns.T).numpy(),
         pulled=(columns @ weighted).numpy(),
@@ -255,12 +255,12 @@ def explain(
     changes = []
     for i in np.flatnonzero(u):
         to = float(velocity[(unknown == i) & (value == u[i])][0])
-        if i < len(places):
-            row, column = places[i].tolist()
+        if i < len(positions):
+            row, column = positions[i].tolist()
             onset = front.lag[front.cells[i]]
             changes.append(Change(onset, probability[i], to, cell=(row, column)))
         else:
-            level = float(front.levels[i - len(places)])
+            level = float(front.levels[i - len(positions)])
             onset = front.lag[values.ravel() == level].min()
             changes.append(Change(onset, probability[i], to, level=level))
     return sorted(changes, key=lambda change: change.onset)
@@ -308,18 +308,18 @@ def _by_levels(
 
 
 def _choices(
-    values: np.ndarray, places: np.ndarray, levels: np.ndarray, others: np.ndarray
+    values: np.ndarray, positions: np.ndarray, levels: np.ndarray, others: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(unknown, value, velocity) of all choices: of a cell 1 - (v / v')^2, of a level m/s more."""
     unknown, value, velocity = [], [], []
-    for i, (row, column) in enumerate(places):
+    for i, (row, column) in enumerate(positions):
         own = values[row, column]
         rows, columns = (slice(max(0, at - REACH), at + REACH + 1) for at in (row, column))
         for other in np.setdiff1d(np.union1d(values[rows, columns], others), own):
             unknown.append(i)
             value.append(1 - (own / other) ** 2)
             velocity.append(other)
-    for i, level in enumerate(levels, len(places)):
+    for i, level in enumerate(levels, len(positions)):
         for more in (*range(-LEVEL_REACH, 0), *range(1, LEVEL_REACH + 1)):
             unknown.append(i)
             value.append(float(more))

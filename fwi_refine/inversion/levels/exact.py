@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget, Cost
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.candidates import (
     Change,
     Choice,
@@ -94,12 +95,7 @@ def prove(
 
 
 def search(
-    v: torch.Tensor,
-    record: np.ndarray,
-    levels: torch.Tensor | None,
-    simulator: Simulator,
-    budget: Budget,
-    missing: np.ndarray | None = None,
+    v: torch.Tensor, levels: torch.Tensor | None, data: Data, budget: Budget
 ) -> tuple[torch.Tensor, Certificate, Certificate]:
     """Repairs a map of integers that is almost right, down from the top.
 
@@ -107,17 +103,13 @@ def search(
     ----------
     v
         Map (nz, nx), m/s.
-    record
-        (shots, >= n_steps, receivers).
     levels
         (K,) m/s, integers that a cell may have besides the values of its neighbourhood. None: no
         others.
-    simulator
-        Its survey, and how it is to be simulated.
+    data
+        The whole record of a sample.
     budget
         Is charged for what is simulated; a record of fewer steps or shots counts by its fraction.
-    missing
-        Samples (shots, n_steps, receivers) that tell nothing.
 
     Returns
     -------
@@ -125,12 +117,12 @@ def search(
         The best map, float64, what the record says of it, and what of the given one. Where the
         record is of another arithmetic, or v is not of integers, v is what it was.
     """
-    survey = simulator.survey
-    if not _goes_on(budget, 1) or not has_released_arithmetic(record, survey, missing):
+    survey, simulator, missing = data.survey, data.simulator, data.missing
+    if not _goes_on(budget, 1) or not data.released:
         return v, Certificate(None), Certificate(None)
-    data = _rows(record, simulator)
+    record = _rows(data.record, simulator)
     budget.charge(1)
-    before = _compare(v, data, simulator, missing)
+    before = _compare(v, record, simulator, missing)
     on_map = all(
         0 <= row < survey.shape[0] and 0 <= column < survey.shape[1]
         for row, column in (*survey.sources, *survey.receivers)
@@ -143,7 +135,7 @@ def search(
     while not best[0].exact and attempt < len(ATTEMPTS) and _goes_on(budget, 1):
         budget.charge(1)
         released = simulator.released(present[None])[0].cpu()
-        measured = _filled(data, released, missing)
+        measured = _filled(record, released, missing)
         front = find_front(present, measured, released, simulator, ATTEMPTS[attempt])
         better = None
         if front is not None:
@@ -160,7 +152,7 @@ def search(
             break
         budget.charge(1)
         present, attempt = better, 0
-        found = _compare(present, data, simulator, missing), present
+        found = _compare(present, record, simulator, missing), present
         best = max(best, found, key=lambda pair: pair[0].equal_fraction or 0.0)
     return best[1].to(v.device), best[0], before
 

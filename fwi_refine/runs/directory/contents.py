@@ -33,7 +33,7 @@ class Contents:
     rows : list of Row
         What is reported of each.
     numbers : list of int
-        Their places in the run.
+        Their indices in the run.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -45,17 +45,17 @@ class Contents:
         parts = run.parts()
         files = [(run.samples(number), paths[0]) for number, paths in parts.items()]
         files += [
-            (range(place, place + 1), paths[0])
-            for place, paths in run.pieces().items()
-            if run.chunk_of(place) not in parts
+            (range(index, index + 1), paths[0])
+            for index, paths in run.pieces().items()
+            if run.chunk_of(index) not in parts
         ]
         for samples, path in sorted(files, key=lambda file: file[0].start):
             part = _read_part(run, path)
             if part is None:
                 continue
             self.rows += [
-                replace(row, seconds=seconds(place))
-                for row, place in zip(part.rows, samples, strict=True)
+                replace(row, seconds=seconds(index))
+                for row, index in zip(part.rows, samples, strict=True)
             ]
             self.numbers += samples
             self._places += [(path, k) for k in range(len(part.rows))]

@@ -129,16 +129,16 @@ class RunDirectory:
         first = chunk * self.chunk_size
         return range(first, min(first + self.chunk_size, self.count))
 
-    def chunk_of(self, place: int) -> int:
+    def chunk_of(self, index: int) -> int:
         """The chunk of a sample."""
-        return place // self.chunk_size
+        return index // self.chunk_size
 
     def parts(self) -> dict[int, list[Path]]:
         """Files that have the name of a part, by chunk; more than one where results differ."""
         return self._stored(PART)
 
     def pieces(self) -> dict[int, list[Path]]:
-        """Files of single samples, by their places, of chunks that are not finished."""
+        """Files of single samples, by their indices, of chunks that are not finished."""
         return self._stored(PIECE)
 
     def _stored(self, kind: str) -> dict[int, list[Path]]:
@@ -184,9 +184,9 @@ class RunDirectory:
         """Stores the results of a chunk. Raises OSError."""
         write_part(self.parts_folder, number, part, self.hash)
 
-    def add_piece(self, place: int, part: Part) -> Path:
+    def add_piece(self, index: int, part: Part) -> Path:
         """Stores the result of one sample of a chunk that is not finished. Raises OSError."""
-        return write_part(self.parts_folder, place, part, self.hash, PIECE)
+        return write_part(self.parts_folder, index, part, self.hash, PIECE)
 
     def recover(self, chunks: Container[int]) -> Iterator[tuple[Sequence[int], Part]]:
         """What is finished of some chunks. Removes what a killed process or a bad disk left.
@@ -220,13 +220,13 @@ class RunDirectory:
             done.add(number)
             yield self.samples(number), part
         pieces = self.pieces()
-        for place, paths in pieces.items():
-            if self.chunk_of(place) in done:  # its part was stored just before the process ended
+        for index, paths in pieces.items():
+            if self.chunk_of(index) in done:  # its part was stored just before the process ended
                 for path in paths:
                     path.unlink(missing_ok=True)
-        mine = {place: paths for place, paths in pieces.items() if self.chunk_of(place) not in done}
-        for place, part in self._sound(mine, lambda place: self.chunk_of(place) in chunks):
-            yield [place], part
+        mine = {index: paths for index, paths in pieces.items() if self.chunk_of(index) not in done}
+        for index, part in self._sound(mine, lambda index: self.chunk_of(index) in chunks):
+            yield [index], part
 
     def _sound(
         self, files: dict[int, list[Path]], chosen: Callable[[int], bool]

@@ -76,7 +76,7 @@ def claimed(
         try:
             path = folder / f"{shard_name(shard)}.lock"
             stack.enter_context(locks.held(path, WAIT, needs_locks))
-        except locks.Held:
+        except locks.LockHeld:
             raise RunError(_in_use(folder, shard)) from None
         # Its own lock first: of two processes that begin at once, at least one sees the other.
         # Another that begins looks too, and holds for a moment what it looks at: so look again.

@@ -68,7 +68,7 @@ def carry_out(
     found: Callable[[list[Row]], object] = lambda rows: None,
     added: Callable[[list[Row]], object] = lambda rows: None,
     shielded: Callable[[], AbstractContextManager[object]] = nullcontext,
-    stored: Callable[[Sequence[int], Part], object] = lambda places, part: None,
+    stored: Callable[[Sequence[int], Part], object] = lambda indices, part: None,
 ) -> None:
     """Completes a shard of a run.
 
@@ -86,7 +86,7 @@ def carry_out(
     shielded : callable
         Gives the context in which results are stored and told.
     stored : callable
-        Told places and results of both.
+        Told indices and results of both.
 
     Raises
     ------
@@ -110,22 +110,22 @@ def carry_out(
         journal.write("start", chunks=len(chunks))
         try:
             pieces = _Pieces(run, chunks)
-            for places, part in _recovered(run, chunks):
-                pieces.found(places, part)
+            for indices, part in _recovered(run, chunks):
+                pieces.found(indices, part)
                 found(part.rows)
-                stored(places, part)
+                stored(indices, part)
             log.info("%s: %d of %d parts are there", run.path, pieces.parts, len(chunks))
             todo = [*_tasks(pieces.missing(), work.task_size)]
             chosen = work.inputs.tasks(todo)
             with closing(batch.run(chosen, work.settings, work.executor, refine)) as results:
                 for chunk, outcomes in results:
                     with shielded():
-                        places, part = todo[chunk.number], _part(work, outcomes)
-                        for k, place in enumerate(places):
-                            pieces.add(place, one_of(part, k))
-                            journal.write("sample", place=place, **_facts(part.rows[k]))
+                        indices, part = todo[chunk.number], _part(work, outcomes)
+                        for k, index in enumerate(indices):
+                            pieces.add(index, one_of(part, k))
+                            journal.write("sample", place=index, **_facts(part.rows[k]))
                         added(part.rows)
-                        stored(places, part)
+                        stored(indices, part)
         except BaseException as error:
             journal.write("stop", reason=f"{type(error).__name__}: {error}")
             raise
@@ -135,17 +135,17 @@ def carry_out(
 def _recovered(run: RunDirectory, chunks: range) -> Iterator[tuple[Sequence[int], Part]]:
     """What is finished, with the times that it took."""
     seconds = measured_seconds([run])
-    for places, part in run.recover(chunks):
+    for indices, part in run.recover(chunks):
         rows = [
-            replace(row, seconds=seconds(place))
-            for row, place in zip(part.rows, places, strict=True)
+            replace(row, seconds=seconds(index))
+            for row, index in zip(part.rows, indices, strict=True)
         ]
-        yield places, replace(part, rows=rows)
+        yield indices, replace(part, rows=rows)
 
 
-def _tasks(places: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for k in range(0, len(places), size):
-        yield places[k : k + size]
+def _tasks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for k in range(0, len(indices), size):
+        yield indices[k : k + size]
 
 
 class _Pieces:
@@ -153,7 +153,7 @@ class _Pieces:
 
     def __init__(self, run: RunDirectory, chunks: range) -> None:
         self._run, self._chunks = run, chunks
-        self._kept: dict[int, dict[int, Part]] = {}  # by chunk and place
+        self._kept: dict[int, dict[int, Part]] = {}  # by chunk and index
         self._done: set[int] = set()
         self._files = run.pieces()
 
@@ -161,30 +161,30 @@ class _Pieces:
     def parts(self) -> int:
         return len(self._done)
 
-    def found(self, places: Sequence[int], part: Part) -> None:
+    def found(self, indices: Sequence[int], part: Part) -> None:
         """Takes what stands on disk already."""
-        chunk = self._run.chunk_of(places[0])
-        if len(places) == len(self._run.samples(chunk)):
+        chunk = self._run.chunk_of(indices[0])
+        if len(indices) == len(self._run.samples(chunk)):
             self._done.add(chunk)
         else:
-            self._keep(places[0], part)
+            self._keep(indices[0], part)
 
-    def add(self, place: int, part: Part) -> None:
+    def add(self, index: int, part: Part) -> None:
         """Stores the result of a sample."""
-        chunk = self._run.chunk_of(place)
+        chunk = self._run.chunk_of(index)
         if len(self._run.samples(chunk)) == 1:
             self._run.add(chunk, part)
             self._done.add(chunk)
         elif len(self._kept.get(chunk, ())) + 1 < len(self._run.samples(chunk)):
-            self._files[place] = [self._run.add_piece(place, part)]
-            self._keep(place, part)
+            self._files[index] = [self._run.add_piece(index, part)]
+            self._keep(index, part)
         else:
-            self._keep(place, part)
+            self._keep(index, part)
 
-    def _keep(self, place: int, part: Part) -> None:
-        chunk = self._run.chunk_of(place)
+    def _keep(self, index: int, part: Part) -> None:
+        chunk = self._run.chunk_of(index)
         kept = self._kept.setdefault(chunk, {})
-        kept[place] = part
+        kept[index] = part
         if len(kept) == len(self._run.samples(chunk)):
             self._run.add(chunk, joined([kept[k] for k in sorted(kept)]))
             self._done.add(chunk)
@@ -195,11 +195,11 @@ class _Pieces:
     def missing(self) -> list[int]:
         """Places of the samples that are still to be refined."""
         return [
-            place
+            index
             for chunk in self._chunks
             if chunk not in self._done
-            for place in self._run.samples(chunk)
-            if place not in self._kept.get(chunk, ())
+            for index in self._run.samples(chunk)
+            if index not in self._kept.get(chunk, ())
         ]
 
 

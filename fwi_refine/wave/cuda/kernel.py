@@ -77,16 +77,10 @@ class BlockKernel(OnDevice):
 
     Parameters
     ----------
-    survey : Survey
-        The survey.
-    dtype : torch.dtype
-        float32 or float64.
-    every : int
-        Steps between two wavefields that a gradient correlates.
+    survey, dtype, every, memory
+        As for `OnDevice`.
     program : Launcher
         What launches the kernels.
-    memory : int, optional
-        Most bytes of wavefields that are kept at a time; None for what the device has.
     """
 
     def __init__(
