@@ -375,7 +375,8 @@ def readme(text: str) -> str:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ResultError(f"README.md: lacks {BEGIN} or {END}")
-    note = "Mean absolute error, m/s. Single maps, protocol, speed, failures: [BENCHMARKS.md](BENCHMARKS.md)."
+    page = "[BENCHMARKS.md](BENCHMARKS.md)"
+    note = f"Mean absolute error, m/s. Single maps, protocol, speed, failures: {page}."
     return f"{before}{BEGIN}\n{real_maps_by_family()}\n\n{note}\n{END}{after}"
 
 
