@@ -9,11 +9,14 @@ from run_cases import open_case, write_inputs
 
 from fwi_refine import io
 from fwi_refine.cli import run as run_command
+from fwi_refine.cli.options.family_name import FamilyName
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import AS_THEY_ARE
 from fwi_refine.io.inputs import indices_in, known_families
 from fwi_refine.io.order import in_order
 from fwi_refine.io.report import ReportWriter, Row, read_report
+from fwi_refine.priors import load
+from fwi_refine.routing import route_of
 from fwi_refine.runs.directory import RunDirectory, look
 
 NUMBERED = [f"data{k}" for k in (1, 2, 10)]
@@ -189,3 +192,18 @@ def test_one_record_of_two_predictions_is_told_of(caplog):
     assert not caplog.records
     _tell_of_equal(["a", "b"], maps, records)
     assert "the records of a and b are equal" in caplog.text
+
+
+def test_the_former_name_of_a_family_is_read_with_a_warning():
+    with pytest.warns(FutureWarning, match="two-velocity: its name is blended"):
+        assert route_of("two-velocity") == "blended"
+    with pytest.warns(FutureWarning, match="its name is blended"):
+        assert FamilyName("auto").convert("Two_Velocity", None, None) == "blended"
+
+
+def test_a_threshold_of_earlier_releases_is_read_with_a_warning(tmp_path):
+    old = tmp_path / "old.toml"
+    old.write_text("[routing]\ntwo_velocity_cells = 4000\nstyle_b_cells = 90\n")
+    with pytest.warns(FutureWarning, match="two_velocity_cells in .routing. no longer counts"):
+        priors = load(old)
+    assert priors.routing.style_b_cells == 90

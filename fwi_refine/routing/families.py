@@ -1,5 +1,6 @@
 """The groups of OpenFWI's families that are refined in different ways."""
 
+import warnings
 from enum import StrEnum
 
 
@@ -27,6 +28,9 @@ OPENFWI_FAMILIES = {
 }
 
 
+_FORMER = {"twovelocity": Family.BLENDED}  # names that are read for one more release
+
+
 def plain(name: str) -> str:
     """A family's name without its case and signs: OpenFWI's own are written in several ways."""
     return "".join(c for c in name.lower() if c.isalnum())
@@ -35,6 +39,8 @@ def plain(name: str) -> str:
 def route_of(name: str) -> Family | None:
     """The route of a family of OpenFWI or of a route's own name; None for another name."""
     routes = {plain(own): route for own, route in OPENFWI_FAMILIES.items()}
-    routes["twovelocity"] = Family.BLENDED  # its name until 0.1, read for one more release
     routes |= {plain(route): route for route in Family}
-    return routes.get(plain(name))
+    former = _FORMER.get(plain(name))
+    if former:
+        warnings.warn(f"family {name}: its name is {former}", FutureWarning, stacklevel=2)
+    return former or routes.get(plain(name))

@@ -10,7 +10,6 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.look import look_at_inputs
-from fwi_refine.cli.options.family_name import plain_name
 from fwi_refine.cli.options.files import load_priors
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import Conversion
@@ -97,21 +96,17 @@ def print_confusion(confusion: Counter[tuple[str, str]]) -> None:
     A true family is one of OpenFWI's ten, FlatVel_A or flatvel-a, or the name of a route.
     """
     from fwi_refine.inversion.families import inferred
-    from fwi_refine.routing import OPENFWI_FAMILIES
+    from fwi_refine.routing import route_of
 
     routes = inferred()
-    route_of = {plain_name(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
-    route_of |= {plain_name(name): name for name in routes}
     rows = sorted({truth for truth, _ in confusion})
     width = max(len("family"), *map(len, rows)) if rows else 0
     click.echo("  ".join([f"{'family':{width}}", *routes]), err=True)
     for truth in rows:
         cells = [f"{confusion[truth, name]:>{len(name)}}" for name in routes]
         click.echo("  ".join([f"{truth:{width}}", *cells]), err=True)
-    known = {key: n for key, n in confusion.items() if plain_name(key[0]) in route_of}
+    known = {key: n for key, n in confusion.items() if route_of(key[0]) or key[0] in routes}
     if known:
-        right = sum(
-            n for (truth, found), n in known.items() if route_of[plain_name(truth)] == found
-        )
+        right = sum(n for (truth, found), n in known.items() if (route_of(truth) or truth) == found)
         total = sum(known.values())
         click.echo(f"{right} of {total} as expected ({right / total:.1%})", err=True)

@@ -23,17 +23,15 @@ class FamilyName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
     ) -> str:
         if value in self.choices:
             return value
-        from fwi_refine.routing.families import OPENFWI_FAMILIES
+        from fwi_refine.routing.families import OPENFWI_FAMILIES, plain, route_of
 
-        plain = {plain_name(name): str(route) for name, route in OPENFWI_FAMILIES.items()}
-        plain |= {plain_name(name): name for name in self.choices}
-        if plain_name(value) in plain:
-            return plain[plain_name(value)]
+        own = {plain(name): name for name in self.choices}
+        found = own.get(plain(value)) or route_of(value)
+        if found:
+            return str(found)
         known = (*self.choices, *OPENFWI_FAMILIES)
-        near = difflib.get_close_matches(plain_name(value), plain, n=1, cutoff=0.6)
-        hint = (
-            f" Did you mean {next(n for n in known if plain_name(n) == near[0])}?" if near else ""
-        )
+        near = difflib.get_close_matches(plain(value), map(plain, known), n=1, cutoff=0.6)
+        hint = f" Did you mean {next(n for n in known if plain(n) == near[0])}?" if near else ""
         names = ", ".join(map(repr, known))
         self.fail(f"{value!r} is not one of {names}.{hint}", parameter, ctx)
 
@@ -42,8 +40,3 @@ class FamilyName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
     ) -> list[CompletionItem]:
         found = [name for name in self.choices if name.startswith(incomplete)]
         return [CompletionItem(name) for name in found]
-
-
-def plain_name(name: str) -> str:
-    """A family's name without its case and signs: OpenFWI's own are written in several ways."""
-    return "".join(c for c in name.lower() if c.isalnum())
