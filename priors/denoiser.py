@@ -20,12 +20,15 @@ References
    diffusion-based generative models", NeurIPS, 2022.
 """
 
+import math
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.format import read_array_header_1_0, read_magic
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pad
 
@@ -181,11 +184,23 @@ def load_denoiser(path: str | Path = DENOISER_FILE) -> Denoiser:
     """
     network = Denoiser()
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {k: torch.from_numpy(file[k].astype(np.float32)) for k in file.files}
+        with zipfile.ZipFile(path) as file:
+            found = {k: _weight(file, k, tuple(w.shape)) for k, w in network.state_dict().items()}
         network.load_state_dict(found)
-    except (ValueError, RuntimeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not the weights of a denoiser: {error}") from error
     if not all(bool(torch.isfinite(w).all()) for w in found.values()):
         raise ValueError(f"{path}: holds weights that are not finite")
-    return network.eval().requires_grad_(False)
+    return network.train(False).requires_grad_(False)
+
+
+def _weight(file: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Tensor:
+    """One weight, float32, of the shape that is expected: a header may claim any."""
+    with file.open(f"{name}.npy") as member:
+        read_magic(member)
+        found, _, dtype = read_array_header_1_0(member)
+        if found != shape or dtype.kind != "f":
+            raise ValueError(f"{name} is {dtype} {found}, expected numbers {shape}")
+        content = member.read(math.prod(shape) * dtype.itemsize)
+    values = np.frombuffer(content, dtype).reshape(shape)
+    return torch.from_numpy(values.astype(np.float32))

@@ -128,7 +128,7 @@ def test_shards_of_a_run_and_a_sample_that_fails(made, baseline, tmp_path, capsy
 
 @pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fwi_refine.cli.options.refine.cores", lambda: 4)
+    monkeypatch.setattr("fwi_refine.cli.options.place.cores", lambda: 4)
     once = "--max-evaluations", "1"
     assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     assert "0 of 2 parts are there" in capsys.readouterr().err
@@ -183,7 +183,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(made, refine_in, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--max-evaluations", "3"], "settings.max_evaluations: 5 in the run, 3 now"),
+        (["--max-evaluations", "3"], "settings.max_evaluations: 4 in the run, 3 now"),
         (["--method", "gauss-newton"], "settings.method: 'lbfgs' in the run, 'gauss-newton' now"),
         (["--time-budget", "5"], "settings.time_budget: not set in the run, 5.0 now"),
         (["--chunk-size", "1"], "samples.chunk_size: 2 in the run, 1 now"),
