@@ -94,7 +94,7 @@ def train(
             if watch(step, sum(losses) / len(losses), mean):
                 break
             losses = []
-    return mean.eval().requires_grad_(False)
+    return mean.train(False).requires_grad_(False)
 
 
 def measure(network: Denoiser, maps: ArrayLike) -> dict[float, float]:
