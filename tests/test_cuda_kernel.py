@@ -65,6 +65,7 @@ def test_the_bits_of_the_released_data(layout, dtype):
     assert not torch.equal(found.forward(v).float(), expected)  # that it is another one
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 1000),

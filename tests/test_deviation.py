@@ -27,6 +27,7 @@ def refine(case):
     return lambda *more: run([str(a) for a in (*inputs, "--force", *more)])
 
 
+@pytest.mark.slow
 def test_the_same_bytes_with_and_without_a_run_directory(case, refine, tmp_path):
     plain = tmp_path / "plain-d.npy"
     assert refine("--out", tmp_path / "plain.npy", "--deviation", plain) == 3

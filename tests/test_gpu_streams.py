@@ -303,6 +303,7 @@ def test_a_card_that_fails_ends_its_process_and_costs_one_sample(tmp_path):
     np.testing.assert_array_equal(merged(run, tmp_path)[0], expected_maps(case))
 
 
+@pytest.mark.slow
 def test_on_the_command_line(made, baseline, tmp_path):
     out = tmp_path / "out.npy"
     quick = ["--method", "lbfgs", "--max-evaluations", "4", "--per-job", "3"]

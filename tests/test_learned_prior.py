@@ -300,6 +300,7 @@ def test_the_deviation_says_how_far_off_the_map_is(seen):
     assert float((within < 2).double().mean()) > 0.8
 
 
+@pytest.mark.slow
 def test_the_same_data_give_the_same_samples(seen):
     prior, problem = seen[0], PROBLEMS[0]
     again = LearnedPrior(load_denoiser(), chains=16).update(
