@@ -35,7 +35,7 @@ from .denoiser import Denoiser
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
 LEVELS = 30
 CHAINS = 32
-FLOOR = 1.0  # m/s, the least standard deviation of the normal prior that stands for the samples
+LEAST_DEVIATION = 1.0  # m/s, of the normal prior that stands for the samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +110,9 @@ class LearnedPrior:
     -----
     A denoiser has no value. Before `update`, `value` is 0 everywhere. After it, it is minus twice
     the logarithm of a normal density about the samples' median m, with their standard deviation d
-    of each cell, at least `FLOOR`:
+    of each cell, at least `LEAST_DEVIATION`:
 
-        value = sum over cells of ((v - m) / max(d, FLOOR))^2
+        value = sum over cells of ((v - m) / max(d, LEAST_DEVIATION))^2
 
     Where the data see little it holds the map at the median, and it leaves to the data what they
     see. The median of each cell is the estimate with the least mean absolute error.
@@ -232,4 +232,4 @@ class LearnedPrior:
         """Of each cell, (nz, nx), in (m/s)^-2."""
         if self.deviation is None:
             return torch.zeros_like(v)
-        return self.deviation.clamp_min(FLOOR) ** -2
+        return self.deviation.clamp_min(LEAST_DEVIATION) ** -2

@@ -22,7 +22,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
-from fwi_refine.inversion.levels.exact import prove, search
+from fwi_refine.inversion.levels.exact import certify, prove, search
 from fwi_refine.inversion.levels.levels import along_edges
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import make_map, make_record
@@ -125,7 +125,9 @@ def repaired(name, truth, start, record, evaluations, seconds):
     began = time.process_time()
     budget = Budget(evaluations, lambda: time.process_time() > began + seconds)
     given = torch.from_numpy(np.asarray(start, dtype=np.float64))
-    v, after, before = search(given, None, Data.of_sample(record, given, simulator), budget)
+    data = Data.of_sample(record, given, simulator)
+    before = certify(given, data, budget)
+    v, after = search(given, before, None, data, budget)
     wrong, left = (int((np.asarray(x) != truth).sum()) for x in (start, v))
     if after.exact and left:
         raise SystemExit(f"{name}: a false certificate")

@@ -11,7 +11,7 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.candidates import Change, apply_changes
-from fwi_refine.inversion.levels.exact import prove, search
+from fwi_refine.inversion.levels.exact import certify, prove, search
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered
 from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
@@ -93,7 +93,8 @@ def test_a_wrong_cell_is_no_proof(truth, record, cell):
 def searched(v, record, limit=None, should_stop=None):
     """(v, certificate, evaluations) of a search."""
     budget = Budget(limit, should_stop)
-    v, certificate, _ = search(v, None, Data.of_sample(record, v, simulator()), budget)
+    data = Data.of_sample(record, v, simulator())
+    v, certificate = search(v, certify(v, data, budget), None, data, budget)
     return v, certificate, budget.evaluations
 
 

@@ -7,7 +7,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
-from fwi_refine.inversion.levels.exact import Certificate, prove, search
+from fwi_refine.inversion.levels.exact import Certificate, certify, search
 from fwi_refine.inversion.levels.levels import (
     find_levels,
     merge_scattered,
@@ -80,36 +80,36 @@ def proven(
     if misfit > data.square(SEARCHED) or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
-        begin = _most_equal(whole, data, budget)
+        own = certify(whole.v, data, budget)
+        begin, before = _most_equal(whole, own, data, budget)
         levels = find_levels(begin).velocities
-        v, certificate, before = search(begin, levels, data, budget)
+        v, certificate = search(begin, before, levels, data, budget)
     if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
-        return whole, misfit, before
+        return whole, misfit, own
     found = Model.of(v)
     fit = data.misfit(found, budget)
     if certificate.exact or fit < misfit:
         return found, fit, certificate
-    return whole, misfit, before
+    return whole, misfit, own
 
 
-def _most_equal(whole: Model, data: Data, budget: Budget) -> torch.Tensor:
-    """The map of integers (nz, nx), with its rare velocities or without, of the most equal samples.
+def _most_equal(
+    whole: Model, own: Certificate, data: Data, budget: Budget
+) -> tuple[torch.Tensor, Certificate]:
+    """The map of integers (nz, nx), with its rare velocities or without, of the most equal samples,
+    and what the record says of it; own: what it says of the given one.
 
     The misfit does not tell: a cell that is 1 m/s off is less than the rounding of the record.
     """
+    best, most = whole.v, own
     fewer = (Model.of(without_rare(whole.v, within)) for within in RARE)
-    best, most = whole.v, -1.0
-    models = _distinct([whole, *fewer])
-    for model in models if len(models) > 1 else ():
-        if not budget.affords(1) or not torch.equal(data.possible(model).v, model.v):
+    for model in _distinct([whole, *fewer])[1:]:
+        if most.exact is not False or not torch.equal(data.possible(model).v, model.v):
             continue
-        budget.charge(1)
-        found = prove(model.v, data.record, data.simulator, data.missing)
-        if found.equal_fraction is None or found.exact:
-            return model.v
-        if found.equal_fraction > most:
-            best, most = model.v, found.equal_fraction
-    return best
+        found = certify(model.v, data, budget)
+        if (found.equal_fraction or 0.0) > (most.equal_fraction or 0.0):
+            best, most = model.v, found
+    return best, most
 
 
 def _distinct(models: Iterable[Model]) -> list[Model]:

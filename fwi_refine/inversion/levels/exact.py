@@ -94,15 +94,43 @@ def prove(
     return _compare(v, _rows(record, simulator), simulator, missing)
 
 
+def certify(v: torch.Tensor, data: Data, budget: Budget) -> Certificate:
+    """As `prove`, of a sample's data: one evaluation, where the budget affords it.
+
+    Parameters
+    ----------
+    v
+        Map (nz, nx), m/s.
+    data
+        The whole record of a sample.
+    budget
+        Is charged.
+
+    Returns
+    -------
+    Certificate
+    """
+    if not data.released or not _goes_on(budget, 1):
+        return Certificate(None)
+    budget.charge(1)
+    return _compare(v, _rows(data.record, data.simulator), data.simulator, data.missing)
+
+
 def search(
-    v: torch.Tensor, levels: torch.Tensor | None, data: Data, budget: Budget
-) -> tuple[torch.Tensor, Certificate, Certificate]:
+    v: torch.Tensor,
+    before: Certificate,
+    levels: torch.Tensor | None,
+    data: Data,
+    budget: Budget,
+) -> tuple[torch.Tensor, Certificate]:
     """Repairs a map of integers that is almost right, down from the top.
 
     Parameters
     ----------
     v
         Map (nz, nx), m/s.
+    before
+        What the record says of it, see `certify`.
     levels
         (K,) m/s, integers that a cell may have besides the values of its neighbourhood. None: no
         others.
@@ -113,22 +141,18 @@ def search(
 
     Returns
     -------
-    v, certificate, before
-        The best map, float64, what the record says of it, and what of the given one. Where the
-        record is of another arithmetic, or v is not of integers, v is what it was.
+    v, certificate
+        The best map, float64, and what the record says of it. Where the record is of another
+        arithmetic, or v is not of integers, v is what it was.
     """
     survey, simulator, missing = data.survey, data.simulator, data.missing
-    if not _goes_on(budget, 1) or not data.released:
-        return v, Certificate(None), Certificate(None)
     record = _rows(data.record, simulator)
-    budget.charge(1)
-    before = _compare(v, record, simulator, missing)
     on_map = all(
         0 <= row < survey.shape[0] and 0 <= column < survey.shape[1]
         for row, column in (*survey.sources, *survey.receivers)
     )
-    if before.exact or not on_map or not torch.equal(v, v.round()):
-        return v, before, before
+    if before.exact is not False or not on_map or not torch.equal(v, v.round()):
+        return v, before
     others = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
     present, attempt = v.double().cpu(), 0
     best = before, present
@@ -154,7 +178,7 @@ def search(
         present, attempt = better, 0
         found = _compare(present, record, simulator, missing), present
         best = max(best, found, key=lambda pair: pair[0].equal_fraction or 0.0)
-    return best[1].to(v.device), best[0], before
+    return best[1].to(v.device), best[0]
 
 
 def _best_trial(
