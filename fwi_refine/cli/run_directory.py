@@ -34,7 +34,7 @@ def hidden_directory(out: Path) -> Path:
 def missing_samples(
     path: Path | None, count: int, chunk_size: int, shard: tuple[int, int] | None
 ) -> list[int]:
-    """Places of the samples of a shard that are still to be refined, by the names of files.
+    """Indices of the samples of a shard that are still to be refined, by the names of files.
 
     Parameters
     ----------
