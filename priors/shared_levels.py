@@ -38,9 +38,6 @@ from fwi_refine.priors.base import ValueAndGradient
 
 from .total_variation import TotalVariation2D
 
-EPSILON = 1.0  # m/s, of the total variation
-
-
 @dataclass(frozen=True, eq=False)
 class SharedLevels(ValueAndGradient):
     """Mixture of Cauchy densities about the levels of a map's layers, and total variation.
@@ -55,19 +52,24 @@ class SharedLevels(ValueAndGradient):
         Width of the Cauchy densities in m/s.
     variation : float, optional
         Scale of the total variation in m/s; by default there is no such term.
+    epsilon : float, optional
+        Differences in m/s over which the total variation is smoothed.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a width or the variation is not positive.
+        If the shapes do not fit, or a width, the variation or epsilon is not positive.
     """
 
     levels: Tensor
     near: Tensor
     width: float | Tensor
     variation: float | None = None
+    epsilon: float = 1.0
 
     quadratic: ClassVar[bool] = False
+    # of expected errors: a normal approximation takes each cell's level and each edge as told
+    spread: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         if self.levels.dim() != 1 or self.near.shape[:-2] != self.levels.shape:
@@ -75,7 +77,7 @@ class SharedLevels(ValueAndGradient):
                 f"levels {tuple(self.levels.shape)} and near {tuple(self.near.shape)} do not fit: "
                 "expected (K,) and (K, nz, nx)"
             )
-        for name in ("width", "variation"):
+        for name in ("width", "variation", "epsilon"):
             number = getattr(self, name)
             least = number.min() if isinstance(number, Tensor) else number
             if least is not None and not least > 0:
@@ -86,7 +88,7 @@ class SharedLevels(ValueAndGradient):
         if self.variation is None:
             return None
         pairs = 2 * v.numel() - sum(v.shape)
-        return TotalVariation2D(EPSILON), 2 * pairs / self.variation
+        return TotalVariation2D(self.epsilon), 2 * pairs / self.variation
 
     def _responsibilities(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distances d and q_k / (1 + (d / width)^2), (K, nz, nx), and the sum (nz, nx).

@@ -38,7 +38,7 @@ from fwi_refine.optimise import (
     variational_gauss_newton,
 )
 from fwi_refine.optimise.variational import Settle, settled
-from fwi_refine.priors import LearnedPrior, VariationalTotalVariation
+from fwi_refine.priors import LearnedPrior
 from fwi_refine.wave import Simulator
 
 ByJacobian = LevenbergMarquardt | KrylovGaussNewton | VariationalGaussNewton | PreconditionedLBFGS
@@ -103,7 +103,8 @@ def minimise_by_jacobian(
             result = preconditioned_lbfgs(misfit, penalties, problem.x, **common)
     budget.charge(data.cost * result.evaluations)
     least = _least_misfit(how, data)
-    return result, _curvature(data, misfit, prior, result, budget, least)
+    settled_with = isinstance(how, VariationalGaussNewton)
+    return result, _curvature(data, misfit, prior, result, budget, least, settled_with)
 
 
 def _ties(problem: Problem) -> Objective:
@@ -130,7 +131,8 @@ def _variational(
         updated = first.update(parameters.map_covariance(covariance), problem.model.shape)
         return PriorTerm(updated, parameters) + ties
 
-    settle: Settle[Objective] = partial(settled, renew=renew, rounds=how.rounds)
+    renewed_by = renew if hasattr(first, "update") else None
+    settle: Settle[Objective] = partial(settled, renew=renewed_by, rounds=how.rounds)
     if isinstance(first, LearnedPrior):
         settle = partial(settled_by_chains, first=problem.prior, ties=ties)
     result, last = variational_gauss_newton(
@@ -205,13 +207,15 @@ def _curvature(
     result: Result,
     budget: Budget,
     least: float,
+    settled_with: bool,
 ) -> Curvature | None:
-    """What the expected error follows from; one simulation."""
+    """What the expected error follows from; one simulation. settled_with: whether the prior's
+    majoriser was settled with the Jacobian, so that it stands for a normal prior."""
     hessian, parameters = misfit.last_hessian, misfit.parameters
     if hessian is None:
         return None
     cells = hessian if isinstance(parameters, Full) else None
-    gaussian = prior.quadratic or isinstance(prior.prior, VariationalTotalVariation)
+    gaussian = prior.quadratic or settled_with
     # a part of the record; or a prior that says nothing of single cells
     unknown = isinstance(misfit, FlatMisfit) or (not gaussian and parameters.size > FEW_UNKNOWNS)
     if unknown or not budget.affords(data.cost):

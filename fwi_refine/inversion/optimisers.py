@@ -77,10 +77,11 @@ class KrylovGaussNewton:
 
 @dataclass(frozen=True)
 class VariationalGaussNewton:
-    """Gauss-Newton steps with a prior that is renewed by the posterior covariance.
+    """Gauss-Newton steps with a prior that is settled with each Jacobian.
 
-    The weight of the prior is that of a log density: it follows from the noise. The prior has
-    `update`, as `priors.VariationalTotalVariation` and `priors.LearnedPrior`.
+    The weight of the prior is that of a log density: it follows from the noise. A prior with
+    `update`, as `priors.VariationalTotalVariation` and `priors.LearnedPrior`, is renewed by the
+    posterior covariance, another by its own majoriser at the latest map.
 
     Attributes
     ----------
@@ -91,7 +92,7 @@ class VariationalGaussNewton:
     corrections, target
         As of `LevenbergMarquardt`.
     rounds
-        Renewals of the prior for each Jacobian; of a learned prior there is one.
+        Renewals for each Jacobian; of a learned prior there is one.
     """
 
     noise: tuple[float, ...] = (2e-4, 8e-5)

@@ -36,6 +36,9 @@ class FamilyDefinition:
     others
         Names of the families that are tried next where the main method does not lead to a fit and
         the family was inferred.
+    matrix_free
+        The recipe of which the steps by conjugate gradients are made; None: that of the main
+        method.
     endings
         Stages that follow those of the main method for another prior, by the prior's name.
     large
@@ -51,6 +54,7 @@ class FamilyDefinition:
     published: Recipe
     criterion: Criterion | None = None
     others: tuple[str, ...] = ()
+    matrix_free: Recipe | None = None
     endings: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
     large: bool = True
     prior: str = "gp"
@@ -80,7 +84,7 @@ class FamilyDefinition:
         if method == "preconditioned-lbfgs":
             return main.each_stage(_preconditioned)
         if method == "matrix-free":
-            return _matrix_free(main)
+            return _matrix_free(self.matrix_free or main)
         raise ValueError(
             f"method {method!r}: expected auto, gauss-newton, matrix-free, preconditioned-lbfgs or "
             "lbfgs"
@@ -89,13 +93,13 @@ class FamilyDefinition:
 
 def _matrix_free(recipe: Recipe) -> Recipe:
     """The same by conjugate gradients, but for what needs a matrix: level assignment, and a prior
-    that is renewed by the posterior covariance."""
+    that is settled with one."""
     stages = tuple(
         replace(stage, optimiser=_by_products(stage.optimiser))
         for stage in recipe.stages
         if not isinstance(stage.optimiser, VariationalGaussNewton)
     )
-    return replace(recipe, stages=stages, assignment=None)
+    return replace(recipe, stages=stages, assignment=None, if_blended=())
 
 
 def _by_products(how: Optimiser) -> Optimiser:

@@ -21,6 +21,8 @@ from fwi_refine.inversion.families.choices import (
     levels_and_edges,
     lowest_level,
     newton,
+    settled_on,
+    sharp_edges,
     tied,
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
@@ -54,7 +56,7 @@ def on_levels(width: Any, ratio: float) -> Stage:
     """
     return newton(
         levels_and_edges,
-        few_levels(width, variation=100.0),
+        few_levels(width, variation=100.0, epsilon=1.0),
         iterations=3,  # one does but where many cells were assigned wrongly
         target=GOOD_FIT,
         weight=1.5e-14 * ratio**2,
@@ -64,12 +66,16 @@ def on_levels(width: Any, ratio: float) -> Stage:
     )
 
 
-FROM_FAR_TO_LAYERS = (
+FROM_FAR = (
     *from_lowest_frequencies(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
     _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
     _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
     _newton(layers_smoothed(30.0), prior_fraction=0.3, data=Subset(receivers=2)),
     _newton(layers_smoothed(10.0), prior_fraction=0.3, data=Subset(receivers=2)),
+)
+
+# What follows where no matrix is to be had.
+WITHOUT_MATRIX = (
     _newton(layers_smoothed(1.0), prior_fraction=0.3, **_stop_at_noise),
     # sharp edges in wrong places hold a map where it is: smoothed again, they come off
     *(
@@ -84,11 +90,17 @@ FROM_FAR_TO_LAYERS = (
 )
 
 GAUSS_NEWTON = Recipe(
-    stages=FROM_FAR_TO_LAYERS,
+    stages=(
+        *FROM_FAR,
+        settled_on(sharp_edges, 1e-3, 2e-4, 5e-5),
+        settled_on(sharp_edges, 3e-5),
+        settled_on(few_levels(3.0), 3e-5),
+    ),
     round=True,
-    if_blended=tuple(
-        drawn_to_levels(width, noise)
-        for width, noise in ((10.0, 4.0), (3.0, 4.0), (3.0, 2.0), (2.0, 1.0), (1.0, 0.7))
+    if_blended=(
+        settled_on(sharp_edges, 3e-5, 2e-5, rounds=12),
+        settled_on(few_levels(1.0), 2e-5),
+        settled_on(few_levels(0.3), 2e-5),
     ),
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
     assignment=LevelAssignment(
@@ -109,6 +121,7 @@ FAMILY = FamilyDefinition(
     name="layered",
     openfwi=("CurveVel_A", "CurveVel_B", "FlatFault_B", "CurveFault_B"),
     gauss_newton=GAUSS_NEWTON,
+    matrix_free=Recipe((*FROM_FAR, *WITHOUT_MATRIX), round=True),
     published=Recipe(
         (
             _published,
