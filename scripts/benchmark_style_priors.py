@@ -16,7 +16,10 @@ import csv
 import dataclasses
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -33,7 +36,7 @@ from fwi_refine.objective import Full, PriorTerm
 from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.misfit import VminTie
 from fwi_refine.objective.noise import noise_variance
-from fwi_refine.objective.source_cells import SourceCells
+from fwi_refine.objective.source_cells import Cells, SourceCells
 from fwi_refine.optimise.variational import settled
 from fwi_refine.priors import Priors, load
 from fwi_refine.survey import OPENFWI, Survey
@@ -41,6 +44,7 @@ from fwi_refine.wave import Simulator, released_record
 
 NOISE = 2e-5  # rms of a coefficient of the band, that of the last stage of Style_B
 ROUNDS = 5  # of total variation
+CELLS = ("rows", "columns", "velocities")  # of the cells at the sources
 
 
 def survey_of(rows: int, columns: int, steps: int) -> Survey:
@@ -67,38 +71,93 @@ def whole_or_part(options: argparse.Namespace) -> tuple[Survey, tuple[slice, sli
     return survey_of(options.rows, options.columns, options.steps), part
 
 
+@dataclass(frozen=True, eq=False)
 class Linearised:
     """The quadratic of a record at its true map, as in the last stage of Style_B."""
 
-    def __init__(self, truth: np.ndarray, record: np.ndarray, survey: Survey):
-        self.truth, self.survey = truth, survey
+    x: torch.Tensor
+    hessian: torch.Tensor
+    gradient: torch.Tensor
+    weight: float
+    source_cells: Cells
+    vmin: tuple[float, float]
+    shape: tuple[int, int]
+    seconds: float  # of a processor, for the Jacobian and what follows from it
+
+    @classmethod
+    def of(cls, truth: np.ndarray, record: np.ndarray, survey: Survey) -> Self:
+        """From a map (nz, nx), m/s, and its record."""
+        began = time.process_time()
         model = Model.of(torch.from_numpy(truth))
         simulator = Simulator(survey)
         data = Data.of_sample(record, model.v, simulator)
         data = without_expected_rounding(model, data, Budget())
-        self.parameters = Full(model.shape)
-        self.x = self.parameters.from_velocity(model.v, model.vmin)
-        misfit = CorrelatedMisfit(simulator, self.parameters, data.record, self.x)
-        residual = misfit.residual(self.x)
+        parameters = Full(model.shape)
+        x = parameters.from_velocity(model.v, model.vmin)
+        misfit = CorrelatedMisfit(simulator, parameters, data.record, x)
+        residual = misfit.residual(x)
         assert residual is not None
-        self.hessian = misfit.hessian(self.x)
-        self.gradient = misfit.pull_back(self.x, residual)
         left = noise_variance(misfit.mean_square(residual), survey)
-        self.weight = max(left, NOISE**2) / data.count
-        self.ties = VminTie(*surface_minimum(model.v)) + SourceCells(
-            data.source_cells, self.parameters
+        return cls(
+            x,
+            misfit.hessian(x),
+            misfit.pull_back(x, residual),
+            max(left, NOISE**2) / data.count,
+            data.source_cells,
+            surface_minimum(model.v),
+            model.shape,
+            time.process_time() - began,
         )
+
+    def write(self, path: Path) -> None:
+        """As .npz."""
+        numbers = {k: v for k, v in vars(self).items() if k != "source_cells"}
+        cells = dict(zip(CELLS, self.source_cells, strict=True))
+        with open(path, "wb") as file:
+            np.savez(file, **(numbers | cells))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """As `write` writes it."""
+        with np.load(path) as file:
+            found = {k: torch.from_numpy(v) if v.ndim else float(v) for k, v in file.items()}
+        found["source_cells"] = tuple(found.pop(k) for k in CELLS)
+        found |= {k: tuple(found[k].tolist()) for k in ("vmin", "shape")}
+        return cls(**found)
+
+    @property
+    def parameters(self) -> Full:
+        """One unknown for each cell."""
+        return Full(self.shape)
+
+    @property
+    def ties(self) -> Any:
+        """What else is known."""
+        return VminTie(*self.vmin) + SourceCells(self.source_cells, self.parameters)
 
     def term(self, prior: Any) -> Any:
         """A prior with what else is known."""
         return PriorTerm(prior, self.parameters) + self.ties
 
-    def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray | None]:
+    def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
         """Map and deviation, m/s, with a prior; all begin where the Gaussian process ends."""
-        process = self.term(priors.style_b)
-        _, step, _ = settled(self.hessian, self.gradient, process, self.x, self.weight)
-        if prior == "gp":
-            return self._map(self.x + step), None
+        process, spread = self.term(priors.style_b), 1.0
+        covariance = torch.zeros(0)
+
+        def renewed(latest: torch.Tensor, following: Callable[[torch.Tensor], Any]) -> Any:
+            nonlocal covariance
+            covariance = self.parameters.map_covariance(latest)
+            return following(covariance)
+
+        _, step, _ = settled(
+            self.hessian,
+            self.gradient,
+            process,
+            self.x,
+            self.weight,
+            renew=lambda latest: renewed(latest, lambda _: process),
+            rounds=int(prior == "gp"),
+        )
         x, gradient = self.x + step, self.gradient + self.hessian @ step
         if prior == "learned":
             first = PriorTerm(priors.style_b_learned.prior(), self.parameters)
@@ -106,19 +165,23 @@ class Linearised:
                 self.hessian, gradient, None, x, self.weight, first=first, ties=self.ties
             )
             return self._map(x + step), found.terms[0][1].prior.deviation.numpy()
-        start = priors.style_b_variation.prior()
-        covariance = torch.zeros(0)
-
-        def renew(latest: torch.Tensor) -> Any:
-            nonlocal covariance
-            covariance = self.parameters.map_covariance(latest)
-            return self.term(start.update(covariance, self.parameters.shape))
-
-        _, step, _ = settled(
-            self.hessian, gradient, self.term(start), x, self.weight, renew=renew, rounds=ROUNDS
-        )
-        deviation = start.spread * covariance.diagonal().sqrt().reshape(self.parameters.shape)
-        return self._map(x + step), deviation.numpy()
+        if prior == "tv":
+            start = priors.style_b_variation.prior()
+            spread = start.spread
+            _, step, _ = settled(
+                self.hessian,
+                gradient,
+                self.term(start),
+                x,
+                self.weight,
+                renew=lambda latest: renewed(
+                    latest, lambda c: self.term(start.update(c, self.shape))
+                ),
+                rounds=ROUNDS,
+            )
+            x = x + step
+        deviation = spread * covariance.diagonal().sqrt().reshape(self.shape)
+        return self._map(x), deviation.numpy()
 
     def _map(self, x: torch.Tensor) -> np.ndarray:
         return self.parameters.velocity(x).numpy()
@@ -135,6 +198,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--prior", action="append", choices=PRIORS[1:], help="default: all")
     parser.add_argument("--linearised", action="store_true")
+    parser.add_argument("--keep", type=Path, help="folder of quadratics, made where missing")
     parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -145,8 +209,7 @@ def main() -> None:
     priors = load().on_grid(survey.shape, survey.spacing)
     for case in options.case:
         truth, start = (maps[k][names.index(case)][part].astype(float) for k in ("truth", "start"))
-        record = released_record(torch.from_numpy(truth), survey=survey).numpy()
-        linearised = Linearised(truth, record, survey) if options.linearised else None
+        linearised = quadratic_of(case, truth, survey, options) if options.linearised else None
         for prior in options.prior or PRIORS[1:]:
             began = time.process_time()
             if linearised is not None:
@@ -154,10 +217,25 @@ def main() -> None:
                 row = {"case": case, "cells": list(truth.shape), "prior": prior}
                 print_row(row | compared(v, deviation, truth), began)
                 continue
+            record = released_record(torch.from_numpy(truth), survey=survey).numpy()
             found = refine_sample(start, record, survey=survey, family="style-b", prior=prior)
             row = {"case": case, "cells": list(truth.shape), "prior": prior}
             row |= {"start": np.abs(start - truth).mean(), "misfit_rms": found.misfit_after}
             print_row(row | compared(found.velocity, found.deviation, truth), began)
+
+
+def quadratic_of(
+    case: str, truth: np.ndarray, survey: Survey, options: argparse.Namespace
+) -> Linearised:
+    """That of a true map (nz, nx), m/s; what is kept is not made again."""
+    path = options.keep and options.keep / f"{case}_{truth.shape[0]}_{truth.shape[1]}.npz"
+    if path and path.exists():
+        return Linearised.read(path)
+    record = released_record(torch.from_numpy(truth), survey=survey).numpy()
+    found = Linearised.of(truth, record, survey)
+    if path:
+        found.write(path)
+    return found
 
 
 def compared(v: np.ndarray, deviation: np.ndarray | None, truth: np.ndarray) -> dict[str, float]:
