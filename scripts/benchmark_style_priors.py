@@ -7,8 +7,10 @@ maps.npz holds `truth` and `start`, (n, 70, 70) in m/s; the first column of name
 below a line of titles. A part is the top of a map's middle: it takes a minute where a whole map
 takes ten, with a smaller survey: five shots, a receiver in every column. Records are made in the
 arithmetic of the released data. --linearised leaves out the inversion: the data are linearised
-at the true map, as at the end of the recipe, and each prior is put to the same quadratic. --whole
-takes whole maps and the survey of OpenFWI. Prints a line of JSON for each part and prior.
+at the true map, as at the end of the recipe, and each prior is put to the same quadratic, which
+--keep keeps; there --noise and --missing make the records worse. --whole takes whole maps and the
+survey of OpenFWI. Without maps.npz the maps are made ones. Prints a line of JSON for each part and
+prior.
 """
 
 import argparse
@@ -34,12 +36,13 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.objective import Full, PriorTerm
 from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
-from fwi_refine.objective.misfit import VminTie
+from fwi_refine.objective.misfit import BandMisfit, VminTie
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.source_cells import Cells, SourceCells
 from fwi_refine.optimise.variational import settled
 from fwi_refine.priors import Priors, load
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.synthetic import make_map, make_start
 from fwi_refine.wave import Simulator, released_record
 
 NOISE = 2e-5  # rms of a coefficient of the band, that of the last stage of Style_B
@@ -86,23 +89,44 @@ class Linearised:
 
     @classmethod
     def of(cls, truth: np.ndarray, record: np.ndarray, survey: Survey) -> Self:
-        """From a map (nz, nx), m/s, and its record."""
+        """From a map (nz, nx), m/s, and its record, in the released arithmetic."""
         began = time.process_time()
+        data = Data.of_sample(record, torch.from_numpy(truth), Simulator(survey))
         model = Model.of(torch.from_numpy(truth))
-        simulator = Simulator(survey)
-        data = Data.of_sample(record, model.v, simulator)
         data = without_expected_rounding(model, data, Budget())
         parameters = Full(model.shape)
         x = parameters.from_velocity(model.v, model.vmin)
-        misfit = CorrelatedMisfit(simulator, parameters, data.record, x)
+        misfit = CorrelatedMisfit(data.simulator, parameters, data.record, x)
+        return cls._about(model, data, misfit, NOISE, began)
+
+    @classmethod
+    def of_noise(
+        cls, truth: np.ndarray, record: np.ndarray, survey: Survey, noise: float, missing: int
+    ) -> Self:
+        """With white noise, a multiple of the record's standard deviation, and lost receivers."""
+        began, rng = time.process_time(), np.random.default_rng(0)
+        deviation = noise * float(record.std())
+        record = record + deviation * rng.standard_normal(record.shape)
+        weights = np.ones(survey.record_shape)
+        weights[:, :, rng.choice(len(survey.receivers), missing, replace=False)] = 0.0
+        data = Data.of_sample(record, torch.from_numpy(truth), Simulator(survey), weights)
+        misfit = data.band_misfit(Full(survey.shape), data.simulator)
+        return cls._about(Model.of(torch.from_numpy(truth)), data, misfit, deviation, began)
+
+    @classmethod
+    def _about(
+        cls, model: Model, data: Data, misfit: BandMisfit, least: float, began: float
+    ) -> Self:
+        """About a map; least: rms noise of a coefficient of the band."""
+        x = misfit.parameters.from_velocity(model.v, model.vmin)
         residual = misfit.residual(x)
         assert residual is not None
-        left = noise_variance(misfit.mean_square(residual), survey)
+        left = noise_variance(misfit.mean_square(residual), data.survey)
         return cls(
             x,
             misfit.hessian(x),
             misfit.pull_back(x, residual),
-            max(left, NOISE**2) / data.count,
+            max(left, least**2) / data.count,
             data.source_cells,
             surface_minimum(model.v),
             model.shape,
@@ -141,47 +165,40 @@ class Linearised:
 
     def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
         """Map and deviation, m/s, with a prior; all begin where the Gaussian process ends."""
-        process, spread = self.term(priors.style_b), 1.0
-        covariance = torch.zeros(0)
-
-        def renewed(latest: torch.Tensor, following: Callable[[torch.Tensor], Any]) -> Any:
-            nonlocal covariance
-            covariance = self.parameters.map_covariance(latest)
-            return following(covariance)
-
-        _, step, _ = settled(
-            self.hessian,
-            self.gradient,
-            process,
-            self.x,
-            self.weight,
-            renew=lambda latest: renewed(latest, lambda _: process),
-            rounds=int(prior == "gp"),
-        )
-        x, gradient = self.x + step, self.gradient + self.hessian @ step
+        process, variation = priors.style_b, priors.style_b_variation.prior()
+        x, covariance = self._settled(self.x, process, lambda _: process, 1)
         if prior == "learned":
             first = PriorTerm(priors.style_b_learned.prior(), self.parameters)
+            gradient = self.gradient + self.hessian @ (x - self.x)
             found, step, _ = settled_by_chains(
                 self.hessian, gradient, None, x, self.weight, first=first, ties=self.ties
             )
             return self._map(x + step), found.terms[0][1].prior.deviation.numpy()
+        spread = 1.0
         if prior == "tv":
-            start = priors.style_b_variation.prior()
-            spread = start.spread
-            _, step, _ = settled(
-                self.hessian,
-                gradient,
-                self.term(start),
-                x,
-                self.weight,
-                renew=lambda latest: renewed(
-                    latest, lambda c: self.term(start.update(c, self.shape))
-                ),
-                rounds=ROUNDS,
+            spread = variation.spread
+            x, covariance = self._settled(
+                x, variation, lambda latest: variation.update(latest, self.shape), ROUNDS
             )
-            x = x + step
         deviation = spread * covariance.diagonal().sqrt().reshape(self.shape)
         return self._map(x), deviation.numpy()
+
+    def _settled(
+        self, x: torch.Tensor, prior: Any, renew: Callable[[torch.Tensor], Any], rounds: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where rounds with a prior end that begin at x, and the covariance of the map."""
+        covariance = torch.zeros(0)
+
+        def renewed(latest: torch.Tensor) -> Any:
+            nonlocal covariance
+            covariance = self.parameters.map_covariance(latest)
+            return self.term(renew(covariance))
+
+        gradient = self.gradient + self.hessian @ (x - self.x)
+        _, step, _ = settled(
+            self.hessian, gradient, self.term(prior), x, self.weight, renew=renewed, rounds=rounds
+        )
+        return x + step, covariance
 
     def _map(self, x: torch.Tensor) -> np.ndarray:
         return self.parameters.velocity(x).numpy()
@@ -190,32 +207,41 @@ class Linearised:
 def main() -> None:
     """Refine each case with each prior."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("maps", help=".npz with truth and start")
-    parser.add_argument("--names", required=True, help=".csv that names them")
-    parser.add_argument("--case", action="append", required=True, help="a name; repeatable")
+    parser.add_argument("maps", nargs="?", help=".npz with truth and start; else made maps")
+    parser.add_argument("--names", help=".csv that names them")
+    parser.add_argument(
+        "--case", action="append", required=True, help="a name, or the seed of a map; repeatable"
+    )
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--columns", type=int, default=32)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--prior", action="append", choices=PRIORS[1:], help="default: all")
     parser.add_argument("--linearised", action="store_true")
     parser.add_argument("--keep", type=Path, help="folder of quadratics, made where missing")
+    parser.add_argument("--out", type=Path, help="folder of what is found, for plot_posterior.py")
+    parser.add_argument("--noise", type=float, default=0.0, help="over the record's deviation")
+    parser.add_argument("--missing", type=int, default=0, help="receivers without a trace")
     parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
+    if options.missing and not options.noise:
+        parser.error("--missing needs --noise")
     torch.set_num_threads(1)
-    with open(options.names, newline="", encoding="utf-8") as file:
-        names = [row[0] for row in csv.reader(file)][1:]
-    maps = np.load(options.maps)
     survey, part = whole_or_part(options)
     priors = load().on_grid(survey.shape, survey.spacing)
     for case in options.case:
-        truth, start = (maps[k][names.index(case)][part].astype(float) for k in ("truth", "start"))
+        truth, start = (v[part].astype(float) for v in truth_and_start(case, options))
         linearised = quadratic_of(case, truth, survey, options) if options.linearised else None
         for prior in options.prior or PRIORS[1:]:
             began = time.process_time()
             if linearised is not None:
                 v, deviation = linearised.solve(prior, priors)
                 row = {"case": case, "cells": list(truth.shape), "prior": prior}
+                row |= {"noise": options.noise, "missing": options.missing}
+                row["jacobian_seconds"] = linearised.seconds
                 print_row(row | compared(v, deviation, truth), began)
+                if options.out:
+                    path = options.out / f"{case}_{prior}.npz"
+                    np.savez(path, truth=truth, refined=v, deviation=deviation)
                 continue
             record = released_record(torch.from_numpy(truth), survey=survey).numpy()
             found = refine_sample(start, record, survey=survey, family="style-b", prior=prior)
@@ -224,15 +250,31 @@ def main() -> None:
             print_row(row | compared(found.velocity, found.deviation, truth), began)
 
 
+def truth_and_start(case: str, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Whole maps (70, 70) in m/s."""
+    if options.maps is None:
+        rng = np.random.default_rng(int(case))
+        truth = make_map("Style_B", rng)
+        return truth, make_start(truth, "Style_B", rng)
+    with open(options.names, newline="", encoding="utf-8") as file:
+        k = [row[0] for row in csv.reader(file)][1:].index(case)
+    maps = np.load(options.maps)
+    return maps["truth"][k], maps["start"][k]
+
+
 def quadratic_of(
     case: str, truth: np.ndarray, survey: Survey, options: argparse.Namespace
 ) -> Linearised:
     """That of a true map (nz, nx), m/s; what is kept is not made again."""
-    path = options.keep and options.keep / f"{case}_{truth.shape[0]}_{truth.shape[1]}.npz"
+    what = (case, *truth.shape, options.noise, options.missing)
+    path = options.keep and options.keep / f"{'_'.join(map(str, what))}.npz"
     if path and path.exists():
         return Linearised.read(path)
     record = released_record(torch.from_numpy(truth), survey=survey).numpy()
-    found = Linearised.of(truth, record, survey)
+    if options.noise:
+        found = Linearised.of_noise(truth, record, survey, options.noise, options.missing)
+    else:
+        found = Linearised.of(truth, record, survey)
     if path:
         found.write(path)
     return found
