@@ -68,8 +68,9 @@ class SharedLevels(ValueAndGradient):
     epsilon: float = 1.0
 
     quadratic: ClassVar[bool] = False
-    # of expected errors: a normal approximation takes each cell's level and each edge as told
-    spread: ClassVar[float] = 1.0
+    # Factor of expected errors: a normal approximation takes each edge and each cell's level as
+    # told. On real FlatFault_A and CurveFault_A maps errors were 2.4 and 2.9 times as large.
+    spread: ClassVar[float] = 2.5
 
     def __post_init__(self) -> None:
         if self.levels.dim() != 1 or self.near.shape[:-2] != self.levels.shape:
