@@ -106,8 +106,12 @@ def test_lines_fit_any_width_and_keep_their_numbers(states, width):
     assert "2:01:40" in lines[1]
     assert "? -> ? -> ?" in lines[2]
     assert "3 of 40 samples" in text
-    if width >= 80:  # the end of a stage is what changes
-        assert "stage 3 of 8, step 2" in lines[0]
+    assert len(lines) == 4
+    if width == 60:  # what is said of the whole leaves out what does not fit
+        assert lines[3].endswith(" 3 of 40 samples, 12 an hour, 1:30:00 left")
+    if width == 80:
+        assert "layered, stage 3/8, step 2" in lines[0]
+        assert lines[3].endswith(", 1:30:00 left, misfit 80 times smaller")
     if width >= 100:
         assert "misfit 4.1e-02" in lines[0]
         assert "layered, stage 3 of 8, step 2" in lines[0]
