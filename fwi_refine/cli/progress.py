@@ -60,7 +60,7 @@ class Progress:
         else:
             logger.log(
                 logging.INFO if self._added < LISTED else logging.DEBUG,
-                "%s %s as %s: misfit %.1e -> %.1e, %.1f s",
+                "%s %s as %s: misfit %.3g -> %.3g rms, %.1f s",
                 row.id, row.status, row.family, row.misfit_before, row.misfit_after, row.seconds,
             )  # fmt: skip
         self._added += 1
@@ -88,7 +88,8 @@ class Progress:
         count = sum(self._families.values())
         if not count:
             return ""
-        times = f"{exp(self._log_reduction / count):.3g}"
+        factor = exp(self._log_reduction / count)
+        times = f"{factor:.3g}" if factor < 1000 else f"{factor:.0f}"
         return "misfit as before" if times == "1" else f"misfit {times} times smaller"
 
     @contextlib.contextmanager
