@@ -37,7 +37,9 @@ def test_messages_that_differ_in_numbers_and_files_alone_are_one(record, tmp_pat
     np.save(tmp_path / "rec" / "6.npy", record * np.nan)
     assert run(["p.npy", "rec", *HOW]) == 3
     captured = capsys.readouterr()
-    told = [line for line in captured.err.splitlines() if "would fail, " in line or "fail: " in line]
+    told = [
+        line for line in captured.err.splitlines() if "would fail, " in line or "fail: " in line
+    ]
     assert len(told) == 3
     assert told[0].startswith("2 samples would fail, the first 1: found 1 of 500 values not finite")
     assert told[1].startswith("3 samples would fail, the first 3: ")
