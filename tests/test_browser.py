@@ -79,7 +79,8 @@ def test_the_table_shows_the_right_numbers(opened):
 def test_failed_samples_and_remarks_are_listed_as_text(opened):
     assert opened.cells("#failed")[1:] == [["d", report_page_cases.REASON]]
     assert opened.cells("#flags")[1:] == [[report_page_cases.FLAG, "2"]]
-    assert opened.page.inner_text("#failed-count") == "1 failed"
+    told = "1 failed, 1 passed through unchanged, 3 refined"
+    assert opened.page.inner_text("#outcomes") == told
     headings = opened.page.locator("h3").all_inner_texts()
     assert headings == ["c", report_page_cases.HARMFUL, "b", "a", "d"]
     assert opened.page.title() == "fwi-refine: r.npy"

@@ -219,7 +219,7 @@ def test_a_dry_run_says_each_problem_once_and_refuses_what_a_run_does(made, tmp_
     captured = capsys.readouterr()
     assert captured.err.count("would fail: found") + captured.err.count(": found 4900") == 1
     assert "4 samples would fail, the first records_3: found 4900 of 4900" in captured.err
-    assert "7 samples: 3 samples to refine, 4 that would fail" in captured.err
+    assert "7 samples: 3 to refine, 4 that would fail" in captured.err
     (tmp_path / "o.npy").write_text("")
     assert run([*line, "--out", str(tmp_path / "o.npy")]) == 2
     assert "exists already" in capsys.readouterr().err
@@ -237,7 +237,7 @@ def test_a_dry_run_writes_nothing(made, tmp_path, capsys, monkeypatch):
     assert sum(int(row["samples"]) for row in rows) == 3
     assert {row["family"] for row in rows} <= set(options.FAMILIES)
     assert {row["evaluations"] for row in rows} == {"10"}
-    assert "3 samples to refine, 0 that would fail" in captured.err
+    assert "3 samples: 3 to refine, 0 that would fail" in captured.err
     assert tree(made.folder) == before
     assert os.listdir(tmp_path) == []
 

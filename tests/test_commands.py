@@ -168,3 +168,21 @@ def test_evaluate_matches_by_id_and_refuses_what_does_not_match(made, tmp_path, 
     assert "the first id that differs is 'c'" in capsys.readouterr().err
     assert run(["evaluate", str(tmp_path / "p"), str(made.folder / "truth.npy")]) == 2
     assert " and 2 in " in capsys.readouterr().err
+
+
+def test_evaluate_takes_the_ids_of_a_truth_that_has_none(made, tmp_path, capsys):
+    """Maps with ids, in the order of a sample submission, against an array in another."""
+    np.savez(tmp_path / "p.npz", velocity=made.truth[[2, 0, 1]], ids=["c", "a", "b"])
+    (tmp_path / "ids.txt").write_text("a\nb\nc\n")
+    line = ["evaluate", str(tmp_path / "p.npz"), str(made.folder / "truth.npy")]
+    assert run([*line, "--ids", str(tmp_path / "ids.txt")]) == 0
+    captured = capsys.readouterr()
+    assert rows_of(captured.out)[0]["mae"] == "0"
+    assert "has no ids" not in captured.err
+    assert run(line) == 2
+    said = capsys.readouterr().err
+    assert "truth.npy has no ids: taken in the order of" in said
+    assert "they seem to be in another order" in said
+    (tmp_path / "ids.txt").write_text("a\nb\nd\n")
+    assert run([*line, "--ids", str(tmp_path / "ids.txt")]) == 2
+    assert "the first id that differs is 'c'" in capsys.readouterr().err

@@ -19,6 +19,10 @@ from conftest import QUICK
 import fwi_refine.wave
 from fwi_refine.cli import COMMANDS, program, run
 from fwi_refine.inversion import families
+from fwi_refine.io.outcomes import OUTCOMES, PROVEN
+from fwi_refine.io.report import COLUMNS, STATUSES
+from fwi_refine.runs.batch import ON_CPU
+from fwi_refine.runs.rounded import FLAG
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -30,6 +34,16 @@ def blocks(path, language) -> list[str]:
     """The fenced blocks of a page that are marked with a language."""
     found = re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
     return [text.replace("\\\n", " ") for text in found]
+
+
+def test_every_column_of_the_report_is_explained():
+    """Each once, with no other; so are all statuses, and the flags that samples are counted by."""
+    text = (DOCS / "report_columns.md").read_text()
+    explained = re.findall(r"^\| `(\w+)` \| .+ \|$", text, re.MULTILINE)
+    assert sorted(explained) == sorted(COLUMNS)
+    assert {name for name in STATUSES if f"`{name}`" not in text} == set()
+    flags = {*OUTCOMES} - {*STATUSES, PROVEN} | {FLAG.format("float16"), ON_CPU}
+    assert {flag for flag in flags if f"| `{flag}` |" not in text} == set()
 
 
 def test_each_fault_of_the_table_has_its_test():

@@ -1,6 +1,7 @@
 """`info`, and the forms of files that it tells apart: .npz, float16, training sets."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from small_survey_cases import SURVEY as SMALL
 
 from fwi_refine import io
+from fwi_refine.analysis.describe import describe_file
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
 from fwi_refine.survey.toml import write_survey
@@ -116,7 +118,8 @@ def test_npz_that_cannot_be_used(tmp_path):
             io.open_predictions(tmp_path / f"{name}.npz", SURVEY)
 
 
-def test_the_top_folder_of_a_training_set(tmp_path):
+def test_the_top_folder_of_a_training_set(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     record, rows = np.zeros((2, 60, 25), "f4"), []
     for family, folder, name, truth in (
         ("CurveFault_A", "", "seis2_1_0.npy", "vel2_1_0.npy"),
@@ -139,3 +142,10 @@ def test_the_top_folder_of_a_training_set(tmp_path):
     ]  # fmt: skip
     assert [int(found.read(k)[0, 0, 0]) for k in range(8)] == [0, 1, 2, 3, 6, 7, 4, 5]
     assert [int(found.alone(k).truth(0)[0, 0]) for k in (0, 7)] == [1800, 1802]
+    said = [record.getMessage() for record in caplog.records]
+    expected = "3 files in the order of their numbers: data1.npy, data2.npy, data10.npy"
+    assert said == [f"{tmp_path / 'FlatVel_A' / 'data'}: {expected}"]
+    io.open_records(tmp_path / "FlatVel_A", SURVEY)
+    assert len(caplog.records) == 2
+    facts = dict(describe_file(tmp_path, SURVEY))
+    assert facts["family"] == "CurveFault_A, FlatVel_A, by the names of their folders"

@@ -30,7 +30,7 @@ def result():
 def test_a_result_shows_itself(result):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra [plot])")
     shown = result._repr_html_()
-    assert "2 samples: 1 refined, 0 unchanged, 1 failed" in shown
+    assert "2 samples: 1 failed, 1 refined" in shown
     assert "<td>0.041</td><td>3.2e-05</td>" in shown
     assert shown.count("data:image/png;base64,") == 1
     assert HARMFUL not in shown

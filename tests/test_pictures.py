@@ -42,5 +42,8 @@ def test_a_dry_run_draws_nothing_and_a_bad_folder_is_refused(line, tmp_path, cap
     assert run([*line, "--pictures", "pictures", "--dry-run"]) == 0
     assert not (tmp_path / "pictures").exists()
     (tmp_path / "file").write_text("mine")
-    assert run([*line, "--pictures", "file"]) == 2
-    assert "--pictures file: cannot be made" in capsys.readouterr().err
+    for folder, reason in (("file", "it is no directory"), ("no/folder", "there is no directory")):
+        for more in ([], ["--dry-run"]):
+            assert run([*line, "--pictures", folder, *more]) == 2
+            said = capsys.readouterr().err
+            assert f"--pictures {folder}: cannot be made ({reason}" in said

@@ -152,6 +152,15 @@ def test_samples_have_a_row_each(view):
     assert "map" in titles  # a map without a report is nobody's result
 
 
+def test_without_truth_a_row_shows_what_changed(view):
+    known = replace(view, truth=None)
+    waiting = replace(known, row=replace(ROW, status="unfinished"))
+    figure = plots.samples([known, waiting, RunView(ROW, view.refined)])
+    changed = titled(figure, "refined\n− start")
+    np.testing.assert_allclose(changed.get_array(), view.refined - view.start)
+    assert [ax.get_title() for ax in figure.axes].count("start\n− start") == 0
+
+
 def test_a_contact_sheet_has_one_scale():
     random = np.random.default_rng(1)
     maps = [random.uniform(1500 + 10 * k, 4000, (70, 70)) for k in range(31)]
@@ -271,6 +280,7 @@ def test_no_text_is_cut_or_overlaps(view):
         plots.panels(long, shots=[0]),
         plots.panels(RunView(long.row, view.refined)),
         plots.samples([long, view]),
+        plots.samples([replace(long, truth=None, deviation=None)]),
         *(
             plot([other], *more)
             for other in map(at_width, (25, 300))

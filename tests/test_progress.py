@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,8 +107,12 @@ def test_lines_fit_any_width_and_keep_their_numbers(states, width):
     assert "2:01:40" in lines[1]
     assert "? -> ? -> ?" in lines[2]
     assert "3 of 40 samples" in text
-    if width >= 80:  # the end of a stage is what changes
-        assert "stage 3 of 8, step 2" in lines[0]
+    assert len(lines) == 4
+    if width == 60:  # what is said of the whole leaves out what does not fit
+        assert lines[3].endswith(" 3 of 40 samples, 12 an hour, 1:30:00 left")
+    if width == 80:
+        assert "layered, stage 3/8, step 2" in lines[0]
+        assert lines[3].endswith(", 1:30:00 left, misfit 80 times smaller")
     if width >= 100:
         assert "misfit 4.1e-02" in lines[0]
         assert "layered, stage 3 of 8, step 2" in lines[0]
@@ -143,6 +148,17 @@ def test_the_time_left_is_learnt_from_finished_samples(states):
     # of ten samples of 100 s, three run at a time and have had 83.4, 7300 and 1 s; one that runs
     # for long takes half of the mean more
     assert seconds_left(10, states, 100.0, NOW) == pytest.approx((1000 - 101) / 3)
+
+
+def test_the_time_left_of_a_run_elsewhere_runs_down(states, monkeypatch):
+    """While a sample runs, too, and not only when one is finished."""
+    known = {"parts": 0, "chunks": 1, "status": {}, "families": {}, "shards": []}
+    run = runs.RunState(12, 2, **known, rate=0.03, running=states, mean_seconds=100.0)
+    before = run.seconds_left
+    monkeypatch.setattr(time, "time", lambda: NOW + 6)
+    assert run.seconds_left == pytest.approx(before - 6 / 3)  # the newest of three has time to go
+    assert replace(run, running=[]).seconds_left == pytest.approx(10 / 0.03)
+    assert replace(run, running=[], rate=None).seconds_left is None
 
 
 def test_a_view_counts_what_was_found_and_what_is_new(tmp_path, monkeypatch):

@@ -139,14 +139,14 @@ def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys, monk
     assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     captured = capsys.readouterr()
     assert "1 of 2 parts are there" in captured.err
-    assert "1 jobs, " in captured.err
+    assert "1 job, " in captured.err
     assert sum(int(row["samples"]) for row in csv.DictReader(captured.out.splitlines())) == 2
     assert tree(tmp_path) == before
     # the cores of samples that are finished, or of another shard, serve the rest
     for more, said in (
         (("--jobs", "4"), "2 jobs, 2 threads each"),
         (("--jobs", "4", "--shard", "1/2"), "2 jobs, 2 threads each"),
-        (("--jobs", "4", "--shard", "2/2"), "1 jobs, 4 threads each"),
+        (("--jobs", "4", "--shard", "2/2"), "1 job, 4 threads each"),
     ):
         assert refine_in(tmp_path / "run", *once, "--dry-run", *more) == 0
         assert said in capsys.readouterr().err

@@ -9,10 +9,10 @@ from fwi_refine.cli.progress import Progress
 from fwi_refine.io.report import Row
 
 
-def outcome(*rows):
+def outcome(*rows, after=0.5):
     progress = Progress(len(rows), visible=False)
     for k, (status, flags) in enumerate(rows):
-        progress.found(Row(f"s{k}", "layered", "", status, 1.0, 0.5, flags=flags))
+        progress.found(Row(f"s{k}", "layered", "", status, 1.0, after, flags=flags))
     return progress
 
 
@@ -35,8 +35,16 @@ def test_samples_that_were_all_cut_off_are_not_called_refined(caplog):
     with caplog.at_level(logging.INFO):
         assert outcome(*[("refined", "stopped early")] * 5).summary() == 0
     (record,) = caplog.records
+    assert "misfit 2 times smaller" in record.getMessage()
     assert record.getMessage().startswith("5 stopped early; misfit")
     assert record.levelno == logging.WARNING
+
+
+def test_a_misfit_that_did_not_fall_is_said_to_be_as_before(caplog):
+    with caplog.at_level(logging.INFO):
+        assert outcome(("unchanged", ""), after=1.0).summary() == 0
+    (record,) = caplog.records
+    assert record.getMessage() == "1 passed through unchanged; misfit as before, layered 1"
 
 
 def test_the_counts_are_the_last_line(caplog):

@@ -58,6 +58,8 @@ def test_values_of_another_type(dtype):
 def test_a_record_of_zeros():
     with pytest.raises(SampleError, match="found only zeros"):
         check_record(np.zeros((5, 1000, 70)))
+    with pytest.raises(SampleError, match="found only NaN"):
+        check_record(np.full((5, 1000, 70), np.nan), gaps=True)
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [("f2", "f4"), (">f4", "f4"), ("f8", "f8")])

@@ -24,6 +24,7 @@ from fwi_refine.survey import OPENFWI, Survey, read_survey
 
 LOOKED_AT = 20  # maps or records whose values are read, evenly spaced
 LEVELS = 20  # a map of at most so many velocities has layers
+TOLD = "told from a map and its record: fwi-refine classify"
 MAPS = ("velocity", "predictions", "maps")
 
 Facts = list[tuple[str, str]]
@@ -132,7 +133,7 @@ def _maps(count: int, read: Callable[[int], Any], dtype: Any, path: Path, survey
         ("range", _range(maps)),
         ("units", units + (f" ({findings[0].option})" if findings and findings[0].option else "")),
         ("velocities", _velocities(maps)),
-        ("family", _family(path) or "told from a map and its record: fwi-refine classify"),
+        ("family", _family(path) or TOLD),
         *_survey(survey),
     ]
 
@@ -146,7 +147,7 @@ def _records(
         ("records", f"{count}, {' x '.join(map(str, np.shape(records[0])))} each"),
         ("type", str(dtype)),
         ("range", _range(records)),
-        ("family", _family(path) or "told from a map and its record: fwi-refine classify"),
+        ("family", _family(path) or _families(path) or TOLD),
     ]
     if not all(is_record(np.shape(d), survey) for d in records):
         findings = recognise([], records, survey)
@@ -193,11 +194,24 @@ def _velocities(maps: Sequence[NDArray[Any]]) -> str:
     )
 
 
+def _families(path: Path) -> str | None:
+    """The families that the folders in a folder are named for."""
+    if not path.is_dir():
+        return None
+    found = sorted(filter(None, (_named(inner.name) for inner in path.iterdir() if inner.is_dir())))
+    return f"{', '.join(found)}, by the names of their folders" if found else None
+
+
+def _named(text: str) -> str | None:
+    """OpenFWI's family of that name."""
+    plain = {name.lower().replace("_", ""): name for name in OPENFWI_FAMILIES}
+    return plain.get(text.lower().replace("_", "").replace("-", ""))
+
+
 def _family(path: Path) -> str | None:
     """The family that a folder or file is named for."""
-    plain = {name.lower().replace("_", ""): name for name in OPENFWI_FAMILIES}
     for part in (path.absolute().stem, *reversed(path.absolute().parts)):
-        name = plain.get(part.lower().replace("_", "").replace("-", ""))
+        name = _named(part)
         if name:
             return f"{name}, by the name of its folder or file; refined as {OPENFWI_FAMILIES[name]}"
     return None
@@ -232,4 +246,4 @@ def _table(path: Path) -> Facts:
     else:
         known = (text for start, text in TABLES.items() if header[: len(start)] == start)
         what = next(known, "a table that is not of this program")
-    return [("what", what), ("rows", str(count)), ("columns", ", ".join(header[:20]))]
+    return [("what", what), ("rows", str(count)), ("columns", ", ".join(header[:40]))]

@@ -174,14 +174,15 @@ TABLES: dict[str, type[BySample] | type[ByFamily]] = {
 def match(
     maps: Predictions, true_maps: Predictions, listed: Sequence[str] | None
 ) -> tuple[list[str] | None, Sequence[int]]:
-    """Which true map belongs to each map: by id where both have ids, else by place.
+    """Which true map belongs to each map: by id where both have ids, else by position.
 
     Parameters
     ----------
     maps, true_maps : Predictions
         Maps of the same samples.
     listed : sequence of str or None
-        Ids of `maps`, if they were given in a list.
+        Ids that were given in a list: of `maps`, or of `true_maps` where only `maps` have ids of
+        their own, as a submission has.
 
     Returns
     -------
@@ -195,7 +196,12 @@ def match(
     InputError
         If the counts or the ids do not match.
     """
+    if maps.ids is not None and true_maps.ids is None and listed is not None:
+        return list(maps.ids), indices_in(true_maps, maps, maps.ids, listed)
     names = io.resolve_ids(maps.ids, listed, maps.count, maps.path)
+    if maps.ids is not None and true_maps.ids is None:
+        log.warning("%s has no ids: taken in the order of %s; --ids FILE gives them",
+                    true_maps.path, maps.path)  # fmt: skip
     return names or true_maps.ids, indices_in(true_maps, maps, names)
 
 

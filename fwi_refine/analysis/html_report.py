@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from fwi_refine.analysis import plots
 from fwi_refine.analysis.opened_run import OpenedRun
 from fwi_refine.io.history import Step
+from fwi_refine.io.outcomes import count_outcomes, describe_outcomes
 from fwi_refine.io.report import Row
 from fwi_refine.version import __version__
 
@@ -162,6 +163,7 @@ def render(
         failed=failed[:LISTED],
         failed_count=len(failed),
         flags=flags.most_common(LISTED),
+        outcomes=describe_outcomes(count_outcomes(run.rows)),
         settings=_settings(run),
         table=tomli_w.dumps(run.config) if run.config else None,
     )

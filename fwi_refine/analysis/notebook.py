@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fwi_refine.analysis.run_view import RunView
+from fwi_refine.io.outcomes import count_outcomes, describe_outcomes
 from fwi_refine.io.report import Row
 from fwi_refine.survey import Survey
 
@@ -50,10 +51,7 @@ def result_as_html(
     str
         HTML; all text from outside is escaped.
     """
-    counts = [
-        sum(row.status == name for row in rows) for name in ("refined", "unchanged", "failed")
-    ]
-    heading = f"{len(rows)} samples: {counts[0]} refined, {counts[1]} unchanged, {counts[2]} failed"
+    heading = f"{len(rows)} samples: {describe_outcomes(count_outcomes(rows))}"
     head = "".join(f"<th>{title}</th>" for title, _ in COLUMNS)
     body = "".join(
         "<tr>" + "".join(f"<td>{_cell(getattr(row, name))}</td>" for _, name in COLUMNS) + "</tr>"

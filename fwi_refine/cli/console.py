@@ -17,6 +17,7 @@ Item = TypeVar("Item")
 
 ROOMY = 100  # columns of a terminal, from which on numbers are named
 LONGEST_ID, GAP = 24, 2  # characters of an id, and between two columns
+BAR = (8, 30)  # columns of the bar: least, most
 SHOWN = 12  # running samples that have a line
 REFRESH = 4  # times a second on a terminal
 PLAIN = 60.0  # s between two lines where stderr is no terminal
@@ -179,11 +180,11 @@ def table(view: View, width: int) -> "RenderableType":
 
     lines = [Text(line) for line in _lines(view.running[:SHOWN], width)]
     more = len(view.running) - SHOWN
-    whole = Table.grid(padding=(0, 2, 0, 0))
-    whole.add_row(
-        ProgressBar(total=view.samples, completed=view.done, width=min(30, width // 4)),
-        Text(_whole(view)),
-    )
+    said = next((text for text in _shorter(view) if len(text) <= width - BAR[0] - GAP), "")
+    room = min(BAR[1], width - GAP - len(said))
+    whole = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+    bar = ProgressBar(total=view.samples, completed=view.done, width=room)
+    whole.add_row(bar, Text(said))
     return Group(*lines, *([Text(f"and {more} more")] if more > 0 else []), whole)
 
 
@@ -215,6 +216,8 @@ def _cut(text: str, width: int) -> str:
 
 def _end(text: str, width: int) -> str:
     """The end of a text, of exactly so many characters: of a stage, what changes stands there."""
+    if len(text) > width:
+        text = text.replace(" of at most ", "/").replace(" of ", "/")
     short = text if len(text) <= width else "..."[:width] + text[len(text) - max(0, width - 3) :]
     return short.ljust(width)
 
@@ -243,12 +246,20 @@ def _misfits(first: float | None, now: float | None, noise: float | None) -> str
 
 
 def _whole(view: View) -> str:
+    return next(_shorter(view))
+
+
+def _shorter(view: View) -> Iterator[str]:
+    """What is said of the whole: all, and then with one part less each time, from the end."""
     parts = [f"{view.done} of {view.samples} samples"]
     if view.rate:
         parts.append(f"{3600 * view.rate:.3g} an hour")
     if view.seconds_left is not None:
         parts.append(f"{clock(view.seconds_left)} left")
-    return ", ".join([*parts, *([view.outcome] if view.outcome else [])])
+    if view.outcome:
+        parts.append(view.outcome)
+    for count in range(len(parts), 0, -1):
+        yield ", ".join(parts[:count])
 
 
 def clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """A picture of each sample as soon as it is finished, which `refine --pictures` asks for."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 RESOLUTION = 150  # dots per inch
 
 log = logging.getLogger(__name__)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError for a folder that can neither be written to nor be made; makes none."""
+    parent = folder if folder.exists() else folder.absolute().parent
+    if not parent.is_dir():
+        problem = "it is no directory" if folder.exists() else f"there is no directory {parent}"
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        problem = f"{parent} may not be written to"
+    else:
+        return
+    raise InputError(f"--pictures {folder}: cannot be made ({problem})")
 
 
 def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], None]":
@@ -34,6 +47,7 @@ def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], 
         Without matplotlib, and where the folder cannot be made.
     """
     plots = opened.load("plots")
+    check_folder(folder)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:

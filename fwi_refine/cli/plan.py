@@ -46,13 +46,14 @@ def print_plan(inputs: "Inputs", settings: "Settings", jobs: int) -> int:
             [plan.family, plan.samples, plan.stages, plan.evaluations, f"{plan.seconds:.0f}"]
         )
     log.info(
-        "%d samples: %d samples to refine, %d that would fail; at %.2f s an evaluation and %d jobs "
+        "%d samples: %d to refine, %d that would fail; at %.2f s an evaluation and %d %s "
         "about %s, where each fits on its first route. Nothing was written.",
         sum(counts.values()) + failed,
         sum(counts.values()),
         failed,
         seconds,
         jobs,
+        "job" if jobs == 1 else "jobs",
         describe_duration(_rounds(sum(counts.values()), jobs) * total),
     )
     return SAMPLES_FAILED if failed else OK

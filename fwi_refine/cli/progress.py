@@ -12,21 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, console
+from fwi_refine.io.outcomes import describe_outcomes, outcome_of
 
 if TYPE_CHECKING:
     from fwi_refine.io.report import Row
 
-# What may have become of a sample: statuses and flags of a report, and how the summary calls them.
-# Proven maps come first, as no flag concerns them; then what is the most important.
-PROVEN = "proven"
-OUTCOMES = {
-    PROVEN: "proven by their records",
-    "failed": "failed",
-    "stopped early": "stopped early",
-    "poor fit": "fit poorly",
-    "unchanged": "passed through unchanged",
-    "refined": "refined",
-}
 LISTED = 10  # failed samples that the summary names, and finished ones that have a line each
 
 logger = logging.getLogger(__name__)
@@ -57,8 +47,7 @@ class Progress:
         self._status: Counter[str] = Counter()
         self._log_reduction = 0.0  # sum over samples of ln(misfit before / after)
         self._failed: list[Row] = []
-        # Each sample counts once, as the first of OUTCOMES that it is.
-        self._outcomes: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()  # see io/outcomes.py
 
     def found(self, row: "Row") -> None:
         """Counts a sample that was finished by an earlier process."""
@@ -71,9 +60,8 @@ class Progress:
         else:
             logger.log(
                 logging.INFO if self._added < LISTED else logging.DEBUG,
-                "%s %s as %s: misfit %.3g -> %.3g rms, %d evaluations, %.1f s",
-                row.id, row.status, row.family, row.misfit_before, row.misfit_after,
-                row.evaluations, row.seconds,
+                "%s %s as %s: misfit %.3g -> %.3g rms, %.1f s",
+                row.id, row.status, row.family, row.misfit_before, row.misfit_after, row.seconds,
             )  # fmt: skip
         self._added += 1
         self._count(row)
@@ -87,10 +75,7 @@ class Progress:
             self._families[row.family] += 1
         elif len(self._failed) < LISTED:
             self._failed.append(row)
-        found = {row.status, *row.flags.split("; ")}
-        if row.exact == "yes":
-            found.add(PROVEN)
-        self._outcomes[next((kind for kind in OUTCOMES if kind in found), row.status)] += 1
+        self._outcomes[outcome_of(row)] += 1
         if row.status != "failed" and row.misfit_before and row.misfit_after:
             self._log_reduction += log(row.misfit_before / row.misfit_after)
 
@@ -101,7 +86,11 @@ class Progress:
     def _reduction(self) -> str:
         """By how much the misfit fell, as a geometric mean."""
         count = sum(self._families.values())
-        return f"misfit {exp(self._log_reduction / count):.3g} times smaller" if count else ""
+        if not count:
+            return ""
+        factor = exp(self._log_reduction / count)
+        times = f"{factor:.3g}" if factor < 1000 else f"{factor:.0f}"
+        return "misfit as before" if times == "1" else f"misfit {times} times smaller"
 
     @contextlib.contextmanager
     def shown(self, folder: Path) -> Iterator[None]:
@@ -141,5 +130,4 @@ class Progress:
 
     def outcome(self) -> str:
         """How many samples came to what; the numbers add up to all of them."""
-        counts = ((self._outcomes[kind], name) for kind, name in OUTCOMES.items())
-        return ", ".join(f"{n} {name}" for n, name in counts if n)
+        return describe_outcomes(self._outcomes)

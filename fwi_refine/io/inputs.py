@@ -146,7 +146,12 @@ def open_converted_records(
     return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion, survey)
 
 
-def indices_in(other: Predictions, maps: Predictions, ids: Sequence[str] | None) -> Sequence[int]:
+def indices_in(
+    other: Predictions,
+    maps: Predictions,
+    ids: Sequence[str] | None,
+    other_ids: Sequence[str] | None = None,
+) -> Sequence[int]:
     """Index in `other` of each of `maps`: by id where both have ids, else by position.
 
     Parameters
@@ -155,15 +160,18 @@ def indices_in(other: Predictions, maps: Predictions, ids: Sequence[str] | None)
         Maps of the same samples.
     ids : sequence of str or None
         Of `maps`.
+    other_ids : sequence of str, optional
+        Of `other`, where it has none of its own.
 
     Raises
     ------
     InputError
         If the counts or the ids do not match, or the order of files is in doubt.
     """
+    other_ids = resolve_ids(other.ids, other_ids, other.count, other.path)
     counts = f"found {other.count} maps in {other.path} and {maps.count} in {maps.path}"
-    if ids is not None and other.ids is not None:
-        known = {name: k for k, name in enumerate(other.ids)}
+    if ids is not None and other_ids is not None:
+        known = {name: k for k, name in enumerate(other_ids)}
         absent = next((name for name in ids if name not in known), None)
         if absent is not None:
             raise InputError(
@@ -173,7 +181,7 @@ def indices_in(other: Predictions, maps: Predictions, ids: Sequence[str] | None)
         return [known[name] for name in ids]
     if other.count != maps.count:
         first = min(other.count, maps.count)
-        names = ids or other.ids
+        names = ids or other_ids
         name = repr(names[first]) if names and first < len(names) else f"number {first + 1}"
         raise InputError(f"{counts}, expected as many; the first that differs is {name}")
     for source in (other, maps):

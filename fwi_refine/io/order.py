@@ -24,6 +24,14 @@ class Order:
         if self.doubt is not None:
             raise InputError(f"{what}: {self.doubt}; give the ids in their order with --ids")
 
+    def told(self, folder: object) -> "Order":
+        """This order; said where the files of a folder are not in the order of their text."""
+        if self.names != sorted(self.names):
+            few = [*self.names[:2], *["..."] * (len(self.names) > 3), *self.names[2:][-1:]]
+            log.info("%s: %d files in the order of their numbers: %s",
+                     folder, len(self.names), ", ".join(few))  # fmt: skip
+        return self
+
 
 def in_order(names: Iterable[str]) -> Order:
     """Names of files in the order that is meant.
@@ -45,8 +53,6 @@ def in_order(names: Iterable[str]) -> Order:
     if natural == by_text:
         return Order(by_text)
     if len({_NUMBER.sub("0", name) for name in by_text}) == 1:
-        log.info("%d files in the order of their numbers: %s, %s, ... %s",
-                 len(natural), natural[0], natural[1], natural[-1])  # fmt: skip
         return Order(natural)
     if len({len(name) for name in by_text}) == 1:
         return Order(by_text)

@@ -124,9 +124,9 @@ def _open_directory(path: Path) -> Records:
     shards = [name for name in names if _SHARD.match(name)]
     if any(_is_shard(path / name) for name in shards):
         _tell_of_others(path, names, shards)
-        order = _order_of_shards(shards)
+        order = _order_of_shards(shards).told(path)
         return ShardRecords(path, order, [path / name for name in order.names])
-    return DirectoryRecords(path, names, order)
+    return DirectoryRecords(path, names, order.told(path))
 
 
 def _family_shards(path: Path) -> tuple[Order, list[Path], list[str]] | None:
@@ -137,7 +137,7 @@ def _family_shards(path: Path) -> tuple[Order, list[Path], list[str]] | None:
     for family in in_order(e.name for e in path.iterdir() if e.is_dir()).names:
         folder = path / family / "data" if (path / family / "data").is_dir() else path / family
         names = (entry.name for entry in folder.iterdir() if _SHARD.match(entry.name))
-        shards = [folder / name for name in in_order(names).names]
+        shards = [folder / name for name in in_order(names).told(folder).names]
         files += shards
         starts += [f"{family}_"] * len(shards)
     return (Order([str(f.relative_to(path)) for f in files]), files, starts) if files else None

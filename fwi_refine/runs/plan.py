@@ -1,6 +1,7 @@
 """What a run would do, and how long it would take: an estimate, without refining anything."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
         Samples of each family, and samples that would fail.
     """
     counts: Counter[str] = Counter()
-    problems: dict[str, tuple[str, int]] = {}  # (first sample, how many) of each message
+    # (first sample, what is said of it, how many) of each kind of message
+    problems: dict[str, tuple[str, str, int]] = {}
     for sample in samples:
         try:
             if sample.problem is not None:
@@ -78,15 +80,21 @@ def count_families(samples: Iterable[Sample], settings: Settings) -> tuple[Count
                 family = classify(v, record, settings.priors, settings.survey).family
             counts[family] += 1
         except SampleError as error:
-            what = str(error).rpartition("): ")[2]  # without the sample and the place of it
-            first, number = problems.get(what, (sample.id, 0))
-            problems[what] = first, number + 1
-    for what, (first, number) in problems.items():
+            named, _, what = str(error).rpartition("): ")  # without the sample and its place
+            kind = _kind(what, place=named.rpartition(" (")[2])
+            first, text, number = problems.get(kind, (sample.id, what, 0))
+            problems[kind] = first, text, number + 1
+    for first, what, number in problems.values():
         if number == 1:
             log.warning("%s would fail: %s", first, what)
         else:
             log.warning("%d samples would fail, the first %s: %s", number, first, what)
-    return counts, sum(number for _, number in problems.values())
+    return counts, sum(number for _, _, number in problems.values())
+
+
+def _kind(message: str, place: str) -> str:
+    """A message without what differs from sample to sample: file, numbers, what brackets hold."""
+    return re.sub(r"\([^)]*\)|\d+", "#", message.replace(place, "") if place else message)
 
 
 def plan_families(

@@ -134,6 +134,8 @@ def check_record(
     used = array[:, :n_steps]
     known = np.nan_to_num(used, posinf=np.inf, neginf=-np.inf) if gaps else used
     _check_finite(known, where, ("shot", "row", "receiver"))
+    if gaps and np.isnan(used).all():
+        raise SampleError(f"{where}: found only NaN, expected a recorded wave")
     if not known.any():
         raise SampleError(f"{where}: found only zeros, expected a recorded wave")
     dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32

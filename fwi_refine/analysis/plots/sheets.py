@@ -28,8 +28,9 @@ SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 def samples(views: Sequence["RunView"]) -> Figure:
     """A row for each sample: start, refined map, truth, difference, expected error.
 
-    A line above each row says which sample it is, with misfits and errors. The maps of a row share
-    one colour scale. What no sample has is left out.
+    The difference is that to the truth; where no sample has one, to the start. A line above each
+    row says which sample it is, with misfits and errors. The maps of a row share one colour scale.
+    What no sample has is left out.
 
     Parameters
     ----------
@@ -46,7 +47,8 @@ def samples(views: Sequence["RunView"]) -> Figure:
         if any(getattr(view, name) is not None for view in views)
     ]
     kinds = [name for name in known if name != "deviation"]
-    singles = ("truth" in known) + ("deviation" in known)
+    other = next((name for name in ("truth", "start") if name in known), None)
+    singles = (other is not None) + ("deviation" in known)
     height = style.map_height(views[0].survey, SIZE)
     with style.styled():
         page = style.Page(
@@ -59,8 +61,9 @@ def samples(views: Sequence["RunView"]) -> Figure:
         for k, view in enumerate(views):
             row = _Row(page, view, ABOVE + (ABOVE + height) * k, height, last=k + 1 == len(views))
             row.velocities(kinds)
-            if "truth" in known:
-                row.single(f"{view.name}\n− truth", _difference(view), style.difference_scale)
+            if other is not None:
+                title = f"{view.name}\n− {other}"
+                row.single(title, _difference(view, other), style.difference_scale)
             if "deviation" in known:
                 row.single("expected\nerror", view.deviation, style.error_scale)
     return page.figure
@@ -127,8 +130,10 @@ class _Row:
         self.left += BAR
 
 
-def _difference(view: "RunView") -> NDArray[Any] | None:
-    return None if view.truth is None else view.refined - view.truth
+def _difference(view: "RunView", other: str) -> NDArray[Any] | None:
+    """The map minus its truth or start; None where that is not known, or is the map itself."""
+    v: NDArray[Any] | None = getattr(view, other)
+    return None if v is None or view.name == other else view.refined - v
 
 
 def contact_sheet(

@@ -79,7 +79,8 @@ def command(
       fwi-refine evaluate refined.npy truth.npy --families families.csv --by depth
 
     Prints a table, CSV, on stdout. Both are in m/s, in any form that the predictions of `refine`
-    have.
+    have. Maps are matched by id where both have ids; --ids gives those of PRED, or of TRUTH where
+    PRED has its own, as a submission has.
 
     \b
     Over all samples and by family:

@@ -16,7 +16,7 @@ from fwi_refine.cli.options import place as place_options
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
-from fwi_refine.cli.pictures import drawing
+from fwi_refine.cli.pictures import check_folder, drawing
 from fwi_refine.cli.plan import print_plan
 from fwi_refine.cli.progress import Progress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs, missing_samples
@@ -142,6 +142,9 @@ def command(
     check_memory(settings)
     if pictures:
         opened.load("plots")
+        check_folder(pictures)
+    if dry_run:
+        place.check()
     if folder is None:  # see `check`
         return print_plan(inputs, settings, place.jobs)
     job = RunJob(

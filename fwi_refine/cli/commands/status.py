@@ -62,7 +62,8 @@ def _watch(run: "RunDirectory") -> None:
     state = runs.look(run)
 
     def view() -> console.View:
-        where = "" if any(s["running"] for s in state.shards) else "nobody works on it"
+        idle = state.done < state.samples and not any(s["running"] for s in state.shards)
+        where = "nobody works on it" if idle else ""
         return console.View(
             state.samples, state.done, state.running, state.rate, state.seconds_left, where
         )

@@ -89,13 +89,23 @@ class Place:
             assert self.threads
             yield executors.Processes(self.jobs, self.threads, self.gpus)
 
+    def check(self) -> None:
+        """Raises InputError where no scheduler or worker answers; starts nothing here."""
+        if self.dask:
+            with self.executor():
+                pass
+
     def __str__(self) -> str:
-        where = f"workers of {self.dask}" if self.dask else f"{self.jobs} jobs"
+        where = f"workers of {self.dask}" if self.dask else _count(self.jobs or 1, "job")
         if self.gpus:
-            where += f" on {len(self.gpus)} GPUs"
+            where += f" on {_count(len(self.gpus), 'GPU')}"
         if self.per_job and self.per_job > 1:
             where += f", {self.per_job} samples at a time each"
-        return f"{where}, {self.threads} threads each"
+        return f"{where}, {_count(self.threads or 1, 'thread')} each"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 place = options.grouped(

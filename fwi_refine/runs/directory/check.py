@@ -61,12 +61,11 @@ class RunState:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes, s: at this rate, or by the mean time of the finished samples;
-        None where neither is known."""
+        """How long the rest takes, s: by what finished samples took and running ones had, else at
+        this rate; None where neither is known."""
         left = self.samples - self.done
-        if self.rate:
-            return left / self.rate
-        return seconds_left(left, self.running, self.mean_seconds, time.time())
+        rest = seconds_left(left, self.running, self.mean_seconds, time.time())
+        return left / self.rate if rest is None and self.rate else rest
 
 
 def look(run: RunDirectory) -> RunState:
