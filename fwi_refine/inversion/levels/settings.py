@@ -107,8 +107,8 @@ class LevelSettings:
     converged_change
         m/s, mean change from round to round: what is less is the last.
     nearby_change
-        m/s, mean change by a round: after more, a map that fits to the floor may not be the only
-        one.
+        m/s, mean change by a round: after more, a map that fits to the noise floor may not
+        be the only one.
     divergence_factor
         A map that fits worse than this multiple of the rms misfit before all rounds, or of that of
         the likeliest fit between them if it is less, has diverged. On the one sample where that was
