@@ -93,7 +93,7 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
     """
     families = sorted({row.family for row in rows})
     groups = [(name, [row for row in rows if row.family == name]) for name in families]
-    return [_group(name or "not classified", members) for name, members in [*groups, (ALL, rows)]]
+    return [_group(name or "not classified", part) for name, part in [*groups, (ALL, rows)]]
 
 
 def _group(name: str, rows: Sequence[Row]) -> Group:

@@ -26,7 +26,7 @@ from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
-from fwi_refine.objective.known_cells import check_bounds, check_fixed
+from fwi_refine.objective.constraints import check_bounds, check_fixed
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.runs import batch

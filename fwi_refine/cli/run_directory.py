@@ -56,11 +56,11 @@ def missing_samples(
                 done, pieces = set(run.parts()), set(run.pieces())
     numbers = runs.shard_chunks(shard or (1, 1), -(-count // chunk_size))
     return [
-        place
+        index
         for n in numbers
         if n not in done
-        for place in range(n * chunk_size, min((n + 1) * chunk_size, count))
-        if place not in pieces
+        for index in range(n * chunk_size, min((n + 1) * chunk_size, count))
+        if index not in pieces
     ]
 
 

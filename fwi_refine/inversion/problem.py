@@ -42,8 +42,8 @@ class Problem:
     def at(cls, stage: Stage, data: Data, model: Model, priors: Priors) -> "Problem":
         """The stage at a model; cells that the data fix are no unknowns."""
         parameters = stage.unknowns(model.v, priors)
-        if data.known is not None:
-            parameters = data.known.held(parameters)
+        if data.constraints is not None:
+            parameters = data.constraints.held(parameters)
         prior = PriorTerm(stage.prior(model.v, priors), parameters)
         x = parameters.from_velocity(model.v, model.vmin)
         return cls(stage, data, model, parameters, prior, x)
@@ -51,7 +51,8 @@ class Problem:
     @property
     def walls(self) -> Objective | None:
         """What keeps cells within bounds of their own; None where there are none."""
-        return None if self.data.known is None else self.data.known.walls(self.parameters)
+        constraints = self.data.constraints
+        return None if constraints is None else constraints.walls(self.parameters)
 
 
 def penalty(stage: Stage, model: Model, priors: Priors) -> float:

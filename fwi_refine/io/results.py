@@ -104,7 +104,7 @@ class Results:
         Parameters
         ----------
         k : int
-            Place of the sample.
+            Index of the sample.
         velocity, deviation : array or None
             Map and expected errors, (nz, nx) in m/s; without a map the start stays.
         row : Row

@@ -37,14 +37,7 @@ class MatrixFreeMisfit(BandMisfit):
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
         """As in `DataMisfit`, in float32: that changes a step, not where the steps end."""
-        v, vmin = self._medium(x)
-        dv, dvmin = self.parameters.tangent(dx)
-        change = self._products.tangent(v, dv[None], vmin, dvmin[None])
-        if self._root is not None:
-            change = self._root.square().to(change) * change
-        by_v, by_vmin = self._products.adjoint(v, change, vmin)
-        product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
-        return product * (2.0 / change[0].numel())
+        return self._product_by(self._products, x, dx)
 
     def hessian_diagonal(self, x: Tensor) -> Tensor:
         """About the diagonal of the Gauss-Newton Hessian, positive.

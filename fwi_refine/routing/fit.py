@@ -190,12 +190,12 @@ def fit_denoiser(
     return replace(priors, style_b_learned=learned), note
 
 
-Place = tuple[Any, int]  # opened maps, and the number of one of them
+OneMap = tuple[Any, int]  # opened maps, and the index of one of them
 
 
 def family_maps(
     root: Path, families: Iterable[str], made: str = "truth.npy"
-) -> dict[str, list[Place]]:
+) -> dict[str, list[OneMap]]:
     """The maps of each family that is present in a folder.
 
     Parameters
@@ -220,7 +220,7 @@ def family_maps(
     """
     families = [*families]
     table = next((root / name for name in MADE if (root / name).is_file()), None)
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[OneMap]] = {}
     if table is not None and (root / made).is_file():
         maps = open_predictions(root / made)
         names = list(read_families(table).values())
@@ -268,7 +268,7 @@ def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
     return found
 
 
-def read_maps(every: list[Place], limit: int, force: bool = False) -> NDArray[np.float64]:
+def read_maps(every: list[OneMap], limit: int, force: bool = False) -> NDArray[np.float64]:
     """Maps from where they stand.
 
     Parameters

@@ -91,8 +91,8 @@ def recognise_axes(
     if not shapes or any(len(s) != 3 or is_record(s, survey) for s in shapes):
         return None, asked
     for axes in map("".join, permutations(AXES)):
-        places = [axes.index(axis) for axis in AXES]
-        if all(is_record(tuple(s[p] for p in places), survey) for s in shapes):
+        indices = [axes.index(axis) for axis in AXES]
+        if all(is_record(tuple(s[p] for p in indices), survey) for s in shapes):
             text = f"records have the shape {tuple(shapes[0])}, expected {survey.file_shape}"
             option = f"--record-axes {axes}"
             return Finding(f"{text}: their axes seem exchanged", option), replace(

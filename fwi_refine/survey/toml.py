@@ -267,10 +267,10 @@ def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, in
             isinstance(pair, list) and len(pair) == 2 for pair in pairs
         ):
             raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
-        places = [f"{where}.positions[{i}]" for i in range(len(pairs))]
+        names = [f"{where}.positions[{i}]" for i in range(len(pairs))]
         return [
-            (_whole(row, place, least), _whole(column, place, least))
-            for (row, column), place in zip(pairs, places, strict=True)
+            (_whole(row, name, least), _whole(column, name, least))
+            for (row, column), name in zip(pairs, names, strict=True)
         ]
     fixed = [key for key in ("row", "column") if key in line]
     if len(fixed) != 1:

@@ -110,7 +110,7 @@ UNEVENNESS = 0.3  # relative rms by which the blurred-away detail varies from pl
 BIAS_DRIFT = 0.1  # relative rms by which a layer's bias varies along the layer
 PATCH_LENGTH = 6.0  # cells, of the parts of a block that are off
 FLIP_LENGTH = 1.5  # cells, of the pieces of interfaces that are off
-FLIP_SHARE = 0.4  # of the cells of the map in such pieces
+FLIPPED_FRACTION = 0.4  # of the cells of the map in such pieces
 
 
 def make_start(
@@ -189,11 +189,11 @@ def _block_offsets(
     patches += 2 * np.linspace(0, 1, shape[0])[:, None]  # deep ones first
     if blocks is None:
         row, column = np.indices(shape)
-        places = rng.uniform(0.15, 0.85, 2) * shape[1]
+        columns = rng.uniform(0.15, 0.85, 2) * shape[1]
         tangents = rng.uniform(-0.6, 0.6, 2)
         blocks = sum(
             (column > at + (row - shape[0] / 2) * tangent).astype(int)
-            for at, tangent in zip(places, tangents, strict=True)
+            for at, tangent in zip(columns, tangents, strict=True)
         )
     _, blocks, counts = np.unique(blocks, return_inverse=True, return_counts=True)
     offsets = rng.choice([-1, 1], len(counts)) * rng.uniform(0.7, 1.3, len(counts))
@@ -207,7 +207,7 @@ def _block_offsets(
 def _flips(rng: np.random.Generator) -> np.ndarray:
     """Short pieces up, down or right: (nz, nx), one of -1, 1, 0."""
     field = smooth_field(FLIP_LENGTH, rng)
-    return np.sign(field) * (np.abs(field) > np.quantile(np.abs(field), 1 - FLIP_SHARE))
+    return np.sign(field) * (np.abs(field) > np.quantile(np.abs(field), 1 - FLIPPED_FRACTION))
 
 
 def _moved(field: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class _CudaCall(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("block_rows", "strip_rows", "width", "threads")),
         *((name, ctypes.c_int32) for name in ("shots", "n_receivers", "n_steps", "every")),
         ("first_task", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("sources", "receivers", "places", "owned")),
+        *((name, ctypes.c_void_p) for name in ("sources", "receivers", "order", "owned")),
         *((name, ctypes.c_void_p) for name in ("wavelet", "strength", "alpha", "dalpha")),
         ("column_decay", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("row_kappa", "relative_vmin", "data", "fields")),
@@ -229,15 +229,15 @@ class BlockKernel(OnDevice):
             layout = self._program.layout(kernel, self._survey, self._dtype)
             points = self._survey.padded_index(self._survey.receivers)
             owners = torch.tensor([layout.owner(shape, *point) for point in points.tolist()])
-            owners, places = owners.long().sort(stable=True)
+            owners, order = owners.long().sort(stable=True)
             threads = torch.arange(layout.blocks * layout.threads + 1)
             self._prepared[kernel] = (
                 layout,
                 {
                     "sources": self._integers(self._survey.padded_index(self._survey.sources)),
                     "wavelet": self._wavelet_as(torch.float64) * self._survey.spacing**2,
-                    "receivers": self._integers(points[places.numpy()]),
-                    "places": self._integers(places),
+                    "receivers": self._integers(points[order.numpy()]),
+                    "order": self._integers(order),
                     "owned": self._integers(torch.searchsorted(owners, threads)),
                 },
             )

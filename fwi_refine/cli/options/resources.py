@@ -1,4 +1,4 @@
-"""Where samples are refined, and how many at a time."""
+"""What samples are refined with: processes, threads, devices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ CHUNK = 4  # samples of a task for each one at a time, so that the last ones rar
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the samples are refined."""
+class Resources:
+    """Processes, threads and devices."""
 
     jobs: int | None  # None: one, or one for each GPU; 0: one for each core
     per_job: int | None  # None: one, on a GPU as many as memory allows
@@ -44,8 +44,8 @@ class Place:
         options.check_kernel(self.kernel, kind)
         return kind
 
-    def for_samples(self, count: int) -> "Place":
-        """This place, with the numbers of jobs, samples and threads that `count` samples get.
+    def for_samples(self, count: int) -> "Resources":
+        """These, with the numbers of jobs, samples and threads that `count` samples get.
 
         Raises InputError for more jobs than the cores can serve.
         """
@@ -98,9 +98,9 @@ class Place:
         return f"{where}, {self.threads} threads each"
 
 
-place = options.grouped(
-    Place,
-    "place",
+resources = options.grouped(
+    Resources,
+    "resources",
     "Where, and how many at a time",
     options.device,
     options.kernel,
