@@ -1,11 +1,11 @@
 """Starts that err the way a network's predictions do.
 
 A network's errors grow with depth. It blurs interfaces but keeps travel times, leaves layers
-almost flat but off by some m/s to tens of m/s, misses thin layers at depth, and has the blocks
-between faults some part of a cell off, and cells along interfaces on the wrong side. The last two
-are what misses the record: on the fault families a real network's prediction has two to three
-times the misfit of a blurred map of the same mean absolute error. On the Style families it is right
-at the long wavelengths, so its misfit is a half of a blurred map's.
+almost flat but off by some m/s to tens of m/s, and misses thin layers at depth. Blocks between
+faults are some part of a cell off, and cells along interfaces on the wrong side. These two make the
+misfit: on the fault families a real network's prediction has two to three times that of a blurred
+map of the same mean absolute error. On the Style families it is right at the long wavelengths, so
+its misfit is a half of a blurred map's.
 
 So 1/v^2, the quantity that travel times follow at long wavelengths, is what is moved and blurred.
 `ERRORS` is calibrated in both: the mean absolute errors of the families are `NETWORK_MAE`, and the

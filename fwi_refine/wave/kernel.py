@@ -14,10 +14,10 @@ ROUNDING = 1e-6  # of alpha in float32, relative, with some room
 class Kernel(Protocol):
     """The wave equation of one survey in one precision, on the padded grid.
 
-    Every method takes alpha = (v dt / dx)^2, (B, rows, cols), and vmin, (B,) m/s, and raises
-    ValueError for arguments of another shape or type and for velocities that are not finite and
-    positive, or beyond the stability limit of the scheme with its damping. `check_call` does so.
-    Results are on the kernel's device.
+    Every method takes alpha = (v dt / dx)^2, (B, rows, cols), and vmin, (B,) m/s. `check_call`
+    raises ValueError for arguments of another shape or type, for velocities that are not finite and
+    positive, and for those beyond the stability limit of the scheme with its damping. Results are
+    on the kernel's device.
     """
 
     @property

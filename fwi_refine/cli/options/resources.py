@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
 MEMORY = 7 * 10**9
 # The five shots of a sample are 40 thread blocks in float64, one to a multiprocessor: three samples
-# fill 132 of them, and the fourth is for the times when one waits for the CPU (README.md).
+# fill 132 of them, and the fourth is for the times when one waits for the CPU (docs/gpu.md).
 PER_GPU = 4
 CHUNK = 4  # samples of a task for each one at a time, so that the last ones rarely wait for one
 
