@@ -1,8 +1,8 @@
 """A part: the results of one chunk in one small HDF5 file that is never changed.
 
 Its name gives the digest of its bytes, of the run and of the chunk. So a flipped byte, a cut file
-and a part of another run or chunk are noticed before anything in it is used. The same results give the same bytes. A piece is the same for one sample of a chunk that is
-not finished.
+and a part of another run or chunk are noticed before anything in it is used. The same results give
+the same bytes. A piece is the same for one sample of a chunk that is not finished.
 """
 
 import hashlib
