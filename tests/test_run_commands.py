@@ -154,6 +154,7 @@ def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys, monk
     assert "samples.count: 3 in the run, 1 now" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_refuses_what_a_run_refuses(made, refine_in, tmp_path, capsys):
     """A folder with other things, a shard without parts, the kept samples of another run."""
     (tmp_path / "other").mkdir()
