@@ -10,10 +10,10 @@ from torch import Tensor
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.source import (
     SourceFit,
-    SourceModel,
     convolve,
     impulse_record,
 )
+from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.survey.wavelet_file import peak_frequency

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.objective.noise import noise_variance
-from fwi_refine.objective.source import SourceFit, SourceModel, impulse_record
+from fwi_refine.objective.source import SourceFit, impulse_record
+from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.source_shape import (
     FIRST_NOISE,
     FIRST_SPREAD,
