@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fwi_refine.io.records import Records
 
 
-TRUTH_NAMES = {"seis": "vel", "data": "model"}
+TRUTH_NAMES = {"seis": "vel", "data": "model"}  # of arrays of true maps, by those of records
 
 
 def open_array(path: Path) -> NpyArray:

@@ -1,6 +1,7 @@
 """Records, read one at a time: a directory of `<id>.npy`, shards, one array, .npz or HDF5.
 
-The kinds of `Records` stand in record_files.py. Nothing that is returned is checked: see survey/validate.py.
+The kinds of `Records` stand in record_files.py. Nothing that is returned is checked: see
+survey/validate.py.
 """
 
 import logging
