@@ -20,7 +20,6 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
     """What contradicts the survey in each record, whatever the maps are."""
     quiet = [_quiet(d, survey) for d in records]
     rms = [float(np.sqrt(np.mean(np.square(d)))) for d in records]
-    found: list[Finding] = []
     levels = [
         q[0]
         for q, r in zip(quiet, rms, strict=True)
@@ -41,6 +40,13 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
         if arrival is None:
             return []
         arrivals.append(arrival)
+    return _of_arrivals(arrivals, exact)
+
+
+def _of_arrivals(arrivals: list[FirstArrivals], exact: bool) -> list[Finding]:
+    """What first arrivals tell of sign, size and delay; exact: the velocities at the sources are
+    known, so that a delay counts."""
+    found: list[Finding] = []
     amplitudes = np.array([arrival.amplitude for arrival in arrivals])
     low, high = AMPLITUDE
     if (amplitudes < 0).all():
