@@ -64,7 +64,7 @@ class DirectoryRecords:
     def truth(self, k: int) -> None:
         """None: no true map stands beside such records."""
 
-    def alone(self, k: int) -> Records:
+    def alone(self, k: int) -> "Records":
         """A source that holds record k only."""
         return DirectoryRecords(self.path, [f"{self.ids[k]}.npy"])
 
@@ -143,7 +143,7 @@ class ShardRecords:
         except SampleError:  # the truth is only for the report
             return None
 
-    def alone(self, k: int) -> Records:
+    def alone(self, k: int) -> "Records":
         """A source that holds record k only."""
         shard, row = self._position(k)
         one = copy.copy(self)
@@ -211,7 +211,7 @@ class Hdf5Records:
         """The raw true map of record k, None where there is none."""
         return None if self._truth is None else self._truth.row(self._rows[k])
 
-    def alone(self, k: int) -> Records:
+    def alone(self, k: int) -> "Records":
         """A source that holds record k only."""
         one = copy.copy(self)
         one.ids, one._rows = [self.ids[k]], [self._rows[k]]
