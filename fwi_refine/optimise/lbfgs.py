@@ -78,7 +78,7 @@ def lbfgs(
         precondition = precondition.mul
     evaluate = Evaluator(objective, max_evaluations)
     start = evaluate(x0.detach().to(torch.float64, copy=True))
-    run = _Run(evaluate, start, Pairs(history), precondition, initial_step, curvature)
+    run = _LineSearches(evaluate, start, Pairs(history), precondition, initial_step, curvature)
     if not start.finite:
         return run.result(Status.NOT_FINITE)
     stopped = False
@@ -110,7 +110,7 @@ def _check(x0: torch.Tensor, max_iterations: int, scale: float, initial_step: fl
         raise ValueError(f"initial_step is {initial_step}, expected a positive change of x")
 
 
-class _Run:
+class _LineSearches:
     """The points of a run so far, and what follows from them for the next line search.
 
     point: the last one; quiet: iterations in a row without progress; failure: what ends the run

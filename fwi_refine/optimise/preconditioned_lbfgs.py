@@ -18,14 +18,14 @@ import torch
 from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
-from fwi_refine.optimise.result import Differentiable, Prior, Result, Status
+from fwi_refine.optimise.result import Differentiable, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1e-2
 LESS, MORE = 0.1, 100.0
 
 
-class _Misfit(Protocol):
+class _Curved(Protocol):
     def __call__(self, x: torch.Tensor) -> float:
         """Its value."""
         ...
@@ -39,15 +39,15 @@ class _Misfit(Protocol):
         ...
 
 
-class _Prior(Prior, Protocol):
+class _Weighted(Regulariser, Protocol):
     def __rmul__(self, weight: float, /) -> Any:
         """The weighted prior."""
         ...
 
 
 def preconditioned_lbfgs(
-    misfit: _Misfit,
-    prior: _Prior,
+    misfit: _Curved,
+    prior: _Weighted,
     x0: torch.Tensor,
     *,
     weight: Weight,
@@ -84,7 +84,7 @@ def preconditioned_lbfgs(
     Result
         As that of `levenberg_marquardt`.
     """
-    run = _Run(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
+    run = _Descents(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
     return run.minimise(
         x0.detach().to(torch.float64, copy=True),
         max_iterations,
@@ -95,7 +95,7 @@ def preconditioned_lbfgs(
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class _Point:
     """A point, with the misfit and the prior there."""
 
     x: torch.Tensor
@@ -106,11 +106,11 @@ class _Trial:
         return self.misfit + weight * self.prior
 
 
-class _Run:
+class _Descents:
     def __init__(
         self,
-        misfit: _Misfit,
-        prior: _Prior,
+        misfit: _Curved,
+        prior: _Weighted,
         weight: Weight,
         retract: Retract,
         callback: Callback | None,
@@ -133,7 +133,7 @@ class _Run:
         relative_decrease: float,
         target: float,
     ) -> Result:
-        here = _Trial(x, self.misfit(x), self.prior(x))
+        here = _Point(x, self.misfit(x), self.prior(x))
         self.evaluations += 1
         if not math.isfinite(here.misfit + here.prior):
             self.weight = 1.0
@@ -157,7 +157,7 @@ class _Run:
                 continue
             self.damping = max(self.damping * LESS, LEAST)
             penalty = self.prior(x)
-            here = _Trial(x, inner.value - self.weight * penalty, penalty)
+            here = _Point(x, inner.value - self.weight * penalty, penalty)
             curvature = None
             self.values.append(inner.value)
             if ended:
@@ -167,7 +167,7 @@ class _Run:
         return self.result(here, Status.MAX_ITERATIONS)
 
     def descend(
-        self, here: _Trial, curvature: torch.Tensor, corrections: int
+        self, here: _Point, curvature: torch.Tensor, corrections: int
     ) -> tuple[Result, torch.Tensor]:
         """L-BFGS in the step from a point, with the matrix there; and where that leads."""
         hessian = curvature.clone()
@@ -179,7 +179,7 @@ class _Run:
                 return False
             x = step.point(inner.x)
             penalty = self.prior(x)
-            at = _Trial(x, inner.value - self.weight * penalty, penalty)
+            at = _Point(x, inner.value - self.weight * penalty, penalty)
             return self.callback(self.result(at, Status.RUNNING, used=inner.evaluations))
 
         inner = lbfgs(
@@ -193,7 +193,7 @@ class _Run:
         self.evaluations += inner.evaluations
         return inner, step.point(inner.x)
 
-    def result(self, here: _Trial, status: Status, used: int = 0) -> Result:
+    def result(self, here: _Point, status: Status, used: int = 0) -> Result:
         value = here.value(self.weight)
         values = self.values or [value]
         count, history, evaluations = len(values) - 1, list(values), self.evaluations + used

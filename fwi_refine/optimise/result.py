@@ -44,7 +44,7 @@ class LeastSquares(Protocol):
         ...
 
 
-class Prior(Protocol):
+class Regulariser(Protocol):
     """A term with a Hessian that is added to a misfit."""
 
     @property

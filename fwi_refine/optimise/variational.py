@@ -21,13 +21,13 @@ import torch
 
 from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
-from fwi_refine.optimise.result import LeastSquares, Prior, Result, Status
+from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
 ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
 SHORTER = 0.3  # factor of a step whose corrections lowered nothing
 
-P = TypeVar("P", bound=Prior)
+P = TypeVar("P", bound=Regulariser)
 
 # (Hessian and gradient of the misfit, prior, x, weight) -> (prior, step, solve), as of `settled`
 Settle = Callable[
@@ -55,7 +55,7 @@ def variational_gauss_newton(
     ----------
     misfit : LeastSquares
         Such as an `objective.SumOfSquaredResiduals`.
-    prior : Prior
+    prior : Regulariser
         To begin with.
     x0 : torch.Tensor, (n,)
         The start, near the solution.
@@ -73,10 +73,10 @@ def variational_gauss_newton(
     -------
     Result
         Its objective, with the last prior and weight, is not above that of the point before.
-    Prior
+    Regulariser
         The last one.
     """
-    run = _Run(misfit, prior, x0.detach().to(torch.float64, copy=True), retract, callback)
+    run = _Renewals(misfit, prior, x0.detach().to(torch.float64, copy=True), retract, callback)
     limit = math.inf if max_evaluations is None else max_evaluations
     run.weight = weight[0](run.square, float(prior(run.x)))
     if not math.isfinite(run.square):
@@ -99,7 +99,7 @@ def variational_gauss_newton(
     return run.result(Status.MAX_ITERATIONS), run.prior
 
 
-class _Run(Generic[P]):
+class _Renewals(Generic[P]):
     """The best point so far, with residual and mean square there; the present prior and weight;
     evaluations spent and Jacobians done."""
 
@@ -188,7 +188,7 @@ def settled(
         Of the misfit at x.
     gradient : torch.Tensor, (n,)
         Of the misfit at x.
-    prior : Prior
+    prior : Regulariser
         To begin with.
     x : torch.Tensor, (n,)
         Where the Jacobian is from.
@@ -201,7 +201,7 @@ def settled(
 
     Returns
     -------
-    prior : Prior
+    prior : Regulariser
         The last one, or that before the matrix was not definite.
     step : torch.Tensor, (n,)
         To the minimum with it.

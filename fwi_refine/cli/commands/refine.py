@@ -18,7 +18,7 @@ from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.pictures import drawing
 from fwi_refine.cli.plan import print_plan
-from fwi_refine.cli.progress import Progress
+from fwi_refine.cli.progress import RunProgress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs, missing_samples
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
@@ -254,7 +254,7 @@ def _fill(
     job: RunJob,
     executor: "Executor",
     draw: "Callable[[Sequence[int], Part], None]",
-) -> Progress:
+) -> RunProgress:
     """Runs the samples and publishes their results."""
     from fwi_refine import io
 

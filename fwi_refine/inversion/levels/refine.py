@@ -63,7 +63,7 @@ def assign_levels(
     """
     settings = assignment.settings
     data = data.at(model, budget)
-    maps = levels_in_integers(model, settings, settings.snap)
+    maps = levels_in_integers(model, settings, settings.snap_tolerance)
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     given = Candidate(model, data.misfit(model, budget))
