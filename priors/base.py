@@ -52,7 +52,7 @@ class Prior(Protocol):
 
 
 class ValueAndGradient(abc.ABC):
-    """What follows from `value_and_gradient`, of velocities in m/s."""
+    """Value and gradient alone, from `value_and_gradient`, of velocities in m/s."""
 
     @abc.abstractmethod
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:

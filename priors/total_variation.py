@@ -45,7 +45,7 @@ def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tens
 
 @dataclass(frozen=True)
 class _TotalVariation(ValueAndGradient):
-    """What both kinds share."""
+    """Common part of both kinds."""
 
     epsilon: float = 0.1  # m/s: differences well below it are penalised as their square
 

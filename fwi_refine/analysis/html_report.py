@@ -204,7 +204,7 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 
 def _settings(run: OpenedRun) -> list[tuple[str, str]]:
-    """What is known of how the run was done: (name, value)."""
+    """The way in which the run was done: (name, value)."""
     found = []
     for table in ("program", "settings"):
         items = run.config.get(table, {}).items()

@@ -72,7 +72,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class SubsetEstimates:
-    """What three scores say.
+    """The solution of three scores.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ def _solve(scores: Sequence[float], amounts: Sequence[float]) -> tuple[float, fl
 
 
 def least_shift(low: float, high: float, bounds: tuple[float, float]) -> float:
-    """What no error exceeds.
+    """A bound of all errors.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ from fwi_refine.survey.weights import check_weights
 
 @dataclass(frozen=True)
 class Refinement:
-    """What `refine` returns.
+    """The results of `refine`.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Refinement:
         return {k: row.reason for k, row in enumerate(self.reports) if row.status == "failed"}
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The table for a notebook."""
         shape = (len(self.reports), *self.survey.shape)
         return result_as_html(
             self.reports,

@@ -290,7 +290,7 @@ class Data:
         return (rms * self.survey.unit) ** 2 + noise
 
     def beyond_noise(self, misfit: float) -> float:
-        """What a mean square misfit is more than the noise of the record leaves."""
+        """The excess of a mean square misfit over the noise of the record."""
         noise = 0.0 if self.noise is None else self.noise.misfit()
         return max(misfit - noise, 0.0) if noise else misfit
 

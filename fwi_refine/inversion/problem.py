@@ -1,4 +1,4 @@
-"""What a stage minimises: a misfit and a prior, by the unknowns of the stage."""
+"""The problem of a stage: a misfit and a prior, by the unknowns of the stage."""
 
 from dataclasses import dataclass
 
@@ -50,7 +50,7 @@ class Problem:
 
     @property
     def walls(self) -> Objective | None:
-        """What keeps cells within bounds of their own; None where there are none."""
+        """The walls of cells with bounds of their own; None where there are none."""
         constraints = self.data.constraints
         return None if constraints is None else constraints.walls(self.parameters)
 

@@ -305,7 +305,7 @@ def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) ->
 
 
 def _flags(best: RecipeResult, data: Data, clamped: bool, why: str) -> tuple[str, ...]:
-    """What a reader should know; why: another method took the place of Gauss-Newton."""
+    """Notes for a reader; why: another method took the place of Gauss-Newton."""
     flags = {
         "start outside bounds": clamped,
         why: bool(why),

@@ -1,4 +1,4 @@
-"""What was found of a source whose wavelets were estimated with the map, and what that costs."""
+"""A source whose wavelets were estimated with the map, and the expected error that this adds."""
 
 import math
 from dataclasses import dataclass

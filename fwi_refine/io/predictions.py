@@ -50,7 +50,7 @@ class Predictions(Protocol):
         """The raw map k. Raises SampleError, or MachineError."""
 
     def salvage(self, k: int) -> NDArray[Any] | None:
-        """What can be read of map k, None where nothing can."""
+        """Map k as far as it can be read, None where it cannot."""
 
     def files(self) -> list[Path]:
         """The files that the maps are read from."""

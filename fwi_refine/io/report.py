@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """What is reported of one sample; None or empty where it is not known.
+    """The report of one sample; None or empty where it is not known.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ def format_row(row: Row) -> list[str]:
 
 
 def describe_evidence(reason: str, evidence: Mapping[str, float]) -> str:
-    """What decided on the family, and the numbers that were measured for it, in one line."""
+    """The test that decided on the family, and the numbers measured for it, in one line."""
     measured = {k: v for k, v in evidence.items() if not k.endswith("_threshold")}
     numbers = ", ".join(f"{name}={value:.6g}" for name, value in measured.items())
     return "; ".join(text for text in (reason, numbers) if text)

@@ -185,7 +185,7 @@ class Constraints:
         return Held(parameters, self.fixed, self.values)
 
     def walls(self, parameters: Parameters) -> Walls | None:
-        """What keeps unknowns within the bounds; None where there are none."""
+        """The walls of unknowns at their bounds; None where there are none."""
         if self.low is None or self.high is None:
             return None
         return Walls(self.low, self.high, parameters)

@@ -70,7 +70,7 @@ class MatrixFreeMisfit(BandMisfit):
         return torch.cat((of_coefficients, of_vmin))
 
     def diagonal_cost(self) -> int:
-        """What `hessian_diagonal` counts as, in evaluations: two products, and its fields."""
+        """Cost of `hessian_diagonal`, in evaluations: two products, and its fields."""
         survey = self.simulator.survey
         fields = len(survey.sources) + min(POINTS, len(survey.receivers))
         return 4 + -(-fields // len(survey.sources))

@@ -1,4 +1,4 @@
-"""What every parameterisation is: a vector of unknowns that stands for a velocity map."""
+"""The base of parameterisations: a vector of unknowns stands for a velocity map."""
 
 import abc
 from collections.abc import Callable
@@ -169,7 +169,7 @@ class Parameters(abc.ABC):
         return self.from_velocity(stepped, self.vmin(x) + dvmin)
 
     def prior_coordinates(self, x: Tensor) -> Tensor:
-        """What a prior acts on: the map (..., nz, nx) in m/s, or the coefficients (..., k)."""
+        """Coordinates of a prior: the map (..., nz, nx) in m/s, or the coefficients (..., k)."""
         return self.velocity(x) if self.prior_acts_on_map else x[..., :-1]
 
     def map_covariance(self, covariance: Tensor) -> Tensor:

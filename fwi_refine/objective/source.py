@@ -87,7 +87,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SourceFit:
-    """What finds the wavelets for a map; made by `of`.
+    """Finds the wavelets for a map; made by `of`.
 
     Attributes
     ----------

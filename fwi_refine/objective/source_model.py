@@ -1,4 +1,4 @@
-"""What is expected of the wavelets of a source: a Gaussian process about a mean."""
+"""The wavelets that are expected of a source: a Gaussian process about a mean."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest a
 
 @dataclass(frozen=True)
 class SourceModel:
-    """What is expected of the wavelets.
+    """The wavelets that are expected.
 
     Attributes
     ----------

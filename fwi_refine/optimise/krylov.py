@@ -51,7 +51,7 @@ class Misfit(Protocol):
         ...
 
     def diagonal_cost(self) -> int:
-        """What the diagonal counts as, in evaluations."""
+        """Cost of the diagonal, in evaluations."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What an optimiser hands back, and the points that it evaluates on its way."""
+"""The result of an optimiser, and the points that it evaluates on its way."""
 
 import enum
 import math

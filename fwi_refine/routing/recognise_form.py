@@ -1,4 +1,4 @@
-"""What maps and records seem to be by their range and their shape alone."""
+"""Findings on maps and records by their range and their shape alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ def describe(findings: Sequence[Finding]) -> str:
 def recognise_maps(
     maps: Sequence[np.ndarray], survey: Survey, told: Sequence[np.ndarray] = ()
 ) -> tuple[Finding | None, Conversion | None]:
-    """What maps are that lie outside the survey's bounds as a whole, and what makes them m/s.
+    """The unit of maps outside the survey's bounds as a whole, and the option that makes them m/s.
 
     Parameters
     ----------

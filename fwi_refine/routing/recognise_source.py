@@ -34,7 +34,7 @@ TOLD = 0.1  # of the record's rms, what may be left where the wavelet counts
 
 @dataclass(frozen=True)
 class Limits:
-    """What a wavelet may differ by before it counts as another."""
+    """Largest differences of a wavelet that does not count as another."""
 
     amplitude: float  # factor off 1
     delay: float  # s
@@ -141,7 +141,7 @@ def warning(
     records: Sequence[NDArray[np.floating]],
     survey: Survey,
 ) -> str:
-    """What to tell before a run whose source is taken as known; empty where there is nothing.
+    """The warning before a run whose source is taken as known; empty where there is none.
 
     Parameters
     ----------

@@ -118,7 +118,7 @@ def read_survey(path: str | PathLike[str]) -> Survey:
 
 
 def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
-    """What `read_survey` reads, as a table for a TOML writer.
+    """The table that `read_survey` reads, for a TOML writer.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _wavelet_table(survey: Survey) -> dict[str, Any]:
 
 
 def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
-    """What a `Survey` takes of a section [wavelet]."""
+    """The arguments of `Survey` in a section [wavelet]."""
     given = [key for key in ("file", "samples") if key in table]
     kind = table.get("kind", "samples" if given else "ricker")
     if kind not in ("ricker", "samples"):

@@ -180,7 +180,7 @@ def make_start(
 def _block_offsets(
     shape: tuple[int, int], blocks: np.ndarray | None, part: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """What each cell of the blocks is off by, of unit size: (nz, nx), 0.7 to 1.3 up or down.
+    """Error of each cell of the blocks, of unit size: (nz, nx), 0.7 to 1.3 up or down.
 
     The largest block is a network's frame; it stays. In the others, patches that make up a part of
     all blocks' area are off.

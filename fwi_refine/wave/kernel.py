@@ -1,4 +1,4 @@
-"""What a kernel of the wave equation is, and the check of every argument of every call."""
+"""The interface of kernels of the wave equation, and the check of every argument of every call."""
 
 import math
 from typing import Protocol
@@ -203,7 +203,7 @@ def is_stable(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> bool:
 
 
 def _problems(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> list[str]:
-    """What is wrong with velocities, in words; empty where nothing is.
+    """The fault of velocities, in words; empty where there is none.
 
     The band repeats the map's edge, and its outermost cells are damped most.
     """

@@ -27,7 +27,7 @@ MOST_TASKS_CPU = 1
 
 @dataclass(frozen=True)
 class _Medium:
-    """What a call is about, on the device; a task is one shot of one sample."""
+    """The medium of a call, on the device; a task is one shot of one sample."""
 
     alpha: torch.Tensor  # (B, rows, cols)
     decay: torch.Tensor  # (B, rows, cols), 1 - kappa
@@ -38,7 +38,7 @@ class _Medium:
         return len(self.alpha) * self.shots
 
     def of(self, by_sample: torch.Tensor, part: range) -> torch.Tensor:
-        """What belongs to the samples of some tasks: of each, or once if they have one sample."""
+        """The part of the samples of some tasks: of each, or once if they have one sample."""
         first, last = part.start // self.shots, (part.stop - 1) // self.shots
         if first == last:
             return by_sample[first : first + 1]
@@ -241,7 +241,7 @@ class TorchKernel(OnDevice):
         return _Medium(self._cast(alpha), self._cast(1 - kappa), len(self._survey.sources))
 
     def _pulses(self, by_task: torch.Tensor, part: range) -> torch.Tensor:
-        """What is added at the source of each task, of alpha or its change: (n_steps, tasks)."""
+        """The injection at the source of each task, of alpha or its change: (n_steps, tasks)."""
         points = self._survey.padded_index(self._survey.sources)
         rows, cols = torch.from_numpy(points).long().to(self._device).T
         shots = torch.arange(part.start, part.stop, device=self._device) % len(points)

@@ -70,7 +70,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """What is done to each sample."""
+    """The treatment of each sample."""
 
     method: str
     family: str
@@ -99,7 +99,7 @@ class RecipeOptions:
     def settings(
         self, resources: Resources, keep_deviation: bool, survey: Survey = OPENFWI
     ) -> "Settings":
-        """What is done to each sample, with `resources` whose numbers are filled in."""
+        """The treatment of each sample, with `resources` whose numbers are filled in."""
         assert resources.threads is not None  # see `Resources.for_samples`
         assert resources.per_job is not None
         from fwi_refine.objective.constraints import check_bounds, check_fixed

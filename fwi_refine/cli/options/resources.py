@@ -1,4 +1,4 @@
-"""What samples are refined with: processes, threads, devices."""
+"""Resources of a run: processes, threads, devices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Resources:
 
     @property
     def kind(self) -> str:
-        """What torch calls the device of a job. Raises InputError where --kernel does not run."""
+        """Torch's name of a job's device. Raises InputError where --kernel does not run."""
         kind = "cuda" if self.gpus else "cpu"
         options.check_kernel(self.kernel, kind)
         return kind
@@ -75,7 +75,7 @@ class Resources:
 
     @contextlib.contextmanager
     def executor(self) -> "Iterator[Executor]":
-        """What the samples are given to; see runs/executors.py.
+        """The executor of the samples; see runs/executors.py.
 
         Also one job is a process of its own: the run survives a sample that ends its process.
         """

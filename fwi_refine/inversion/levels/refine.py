@@ -83,7 +83,7 @@ def assign_levels(
 
 
 class _Next(Enum):
-    """What follows a round."""
+    """The step after a round."""
 
     ROUND = auto()  # another one
     SOFTER = auto()  # levels assigned from a map that was only drawn to them
@@ -92,7 +92,7 @@ class _Next(Enum):
 
 @dataclass(frozen=True)
 class _Rounds:
-    """What some rounds led to.
+    """State after some rounds.
 
     data; cleared: without what is taken for their rounding; model: which the next round assigns
     from; noise: rms, that it expects; best: integers; closest: the likeliest fit, and its
@@ -120,7 +120,7 @@ def _before_rounds(
     curvature: Curvature,
     budget: Budget,
 ) -> _Rounds:
-    """What there is to begin with; maps: the given model in integers."""
+    """State before the rounds; maps: the given model in integers."""
     noise = assignment.settings.noise_of_misfit * math.sqrt(given.misfit)
     integers, added, shift = roundings_of(maps, data, budget)
     return _Rounds(

@@ -1,4 +1,4 @@
-"""What the released data's arithmetic added to a record.
+"""The rounding that the released data's arithmetic added to a record.
 
 Most of that is due to its coefficients (wave/released_arithmetic.py), which are rounded by as much
 at every step, like a change of the medium. In a map of integers they are so in every cell of a

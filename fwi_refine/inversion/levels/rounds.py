@@ -58,7 +58,7 @@ class Round:
     data: Data
 
     def noise_within(self, assignment: LevelAssignment) -> float:
-        """What counts as noise in the next, rms."""
+        """The noise of the next, rms."""
         least, most = assignment.noise
         noise = assignment.settings.noise_of_misfit * math.sqrt(self.misfit)
         return min(most, max(least, noise))

@@ -1,4 +1,4 @@
-"""What a run directory holds so far, to be looked at: rows, and maps one at a time."""
+"""The contents of a run directory so far: rows, and maps one at a time."""
 
 import functools
 import logging
@@ -76,7 +76,7 @@ class Contents:
         return velocity
 
     def read_other(self, name: str, k: int) -> NDArray[Any] | None:
-        """What else is stored of the cells of map k, None if there is no such thing."""
+        """Another array of the cells of map k, None if there is no such thing."""
         path, row = self._rows[k]
         try:
             maps = self._part(path).maps

@@ -60,7 +60,7 @@ class Part:
     histories: Sequence[History] = ()
 
     def one(self, name: str, k: int) -> NDArray[np.float32] | None:
-        """What of sample k is stored under a name, None where nothing is."""
+        """The array of sample k under a name, None where there is none."""
         return self.maps[name][k] if name in self.maps else None
 
     def history(self, k: int) -> History:

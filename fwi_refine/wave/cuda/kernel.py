@@ -38,7 +38,7 @@ class _CudaCall(ctypes.Structure):
 
 
 class Launcher(Protocol):
-    """What launches the kernels: `program.Program` on a GPU."""
+    """Launches the kernels: `program.Program` on a GPU."""
 
     name: str
     device: torch.device
@@ -196,7 +196,7 @@ class BlockKernel(OnDevice):
         return (value, None, None) if image is None else (value, *self._gradients(image, vmin))
 
     def _records(self, kernel: str, medium: Tensors, tasks: int) -> torch.Tensor:
-        """What a kernel writes as records, by sample."""
+        """The records that a kernel writes, by sample."""
         record = self._empty(tasks, *self._survey.record_shape[1:])
         self._parts.run(tasks, lambda part: self._launch(kernel, medium, part, record=record))
         return self._by_sample(record)

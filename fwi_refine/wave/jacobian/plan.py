@@ -1,4 +1,4 @@
-"""What a Jacobian by reciprocity needs of the survey: a pulse, frequencies, and a basis of records.
+"""The plan of a Jacobian by reciprocity: a pulse, frequencies, and a basis of records.
 
 In the symbols of reciprocity.py: instead of g the fields P = h * g of a smooth pulse h with h * h
 close to -w, w the wavelet, are simulated, so that every k-th step of them is enough; the factor
@@ -65,7 +65,7 @@ class _PulseSurvey(Survey):
 
 @dataclass(frozen=True)
 class Plan:
-    """What depends on the survey alone. F frequencies, K modes; real parts before imaginary.
+    """The part that depends on the survey alone. F frequencies, K modes; real parts first.
 
     Attributes
     ----------
