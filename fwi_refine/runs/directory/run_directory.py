@@ -202,7 +202,7 @@ class RunDirectory:
         Yields
         ------
         (sequence of int, Part)
-            Places of samples, and their results.
+            Indices of samples, and their results.
 
         Raises
         ------
