@@ -227,7 +227,7 @@ class Shifted:
         self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
 
     def where(self, k: int) -> str:
-        """File and place of map k, for messages."""
+        """File and row of map k, for messages."""
         return self._predictions.where(k)
 
     def read(self, k: int) -> NDArray[Any]:

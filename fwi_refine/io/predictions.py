@@ -44,7 +44,7 @@ class Predictions(Protocol):
     shape: tuple[int, ...]
 
     def where(self, k: int) -> str:
-        """File and place of map k, for messages."""
+        """File and row of map k, for messages."""
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw map k. Raises SampleError, or MachineError."""
@@ -149,7 +149,7 @@ class ArrayPredictions:
             raise InputError(f"predictions {array.path}: holds no maps")
 
     def where(self, k: int) -> str:
-        """File and place of map k, for messages."""
+        """File and row of map k, for messages."""
         return f"{self.path}[{k}]"
 
     def read(self, k: int) -> NDArray[Any]:

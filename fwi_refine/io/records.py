@@ -36,7 +36,7 @@ class RecordSource(Protocol):
     """A record that can be sent to the process that refines its sample."""
 
     def where(self, k: int) -> str:
-        """File and place of record k, for messages."""
+        """File and row of record k, for messages."""
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""

@@ -193,7 +193,7 @@ class _Pieces:
             del self._kept[chunk]
 
     def missing(self) -> list[int]:
-        """Places of the samples that are still to be refined."""
+        """Indices of the samples that are still to be refined."""
         return [
             index
             for chunk in self._chunks
