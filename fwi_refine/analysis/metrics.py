@@ -30,7 +30,7 @@ def root_mean_square_error(v: ArrayLike, truth: ArrayLike) -> float:
 
 
 def leaderboard_error(v: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Mean of |v - truth| over the odd columns, m/s: all that a submission holds of a map."""
+    """Mean of `|v - truth|` over the odd columns, m/s: all that a submission holds of a map."""
     return mean_absolute_error(v[:, 1::2], truth[:, 1::2])
 
 
@@ -40,7 +40,7 @@ def error_by_depth(v: ArrayLike, truth: ArrayLike) -> dict[str, NDArray[np.float
     Returns
     -------
     dict of ndarray, (nz,)
-        Mean of |v - truth| ("mae", m/s), of (v - truth)^2 ("mse", (m/s)^2) and of v - truth
+        Mean of `|v - truth|` ("mae", m/s), of (v - truth)^2 ("mse", (m/s)^2) and of v - truth
         ("bias", m/s; positive where the map is too fast).
     """
     error = _double(v) - _double(truth)
