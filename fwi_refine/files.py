@@ -93,7 +93,7 @@ def machine_error(error: BaseException, what: str) -> MachineError:
 
 
 def persistently(read: Callable[[], T], what: str) -> T:
-    """What `read` returns, tried again while the machine fails in a way that may pass.
+    """The result of `read`, tried again while the machine fails in a way that may pass.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def read_toml(path: str | os.PathLike[str], largest: int = LARGEST_INTEGER) -> d
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a JSON file holds, within the limits of `read_toml`. Raises as that does."""
+    """The content of a JSON file, within the limits of `read_toml`. Raises as that does."""
     try:
         value = json.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))
     except RecursionError as error:

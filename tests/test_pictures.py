@@ -38,6 +38,7 @@ def test_each_sample_is_drawn_when_it_is_finished(line, tmp_path, capsys):
     assert (tmp_path / "pictures" / "a.png").read_text() == "mine"  # what is there stays
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_draws_nothing_and_a_bad_folder_is_refused(line, tmp_path, capsys):
     assert run([*line, "--pictures", "pictures", "--dry-run"]) == 0
     assert not (tmp_path / "pictures").exists()

@@ -1,4 +1,4 @@
-"""What a file is: its kind, shape, range, units, sampling, family and survey."""
+"""The description of a file: kind, shape, range, units, sampling, family and survey."""
 
 import csv
 import math
@@ -31,7 +31,7 @@ Facts = list[tuple[str, str]]
 
 
 def describe_file(path: Path, survey: Survey = OPENFWI) -> Facts:
-    """What is known of a file or directory.
+    """The description of a file or directory.
 
     Parameters
     ----------

@@ -100,7 +100,7 @@ class Hdf5Array:
 
     @contextlib.contextmanager
     def _guarded(self, kind: type[FwiRefineError], what: str) -> Iterator[None]:
-        """What goes wrong with the file as an error of this kind; the machine's as its own."""
+        """A fault of the file as an error of this kind; the machine's as its own."""
         try:
             yield
         except (*ERRORS, MemoryError) as error:

@@ -77,7 +77,7 @@ class NpyArray:
         return self._expected_bytes // len(self) if len(self) else 0
 
     def truncation(self) -> str:
-        """What to say of a file that is too short."""
+        """The message on a file that is too short."""
         return (
             f"file is truncated: found {self._found_bytes} bytes of values, expected "
             f"{self._expected_bytes}"

@@ -94,7 +94,7 @@ def _is_read(path: Path, folder: Path) -> bool:
 
 
 def partial_mark(paths: Iterable[Path]) -> str:
-    """What marks the names of unfinished results.
+    """The mark in the names of unfinished results.
 
     It is `.partial`, with a number if earlier ones of these paths are still there.
     """
@@ -136,7 +136,7 @@ def is_temporary(name: str, of: str) -> bool:
 
 
 def _final_name(name: str) -> str | None:
-    """What a temporary file will be called, None if it is none."""
+    """The final name of a temporary file, None if it is none."""
     found = _TEMPORARY.fullmatch(name)
     return found and found[1]
 

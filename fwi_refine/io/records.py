@@ -36,7 +36,7 @@ class RecordSource(Protocol):
     """A record that can be sent to the process that refines its sample."""
 
     def where(self, k: int) -> str:
-        """File and place of record k, for messages."""
+        """File and row of record k, for messages."""
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""
@@ -268,7 +268,7 @@ class ShardRecords:
         self._ends = [*accumulate(len(array) for array in self._shards)]
         self._only: int | None = None  # the record that this is the source of
 
-    def _place(self, k: int) -> tuple[int, int]:
+    def _position(self, k: int) -> tuple[int, int]:
         """(shard, row) of record k."""
         if self._only is not None:
             return 0, self._only
@@ -277,17 +277,17 @@ class ShardRecords:
 
     def where(self, k: int) -> str:
         """File and row of record k, for messages."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         return f"{self._shards[shard].path}, row {row}"
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         return self._shards[shard].row(row)
 
     def truth(self, k: int) -> NDArray[Any] | None:
         """The raw true map of record k, None where there is none."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         array = self._truths[shard]
         if array is None:
             return None
@@ -298,7 +298,7 @@ class ShardRecords:
 
     def alone(self, k: int) -> Records:
         """A source that holds record k only."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         one = copy.copy(self)
         one.ids, one._only = [self.ids[k]], row
         one._shards, one._truths = [self._shards[shard]], [self._truths[shard]]
@@ -307,7 +307,7 @@ class ShardRecords:
 
     def files(self, ks: Sequence[int]) -> list[Path]:
         """The files of these records and of their true maps."""
-        shards = sorted({self._place(k)[0] for k in ks})
+        shards = sorted({self._position(k)[0] for k in ks})
         arrays = [a for s in shards for a in (self._shards[s], self._truths[s]) if a is not None]
         return [array.path for array in arrays]
 

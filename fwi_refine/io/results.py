@@ -1,4 +1,4 @@
-"""What a run leaves behind: the refined maps and the report, published at once."""
+"""The results of a run: the refined maps and the report, published at once."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -85,7 +85,7 @@ class Results:
         self._unknown = np.full(map_shape, np.nan, np.float32)
 
     def start(self, k: int, velocity: ArrayLike) -> None:
-        """What map k is, in m/s, as long as there is no result for it."""
+        """Map k in m/s, as long as there is no result for it."""
         self._maps.write(k, velocity)
         if self._deviations:
             self._deviations.write(k, self._unknown)
@@ -104,7 +104,7 @@ class Results:
         Parameters
         ----------
         k : int
-            Place of the sample.
+            Index of the sample.
         velocity, deviation : array or None
             Map and expected errors, (nz, nx) in m/s; without a map the start stays.
         row : Row

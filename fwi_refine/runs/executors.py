@@ -153,7 +153,7 @@ class Processes(_Workers):
 
 
 def _begin(parent: int, folder: str | None, devices: Sequence[str]) -> None:
-    """What a worker does first. The parent answers to Ctrl-C and to the end of the terminal; when
+    """First acts of a worker. The parent answers to Ctrl-C and to the end of the terminal; when
     it is killed, this ends too."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)

@@ -88,7 +88,14 @@ class Survey:
 
     def __post_init__(self) -> None:
         self._check_sizes()
-        nz, nx = self.shape
+        self._check_numbers()
+        self._check_points()
+        self._check_stability()
+        self._check_wavelet()
+        self._check_dispersion()
+
+    def _check_numbers(self) -> None:
+        nz = self.shape[0]
         for name in ("spacing", "dt", "frequency"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
@@ -104,6 +111,9 @@ class Survey:
                     f"water is {rows} rows of {velocity} m/s, expected 1 to {nz - 1} rows and a "
                     "velocity within the bounds"
                 )
+
+    def _check_points(self) -> None:
+        nz, nx = self.shape
         margin = self.absorbing_cells
         for name, points in (("source", self.sources), ("receiver", self.receivers)):
             for row, column in points:
@@ -114,6 +124,10 @@ class Survey:
                         f"{name} at row {row}, column {column} lies outside the padded grid "
                         f"(rows {-margin}..{nz + margin - 1}, columns {-margin}..{nx + margin - 1})"
                     )
+
+    def _check_stability(self) -> None:
+        slowest, fastest = self.velocity_bounds
+        margin = self.absorbing_cells
         # no map of any use is fast everywhere: half of the fastest velocity is taken for vmin
         vmin = max(slowest, fastest / 2)
         undamped, stable = self.stable_velocities(vmin)
@@ -131,6 +145,8 @@ class Survey:
                 + ("more absorbing cells, " if fastest <= undamped else "")
                 + "or a lower bound"
             )
+
+    def _check_wavelet(self) -> None:
         least, most = 0.01 / (self.n_steps * self.dt), 0.5 / self.dt
         if not least <= self.frequency <= most:
             raise ValueError(
@@ -141,7 +157,10 @@ class Survey:
             given = np.asarray(self.given_wavelet, dtype=np.float64)
             if given.ndim != 1 or not np.isfinite(given).all() or not given.any():
                 raise ValueError("wavelet: expected samples that are finite and not all zero")
+
+    def _check_dispersion(self) -> None:
         if self.dispersion > DISPERSION_LIMIT:
+            slowest = self.velocity_bounds[0]
             spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
             finer = spacing / self.spacing
             raise ValueError(

@@ -118,7 +118,7 @@ def read_survey(path: str | PathLike[str]) -> Survey:
 
 
 def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
-    """What `read_survey` reads, as a table for a TOML writer.
+    """The table that `read_survey` reads, for a TOML writer.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def _wavelet_table(survey: Survey) -> dict[str, Any]:
 
 
 def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
-    """What a `Survey` takes of a section [wavelet]."""
+    """The arguments of `Survey` in a section [wavelet]."""
     given = [key for key in ("file", "samples") if key in table]
     kind = table.get("kind", "samples" if given else "ricker")
     if kind not in ("ricker", "samples"):
@@ -267,10 +267,10 @@ def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, in
             isinstance(pair, list) and len(pair) == 2 for pair in pairs
         ):
             raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
-        places = [f"{where}.positions[{i}]" for i in range(len(pairs))]
+        names = [f"{where}.positions[{i}]" for i in range(len(pairs))]
         return [
-            (_whole(row, place, least), _whole(column, place, least))
-            for (row, column), place in zip(pairs, places, strict=True)
+            (_whole(row, name, least), _whole(column, name, least))
+            for (row, column), name in zip(pairs, names, strict=True)
         ]
     fixed = [key for key in ("row", "column") if key in line]
     if len(fixed) != 1:

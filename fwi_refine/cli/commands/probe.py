@@ -252,7 +252,7 @@ def solve(
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
-    """What `write` left for `solve`. Raises InputError."""
+    """The file that `write` left for `solve`. Raises InputError."""
     path = Path(folder) / PLAN if Path(folder).is_dir() else Path(folder)
     try:
         plan = read_json(path)
