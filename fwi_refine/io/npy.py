@@ -147,4 +147,3 @@ class NpyArray:
         if len(data) < self._row_bytes:
             raise SampleError(f"{self.path}: is shorter than when it was opened")
         return data
-

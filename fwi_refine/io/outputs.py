@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fwi_refine.errors import InputError, OutputExistsError
-from fwi_refine.files import is_same_file
+from fwi_refine.files import check_regular, is_same_file
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
@@ -55,6 +55,7 @@ def claim_output(
     refuse_input(path, inputs, what)
     if path.is_dir():
         raise InputError(f"{what} {path}: is a directory, expected a file name")
+    check_regular(path)  # a device, such as /dev/null, would be replaced
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(
             f"{what} {path} exists already: choose another name, or pass --overwrite"

@@ -95,7 +95,7 @@ class SubmissionPredictions:
             for number, line in enumerate(text, start=2):
                 if not line.strip():
                     continue
-                key, *values = line.strip().split(",")
+                key, *values = line.rstrip().split(",")  # white space before an id belongs to it
                 try:
                     name, row = split_key(key, self._nz)
                 except ValueError as error:

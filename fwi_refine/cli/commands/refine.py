@@ -158,7 +158,10 @@ def command(
         return print_plan(inputs, settings, place.jobs)
     if dry_run:
         return job.plan(place.jobs)
-    draw = drawing(pictures, inputs) if pictures else no_drawing
+    draw = no_drawing
+    if pictures:
+        goes_on = (folder / "run.toml").exists()
+        draw = drawing(pictures, inputs, goes_on, outputs.overwrite)
     if hidden:
         return refine(job, place, outputs, history, draw)
     with place.executor() as executor:
