@@ -1,8 +1,10 @@
 """Files that no program means to write, and files that are read though no option names them."""
 
+import errno
 import os
 import struct
 import zipfile
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -15,7 +17,14 @@ from fwi_refine.cli.pictures import drawing
 from fwi_refine.cli.run_directory import RunJob
 from fwi_refine.errors import InputError, MachineError, OutputExistsError, SampleError
 from fwi_refine.files import read_npy, read_npy_header
-from fwi_refine.io import check_id, open_predictions, open_records, read_ids
+from fwi_refine.io import (
+    MapWriter,
+    atomic_path,
+    check_id,
+    open_predictions,
+    open_records,
+    read_ids,
+)
 from fwi_refine.io.named_files import files_named_by
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.report import ReportWriter, Row, read_report
@@ -298,3 +307,29 @@ def test_processes_that_cannot_be_started(monkeypatch):
     monkeypatch.setattr("fwi_refine.runs.executors.ProcessPoolExecutor", refuse)
     with pytest.raises(MachineError, match=r"Function not implemented .*; it takes .*/dev/shm"):
         next(Processes(1).map(abs, [1]))
+
+
+# Disks and sizes
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "o.npy"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(out):
+        full()
+    assert caught.value.filename == str(out)
+    monkeypatch.setattr("fwi_refine.io.map_writer._claim_space", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        MapWriter(out, (1, 70, 70), (70, 70))
+    assert caught.value.filename == str(out)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["n_steps", "file_rows", "absorbing_cells"])
+def test_a_survey_of_any_size_takes_no_memory(name):
+    with pytest.raises(ValueError, match=f"{name} is 1000000000, expected a whole number of"):
+        replace(OPENFWI, **{name: 10**9})
+    with pytest.raises(ValueError, match="spacing is 1e"):
+        replace(OPENFWI, spacing=1e300)

@@ -1,5 +1,6 @@
 """Maps as `.npy` and `.npz`, filled one map at a time and in any order."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError
 from fwi_refine.io import npz
-from fwi_refine.io.outputs import atomic_path, open_temporary, publish
+from fwi_refine.io.outputs import atomic_path, named_errors, open_temporary, publish
 
 SUFFIXES = (".npy", ".npz")
 DTYPES = ("float32", "float16")
@@ -71,13 +72,15 @@ class MapWriter:
         size = self._dtype.itemsize * int(np.prod(shape))
         if Path(path).suffix == ".npz" and size > npz.LARGEST:
             raise InputError(f"{path}: {size} bytes of maps would not be read again; write .npy")
-        self._temporary, self._file = open_temporary(Path(path))
+        self._path = Path(path)
+        self._temporary, self._file = open_temporary(self._path)
         try:
-            header = {"descr": self._dtype.str, "fortran_order": False, "shape": tuple(shape)}
-            np.lib.format.write_array_header_1_0(self._file, header)
-            self._file.flush()
-            self._offset = self._file.tell()
-            _claim_space(self._file, self._offset + size)
+            with named_errors(path):
+                header = {"descr": self._dtype.str, "fortran_order": False, "shape": tuple(shape)}
+                np.lib.format.write_array_header_1_0(self._file, header)
+                self._file.flush()
+                self._offset = self._file.tell()
+                _claim_space(self._file, self._offset + size)
         except OSError:
             self.discard()
             raise
@@ -88,9 +91,10 @@ class MapWriter:
             array = np.asarray(values).astype(self._dtype).reshape(self._map_shape)
         data = memoryview(array.tobytes())
         position = self._offset + k * self._map_bytes
-        while data:
-            written = os.pwrite(self._file.fileno(), data, position)
-            data, position = data[written:], position + written
+        with named_errors(self._path):
+            while data:
+                written = os.pwrite(self._file.fileno(), data, position)
+                data, position = data[written:], position + written
 
     def publish(self, path: Path) -> None:
         """Gives the array its final name."""
@@ -112,7 +116,8 @@ class MapWriter:
 
     def discard(self) -> None:
         """Removes what was written; does nothing after `publish`."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk does not take what is buffered
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 

@@ -176,11 +176,22 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the output in errors of the system that name no file, such as of a disk that is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to; on success it is renamed to `path`, else it is removed."""
     path = Path(path)
     temporary, lock = open_temporary(path)
-    with lock:
+    with lock, named_errors(path):
         try:
             yield temporary
             publish(temporary, path)
