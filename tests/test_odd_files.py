@@ -27,7 +27,9 @@ from fwi_refine.io import (
 )
 from fwi_refine.io.named_files import files_named_by
 from fwi_refine.io.npy import NpyArray
+from fwi_refine.io.posterior import SamplesWriter
 from fwi_refine.io.report import ReportWriter, Row, read_report
+from fwi_refine.io.results import Results
 from fwi_refine.runs.directory.parts import Part
 from fwi_refine.runs.executors import Processes, Serial
 from fwi_refine.survey import OPENFWI, write_survey
@@ -320,11 +322,35 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left") as caught, atomic_path(out):
         full()
     assert caught.value.filename == str(out)
-    monkeypatch.setattr("fwi_refine.io.map_writer._claim_space", full)
+    monkeypatch.setattr("fwi_refine.io.map_writer.claim_space", full)
     with pytest.raises(OSError, match="No space left") as caught:
         MapWriter(out, (1, 70, 70), (70, 70))
     assert caught.value.filename == str(out)
     assert os.listdir(tmp_path) == []
+
+
+def test_samples_of_posteriors_on_a_full_disk(tmp_path):
+    """HDF5 ended the process where it met one; now there is room before it begins."""
+    resource = pytest.importorskip("resource")
+    names = ["a", "ü" * 60, "c"]
+    sizes = {"shape": (3, 70, 70), "map_shape": (70, 70), "ids": names}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            Results(tmp_path / "o.npy", tmp_path / "o.csv", **sizes, samples=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / "o.samples.h5")
+    assert os.listdir(tmp_path) == []
+    writer = SamplesWriter(tmp_path / "s.h5", names, (2, 4, 5))
+    drawn = np.random.default_rng(0).random((2, 4, 5))
+    writer.write(1, drawn)
+    writer.publish(tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5") as file:
+        assert np.array_equal(file["samples"][1], drawn.astype("f4"))
+        assert np.isnan(file["samples"][[0, 2]]).all()
+        assert file["ids"].asstr()[:].tolist() == names
 
 
 @pytest.mark.parametrize("name", ["n_steps", "file_rows", "absorbing_cells"])

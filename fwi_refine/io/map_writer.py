@@ -80,7 +80,7 @@ class MapWriter:
                 np.lib.format.write_array_header_1_0(self._file, header)
                 self._file.flush()
                 self._offset = self._file.tell()
-                _claim_space(self._file, self._offset + size)
+                claim_space(self._file, self._offset + size)
         except OSError:
             self.discard()
             raise
@@ -89,12 +89,8 @@ class MapWriter:
         """Map k, in m/s. Values are rounded to the type."""
         with np.errstate(over="ignore"):
             array = np.asarray(values).astype(self._dtype).reshape(self._map_shape)
-        data = memoryview(array.tobytes())
-        position = self._offset + k * self._map_bytes
         with named_errors(self._path):
-            while data:
-                written = os.pwrite(self._file.fileno(), data, position)
-                data, position = data[written:], position + written
+            write_at(self._file, array.tobytes(), self._offset + k * self._map_bytes)
 
     def publish(self, path: Path) -> None:
         """Gives the array its final name."""
@@ -127,7 +123,7 @@ def _member(packed: zipfile.ZipFile, name: str) -> BinaryIO:
     return packed.open(info, "w", force_zip64=True)  # type: ignore[return-value]
 
 
-def _claim_space(file: BinaryIO, size: int) -> None:
+def claim_space(file: BinaryIO, size: int) -> None:
     """Makes the file `size` bytes long, on the disk too where the file system can do that."""
     try:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -137,3 +133,11 @@ def _claim_space(file: BinaryIO, size: int) -> None:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
         file.truncate(size)
+
+
+def write_at(file: BinaryIO, data: bytes, position: int) -> None:
+    """Writes all of the bytes at a place of a file."""
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file.fileno(), left, position)
+        left, position = left[written:], position + written

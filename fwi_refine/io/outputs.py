@@ -177,7 +177,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the output in errors of the system that name no file, such as of a disk that is full."""
+    """Names the output in errors of the system that name no file, as those of a full disk."""
     try:
         yield
     except OSError as error:
