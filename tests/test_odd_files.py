@@ -329,6 +329,13 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_submission_for_which_temporary_files_have_no_room(case, monkeypatch):
+    assert run(["submit", "starts.npy", "--ids", "ids.txt", "--out", "o.csv"]) == 0
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(MachineError, match=r"no room .* in TMPDIR"):
+        open_predictions("o.csv")
+
+
 def test_samples_of_posteriors_on_a_full_disk(tmp_path):
     """HDF5 ended the process where it met one; now there is room before it begins."""
     resource = pytest.importorskip("resource")
