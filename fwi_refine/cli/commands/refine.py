@@ -158,7 +158,7 @@ def command(
         return print_plan(inputs, settings, place.jobs)
     if dry_run:
         return job.plan(place.jobs)
-    draw = no_drawing
+    draw: Callable[[Sequence[int], Part], None] = no_drawing
     if pictures:
         goes_on = (folder / "run.toml").exists()
         draw = drawing(pictures, inputs, goes_on, outputs.overwrite)
