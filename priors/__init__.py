@@ -127,9 +127,14 @@ class Learned:
     spread: float
     weights: str = ""
 
+    @property
+    def file(self) -> Path:
+        """The file of the weights that are used."""
+        return Path(self.weights) if self.weights else DENOISER_FILE
+
     def prior(self) -> LearnedPrior:
         """The prior before the data have told anything."""
-        return LearnedPrior(load_denoiser(self.weights or DENOISER_FILE), spread=self.spread)
+        return LearnedPrior(load_denoiser(self.file), spread=self.spread)
 
 
 @dataclass(frozen=True)

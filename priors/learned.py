@@ -33,8 +33,8 @@ from torch import Tensor
 from .denoiser import Denoiser
 
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
-LEVELS = 30
-CHAINS = 32
+LEVELS = 15
+CHAINS = 16
 LEAST_DEVIATION = 1.0  # m/s, of the normal prior that stands for the samples
 
 

@@ -299,6 +299,30 @@ def pairs() -> str:
     return table(head, lines)
 
 
+def faults() -> str:
+    """One line for each fault of a small record."""
+    lines = [
+        [
+            row["case"],
+            f"{row['refined']:.2f}",
+            f"{row['misfit_after']:.1e}",
+            f"{row['noise']:.1e}" if row["noise"] else "none",
+            f"{row['evaluations']}",
+            ", ".join(row["flags"]),
+        ]
+        for row in result("faults")["rows"]
+    ]
+    head = ["record, `--source`", "error, m/s", "rms", "noise found", "evaluations", "flags"]
+    return table(head, lines)
+
+
+def step_ways() -> str:
+    """One line for each way to make a Gauss-Newton step faster."""
+    ways = result("gauss_newton_step")["ways"]
+    lines = [[row[key] for key in ("way", "found", "taken")] for row in ways]
+    return table(["way", "found", "taken"], lines)
+
+
 def expected_errors() -> str:
     lines = [
         [name, *(f"{row[k]:.2f}" for k in ("expected", "error")), f"{row['samples']}"]
@@ -331,6 +355,8 @@ TABLES: dict[str, Callable[[], str]] = {
         gpu,
         size,
         pairs,
+        faults,
+        step_ways,
     )
 }
 

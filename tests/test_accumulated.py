@@ -1,6 +1,7 @@
 """J^T J without J: the same bits as from the whole matrix, and less memory."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -50,10 +51,14 @@ def test_the_bits_along_other_unknowns(monkeypatch):
     assert all(map(torch.equal, found, expected))
 
 
-def test_fewer_modes_at_a_time_change_the_order_of_sums_alone(monkeypatch):
-    monkeypatch.setattr(accumulated, "MOST_ROWS", 1e6)
+@pytest.mark.parametrize("memory", [0.5, 2.5])  # of the rows of `MODES` modes
+def test_fewer_modes_at_a_time_change_the_order_of_sums_alone(monkeypatch, memory):
+    monkeypatch.setattr(accumulated, "MODES", 8)
+    shots, _, receivers = WIDE.record_shape
+    most = memory * 8 * shots * receivers * (math.prod(WIDE.shape) + 1) * 4
+    monkeypatch.setattr(accumulated, "MOST_ROWS", most)
     (found, scale), (expected, _), whole = both(WIDE, None, 1e-9)
-    assert whole.matrix.nbytes > 2 * 1e6
+    assert whole.matrix.nbytes > 1.3 * most
     assert torch.allclose(found, expected, atol=1e-7)
     columns = whole.matrix.double() / scale
     assert torch.allclose(found, columns.T @ columns, atol=1e-6)

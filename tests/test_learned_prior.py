@@ -414,13 +414,11 @@ def test_the_script_repeats_itself(tmp_path, capsys):
     spec = importlib.util.spec_from_file_location("train_denoiser", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    few = ["--maps", "3", "--held-back", "2", "--steps", "2", "--batch", "2"]
-    found = []
+    few = ["--maps", "3", "--held-back", "2", "--steps", "2", "--batch", "2", "--bfloat16"]
     for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         script.main(["--out", str(tmp_path / f"{name}.npz"), "--seed", seed, *few])
-        found.append(load_denoiser(tmp_path / f"{name}.npz").state_dict())
-    assert all(torch.equal(found[0][key], w) for key, w in found[1].items())
-    assert not torch.equal(found[0]["head.weight"], found[2]["head.weight"])
+    a, b, c = ((tmp_path / f"{name}.npz").read_bytes() for name in "abc")
+    assert a == b != c
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("3 maps in")
     errors = json.loads(lines[2])

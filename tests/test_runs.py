@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from run_cases import (
+    SETTINGS,
     expected_maps,
     merged,
     open_case,
@@ -22,7 +24,8 @@ from run_cases import (
 
 from fwi_refine.errors import InputError, OutputExistsError, PartError, RunError
 from fwi_refine.io.predictions import read_start
-from fwi_refine.runs.directory import RunDirectory, check_parts, look, merge
+from fwi_refine.priors import load
+from fwi_refine.runs.directory import RunDirectory, check_parts, describe, look, merge
 from fwi_refine.runs.directory.shards import Journal, claimed, read_journal, shard_chunks
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]  # four chunks of two, the last with one
@@ -249,6 +252,29 @@ def test_inputs_may_be_moved(tmp_path):
     run = prepare(write_inputs(tmp_path / "here", NAMES), tmp_path / "run")
     (tmp_path / "here").rename(tmp_path / "there")
     assert prepare(tmp_path / "there", run.path).hash == run.hash
+
+
+def test_another_denoiser_is_noticed_where_it_is_used(case, tmp_path):
+    """By what the file holds: it may be moved and written again."""
+
+    def prepared(prior, weights, content=b"weights"):
+        (tmp_path / weights).write_bytes(content)
+        priors = load()
+        priors = replace(
+            priors,
+            style_b_learned=replace(priors.style_b_learned, weights=str(tmp_path / weights)),
+        )
+        settings = replace(SETTINGS, prior=prior, priors=priors)
+        return RunDirectory.prepare(tmp_path / prior, describe(open_case(case), settings, 2))
+
+    run = prepared("learned", "a.npz")
+    assert prepared("learned", "b.npz").hash == run.hash
+    with pytest.raises(InputError, match="denoiser: other weights"):
+        prepared("learned", "a.npz", b"Weights")
+    assert prepared("tv", "a.npz").hash == prepared("tv", "a.npz", b"Weights").hash
+    own = replace(SETTINGS, prior="learned")
+    with pytest.raises(InputError, match="denoiser: other weights"):
+        RunDirectory.prepare(run.path, describe(open_case(case), own, 2))
 
 
 def test_directories_that_are_no_run(case, tmp_path):

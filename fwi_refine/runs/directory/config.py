@@ -1,14 +1,15 @@
 """What a run is: its samples, settings and inputs, in a table that can be stored and compared.
 
 Two runs whose tables agree give the same results, so a run is continued only with the table that
-it was begun with. Where the input files stand may change, what they are may not.
+it was begun with. Where the input files and the denoiser's weights stand may change, what they are
+may not.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from fwi_refine.files import is_machine_fault
 from fwi_refine.io import Inputs
-from fwi_refine.priors import to_table
+from fwi_refine.priors import Priors, to_table
 from fwi_refine.runs.settings import Settings, identity
 
 FORMAT = 1
@@ -46,7 +47,7 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     Raises
     ------
     OSError
-        If an input file cannot be looked at.
+        If an input file cannot be looked at, or the weights of the denoiser that is used not read.
     """
     version, kernel = identity(settings)
     chosen = {
@@ -74,7 +75,7 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
             "ids": hashlib.sha256("\n".join(names).encode()).hexdigest(),
         },
         "settings": {name: value for name, value in chosen.items() if value is not None},
-        "priors": to_table(settings.priors),
+        "priors": _priors(settings.priors),
         "survey": {k: v for k, v in asdict(settings.survey).items() if v is not None},
         "inputs": {
             "predictions": _files(inputs.predictions.path, inputs.predictions.files()),
@@ -87,8 +88,20 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     arrays = {name: getattr(settings, name) for name in _ARRAYS}
     if given := {name: _digest(array) for name, array in arrays.items() if array is not None}:
         table["arrays"] = given
+    if settings.prior == "learned":
+        table["denoiser"] = _content(settings.priors.style_b_learned.file)
     copied: dict[str, Any] = json.loads(json.dumps(table))  # as TOML gives it: lists, no tuples
     return copied
+
+
+def _priors(priors: Priors) -> dict[str, dict[str, float | str]]:
+    """Their numbers. The denoiser's file counts by its content, and only where it is used."""
+    return to_table(replace(priors, style_b_learned=replace(priors.style_b_learned, weights="")))
+
+
+def _content(path: Path) -> dict[str, str]:
+    """Where a small file stands, and the SHA-256 of what it holds."""
+    return {"path": _shown_path(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _digest(array: Any) -> str:
@@ -107,8 +120,12 @@ def _files(path: Path, files: Iterable[Path]) -> dict[str, Any]:
         size += state.st_size
         lines.append(f"{file.name}\t{state.st_size}\t{state.st_mtime_ns}")
     digest = hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()
-    shown = os.fsencode(path.absolute()).decode(errors="backslashreplace")
-    return {"path": shown, "files": len(lines), "bytes": size, "digest": digest}
+    return {"path": _shown_path(path), "files": len(lines), "bytes": size, "digest": digest}
+
+
+def _shown_path(path: Path) -> str:
+    """As text that TOML can hold."""
+    return os.fsencode(path.absolute()).decode(errors="backslashreplace")
 
 
 def _state(file: Path) -> os.stat_result:
@@ -144,6 +161,8 @@ def differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
         if key.endswith(".digest"):
             what = key.removesuffix(".digest")
             lines.append(f"{what}: names, sizes or modification times of its files have changed")
+        elif key == "denoiser.sha256":
+            lines.append("denoiser: other weights")
         elif key == "samples.ids":
             lines.append("samples.ids: other ids, or the same in another order")
         else:

@@ -97,15 +97,17 @@ class _Kept(Assembly):
 
     def by_modes(self, pool: Pool) -> Iterator[torch.Tensor]:
         """J by `MODES` modes after the other, or fewer where these are too large; each is
-        overwritten by the next."""
+        overwritten by later ones. As many as memory takes are made at a time: every time, the
+        spectra of all sources and receivers are multiplied."""
         shots, receivers, modes, n = self.shape
         of_mode = shots * receivers * n * torch.float32.itemsize
-        size = max(1, min(MODES, modes, int(MOST_ROWS / of_mode)))
+        size = max(1, min(modes, int(MOST_ROWS / of_mode)))
+        size = size if size <= MODES else min(modes, size // MODES * MODES)
         memory = torch.empty(shots, receivers, size, n)
         for first in range(0, modes, size):
             out = memory[:, :, : modes - first]
             self._fill(slice(first, first + size), out, pool)
-            yield out
+            yield from out.split(MODES, dim=2)
 
     def parts(self, count: int, pool: Pool) -> Iterator[torch.Tensor]:
         """J by `count` rows after the other, in the order of the matrix, each overwritten by the

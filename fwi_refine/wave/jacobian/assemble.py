@@ -109,6 +109,7 @@ def assemble(
         del work
         size = max(size // 2 // group, 1) * group
         torch.cuda.empty_cache()
+    work.release()
     return work
 
 

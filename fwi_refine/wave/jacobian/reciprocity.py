@@ -158,6 +158,11 @@ class Assembly:
         for point, own, extra in zip(points, spectra, band, strict=True):
             self.put(point, own, extra)
 
+    def release(self) -> None:
+        """Gives back what only `add_receivers` needs."""
+        del self._source_lines
+        self._memory = threading.local()
+
     def rows(
         self,
         own: torch.Tensor,
