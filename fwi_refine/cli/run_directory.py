@@ -229,7 +229,19 @@ class RunJob:
                     log.error("%d of %d samples are finished and kept in %s; to go on: %s",
                               sum(kept), sum(samples), self.path, command_line())  # fmt: skip
                 raise
+        self._tell_of_changes()
         return counts
+
+    def _tell_of_changes(self) -> None:
+        """Warns of inputs that are not what they were when the run was begun."""
+        from fwi_refine import runs
+
+        with contextlib.suppress(OSError):  # all of them were read
+            size = self.config["samples"]["chunk_size"]
+            lines = runs.differences(self.config, runs.describe(self.inputs, self.settings, size))
+            if lines:
+                log.warning("the inputs were changed while they were refined: what was read before "
+                            "and after it may not belong together (%s)", lines[0])  # fmt: skip
 
 
 def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":

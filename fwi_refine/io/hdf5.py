@@ -66,7 +66,7 @@ class Hdf5Array:
         row_bytes = self.dtype.itemsize
         for n in self.shape[1:]:
             row_bytes *= n
-        if row_bytes > LARGEST_ROW:
+        if row_bytes > LARGEST_ROW or 0 in self.shape[1:]:
             raise InputError(f"{self.path}: found rows of {row_bytes} bytes in {self.name}")
         if len(self) > MOST_MISSING and len(self) * row_bytes > LARGEST_RATIO * stored:
             raise InputError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fwi_refine.errors import InputError, OutputExistsError
-from fwi_refine.files import is_same_file
+from fwi_refine.files import check_regular, is_same_file
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
@@ -55,6 +55,7 @@ def claim_output(
     refuse_input(path, inputs, what)
     if path.is_dir():
         raise InputError(f"{what} {path}: is a directory, expected a file name")
+    check_regular(path)  # a device, such as /dev/null, would be replaced
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(
             f"{what} {path} exists already: choose another name, or pass --overwrite"
@@ -175,11 +176,22 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the output in errors of the system that name no file, as those of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to; on success it is renamed to `path`, else it is removed."""
     path = Path(path)
     temporary, lock = open_temporary(path)
-    with lock:
+    with lock, named_errors(path):
         try:
             yield temporary
             publish(temporary, path)

@@ -203,12 +203,13 @@ class DirectoryRecords:
 
     def __init__(self, path: Path, names: Iterable[str], order: Order | None = None) -> None:
         self.path = Path(path)
-        self.ids = [check_id(name.removesuffix(".npy")) for name in names]
+        self._names = [*names]  # a single file may have another suffix
+        self.ids = [check_id(name.removesuffix(".npy")) for name in self._names]
         self.order = order
 
     def where(self, k: int) -> str:
         """The file of record k, for messages."""
-        return str(self.path / f"{self.ids[k]}.npy")
+        return str(self.path / self._names[k])
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""
@@ -219,7 +220,7 @@ class DirectoryRecords:
 
     def alone(self, k: int) -> Records:
         """A source that holds record k only."""
-        return DirectoryRecords(self.path, [f"{self.ids[k]}.npy"])
+        return DirectoryRecords(self.path, [self._names[k]])
 
     def files(self, ks: Sequence[int]) -> list[Path]:
         """The files of these records."""
@@ -314,18 +315,22 @@ class ShardRecords:
 
 def _find_truth(shard: NpyArray) -> NpyArray | None:
     """The array of true maps that belongs to a shard, None where there is none that fits."""
-    prefix = shard.path.name[:4]
-    if prefix not in _TRUTH:
-        return None
-    name = _TRUTH[prefix] + shard.path.name[4:]
-    for folder in (shard.path.parent, shard.path.parent.parent / "model"):
-        if (folder / name).is_file():
+    for path in truth_paths(shard.path):
+        if path.is_file():
             try:
-                array = NpyArray(folder / name)
+                array = NpyArray(path)
             except SampleError:
                 return None
             return array if len(array) == len(shard) and len(array.shape) in (3, 4) else None
     return None
+
+
+def truth_paths(shard: Path) -> list[Path]:
+    """Where the true maps of a shard of records may stand, the first that exists counts."""
+    if not _SHARD.match(shard.name):
+        return []
+    name = _TRUTH[shard.name[:4]] + shard.name[4:]
+    return [folder / name for folder in (shard.parent, shard.parent.parent / "model")]
 
 
 class Hdf5Records:

@@ -75,13 +75,17 @@ class Results:
         self._claim()
         self._rows = ReportWriter(ids, self._report.parent)
         self._maps = MapWriter(out, shape, map_shape, dtype, ids)
-        self._deviations = (
-            MapWriter(deviation, shape, map_shape, dtype, ids, "deviation") if deviation else None
-        )
+        self._deviations: MapWriter | None = None
+        self._samples: SamplesWriter | None = None
+        try:
+            if deviation:
+                self._deviations = MapWriter(deviation, shape, map_shape, dtype, ids, "deviation")
+            if self._drawn:
+                self._samples = SamplesWriter(self._drawn, ids, (samples, *map_shape))
+        except OSError:  # no room for all of them
+            self.close()
+            raise
         self._histories = HistoryWriter(len(ids), Path(history).parent) if history else None
-        self._samples = (
-            SamplesWriter(self._drawn, ids, (samples, *map_shape)) if self._drawn else None
-        )
         self._unknown = np.full(map_shape, np.nan, np.float32)
 
     def start(self, k: int, velocity: ArrayLike) -> None:

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -25,7 +26,7 @@ from typing import Any, Protocol, TypeVar
 
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-from fwi_refine.errors import DeviceError, InputError, WorkerError
+from fwi_refine.errors import DeviceError, InputError, MachineError, WorkerError
 from fwi_refine.runs import locks
 from fwi_refine.version import __version__
 
@@ -119,13 +120,15 @@ class Processes(_Workers):
         waiting: dict[int, Task] = {}  # by number; a task stays here until it is finished
         numbers = itertools.count()
         futures: dict[Any, int] = {}
-        pool = self._pool(jobs)
+        with _starting():
+            pool = self._pool(jobs)
         try:
             while True:
                 for task in itertools.islice(tasks, ahead * jobs - len(waiting)):
                     number = next(numbers)
                     waiting[number] = task
-                    futures[pool.submit(_or_end, function, task)] = number
+                    with _starting():
+                        futures[pool.submit(_or_end, function, task)] = number
                 if not waiting:
                     return []
                 done, _ = wait(futures, return_when=FIRST_COMPLETED)
@@ -150,6 +153,18 @@ class Processes(_Workers):
             initargs=(os.getpid(), self._locks and self._locks.name, self._devices),
             env=dict.fromkeys(names, str(self.threads)),
         )
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """What the system lacks for worker processes as a MachineError that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"no worker process can be started: {error.strerror} (on {socket.gethostname()}); it "
+            "takes a free process (ulimit -u) and a /dev/shm that can be written to"
+        ) from error
 
 
 def _begin(parent: int, folder: str | None, devices: Sequence[str]) -> None:

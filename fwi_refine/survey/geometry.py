@@ -29,6 +29,8 @@ Points = tuple[tuple[int, int], ...]
 # rows that it still needs where there are fewer than six; where there is one column, its
 # neighbours at distance 1 and 2 are itself.
 LEAST_PADDED = (6, 2)
+LARGEST = 1_000_000  # of any whole number of a survey: more is a mistake, or takes all memory
+SMALLEST = 1e-30  # of spacing, dt and frequency in their units, and 1 over the largest
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Survey:
     def _check_numbers(self) -> None:
         nz = self.shape[0]
         for name in ("spacing", "dt", "frequency"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not SMALLEST < getattr(self, name) < 1 / SMALLEST:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
         slowest, fastest = self.velocity_bounds
         if not 0 < slowest < fastest < math.inf:
@@ -177,9 +179,9 @@ class Survey:
         whole |= {name: (getattr(self, name), 1) for name in ("n_steps", "file_rows")}
         whole["absorbing_cells"] = (self.absorbing_cells, 0)
         for name, (value, least) in whole.items():
-            if not (_is_whole(value) and value >= least):
+            if not (_is_whole(value) and least <= value <= LARGEST):
                 raise ValueError(
-                    f"{name} is {value!r}, expected a whole number of at least {least}"
+                    f"{name} is {value!r}, expected a whole number of {least} to {LARGEST}"
                 )
         if any(n < least for n, least in zip(self.padded_shape, LEAST_PADDED, strict=True)):
             raise ValueError(

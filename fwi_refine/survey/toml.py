@@ -59,7 +59,7 @@ import tomli_w
 
 from fwi_refine.errors import InputError
 from fwi_refine.files import LARGEST_WRITTEN, read_toml
-from fwi_refine.survey.geometry import Points, Survey
+from fwi_refine.survey.geometry import LARGEST, Points, Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING
 from fwi_refine.survey.wavelet_file import peak_frequency, read_wavelet
 
@@ -76,7 +76,6 @@ MAY_BE_ABSENT = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavel
 POINTS = ("sources", "receivers")
 LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
 LEAST_CELLS = 4  # of a map, in depth and position
-LARGEST = 1_000_000  # of any whole number in a file: more is a mistake, or takes all memory
 
 log = logging.getLogger(__name__)
 

@@ -72,6 +72,7 @@ def command() -> None:
     metavar="LOW HIGH",
     default=(1500.0, 4500.0),
     show_default=True,
+    callback=options.low_and_high,
     help="What the true velocities lie within, m/s.",
 )
 @click.option(

@@ -161,7 +161,10 @@ def command(
         return print_plan(inputs, settings, resources.jobs)
     if dry_run:
         return job.plan(resources.jobs)
-    draw = drawing(pictures, inputs) if pictures else no_drawing
+    draw: Callable[[Sequence[int], Part], None] = no_drawing
+    if pictures:
+        goes_on = (folder / "run.toml").exists()
+        draw = drawing(pictures, inputs, goes_on, outputs.overwrite)
     if hidden:
         return refine(job, resources, outputs, history, draw)
     with resources.executor() as executor:
