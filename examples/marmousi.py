@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from fwi_refine import OPENFWI, Survey, refine, simulate
 
 BEDS = (1550, 1700, 1650, 1850, 2000, 1900, 2200, 2450, 2300, 2650, 2900, 2700, 3200, 3600, 4500)
-FAULTS = ((0.34, 0.18, 0.10), (0.50, 0.22, 0.13), (0.64, 0.26, 0.12))  # top, lean, throw: shares
+FAULTS = ((0.34, 0.18, 0.10), (0.50, 0.22, 0.13), (0.64, 0.26, 0.12))  # top, lean, throw: fractions
 
 
 # %% The map: a user's file, or a section after the published description

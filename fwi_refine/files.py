@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, TypeVar
 from fwi_refine.errors import InputError, MachineError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 LONGEST_LINE = 2**20  # characters
@@ -93,7 +94,7 @@ def machine_error(error: BaseException, what: str) -> MachineError:
 
 
 def persistently(read: Callable[[], T], what: str) -> T:
-    """What `read` returns, tried again while the machine fails in a way that may pass.
+    """The result of `read`, tried again while the machine fails in a way that may pass.
 
     Parameters
     ----------
@@ -201,18 +202,53 @@ def read_npy(file: BinaryIO, size: int) -> "NDArray[Any]":
     from numpy.lib import format as npy
 
     begin = file.tell()
-    version = npy.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"format version {version} is not that of a plain array")
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, _, dtype = read_npy_header(file)
     left, claimed = size - (file.tell() - begin), math.prod(shape) * dtype.itemsize
-    if dtype.hasobject:
-        raise ValueError("holds pickled objects, which are never loaded")
-    if min(shape, default=0) < 0 or claimed > left:
+    if claimed > left:
         raise ValueError(f"its header claims the shape {shape}, but it holds {left} bytes")
     file.seek(begin)
     return npy.read_array(file, allow_pickle=False)
+
+
+def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
+    """The header of an array in the `.npy` format, of the values that stand behind it.
+
+    Parameters
+    ----------
+    file : BinaryIO
+        At the beginning of the array; afterwards at its first value.
+
+    Returns
+    -------
+    tuple of int, bool, dtype
+        Shape, whether in Fortran order, and type.
+
+    Raises
+    ------
+    ValueError
+        For another format, for what is no header, and for pickled objects, lengths that are none,
+        and values without a byte, of which a file could claim any number.
+    OSError
+        If it cannot be read.
+    """
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"format version {version[0]}.{version[1]} is not that of a plain array")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        shape, fortran, dtype = read(file)
+    except OSError:
+        raise
+    except Exception as error:  # it is Python's syntax, and numpy lets pass what that raises
+        raise ValueError(f"its header cannot be understood ({error})") from error
+    if dtype.hasobject:
+        raise ValueError("holds pickled objects, which are never loaded")
+    lengths = all(type(n) is int and 0 <= n < LARGEST_INTEGER for n in shape)
+    if not lengths or not dtype.itemsize:
+        raise ValueError(f"its header gives the shape {shape} and the type {dtype}")
+    return shape, fortran, dtype
 
 
 def open_text(path: str | os.PathLike[str]) -> TextIO:
@@ -273,7 +309,7 @@ def read_toml(path: str | os.PathLike[str], largest: int = LARGEST_INTEGER) -> d
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a JSON file holds, within the limits of `read_toml`. Raises as that does."""
+    """The content of a JSON file, within the limits of `read_toml`. Raises as that does."""
     try:
         value = json.loads(read_bytes(path, LARGEST_TOML).decode("utf-8-sig"))
     except RecursionError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lazy(
-    package: str, places: Mapping[str, str]
+    package: str, modules: Mapping[str, str]
 ) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """`__all__`, `__getattr__` and `__dir__` of a package.
 
@@ -15,20 +15,20 @@ def lazy(
     ----------
     package : str
         Its `__name__`.
-    places : mapping of str to str
+    modules : mapping of str to str
         For each name the module of the package that has it; "module:name" where it is called
         otherwise there.
     """
 
     def load(name: str) -> Any:
-        if name not in places:
+        if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, other = places[name].partition(":")
+        module, _, other = modules[name].partition(":")
         value = getattr(importlib.import_module(f"{package}.{module}"), other or name)
         setattr(sys.modules[package], name, value)
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *places})
+        return sorted({*vars(sys.modules[package]), *modules})
 
-    return [*places], load, names
+    return [*modules], load, names

@@ -1,4 +1,4 @@
-"""What a device makes of float64: that decides how normal matrices and solves are computed."""
+"""Float64 on a device, on which the way of normal matrices and solves depends."""
 
 import functools
 from enum import Enum

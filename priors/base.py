@@ -24,13 +24,14 @@ class Prior(Protocol):
 
         Parameters
         ----------
-        u : Tensor, shape (nz, nx) or (k,)
-            Map in m/s, or coefficients.
+        u : Tensor, shape (nz, nx), (rows,) or (k,)
+            Map or rows in m/s, or coefficients without unit.
 
         Returns
         -------
         value : Tensor, shape ()
         gradient : Tensor, of the shape of `u`
+            In the unit of the value, per m/s of a map.
         """
         ...
 
@@ -39,8 +40,8 @@ class Prior(Protocol):
 
         Parameters
         ----------
-        u : Tensor, shape (nz, nx) or (k,)
-            Map in m/s, or coefficients.
+        u : Tensor
+            As in `value_and_gradient`.
 
         Returns
         -------
@@ -51,37 +52,16 @@ class Prior(Protocol):
 
 
 class ValueAndGradient(abc.ABC):
-    """What follows from `value_and_gradient`."""
+    """Value and gradient alone, from `value_and_gradient`, of velocities in m/s."""
 
     @abc.abstractmethod
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Prior`."""
 
     def value(self, v: Tensor) -> Tensor:
-        """The value alone.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx) or (rows,)
-            Velocities in m/s.
-
-        Returns
-        -------
-        Tensor, shape ()
-        """
+        """The value alone."""
         return self.value_and_gradient(v)[0]
 
     def gradient(self, v: Tensor) -> Tensor:
-        """The gradient alone.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx) or (rows,)
-            Velocities in m/s.
-
-        Returns
-        -------
-        Tensor, of the shape of `v`
-            Per m/s.
-        """
+        """The gradient alone."""
         return self.value_and_gradient(v)[1]

@@ -110,21 +110,10 @@ class GaussianProcess(ValueAndGradient):
         return torch.from_numpy(self.kernel(np.column_stack([z.ravel(), x.ravel()])))
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy x^T K^-1 x and its gradient 2 K^-1 x.
+        """As in `Prior`: energy x^T K^-1 x and gradient 2 K^-1 x.
 
         For draws the energy is chi-squared with one degree for each cell. Both come from one solve,
         on a GPU from one product with K^-1.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-        gradient : Tensor, shape (nz, nx)
-            In 1 / (m/s).
         """
         centred = self._centred_map(v)
         if v.device.type != "cpu":
@@ -135,33 +124,12 @@ class GaussianProcess(ValueAndGradient):
         return v.new_tensor(np.vdot(x, solved)), torch.from_numpy(2.0 * solved).to(v)
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Hessian 2 K^-1; exact, and the same for every map.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz * nx, nz * nx)
-            In 1 / (m/s)^2, cells in row order.
-        """
+        """As in `Prior`: 2 K^-1, exact and the same for every map."""
         self._centred_map(v)
         return (2.0 * self._precision_on(v.device)).to(v)
 
     def log_likelihood(self, v: Tensor) -> Tensor:
-        """Logarithm of the probability density of a map.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape ()
-        """
+        """Logarithm of the probability density of a map (nz, nx) in m/s."""
         constant = self._structure.log_determinant + v.numel() * np.log(2.0 * np.pi)
         return -0.5 * (self.value(v) + constant)
 

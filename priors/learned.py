@@ -134,19 +134,7 @@ class LearnedPrior:
             raise ValueError(f"spread is {self.spread}, expected a finite number above 0")
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Velocity map in m/s.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-        gradient : Tensor, shape (nz, nx)
-            In 1 / (m/s).
-        """
+        """As in `Prior`."""
         if self.mean is None:
             return v.new_zeros(()), torch.zeros_like(v)
         off = v - self.mean
@@ -154,18 +142,7 @@ class LearnedPrior:
         return (precision * off**2).sum(), 2 * precision * off
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Hessian, which is diagonal.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Velocity map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz * nx, nz * nx)
-            Cells in row order.
-        """
+        """As in `Prior`; diagonal."""
         return torch.diag(2 * self._precision(v).flatten())
 
     def update(self, likelihood: Likelihood) -> Self:

@@ -103,19 +103,7 @@ class SharedLevels(ValueAndGradient):
         return d, density**2 / total, total
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus twice the logarithm of the density, up to a constant, and its gradient.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-        gradient : Tensor, shape (nz, nx)
-            In 1 / (m/s).
-        """
+        """As in `Prior`: minus twice the logarithm of the density, up to a constant."""
         d, responsibilities, total = self._responsibilities(v)
         value, gradient = -2 * total.log().sum(), 4 / self.width**2 * (responsibilities * d).sum(0)
         if edges := self._edges(v):
@@ -125,18 +113,7 @@ class SharedLevels(ValueAndGradient):
         return value, gradient
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Majoriser: Hessian of the quadratic that touches `value` at `v` and lies above it.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz * nx, nz * nx)
-            Cells in row order; diagonal but for the variation.
-        """
+        """As in `Prior`: the majoriser, diagonal but for the variation."""
         _, responsibilities, _ = self._responsibilities(v)
         diagonal = (4 / self.width**2 * responsibilities.sum(0)).flatten()
         if edges := self._edges(v):

@@ -45,7 +45,7 @@ def _at_ends(like: Tensor, pairs: list[Tensor], end: int, sign: int = 1) -> Tens
 
 @dataclass(frozen=True)
 class _TotalVariation(ValueAndGradient):
-    """What both kinds share."""
+    """Common part of both kinds."""
 
     epsilon: float = 0.1  # m/s: differences well below it are penalised as their square
 
@@ -71,53 +71,23 @@ class _TotalVariation(ValueAndGradient):
         return d, lengths, sum(part.numel() for part in d)
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean smoothed variation and its gradient in one pass.
-
-        Parameters
-        ----------
-        v : Tensor, shape (rows,) or (nz, nx)
-            Velocities in m/s.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-            In m/s.
-        gradient : Tensor, of the shape of `v`
-        """
+        """As in `Prior`: the mean smoothed variation, in m/s."""
         d, lengths, n = self._differences(v)
         pull = [part / length / n for part, length in zip(d, lengths, strict=True)]
         gradient = _at_ends(_at_ends(torch.zeros_like(v), pull, 1), pull, 0, sign=-1)
         return torch.cat([length.flatten() for length in lengths]).mean(), gradient
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Lagged-diffusivity matrix D^T W D / n.
+        """As in `Prior`: the lagged-diffusivity matrix D^T W D / n, in 1 / (m/s).
 
-        Parameters
-        ----------
-        v : Tensor, shape (rows,) or (nz, nx)
-            Velocities in m/s.
-
-        Returns
-        -------
-        Tensor, shape (cells, cells)
-            In 1 / (m/s), cells in row order. Its product with `v` is the gradient.
+        Its product with `v` is the gradient.
         """
         matrix = v.new_zeros(v.numel(), v.numel())
         self.add_hessian(matrix, v)
         return matrix
 
     def add_hessian(self, matrix: Tensor, v: Tensor, weight: float = 1.0) -> None:
-        """Add weight times the matrix of `hessian` to another, in place.
-
-        Parameters
-        ----------
-        matrix : Tensor, shape (cells, cells)
-            Changed in place.
-        v : Tensor, shape (rows,) or (nz, nx)
-            Velocities in m/s.
-        weight : float
-            Factor.
-        """
+        """Add weight times the matrix of `hessian` to another (cells, cells), in place."""
         diffusivities = self._weights(v)
         zero = torch.zeros_like(v)
         sums = _at_ends(_at_ends(zero, diffusivities, 0), diffusivities, 1).flatten()
@@ -129,18 +99,7 @@ class _TotalVariation(ValueAndGradient):
                 matrix[pair] = matrix[pair].add_(w.flatten(), alpha=-weight)
 
     def sparse_hessian(self, v: Tensor) -> sparse.csr_array:
-        """The matrix of `hessian`, at most five entries in a row.
-
-        Parameters
-        ----------
-        v : Tensor, shape (rows,) or (nz, nx)
-            Velocities in m/s.
-
-        Returns
-        -------
-        scipy.sparse.csr_array of float64, shape (cells, cells)
-            In 1 / (m/s), cells in row order.
-        """
+        """The matrix of `hessian` without its zeros: at most five entries in a row, float64."""
         cells = np.arange(v.numel()).reshape(v.shape)
         matrix = sparse.csr_array((v.numel(), v.numel()))
         for axis, weight in enumerate(self._weights(v)):

@@ -128,19 +128,7 @@ class VariationalTotalVariation(ValueAndGradient):
                 raise ValueError("found variances of differences that are not above 0")
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Minus twice the logarithm of the density, up to a constant, and its gradient.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Velocity map in m/s.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-        gradient : Tensor, shape (nz, nx)
-            In 1 / (m/s).
-        """
+        """As in `Prior`: minus twice the logarithm of the density, up to a constant."""
         differences = self._differences(v)
         value, gradient = v.new_zeros(()), torch.zeros_like(v)
         for step, d, s2, b in zip(STEPS, differences, self._spreads(v), self._scales, strict=True):
@@ -156,18 +144,9 @@ class VariationalTotalVariation(ValueAndGradient):
         return value, gradient
 
     def hessian(self, v: Tensor) -> Tensor:
-        """Majoriser: Hessian of the quadratic that touches `value` at `v` and lies above it.
+        """As in `Prior`: the majoriser.
 
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Velocity map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (nz * nx, nz * nx)
-            Cells in row order; positive semidefinite. Half of it is the precision of the normal
-            prior that stands for the Laplace density at `v`.
+        Half of it is the precision of the normal prior that stands for the Laplace density at `v`.
         """
         differences = self._differences(v)
         matrix = v.new_zeros(v.numel(), v.numel())

@@ -10,7 +10,7 @@ In this order, each part only while there is time for it:
 3. a Gauss-Newton step for every cell, by its parts;
 4. ten samples from end to end, one after the other and several at a time: samples in a second, and
    what the benchmark's 65,818 would take;
-5. the share of the card's arithmetic and bandwidth, both measured in the same run.
+5. the fraction of the card's arithmetic and bandwidth, both measured in the same run.
 
 The file is written after each part and each sample, so that a run of 4 minutes has the first ones.
 `--device cpu --tiny` rehearses all of it on a small survey. Prints JSON lines as well;
@@ -166,7 +166,7 @@ def step(run: Run) -> list[dict]:
     }
     rows = [{"what": name, "seconds": run.seconds(action)} for name, action in parts.items()]
     total = sum(row["seconds"] for row in rows)
-    return [*rows, {"what": "together: one Jacobian, one correction", "seconds": total}]
+    return [*rows, {"what": "all: one Jacobian, one correction", "seconds": total}]
 
 
 def ten_samples(run: Run) -> list[Sample]:

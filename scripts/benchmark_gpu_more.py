@@ -1,15 +1,15 @@
 """Speed on a GPU by threads, batch and samples at a time, and beside deepwave.
 
     python scripts/benchmark_gpu_more.py [--batch 64] [--repeats 5] [--threads 160,320] [--families]
-        [--together 1,4,16] [--memory-copy-gib 4]
+        [--at-a-time 1,4,16] [--memory-copy-gib 4]
 
 Prints Markdown: records simulated, and misfits with their gradients, in a second, by the threads of
 a block; seconds of a Gauss-Newton step and its parts; with --families, seconds of a sample of each
-route, refined on this card, and what the benchmark's 65,818 records would take; with --together,
-samples refined in a second with so many at a time in one process; the share of the card's
+route, refined on this card, and what the benchmark's 65,818 records would take; with --at-a-time,
+samples refined in a second with so many at a time in one process; the fraction of the card's
 arithmetic and bandwidth, both measured in the same run, with the count behind it; and deepwave's
 CUDA kernels on the same grid, where it is installed. Tensor cores multiply float64 matrices twice
-as fast as anything else can compute, so that share is half of what it might be. Without a usable
+as fast as anything else can compute, so that fraction is half of what it might be. Without a usable
 GPU it says why and exits with 2. How many instructions a step takes is counted by
 count_gpu_instructions.py, without a GPU.
 """
@@ -98,7 +98,7 @@ def speed(options, copied, rates):
     """Records, and misfits with gradients, in a second."""
     print(
         "| what | threads | shots at a time | batch | a second | GFLOP each | "
-        "share of the product's FLOP/s | share of the copy's bytes |\n" + 8 * "|---" + "|"
+        "fraction of the product's FLOP/s | fraction of the copy's bytes |\n" + 8 * "|---" + "|"
     )
     v = example_map().repeat(options.batch, 1, 1) + torch.arange(options.batch)[:, None, None]
     v = v.cuda()
@@ -159,7 +159,7 @@ def step(options):
     print("\n| a Gauss-Newton step | seconds |\n|---|---|")
     for name, value in times.items():
         print(f"| {name} | {value:.4f} |")
-    print(f"| together: one Jacobian, one correction | {sum(times.values()):.4f} |")
+    print(f"| all: one Jacobian, one correction | {sum(times.values()):.4f} |")
     memory = torch.cuda.max_memory_allocated()
     for name, action in others.items():
         print(f"| {name} | {seconds(action, options.repeats):.4f} |")
@@ -198,7 +198,7 @@ def families(simulator):
     )
 
 
-def together(options):
+def at_a_time(options):
     """Samples a second in the main job, by how many are worked on at a time."""
     predictions = np.load(SAMPLES / "predictions.npy")
     with open(SAMPLES / "samples.csv", newline="") as file:
@@ -213,7 +213,7 @@ def together(options):
         f"\nMain job, {len(samples)} samples, equally many of each of {len(ids)}\n\n"
         "| at a time | samples a second | refined | peak GPU memory, GiB |\n|---|---|---|---|"
     )
-    for count in options.together:
+    for count in options.at_a_time:
         settings = Settings(load(), device="cuda", per_job=count)
         refine_one(samples[0], settings)  # what is computed once is not counted
         torch.cuda.empty_cache()
@@ -261,7 +261,7 @@ def main():
     parser.add_argument("--threads", type=numbers, default=[], metavar="N,N,...", help="of a block")
     parser.add_argument("--memory-copy-gib", type=int, default=4, help="size of the copy")
     parser.add_argument(
-        "--together",
+        "--at-a-time",
         type=numbers,
         default=[],
         metavar="N,N,...",
@@ -285,8 +285,8 @@ def main():
     step(options)
     if options.families:
         families(simulator)
-    if options.together:
-        together(options)
+    if options.at_a_time:
+        at_a_time(options)
     against_deepwave(options)
     return 0
 

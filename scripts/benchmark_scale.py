@@ -8,8 +8,8 @@
    its start is stored. What is measured is therefore the machinery, in seconds for each sample,
    and the memory at several points of the run. The records are links to five files, so they come
    from memory.
-2. `share`. Some samples are really refined, with one evaluation allowed, the least that there is.
-   The machinery's share is measured against that time, in the same run.
+2. `overhead`. Some samples are really refined, with one evaluation allowed, the fewest.
+   What the machinery takes is measured against that time, in the same run.
 3. `processes`. The same, and samples that only wait, in one process and in two: on a machine that
    does nothing else.
 4. `machinery` with --times: the schedule of the whole set on 1 to 64 workers, simulated with the
@@ -49,7 +49,7 @@ DATA = Path(__file__).parents[1] / "data_samples"
 CHUNK = 8
 SETTINGS = Settings(load(), method="lbfgs", max_evaluations=1, threads=1)
 WAIT = 0.25  # s
-PARTS = ("machinery", "share", "processes")
+PARTS = ("machinery", "overhead", "processes")
 # Shares of the benchmark's test set; the six fault and curve families in equal parts.
 SHARES = {"FlatVel_A": 0.0905, "FlatVel_B": 0.0905, "Style_A": 0.086, "Style_B": 0.096}
 SHARES |= {name: 0.636 / 6 for name in OPENFWI_FAMILIES if name not in SHARES}
@@ -142,13 +142,13 @@ def restart(folder):
     """All that stands between a command and its first sample, in a half-finished run."""
     inputs = open_case(folder)
     found = RunDirectory.prepare(folder / "run", describe(inputs, SETTINGS, CHUNK))
-    done = {place for places, _ in found.recover(found.chunks()) for place in places}
-    places = (place for chunk in found.chunks() for place in found.samples(chunk))
-    next(inputs.tasks([[place for place in places if place not in done]]))
+    done = {index for indices, _ in found.recover(found.chunks()) for index in indices}
+    indices = (index for chunk in found.chunks() for index in found.samples(chunk))
+    next(inputs.tasks([[index for index in indices if index not in done]]))
 
 
-def measure_share(folder, samples):
-    """(seconds of a sample with one evaluation, share of all else) of a run of real samples."""
+def measure_overhead(folder, samples):
+    """(seconds of a sample with one evaluation, fraction of all else) of a run of real samples."""
     folder.mkdir()
     write_inputs(folder, samples)
     refine = Timed(refine_one)
@@ -233,11 +233,11 @@ def print_machinery(samples, seconds, memory):
     return sum(steps[name] for name in own) / samples
 
 
-def print_share(folder, samples, own):
+def print_overhead(folder, samples, own):
     """own: measured seconds of all else for a sample, or None."""
-    each, share = measure_share(folder, samples)
+    each, overhead = measure_overhead(folder, samples)
     print(f"\nA sample with one evaluation, one thread: {each:.3f} s. All else in that run of ")
-    print(f"{samples} samples: {share:.2%} of it.")
+    print(f"{samples} samples: {overhead:.2%} of it.")
     if own is not None:
         print(f"The seconds of the table above: {own / each:.2%} of it.")
 
@@ -279,8 +279,8 @@ def main():
             write_inputs(folder / "many", options.samples)
             seconds, memory = measure_machinery(folder / "many", options.samples)
             own = print_machinery(options.samples, seconds, memory)
-        if "share" in options.parts:
-            print_share(folder / "share", options.real, own)
+        if "overhead" in options.parts:
+            print_overhead(folder / "overhead", options.real, own)
         if "processes" in options.parts:
             print_processes(folder / "processes", options.real)
     if times and own is not None:

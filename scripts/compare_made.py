@@ -6,7 +6,7 @@ Writes benchmarks/made_against_real.json: figures alone, never a map. "rows" hol
 the maps' statistics, a row for the real maps of a family and one for the made ones; "starts" hold
 the errors of starts. --data names the folder of the real maps, which scripts/benchmark_real.py
 describes. The real maps of the fault and curve families that were read from pictures were made
-integer there; their integer share says nothing.
+integer there; their integer fraction says nothing.
 """
 
 import argparse

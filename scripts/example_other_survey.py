@@ -24,8 +24,8 @@ from fwi_refine.survey.toml import read_survey
 
 SURVEY = Path(__file__).with_suffix(".toml")
 LAYERS = (1600, 1850, 2050, 2350, 2250, 2600, 2900, 3200)  # m/s, from the top
-DEPTHS = (0.10, 0.20, 0.30, 0.40, 0.48, 0.60, 0.74)  # of the interfaces, as shares of the whole
-FAULTS = ((0.16, 0.12, 0.09), (0.36, 0.20, 0.14))  # position at the top, lean, throw: shares
+DEPTHS = (0.10, 0.20, 0.30, 0.40, 0.48, 0.60, 0.74)  # of the interfaces, as fractions of the whole
+FAULTS = ((0.16, 0.12, 0.09), (0.36, 0.20, 0.14))  # position at the top, lean, throw: fractions
 SALT = 4450  # m/s
 
 
@@ -55,11 +55,11 @@ def command(*arguments):
         raise SystemExit(code)
 
 
-def add_noise(path, share, seed):
-    """Adds white noise to a record, its rms a share of the record's."""
+def add_noise(path, fraction, seed):
+    """Adds white noise to a record, its rms a fraction of the record's."""
     record = np.load(path)
     noise = np.random.default_rng(seed).standard_normal(record.shape)
-    noise *= share * np.sqrt(np.mean(np.square(record, dtype=np.float64)))
+    noise *= fraction * np.sqrt(np.mean(np.square(record, dtype=np.float64)))
     np.save(path, (record + noise).astype(np.float32))
 
 
@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="folder for the files, made if new")
     parser.add_argument("--plot", type=Path, help="picture of the result, needs the extra [plot]")
     parser.add_argument("--blur", type=float, default=30.0, help="of the start, m (30)")
-    parser.add_argument("--noise", type=float, default=0.0, help="share of the record's rms (0)")
+    parser.add_argument("--noise", type=float, default=0.0, help="fraction of the record's rms (0)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     parser.add_argument("--method", default="auto", help="as of fwi-refine refine (auto)")
     given = parser.parse_args()

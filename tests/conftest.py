@@ -26,7 +26,7 @@ def pytest_report_header(config):
     """How long it takes, said before: measured on two cores, with nothing beside it."""
     if config.invocation_params.args:
         return None
-    return "all short tests: about five and a half minutes on two cores"
+    return "all short tests: about five minutes on two cores"
 
 
 def escaped(data):
@@ -44,18 +44,20 @@ def pytest_report_to_serializable():
     return escaped((yield))
 
 
-@pytest.fixture(autouse=True)
-def one_job_in_this_process(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def one_job_in_this_process():
     """A command with one job works in the process of the test: another one takes seconds to start.
 
     Tests that run the program as a process of its own, test_deadly among them, have two.
     """
     several = executors.Processes
-    monkeypatch.setattr(
-        executors,
-        "Processes",
-        lambda jobs, *more: executors.Serial() if jobs == 1 else several(jobs, *more),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            executors,
+            "Processes",
+            lambda jobs, *more: executors.Serial() if jobs == 1 else several(jobs, *more),
+        )
+        yield
 
 
 @pytest.fixture

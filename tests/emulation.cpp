@@ -215,7 +215,7 @@ static bool sound(int side, int halo)
 {
     const int rows = 13, cols = 12, margin = 4, steps = 40, blocks = 3, width = 4, strips = 2;
     const int block_rows = 5, strip_rows = 3, threads = width * strips, every = 2;
-    const int source[2] = {4, 5}, receivers[4] = {4, 1, 9, 10}, places[2] = {1, 0};
+    const int source[2] = {4, 5}, receivers[4] = {4, 1, 9, 10}, order[2] = {1, 0};
     std::vector<int> owned(blocks * threads + 1);
     for (int j = 0; j < 2; j++) { // ordered by the thread, as the caller of a kernel has to
         const int r = receivers[2 * j], in_block = r % block_rows;
@@ -235,7 +235,7 @@ static bool sound(int side, int halo)
     call.block_rows = block_rows, call.strip_rows = strip_rows;
     call.width = width, call.threads = threads;
     call.shots = 1, call.n_receivers = 2, call.n_steps = steps, call.every = every;
-    call.sources = source, call.receivers = receivers, call.places = places;
+    call.sources = source, call.receivers = receivers, call.order = order;
     call.owned = owned.data(), call.wavelet = wavelet.data();
     call.alpha = call.dalpha = map.data(), call.column_decay = decay.data();
     call.row_kappa = kappa.data(), call.relative_vmin = relative.data(), call.data = u.data();

@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from fwi_refine.wave import cpu
 from fwi_refine.wave.cuda.kernel import BlockKernel
@@ -31,8 +34,17 @@ def build(out, *flags, kernels=KERNELS):
 
 @functools.cache
 def _library():
-    with tempfile.TemporaryDirectory() as folder:
-        return open_library(build(Path(folder) / "emulation.so", "-fPIC", "-shared"))
+    """Built once for all workers; its folder is named by the bytes that it is built from."""
+    digest = hashlib.sha256(SOURCE.read_bytes())
+    for path in sorted(KERNELS.rglob("*.h")) + sorted(KERNELS.rglob("*.cu")):
+        digest.update(path.read_bytes())
+    folder = Path(tempfile.gettempdir()) / f"fwi-refine-{os.getuid()}-{digest.hexdigest()[:16]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    library = folder / "emulation.so"
+    with FileLock(folder / "lock"):
+        if not library.exists():
+            build(folder / "new.so", "-fPIC", "-shared").rename(library)
+    return open_library(library)
 
 
 def open_library(path):

@@ -47,8 +47,8 @@ def test_a_rehearsal(monkeypatch, tmp_path):
     assert all(row["passed"] for row in found["self_test"])
     assert {row["precision"] for row in found["speed"]} == {"float32", "float64"}
     assert all(row["rate"] > 0 for row in found["speed"])
-    together = found["step"][-1]["seconds"]
-    assert together == pytest.approx(sum(row["seconds"] for row in found["step"][:-1]))
+    whole = found["step"][-1]["seconds"]
+    assert whole == pytest.approx(sum(row["seconds"] for row in found["step"][:-1]))
     assert [row["samples"] for row in found["samples"]] == [10, 10, 10]
     assert all(row["refined"] == 10 for row in found["samples"])
     assert found["ceilings"]

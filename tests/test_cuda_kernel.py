@@ -191,7 +191,7 @@ def waiting():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("text", "place"), waiting(), ids=lambda part: str(part)[-12:])
+@pytest.mark.parametrize(("text", "place"), [*waiting()], ids=lambda part: str(part)[-12:])
 def test_all_waiting_is_needed(text, place, sanitizer, tmp_path):
     """The threads of a shot do not race, and without any one of the barriers they would."""
     folder = mutated(tmp_path, text, text[: place[0]] + ";" + text[place[1] :])

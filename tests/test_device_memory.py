@@ -12,7 +12,7 @@ import torch
 from emulation import Emulation
 from pretend import Pretended, pretended
 
-from fwi_refine.cli.options.place import MEMORY
+from fwi_refine.cli.options.resources import MEMORY
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.misfit import BandMisfit, VminTie
 from fwi_refine.objective.parameterisation import Full

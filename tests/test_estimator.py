@@ -24,7 +24,7 @@ from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.synthetic import make_map, make_start
 
 PRIORS = load()
-EACH = 3  # samples of each of OpenFWI's families
+EACH = 2  # samples of each of OpenFWI's families
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ def test_the_table_serves_other_classifiers(samples, fitted):
     table = fitted.transform(X)
     assert table.shape == (len(X), len(feature_names(criteria())))
     assert fitted.get_feature_names_out().tolist() == list(feature_names(criteria()))
-    evidence = classify(*X[20], PRIORS).evidence
-    assert table[20].tolist() == [evidence[name] for name in feature_names(criteria())]
+    evidence = classify(*X[11], PRIORS).evidence
+    assert table[11].tolist() == [evidence[name] for name in feature_names(criteria())]
     assert np.array_equal(FamilyClassifier().fit_transform(X, y), table)
     other = make_pipeline(
         FamilyClassifier(), StandardScaler(), LogisticRegression(C=100.0, max_iter=1000)

@@ -137,8 +137,8 @@ def test_search_keeps_to_its_budget(truth, record, budget, monkeypatch):
 
     def counting(method):
         def run(self, v, *rest, **options):
-            share = len(self.survey.sources) / len(SMALL.sources)
-            spent[0] += share * self.survey.n_steps / SMALL.n_steps * len(v)
+            fraction = len(self.survey.sources) / len(SMALL.sources)
+            spent[0] += fraction * self.survey.n_steps / SMALL.n_steps * len(v)
             return method(self, v, *rest, **options)
 
         return run

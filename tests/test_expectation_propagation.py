@@ -20,7 +20,7 @@ def of_all_choices(p, levels):
         np.vstack([levels, (low + high) / 2]),
         np.vstack([SHARP**2 + 0 * levels, spread]),
     )
-    shares = np.append(np.full(K, (1 - BETWEEN) / K), BETWEEN)
+    fractions = np.append(np.full(K, (1 - BETWEEN) / K), BETWEEN)
     choices, logs, means = list(itertools.product(range(K + 1), repeat=n)), [], []
     for choice in choices:
         part = np.array(choice), np.arange(n)
@@ -30,7 +30,7 @@ def of_all_choices(p, levels):
         mean = np.linalg.solve(precision, pull)
         constant = -0.5 * centres[part] @ prior @ centres[part] + 0.5 * pull @ mean
         size = -0.5 * np.log(variances[part]).sum() - 0.5 * np.linalg.slogdet(precision)[1]
-        logs.append(np.log(shares[list(choice)]).sum() + constant + size)
+        logs.append(np.log(fractions[list(choice)]).sum() + constant + size)
         means.append(mean)
     weights = np.exp(np.array(logs) - max(logs))
     weights /= weights.sum()

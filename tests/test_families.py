@@ -10,7 +10,15 @@ from wave_cases import TWO_SHOTS as SURVEY
 
 from fwi_refine.inversion import families
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.families import METHODS, NAMES, criteria, find_family, names, register
+from fwi_refine.inversion.families import (
+    METHODS,
+    NAMES,
+    criteria,
+    find_family,
+    inferred,
+    names,
+    register,
+)
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.recipe import Recipe
@@ -25,12 +33,14 @@ from fwi_refine.wave.cpu import load as load_native
 NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
 
-def test_the_registry_is_that_of_the_routing():
-    """Each family has a test that tells its samples, but the one for the rest and the one that a
-    user alone chooses."""
-    assert set(NAMES) == {*(str(family) for family in Family), "general"}
-    assert [*criteria()] == list(NAMES[:-2])
-    assert NAMES[-2:] == ("layered", "general")
+def test_the_registry_holds_the_families_of_the_routing():
+    """Each has a test that tells its samples, but the one for the rest; none without made samples
+    or a user who asks for it. "general" is never inferred."""
+    routes = {str(family) for family in Family}
+    assert routes == {name for name in NAMES if find_family(name).openfwi}
+    assert routes - {*criteria()} == {"layered"}
+    assert {*inferred()} == {*criteria(), "layered"}
+    assert "general" not in inferred()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,7 +26,7 @@ from fwi_refine.runs.directory import RunDirectory, check_parts, look
     ],
 )
 def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs):
-    with Running(made, tmp_path, jobs) as running:
+    with Running(made, tmp_path, jobs, ["--max-evaluations", "4"]) as running:
         bar = running.wait_for_two()
         assert " times smaller" in bar
         assert "sample" in bar

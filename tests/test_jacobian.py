@@ -205,15 +205,15 @@ def test_products_of_two_matrices_in_pieces(monkeypatch):
 
 
 @NATIVE
-@pytest.mark.parametrize("share", [1e-2, 0.3])
-def test_normal_matrix_without_what_is_hidden(monkeypatch, share):
+@pytest.mark.parametrize("fraction", [1e-2, 0.3])
+def test_normal_matrix_without_what_is_hidden(monkeypatch, fraction):
     """Less than `hidden` is left out of each row, in float64 and definite, whoever computes it."""
     for name, value in {"COLUMNS": 41, "MODES": 7, "PIECE": 5}.items():
         monkeypatch.setattr(normal_matrix, name, value)
     full = jacobian(textured(SMALL), survey=SMALL, dtype=torch.float32)
     exact = full.matrix.double().T @ full.matrix.double()
     rows = full.matrix.norm(dim=1)
-    hidden = share * float(rows.max())
+    hidden = fraction * float(rows.max())
     normal, scale = full.normal_matrix(hidden=hidden, threads=2)
     found = normal * scale * scale[:, None]
     all_of_it, its_scale = full.normal_matrix(hidden=1e-12 * hidden)
@@ -227,7 +227,7 @@ def test_normal_matrix_without_what_is_hidden(monkeypatch, share):
     assert torch.equal(again, normal)
 
 
-def test_nothing_is_hidden_from_a_small_share(small):
+def test_nothing_is_hidden_from_a_small_fraction(small):
     _, _, full, _ = small
     normal, scale = full.normal_matrix()
     found, found_scale = full.normal_matrix(hidden=1e-13 * float(scale.max()))
@@ -256,10 +256,10 @@ def test_rows_come_in_the_order_of_time(real):
     widths = (full.basis.square().T @ steps.square() - times.square()).sqrt()
     assert widths.max() <= 26
     rows = full.matrix[:, :-1].unflatten(0, (-1, len(times))).unflatten(2, (nz, nx))
-    for depth, share in ((20, 5e-4), (40, 1.5e-3), (60, 3e-3)):
+    for depth, fraction in ((20, 5e-4), (40, 1.5e-3), (60, 3e-3)):
         there_and_back = 2 * (depth - 1) * OPENFWI.spacing / v.max() / OPENFWI.dt
         deep = rows[:, :, depth:].flatten(2).norm(dim=2).amax(0)
-        assert deep[times < there_and_back].max() <= share * deep.max()
+        assert deep[times < there_and_back].max() <= fraction * deep.max()
 
 
 @NATIVE

@@ -8,7 +8,7 @@ import torch
 from small_survey_cases import SURVEY
 
 from fwi_refine import InputError, classify, jacobian_operator, refine, refine_sample, simulate
-from fwi_refine.objective.known_cells import check_fixed
+from fwi_refine.objective.constraints import check_fixed
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.weights import check_weights, sample_weights
 

@@ -112,6 +112,7 @@ def test_a_submission_of_maps_in_other_units(case):
     assert (case / "km.npy.csv").read_bytes() == (case / "starts.npy.csv").read_bytes()
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_of_a_shard_counts_finished_samples(case, capsys):
     quick = [*REFINE, "--max-evaluations", "1", "--family", "layered", "--run-dir", "run"]
     assert run([*quick, "--chunk-size", "2", "--shard", "1/1"]) == 0

@@ -76,7 +76,7 @@ def test_simulated_records(made):
     assert records[0].shape == SURVEY.file_shape == (3, 201, 10)
 
 
-# family, method, the share of the start's error that may be left; a smooth map is no layered one
+# family, method, the fraction of the start's error that may be left; a smooth map is no layered one
 ROUTES = [
     ("layered", "auto", 0.1), ("blended", "auto", 0.1), ("style-a", "auto", 2.0),
     ("style-b", "auto", 0.9), ("layered", "lbfgs", 1.0), ("style-a", "lbfgs", 2.0),

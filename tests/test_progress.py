@@ -16,7 +16,7 @@ from small_survey_cases import SURVEY
 
 from fwi_refine import runs
 from fwi_refine.cli import console, run
-from fwi_refine.cli.progress import Progress
+from fwi_refine.cli.progress import RunProgress
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.io.report import Row
 from fwi_refine.runs.one_sample import refine_one
@@ -163,7 +163,7 @@ def test_the_time_left_of_a_run_elsewhere_runs_down(states, monkeypatch):
 
 def test_a_view_counts_what_was_found_and_what_is_new(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: NOW)
-    progress = Progress(8, visible=True)
+    progress = RunProgress(8, visible=True)
     progress.found(Row("a", "layered", "", "refined", 1.0, 0.1, seconds=50.0))
     with running_folder(tmp_path / "r") as folder, _told(folder / "1.json", Running("b", NOW)):
         view = progress.view(folder)

@@ -128,7 +128,7 @@ def test_shards_of_a_run_and_a_sample_that_fails(made, baseline, tmp_path, capsy
 
 @pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("fwi_refine.cli.options.place.cores", lambda: 4)
+    monkeypatch.setattr("fwi_refine.cli.options.resources.cores", lambda: 4)
     once = "--max-evaluations", "1"
     assert refine_in(tmp_path / "run", *once, "--dry-run") == 0
     assert "0 of 2 parts are there" in capsys.readouterr().err
@@ -154,6 +154,7 @@ def test_a_dry_run_looks_and_leaves_everything(refine_in, tmp_path, capsys, monk
     assert "samples.count: 3 in the run, 1 now" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("known_speed")
 def test_a_dry_run_refuses_what_a_run_refuses(made, refine_in, tmp_path, capsys):
     """A folder with other things, a shard without parts, the kept samples of another run."""
     (tmp_path / "other").mkdir()

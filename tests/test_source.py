@@ -13,8 +13,9 @@ from fwi_refine.objective import source_misfit
 from fwi_refine.objective.matrix_free import MatrixFreeSourceMisfit
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full, Rows
-from fwi_refine.objective.source import SourceFit, SourceModel, convolve, impulse_record
+from fwi_refine.objective.source import SourceFit, convolve, impulse_record
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
+from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.source_shape import compare_wavelet, first_estimate, shifted
 from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey

@@ -69,17 +69,17 @@ def test_a_source_without_a_receiver_or_of_the_wrong_sign_is_not_a_number(v, rec
     assert columns_of(source_cells(wrong, v, survey)) == [6]
 
 
-def test_known_cells_are_those_of_the_record_not_of_the_map(v, record):
+def test_source_cells_are_those_of_the_record_not_of_the_map(v, record):
     cells = source_cells(record, 1.05 * v, SURVEY)
     assert columns_of(cells) == [0, 6, 9]
     np.testing.assert_allclose(cells[2], at_sources(v), rtol=1e-12)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-@pytest.mark.parametrize(("share", "wanted"), [(0.999, [0, 6, 9]), (1.001, [0, 9])])
-def test_a_cell_that_disagrees_with_the_map_is_left_out(v, record, sign, share, wanted):
+@pytest.mark.parametrize(("fraction", "wanted"), [(0.999, [0, 6, 9]), (1.001, [0, 9])])
+def test_a_cell_that_disagrees_with_the_map_is_left_out(v, record, sign, fraction, wanted):
     prediction = v.clone()
-    prediction[1, 6] /= 1 + sign * share * AGREEMENT
+    prediction[1, 6] /= 1 + sign * fraction * AGREEMENT
     assert columns_of(source_cells(record, prediction, SURVEY)) == wanted
 
 

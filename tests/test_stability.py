@@ -101,13 +101,13 @@ def damped_survey(**changes):
 
 
 @pytest.mark.parametrize(
-    ("band", "share", "grows"),
+    ("band", "fraction", "grows"),
     [(0, 0.999, False), (0, 1.01, True), (10, 0.999, False), (10, 1.1, True)],
 )
-def test_a_simulation_at_the_limit(share, grows, band):
+def test_a_simulation_at_the_limit(fraction, grows, band):
     """Waves grow beyond it, in a band only a little later, as few of its cells are damped most."""
     survey, vmin, limit = damped_survey(absorbing_cells=band)
-    bound = share * (limit if band else fastest_stable(10.0, 1e-3))
+    bound = fraction * (limit if band else fastest_stable(10.0, 1e-3))
     v = torch.full((1, 20, 20), bound, dtype=torch.float64)
     alpha = pad(v, survey).square() * (survey.dt / survey.spacing) ** 2
     record, _ = ReferenceKernel(survey, torch.float64, 1, 1)._propagate(alpha, vmin, store=False)

@@ -5,12 +5,12 @@ import logging
 import pytest
 
 from fwi_refine.cli import run
-from fwi_refine.cli.progress import Progress
+from fwi_refine.cli.progress import RunProgress
 from fwi_refine.io.report import Row
 
 
 def outcome(*rows, after=0.5):
-    progress = Progress(len(rows), visible=False)
+    progress = RunProgress(len(rows), visible=False)
     for k, (status, flags) in enumerate(rows):
         progress.found(Row(f"s{k}", "layered", "", status, 1.0, after, flags=flags))
     return progress

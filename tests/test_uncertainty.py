@@ -17,7 +17,7 @@ from fwi_refine.wave import record_basis
 SHAPE = (4, 5)
 SURVEY = dataclasses.replace(OPENFWI, shape=SHAPE, sources=((1, 0),), receivers=((1, 1), (1, 3)))
 SAMPLES = int(np.prod(SURVEY.record_shape))
-SHARE = record_basis(SURVEY).shape[1] / SURVEY.n_steps
+FRACTION = record_basis(SURVEY).shape[1] / SURVEY.n_steps
 PROCESS = GaussianProcess(1.5, 150.0, 20.0, 300.0, 10.0, 3000.0, SHAPE)
 
 
@@ -39,7 +39,7 @@ def test_it_is_the_covariance_in_closed_form():
     found = standard_deviation(
         2 / SAMPLES * j.T @ j,
         parameters,
-        noise**2 * SHARE,
+        noise**2 * FRACTION,
         PriorTerm(PROCESS, parameters).hessian(torch.zeros(21).double() + 3000.0),
     )
     precision = j.T @ j / noise**2
@@ -64,7 +64,7 @@ def test_draws_err_by_what_is_expected():
     deviation = standard_deviation(
         2 / SAMPLES * full.T @ full,
         parameters,
-        noise**2 * SHARE,
+        noise**2 * FRACTION,
         PriorTerm(PROCESS, parameters).hessian(torch.zeros(21).double() + 3000.0),
     )
     errors = torch.stack(errors)
@@ -81,7 +81,7 @@ def test_all_modes_say_what_the_cells_say():
     prior = torch.zeros(modes.size, modes.size).double()
     prior[:-1, :-1] = 2 * torch.eye(modes.size - 1).double()
     along = j @ modes.matrix()
-    variance = noise**2 * SHARE
+    variance = noise**2 * FRACTION
     first = standard_deviation(2 / SAMPLES * along.T @ along, modes, variance, prior)
     second = standard_deviation(
         2 / SAMPLES * j.T @ j,
@@ -98,7 +98,7 @@ def test_cells_of_a_region_share_their_error_and_noise_has_a_floor():
     j = jacobian(21) @ regions.matrix()
     hessian = 2 / SAMPLES * j.T @ j
     exact, floor, double = (
-        standard_deviation(hessian, regions, variance * SHARE)
+        standard_deviation(hessian, regions, variance * FRACTION)
         for variance in (0.0, LEAST_NOISE**2, 4 * LEAST_NOISE**2)
     )
     assert torch.equal(exact, floor)

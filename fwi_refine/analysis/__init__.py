@@ -1,4 +1,4 @@
-"""What is made of predictions and results: measured, blended, drawn and checked.
+"""Predictions and results, measured, blended, drawn and checked.
 
 `metrics`, `evaluation`: how far maps are from the truth. `blend`, `mosaic`, `ensemble`: several
 predictions made into one. `leaderboard`: what a published score tells. `installation`,

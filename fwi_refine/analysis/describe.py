@@ -1,4 +1,4 @@
-"""What a file is: its kind, shape, range, units, sampling, family and survey."""
+"""The description of a file: kind, shape, range, units, sampling, family and survey."""
 
 import csv
 import math
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fwi_refine import io
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import open_text
+from fwi_refine.files import lines, open_text
 from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.npz import SIGNATURE as NPZ_SIGNATURE
@@ -25,13 +25,14 @@ from fwi_refine.survey import OPENFWI, Survey, read_survey
 LOOKED_AT = 20  # maps or records whose values are read, evenly spaced
 LEVELS = 20  # a map of at most so many velocities has layers
 TOLD = "told from a map and its record: fwi-refine classify"
+NUMBERS = "fiub"  # kinds of numpy's types that maps, records, weights and masks have
 MAPS = ("velocity", "predictions", "maps")
 
 Facts = list[tuple[str, str]]
 
 
 def describe_file(path: Path, survey: Survey = OPENFWI) -> Facts:
-    """What is known of a file or directory.
+    """The description of a file or directory.
 
     Parameters
     ----------
@@ -77,6 +78,9 @@ def _directory(path: Path, survey: Survey) -> Facts:
         ]  # fmt: skip
     records = io.open_records(path, survey)
     first = records.read(0)
+    if first.dtype.kind not in NUMBERS:
+        return [("what", "no maps and no records, which are real numbers"),
+                ("files", str(len(records.ids))), ("type", str(first.dtype))]  # fmt: skip
     if first.shape[-2:] == survey.shape and not is_record(first.shape, survey):
         maps = io.open_predictions(path, survey)
         return [("what", "a directory of velocity maps"),
@@ -106,6 +110,9 @@ def _array(path: Path, survey: Survey) -> Facts:
         )
     shape = array.shape
     facts: Facts = [("shape", " x ".join(map(str, shape)))]
+    if array.dtype.kind not in NUMBERS:
+        return [("what", "no maps and no records, which are real numbers"), *facts,
+                ("type", str(array.dtype))]  # fmt: skip
     one = shape == survey.shape or (len(shape) == 3 and is_record(shape, survey))
     read = (lambda k: array.read()) if one and isinstance(array, NpyArray) else array.row
     count = 1 if one else len(array)
@@ -237,10 +244,13 @@ TABLES = {
 
 
 def _table(path: Path) -> Facts:
-    with open_text(path) as file:
-        rows = csv.reader(file)
-        header = tuple(next(rows, ()))
-        count = sum(1 for _ in rows)
+    try:
+        with open_text(path) as file:
+            rows = csv.reader(lines(file, path))
+            header = tuple(next(rows, ()))
+            count = sum(1 for _ in rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table ({error})") from error
     if header[:1] == ("oid_ypos",):
         what = f"a submission, {len(header) - 1} columns"
     else:

@@ -1,4 +1,4 @@
-"""What `blend` is given: several predictions of the same samples, and what is known of these."""
+"""The inputs of `blend`: several predictions of the same samples, and their records or truth."""
 
 import functools
 import logging

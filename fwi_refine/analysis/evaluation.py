@@ -265,7 +265,7 @@ class MapRecords:
         return self._last[1]
 
     def compare(self, k: int, v: NDArray[Any]) -> dict[str, float]:
-        """What a map has in common with its record.
+        """The agreement of a map with its record.
 
         Parameters
         ----------

@@ -94,7 +94,7 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
     """
     families = sorted({row.family for row in rows})
     groups = [(name, [row for row in rows if row.family == name]) for name in families]
-    return [_group(name or "not classified", members) for name, members in [*groups, (ALL, rows)]]
+    return [_group(name or "not classified", part) for name, part in [*groups, (ALL, rows)]]
 
 
 def _group(name: str, rows: Sequence[Row]) -> Group:
@@ -206,7 +206,7 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 
 def _settings(run: OpenedRun) -> list[tuple[str, str]]:
-    """What is known of how the run was done: (name, value)."""
+    """The way in which the run was done: (name, value)."""
     found = []
     for table in ("program", "settings"):
         items = run.config.get(table, {}).items()

@@ -1,8 +1,8 @@
 """Share and score of a subset of the test set, solved from the scores of three submissions.
 
-A leaderboard gives one number for all families. To learn how well one group of samples is doing
-there, and how many of the scored samples are in it, submit the maps as they are, and twice with
-the values of that group alone shifted by a known amount, up or down at random.
+A leaderboard gives one number for all families. Three submissions tell the error of one group of
+samples and its share of the scored ones: the maps as they are, and twice with the values of that
+group alone shifted by a known amount, up or down at random.
 
 Let q be the share of the subset in the scored values, m its mean absolute error, m_rest that of all
 others, e = prediction - truth, and s = +1 or -1 a random sign for each value. The scores are::
@@ -72,7 +72,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class SubsetEstimates:
-    """What three scores say.
+    """The solution of three scores.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ def _solve(scores: Sequence[float], amounts: Sequence[float]) -> tuple[float, fl
 
 
 def least_shift(low: float, high: float, bounds: tuple[float, float]) -> float:
-    """What no error exceeds.
+    """A bound of all errors.
 
     Parameters
     ----------
@@ -227,7 +227,7 @@ class Shifted:
         self.path, self.count, self.ids = predictions.path, predictions.count, predictions.ids
 
     def where(self, k: int) -> str:
-        """File and place of map k, for messages."""
+        """File and row of map k, for messages."""
         return self._predictions.where(k)
 
     def read(self, k: int) -> NDArray[Any]:

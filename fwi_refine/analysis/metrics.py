@@ -1,4 +1,4 @@
-"""How far a map is from the truth, in the measures that the field reports."""
+"""How far a map `v` is from the `truth`, both (nz, nx) in m/s, in the measures of the field."""
 
 from typing import Any
 
@@ -25,49 +25,22 @@ _WINDOW /= _WINDOW.sum()
 
 
 def root_mean_square_error(v: ArrayLike, truth: ArrayLike) -> float:
-    """Root mean square error of a map.
-
-    Parameters
-    ----------
-    v, truth : array_like, (nz, nx)
-        The map and the true map, m/s.
-
-    Returns
-    -------
-    float
-        Root of the mean of (v - truth)^2, m/s.
-    """
+    """Root of the mean of (v - truth)^2, m/s."""
     return float(np.sqrt(np.square(_double(v) - _double(truth)).mean()))
 
 
 def leaderboard_error(v: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Mean absolute error over the odd columns: all that a submission holds of a map.
-
-    Parameters
-    ----------
-    v, truth : ndarray, (nz, nx)
-        The map and the true map, m/s.
-
-    Returns
-    -------
-    float
-        Mean of |v - truth|, m/s.
-    """
+    """Mean of `|v - truth|` over the odd columns, m/s: all that a submission holds of a map."""
     return mean_absolute_error(v[:, 1::2], truth[:, 1::2])
 
 
 def error_by_depth(v: ArrayLike, truth: ArrayLike) -> dict[str, NDArray[np.float64]]:
     """Errors of each row of a map.
 
-    Parameters
-    ----------
-    v, truth : array_like, (nz, nx)
-        The map and the true map, m/s.
-
     Returns
     -------
     dict of ndarray, (nz,)
-        Mean of |v - truth| ("mae", m/s), of (v - truth)^2 ("mse", (m/s)^2) and of v - truth
+        Mean of `|v - truth|` ("mae", m/s), of (v - truth)^2 ("mse", (m/s)^2) and of v - truth
         ("bias", m/s; positive where the map is too fast).
     """
     error = _double(v) - _double(truth)
@@ -79,33 +52,12 @@ def error_by_depth(v: ArrayLike, truth: ArrayLike) -> dict[str, NDArray[np.float
 
 
 def structural_similarity(v: ArrayLike, truth: ArrayLike) -> float:
-    """SSIM of two maps as OpenFWI reports it.
-
-    Parameters
-    ----------
-    v, truth : array_like, (nz, nx)
-        The map and the true map, m/s.
-
-    Returns
-    -------
-    float
-        The mean of `similarity`; 1 if the maps are equal.
-    """
+    """SSIM of two maps as OpenFWI reports it: the mean of `similarity`."""
     return float(similarity(v, truth).mean())
 
 
 def similarity(v: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
-    """SSIM at each cell of two maps.
-
-    Parameters
-    ----------
-    v, truth : array_like, (nz, nx)
-        The map and the true map, m/s.
-
-    Returns
-    -------
-    ndarray of float64, (nz, nx)
-        1 where the maps are equal.
+    """SSIM at each cell of two maps: 1 where they are equal.
 
     Notes
     -----

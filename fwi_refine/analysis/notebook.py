@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: a table, and pictures where matplotlib is installed."""
+"""A result in a notebook: a table, and pictures where matplotlib is installed."""
 
 import base64
 import html

@@ -42,5 +42,5 @@ class RunView:
 
     @property
     def name(self) -> str:
-        """What the map `refined` is: maps alone, without a report, are nobody's result."""
+        """The name of the map `refined`: maps alone, without a report, are nobody's result."""
         return MAP_NAMES.get(self.row.status, "refined")

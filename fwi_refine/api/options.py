@@ -72,7 +72,7 @@ def gpus_meant(device: str | torch.device) -> list[str]:
 
 
 def torch_device(device: str | torch.device, gpus: Sequence[str]) -> str:
-    """What torch calls the device; of several GPUs the first."""
+    """Torch's name of the device; of several GPUs the first."""
     if str(device) == "auto":
         return "cuda" if gpus else "cpu"
     return str(device)

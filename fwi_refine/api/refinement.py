@@ -26,7 +26,7 @@ from fwi_refine.inversion.families import METHODS, PRIORS
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
-from fwi_refine.objective.known_cells import check_bounds, check_fixed
+from fwi_refine.objective.constraints import check_bounds, check_fixed
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.runs import batch
@@ -40,7 +40,7 @@ from fwi_refine.survey.weights import check_weights
 
 @dataclass(frozen=True)
 class Refinement:
-    """What `refine` returns.
+    """The results of `refine`.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Refinement:
         return {k: row.reason for k, row in enumerate(self.reports) if row.status == "failed"}
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The table for a notebook."""
         shape = (len(self.reports), *self.survey.shape)
         return result_as_html(
             self.reports,
@@ -225,23 +225,13 @@ def refine(
         max_evaluations = whole(max_evaluations, "max_evaluations", 1)
     if time_budget is not None and not (isinstance(time_budget, Real) and time_budget > 0):
         raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
-    if weights is not None:
-        weights = check_weights(to_numpy(weights), survey)
-    if fixed is not None:
-        fixed = check_fixed(to_numpy(fixed), survey)
-    if bounds is not None:
-        if len(bounds) != 2:
-            raise InputError(f"bounds: found {len(bounds)} arrays, expected two: (low, high)")
-        low, high = bounds
-        bounds = check_bounds(to_numpy(low), to_numpy(high), survey)
     if callback is not None and not callable(callback):
         raise InputError(f"callback {callback!r}: expected a function")
-    priors = check_priors(priors)
     gpus = gpus_meant(device)
     jobs = max(1, min(jobs, len(maps)))
     threads = threads or max(1, cpu_count() // jobs)
     settings = Settings(
-        priors=priors,
+        priors=check_priors(priors),
         family=families if isinstance(families, str) else "auto",
         method=method,
         prior=prior,
@@ -254,40 +244,65 @@ def refine(
         kernel=kernel,
         keep_deviation=True,
         survey=survey,
-        weights=weights,
-        fixed=fixed,
-        bounds=bounds,
+        weights=None if weights is None else check_weights(to_numpy(weights), survey),
+        fixed=None if fixed is None else check_fixed(to_numpy(fixed), survey),
+        bounds=None if bounds is None else _bounds(bounds, survey),
     )
     check_memory(settings)
     if not force:
         look_at_arrays(maps, records, survey, source)
     executor: Executor = Serial() if jobs == 1 else Processes(jobs, threads, gpus)
     work = None if isinstance(families, str) else partial(_refine_as, families=families)
-    start = maps.astype(np.float64 if maps.dtype.itemsize >= 8 else np.float32)
-    velocity = start.copy()
-    deviation = np.full(maps.shape, np.nan, np.float32)
-    drawn = np.full((len(maps), samples, *survey.shape), np.nan, np.float32)
-    rows = [Row(str(k), status="unfinished") for k in range(len(maps))]
+    found = _Gathered(maps, samples, survey)
     for _, outcomes in batch.run(chunks(maps, records, survey), settings, executor, work):
         for outcome in outcomes:
-            k = outcome.index
-            rows[k] = outcome.row
-            if outcome.velocity is not None:
-                velocity[k] = outcome.velocity
-            if outcome.deviation is not None:
-                deviation[k] = outcome.deviation
-            if outcome.samples is not None:
-                drawn[k] = outcome.samples
+            found.add(outcome)
             if callback is not None:
                 callback(outcome)
-    return Refinement(
-        velocity.reshape(shape),
-        deviation.reshape(shape),
-        tuple(rows),
-        drawn.reshape(*shape[:-2], samples, *survey.shape) if samples else None,
-        survey,
-        start.reshape(shape),
-    )
+    return found.refinement(shape)
+
+
+def _bounds(
+    bounds: tuple[ArrayLike, ArrayLike], survey: Survey
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if len(bounds) != 2:
+        raise InputError(f"bounds: found {len(bounds)} arrays, expected two: (low, high)")
+    low, high = bounds
+    return check_bounds(to_numpy(low), to_numpy(high), survey)
+
+
+class _Gathered:
+    """The outcomes so far, in the order of the maps; a sample without one keeps its prediction."""
+
+    def __init__(self, maps: NDArray[Any], samples: int, survey: Survey) -> None:
+        self.survey, count = survey, len(maps)
+        self.start = maps.astype(np.float64 if maps.dtype.itemsize >= 8 else np.float32)
+        self.velocity = self.start.copy()
+        self.deviation = np.full(maps.shape, np.nan, np.float32)
+        self.samples = np.full((count, samples, *survey.shape), np.nan, np.float32)
+        self.rows = [Row(str(k), status="unfinished") for k in range(count)]
+
+    def add(self, outcome: Outcome) -> None:
+        k = outcome.index
+        self.rows[k] = outcome.row
+        if outcome.velocity is not None:
+            self.velocity[k] = outcome.velocity
+        if outcome.deviation is not None:
+            self.deviation[k] = outcome.deviation
+        if outcome.samples is not None:
+            self.samples[k] = outcome.samples
+
+    def refinement(self, shape: tuple[int, ...]) -> Refinement:
+        """All of them; shape: that of the predictions."""
+        several, each = shape[:-2], self.samples.shape[1:]
+        return Refinement(
+            self.velocity.reshape(shape),
+            self.deviation.reshape(shape),
+            tuple(self.rows),
+            self.samples.reshape(*several, *each) if each[0] else None,
+            self.survey,
+            self.start.reshape(shape),
+        )
 
 
 def _refine_as(sample: Sample, settings: Settings, families: Sequence[str]) -> Outcome:

@@ -64,7 +64,7 @@ class Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """What may stand first: a command, or what may follow `refine`, which need not be typed."""
+        """Words that may stand first: a command, or an argument of `refine` without its name."""
         refine = self.get_command(ctx, DEFAULT)
         assert refine is not None  # it is one of COMMANDS
         others = refine.shell_complete(click.Context(refine, parent=ctx), incomplete)

@@ -1,4 +1,4 @@
-"""What moves on stderr while the program works: progress bars and the lines of running samples."""
+"""The moving part of stderr: progress bars and the lines of running samples."""
 
 import contextlib
 import sys
@@ -25,7 +25,7 @@ PLAIN = 60.0  # s between two lines where stderr is no terminal
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of a run.
+    """The view of a run.
 
     Attributes
     ----------

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fwi_refine.cli import console
+from fwi_refine.errors import InputError
 
 
 class Forgiving:
@@ -96,7 +97,10 @@ class _File(logging.FileHandler):
 
 
 def set_up(verbose: int, quiet: int, log_file: Path | None) -> None:
-    """verbose, quiet: how often -v and -q were given. Raises OSError if the file cannot be made."""
+    """verbose, quiet: how often -v and -q were given. Raises OSError if the file cannot be made,
+    InputError for a pipe, which may have no reader."""
+    if log_file and log_file.is_fifo():
+        raise InputError(f"--log-file {log_file}: is a pipe, expected a regular file")
     level = logging.DEBUG if verbose else (logging.ERROR if quiet else logging.INFO)
     root = logging.getLogger()
     tear_down()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fwi_refine.cli.options import opened
-from fwi_refine.errors import FwiRefineError, InputError, SampleError
+from fwi_refine.errors import FwiRefineError, InputError, OutputExistsError, SampleError
 
 if TYPE_CHECKING:
     from fwi_refine.io.inputs import Inputs
@@ -31,7 +31,9 @@ def check_folder(folder: Path) -> None:
     raise InputError(f"--pictures {folder}: cannot be made ({problem})")
 
 
-def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], None]":
+def drawing(
+    folder: Path, inputs: "Inputs", goes_on: bool, overwrite: bool
+) -> "Callable[[Sequence[int], Part], None]":
     """A function that is told indices and results, and draws each sample that has no picture yet.
 
     Parameters
@@ -40,11 +42,17 @@ def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], 
         Where the pictures go, as <id>.png; made if new.
     inputs : Inputs
         The samples of the run.
+    goes_on : bool
+        Whether the run was begun before: its pictures are kept.
+    overwrite : bool
+        Whether pictures that stand there are drawn anew.
 
     Raises
     ------
     InputError
         Without matplotlib, and where the folder cannot be made.
+    OutputExistsError
+        Where pictures of another run would be taken for those of this one.
     """
     plots = opened.load("plots")
     check_folder(folder)
@@ -53,11 +61,18 @@ def drawing(folder: Path, inputs: "Inputs") -> "Callable[[Sequence[int], Part], 
     except OSError as error:
         raise InputError(f"--pictures {folder}: cannot be made ({error.strerror})") from error
 
+    standing = [name for p in inputs.pairs if (folder / (name := f"{p.id}.png")).exists()]
+    if standing and not (goes_on or overwrite):
+        raise OutputExistsError(
+            f"--pictures {folder}: holds {len(standing)} of these pictures already, the first is "
+            f"{standing[0]}: choose another folder, or pass --overwrite"
+        )
+
     def draw(indices: "Sequence[int]", part: "Part") -> None:
         for k, index in enumerate(indices):
             path = folder / f"{part.rows[k].id}.png"
             try:
-                if not path.exists():
+                if overwrite or not path.exists():
                     draw_one(k, index, part, path)
                     log.info("%s", path)
             except (OSError, FwiRefineError, MemoryError) as error:  # a picture stops no work

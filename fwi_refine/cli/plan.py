@@ -1,4 +1,4 @@
-"""What --dry-run prints: which families there are, what would be done, and how long it takes."""
+"""The output of --dry-run: families, recipes, and how long a run takes."""
 
 import csv
 import logging
@@ -60,8 +60,8 @@ def print_plan(inputs: "Inputs", settings: "Settings", jobs: int) -> int:
 
 
 def _rounds(samples: int, jobs: int) -> float:
-    """What the time of all samples, one after another, is multiplied by; a job waits for the last
-    round of the others."""
+    """The factor of the time of all samples, one after another; a job waits for the last round of
+    the others."""
     return -(-samples // jobs) / samples if samples else 0.0
 
 

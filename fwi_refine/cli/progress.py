@@ -27,7 +27,7 @@ def is_wanted() -> bool:
     return not click.get_current_context().params.get("quiet")
 
 
-class Progress:
+class RunProgress:
     """Counts finished samples, and shows them with the running ones on stderr.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fwi_refine.cli import command_line
 from fwi_refine.cli.console import bar
-from fwi_refine.cli.progress import Progress, is_wanted
+from fwi_refine.cli.progress import RunProgress, is_wanted
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
 
@@ -56,11 +56,11 @@ def missing_samples(
                 done, pieces = set(run.parts()), set(run.pieces())
     numbers = runs.shard_chunks(shard or (1, 1), -(-count // chunk_size))
     return [
-        place
+        index
         for n in numbers
         if n not in done
-        for place in range(n * chunk_size, min((n + 1) * chunk_size, count))
-        if place not in pieces
+        for index in range(n * chunk_size, min((n + 1) * chunk_size, count))
+        if index not in pieces
     ]
 
 
@@ -172,7 +172,7 @@ class RunJob:
         self,
         executor: "Executor",
         stored: Callable[[Sequence[int], "Part"], object] = lambda indices, part: None,
-    ) -> Progress:
+    ) -> RunProgress:
         """Completes the shard.
 
         Parameters
@@ -184,7 +184,7 @@ class RunJob:
 
         Returns
         -------
-        Progress
+        RunProgress
             Knows how it went.
 
         Raises
@@ -213,7 +213,7 @@ class RunJob:
             kept.append(len(indices))
             stored(indices, part)
 
-        counts = Progress(sum(samples), is_wanted())
+        counts = RunProgress(sum(samples), is_wanted())
         with counts.shown(runs.running_files(run.shards_folder, self.shard)):
             try:
                 runs.carry_out(
@@ -229,7 +229,19 @@ class RunJob:
                     log.error("%d of %d samples are finished and kept in %s; to go on: %s",
                               sum(kept), sum(samples), self.path, command_line())  # fmt: skip
                 raise
+        self._tell_of_changes()
         return counts
+
+    def _tell_of_changes(self) -> None:
+        """Warns of inputs that are not what they were when the run was begun."""
+        from fwi_refine import runs
+
+        with contextlib.suppress(OSError):  # all of them were read
+            size = self.config["samples"]["chunk_size"]
+            lines = runs.differences(self.config, runs.describe(self.inputs, self.settings, size))
+            if lines:
+                log.warning("the inputs were changed while they were refined: what was read before "
+                            "and after it may not belong together (%s)", lines[0])  # fmt: skip
 
 
 def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":
@@ -264,7 +276,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
     assert outputs.out is not None
     assert outputs.report is not None  # it is where --out is given
     found = [runs.RunDirectory(path) for path in paths]
-    counts = Progress(found[0].count, visible=False)
+    counts = RunProgress(found[0].count, visible=False)
     with bar(found[0].count, "samples", is_wanted()) as advance:
 
         def told(rows: "Sequence[Row]") -> None:

@@ -1,4 +1,4 @@
-"""What one sample may cost, and what it has cost so far."""
+"""The evaluations of one sample: how many it may cost, and has cost so far."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -109,5 +109,5 @@ class Budget:
             self.limit = limit
 
     def limit_in(self, unit: Cost) -> int | None:
-        """What is left in units of so many evaluations each; None for any number."""
+        """Evaluations that are left, in units of so many each; None for any number."""
         return None if math.isinf(self.left) else int(self.left / unit)

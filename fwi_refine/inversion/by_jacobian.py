@@ -108,7 +108,7 @@ def minimise_by_jacobian(
 
 
 def _ties(problem: Problem) -> Objective:
-    """What vmin, the cells of the sources and cells with bounds of their own are tied to."""
+    """The ties of vmin, of the cells of the sources and of cells with bounds of their own."""
     ties: Objective = VminTie(*problem.stage.vmin(problem.model.v))
     if problem.parameters.prior_acts_on_map:
         ties = ties + SourceCells(problem.data.source_cells, problem.parameters)
@@ -209,7 +209,7 @@ def _curvature(
     least: float,
     settled_with: bool,
 ) -> Curvature | None:
-    """What the expected error follows from; one simulation. settled_with: whether the prior's
+    """The source of the expected error; one simulation. settled_with: whether the prior's
     majoriser was settled with the Jacobian, so that it stands for a normal prior."""
     hessian, parameters = misfit.last_hessian, misfit.parameters
     if hessian is None:

@@ -88,7 +88,7 @@ def likelihood_of(
     weight: float,
     parameters: Parameters,
 ) -> Likelihood:
-    """What data and ties say of the cells, whatever vmin is.
+    """The likelihood of the cells by data and ties, whatever vmin is.
 
     Parameters
     ----------

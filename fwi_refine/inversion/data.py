@@ -9,7 +9,7 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.objective.arithmetic import has_released_arithmetic, is_of_an_arithmetic
-from fwi_refine.objective.known_cells import KnownCells
+from fwi_refine.objective.constraints import Constraints
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.parameterisation import Parameters
@@ -71,8 +71,8 @@ class Data:
         Of the samples; None: all count the same. What has none is 0 in the record.
     noise
         Of the record; None: it does not tell.
-    known
-        What is known of single cells; None: nothing.
+    constraints
+        Of single cells; None: there are none.
     released
         Whether the record that was given may be in the released arithmetic.
     source
@@ -86,7 +86,7 @@ class Data:
     cost: Fraction = Fraction(1)
     weights: Weights | None = None
     noise: Noise | None = CLEAN
-    known: KnownCells | None = None
+    constraints: Constraints | None = None
     released: bool = False
     source: SourceFit | None = None
 
@@ -97,7 +97,7 @@ class Data:
         start: torch.Tensor,
         simulator: Simulator,
         weights: np.ndarray | None = None,
-        known: KnownCells | None = None,
+        constraints: Constraints | None = None,
     ) -> "Data":
         """The whole record of a sample.
 
@@ -111,8 +111,8 @@ class Data:
             Of the survey of the record.
         weights
             As `survey.weights.sample_weights` returns them.
-        known
-            What is known of single cells.
+        constraints
+            Of single cells.
         """
         survey = simulator.survey
         record = _without_missing(record, survey, weights)
@@ -127,7 +127,7 @@ class Data:
             cells,
             weights=Weights.of(weights),
             noise=noise,
-            known=known,
+            constraints=constraints,
             released=has_released_arithmetic(record, survey, missing),
         )
 
@@ -139,11 +139,11 @@ class Data:
         simulator: Simulator,
         each: bool = False,
         weights: np.ndarray | None = None,
-        known: KnownCells | None = None,
+        constraints: Constraints | None = None,
     ) -> tuple["Data", float]:
         """The record of a sample whose wavelets are to be found, with an amplitude that was divided
-        out of it; each: one for each shot; weights, known: as for `of_sample`. The velocities at
-        the sources, which follow from a known amplitude, are taken as not known."""
+        out of it; each: one for each shot; weights, constraints: as for `of_sample`. The velocities
+        at the sources, which follow from a known amplitude, are taken as not known."""
         record = _without_missing(record, simulator.survey, weights)
         measured = torch.from_numpy(record)[:, : simulator.survey.n_steps].double()
         amplitude, source = first_estimate(measured, start, simulator, each, Weights.of(weights))
@@ -155,7 +155,7 @@ class Data:
             (none, none, none.double()),
             weights=source.weights,
             noise=early_noise(scaled, source.survey, weights),
-            known=known,
+            constraints=constraints,
             source=source,
         ), amplitude
 
@@ -180,7 +180,7 @@ class Data:
             simulator=Simulator(survey, **self.simulator.how),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
             weights=weights,
-            known=self.known and self.known.without_bounds(),
+            constraints=self.constraints and self.constraints.without_bounds(),
             source=self.source and self.source.on(survey, weights),
         )
 
@@ -210,7 +210,7 @@ class Data:
             self,
             record=record,
             simulator=Simulator(lower, **self.simulator.how),
-            known=self.known and self.known.without_bounds(),
+            constraints=self.constraints and self.constraints.without_bounds(),
             source=self.source and self.source.low_passed(factor, lower),
         )
 
@@ -225,7 +225,7 @@ class Data:
             simulator=Simulator(shorter, **self.simulator.how),
             cost=self.cost * Fraction(steps, self.survey.n_steps),
             weights=weights,
-            known=self.known and self.known.without_bounds(),
+            constraints=self.constraints and self.constraints.without_bounds(),
             source=self.source and self.source.on(shorter, weights),
         )
 
@@ -290,7 +290,7 @@ class Data:
         return (rms * self.survey.unit) ** 2 + noise
 
     def beyond_noise(self, misfit: float) -> float:
-        """What a mean square misfit is more than the noise of the record leaves."""
+        """The excess of a mean square misfit over the noise of the record."""
         noise = 0.0 if self.noise is None else self.noise.misfit()
         return max(misfit - noise, 0.0) if noise else misfit
 
@@ -314,8 +314,10 @@ class Data:
         return math.prod(self.survey.record_shape) if self.weights is None else self.weights.count
 
     def possible(self, model: Model) -> Model:
-        """The model with its map brought to what is known of single cells."""
-        return model if self.known is None else Model(self.known.applied(model.v), model.vmin)
+        """The model with its map within the constraints of single cells."""
+        if self.constraints is None:
+            return model
+        return Model(self.constraints.applied(model.v), model.vmin)
 
     def band_misfit(self, parameters: Parameters, simulator: Simulator | None = None) -> BandMisfit:
         """The misfit within the band by some unknowns; simulator: in the place of its own."""

@@ -1,4 +1,4 @@
-"""What a stage minimises: a misfit and a prior, by the unknowns of the stage."""
+"""The problem of a stage: a misfit and a prior, by the unknowns of the stage."""
 
 from dataclasses import dataclass
 
@@ -42,16 +42,17 @@ class Problem:
     def at(cls, stage: Stage, data: Data, model: Model, priors: Priors) -> "Problem":
         """The stage at a model; cells that the data fix are no unknowns."""
         parameters = stage.unknowns(model.v, priors)
-        if data.known is not None:
-            parameters = data.known.held(parameters)
+        if data.constraints is not None:
+            parameters = data.constraints.held(parameters)
         prior = PriorTerm(stage.prior(model.v, priors), parameters)
         x = parameters.from_velocity(model.v, model.vmin)
         return cls(stage, data, model, parameters, prior, x)
 
     @property
     def walls(self) -> Objective | None:
-        """What keeps cells within bounds of their own; None where there are none."""
-        return None if self.data.known is None else self.data.known.walls(self.parameters)
+        """The walls of cells with bounds of their own; None where there are none."""
+        constraints = self.data.constraints
+        return None if constraints is None else constraints.walls(self.parameters)
 
 
 def penalty(stage: Stage, model: Model, priors: Priors) -> float:

@@ -1,4 +1,4 @@
-"""What a recipe is: a sequence of stages, and what follows them for maps of few levels.
+"""Recipes: a sequence of stages, and the level assignment after them for maps of few levels.
 
 A stage is one minimisation of
 
@@ -37,7 +37,7 @@ def smallest(v: torch.Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Subset:
-    """What of a record a stage looks at.
+    """The part of a record that a stage looks at.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ class LevelAssignment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to a sample of a family.
+    """The treatment of a sample of a family.
 
     Attributes
     ----------

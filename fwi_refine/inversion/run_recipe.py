@@ -105,9 +105,9 @@ def run_recipe(
     RecipeResult
         "refined" where the objective, the misfit with the prior of the first stage, is lower.
     """
-    given, first = Model.of(start), recipe.stages[0]
+    given = Model.of(start)
     misfit = data.misfit(given, budget)
-    before = misfit, misfit + penalty(first, given, priors)
+    before = misfit, misfit + penalty(recipe.stages[0], given, priors)
     begin: Trace = ((math.ceil(budget.evaluations), math.sqrt(misfit)),)
     unchanged = RecipeResult(
         family, "unchanged", given, before, before, False, None, Curvature(), (begin,)
@@ -119,37 +119,36 @@ def run_recipe(
         return replace(unchanged, status="failed", reason=reason)
     with budget.keeping(1):  # for the misfit of the result
         budget.enter(f"{family}, start", math.sqrt(misfit))
-        found, data, family = _minimise(family, recipe, data, given, misfit, priors, budget)
-    unchanged = replace(unchanged, family=family, noise=data.noise, traces=(begin, *found.traces))
+        found = _minimise(family, recipe, data, given, misfit, priors, budget)
+    traces = begin, *found.stages.traces
+    unchanged = replace(unchanged, family=found.family, noise=found.data.noise, traces=traces)
     if not budget.affords(1):
         reason = "no evaluation was left to try anything"
         return replace(unchanged, stopped=True, reason=reason)
-    maps = _possible(written(found.model, found.curvature), data)
-    model, misfit = best_of(maps, data, budget)
-    after = misfit, misfit + penalty(first, model, priors)
-    rounded: bool | None = None
-    certificate = NOT_TRIED
-    if recipe.round and budget.affords(data.cost):
-        blended = family == Family.BLENDED and bool(recipe.if_blended)
-        whole, squares, fits, certificate = _in_integers(blended, found.model, misfit, data, budget)
-        total = squares + penalty(first, whole, priors)
-        rounded = certificate.exact or (fits and total < before[1])
-        if rounded:
-            after, model = (squares, total), whole
-        elif blended:
-            rounded = None  # integers were not to be expected
-    result = replace(
+    result = _as_written(found, recipe, unchanged, priors, budget)
+    if result.after[1] < before[1]:
+        return result
+    return replace(
         unchanged,
-        stopped=found.stopped and not certificate.exact,
-        rounded=rounded,
-        certificate=certificate if rounded else NOT_TRIED,
+        reason="nothing better than the start found",
+        stopped=result.stopped,
+        rounded=result.rounded,
+        certificate=result.certificate if result.model.same_as(given) else NOT_TRIED,
     )
-    if not after[1] < before[1]:
-        if not model.same_as(given):
-            result = replace(result, certificate=NOT_TRIED)
-        return replace(result, reason="nothing better than the start found")
-    known = found.curvature or Curvature()
-    return replace(result, status="refined", model=model, after=after, curvature=known)
+
+
+@dataclass(frozen=True)
+class _Minimised:
+    """Where stages and level assignment ended.
+
+    data: with the noise that is then known; blended: whether the recipe asks for the edges, and
+    they are.
+    """
+
+    stages: StageResult
+    data: Data
+    family: str
+    blended: bool
 
 
 def _minimise(
@@ -160,20 +159,21 @@ def _minimise(
     misfit: float,
     priors: Priors,
     budget: Budget,
-) -> tuple[StageResult, Data, str]:
-    """Where stages and level assignment end, the data with the noise that is then known, and the
-    family."""
+) -> _Minimised:
+    """Stages and level assignment; misfit: mean square, of the given model."""
+    by_edges = bool(recipe.if_blended)
+    blended = by_edges and family == Family.BLENDED
     start = data.possible(Model(data.with_source_velocities(given.v), given.vmin))
     found = run_stages(recipe.stages, data, start, priors, budget, misfit, family)
     if found.stopped:
-        return found, data, family
+        return _Minimised(found, data, family, blended)
     if data.noise is None and budget.affords(data.cost):
         data = _with_noise(data, found.model, budget)
         recipe = recipe.with_noise(data.noise, data.survey, data.count)
-    if recipe.if_blended:
+    if by_edges:
         blended = blended_edges(found.model.v.cpu().numpy()) > priors.routing.blended_edges
         family = Family.BLENDED if blended else Family.LAYERED
-    if recipe.if_blended and family == Family.BLENDED:
+    if blended:
         ended = next((trace[-1][1] ** 2 for trace in reversed(found.traces) if trace), misfit)
         more = run_stages(recipe.if_blended, data, found.model, priors, budget, ended, family)
         found = found.then(more)
@@ -181,23 +181,62 @@ def _minimise(
         known = found.curvature or Curvature()
         levels = assign_levels(recipe.assignment, data, found.model, priors, budget, known)
         found = replace(levels, traces=found.traces + levels.traces)
-    return found, data, family
+    return _Minimised(found, data, family, blended)
 
 
-def _in_integers(
-    blended: bool, model: Model, misfit: float, data: Data, budget: Budget
-) -> tuple[Model, float, bool, Certificate]:
-    """The map of integers, its mean square misfit, whether that is little enough, and what the
-    record says of it; misfit: that of the map as it is."""
-    whole, squares = best_of(_possible(integers(model), data), data, budget)
+def _as_written(
+    found: _Minimised, recipe: Recipe, unchanged: RecipeResult, priors: Priors, budget: Budget
+) -> RecipeResult:
+    """The map as a file holds it, or in integers where these explain the record."""
+    stages, data, first = found.stages, found.data, recipe.stages[0]
+    maps = _possible(written(stages.model, stages.curvature), data)
+    model, misfit = best_of(maps, data, budget)
+    after = misfit, misfit + penalty(first, model, priors)
+    rounded: bool | None = None
+    certificate = NOT_TRIED
+    if recipe.round and budget.affords(data.cost):
+        whole = _in_integers(found, misfit, budget)
+        objective = whole.misfit + penalty(first, whole.model, priors)
+        better = whole.fits and objective < unchanged.before[1]
+        if whole.certificate.exact or better:
+            model, after, certificate = whole.model, (whole.misfit, objective), whole.certificate
+            rounded = True
+        elif not found.blended:  # where edges are blended, integers were not to be expected
+            rounded = False
+    return replace(
+        unchanged,
+        status="refined",
+        model=model,
+        after=after,
+        stopped=stages.stopped and not certificate.exact,
+        rounded=rounded,
+        curvature=stages.curvature or Curvature(),
+        certificate=certificate,
+    )
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A map of integers: its mean square misfit, whether that is little enough, and its proof."""
+
+    model: Model
+    misfit: float
+    fits: bool
+    certificate: Certificate
+
+
+def _in_integers(found: _Minimised, misfit: float, budget: Budget) -> _Whole:
+    """The best map of integers; misfit: mean square, of the map as it is."""
+    data = found.data
+    whole, squares = best_of(_possible(integers(found.stages.model), data), data, budget)
     beyond = data.beyond_noise(misfit)
     limit = misfit
-    if not blended:
+    if not found.blended:
         limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
     certificate = NOT_TRIED
-    if squares <= limit or not blended:
+    if squares <= limit or not found.blended:
         whole, squares, certificate = proven(whole, squares, data, budget)
-    return whole, squares, squares <= limit, certificate
+    return _Whole(whole, squares, squares <= limit, certificate)
 
 
 def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
@@ -210,7 +249,7 @@ def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
 
 
 def _possible(models: list[Model], data: Data) -> list[Model]:
-    """The maps brought to what is known of single cells, each with its own minimum."""
-    if data.known is None:
+    """The maps within the constraints of single cells, each with its own minimum."""
+    if data.constraints is None:
         return models
     return [Model.of(data.possible(model).v) for model in models]

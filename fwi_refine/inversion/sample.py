@@ -23,7 +23,7 @@ from fwi_refine.inversion.run_recipe import RecipeResult
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.try_routes import try_routes
 from fwi_refine.inversion.uncertainty import Solution, expected_error
-from fwi_refine.objective.known_cells import KnownCells, known_cells
+from fwi_refine.objective.constraints import Constraints, constraints_of
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
@@ -194,12 +194,12 @@ def _weighted(
 
 @dataclass(frozen=True)
 class _Start:
-    """A prediction within its bounds: v (nz, nx) m/s, whether that changed it, and what is known
-    of single cells."""
+    """A prediction within its bounds: v (nz, nx) m/s, whether that changed it, and the
+    constraints of single cells."""
 
     v: torch.Tensor
     clamped: bool
-    known: KnownCells | None
+    constraints: Constraints | None
 
 
 def _start_of(
@@ -212,12 +212,12 @@ def _start_of(
     survey = simulator.survey
     given = torch.from_numpy(prediction)
     v = given.clamp(*survey.velocity_bounds)
-    known = known_cells(v, survey, fixed, bounds)
-    if known is not None:
-        v = known.applied(v)
+    constraints = constraints_of(v, survey, fixed, bounds)
+    if constraints is not None:
+        v = constraints.applied(v)
     clamped = not torch.equal(v, given)
     v = v.float().double().to(simulator.device)
-    return _Start(v, clamped, None if known is None else known.of(v))
+    return _Start(v, clamped, None if constraints is None else constraints.of(v))
 
 
 def _data_of(
@@ -230,9 +230,9 @@ def _data_of(
     """The data, and the amplitude of the source that was divided out of the record."""
     # a start that cannot be simulated fails by itself
     if source == "known" or not simulator.is_stable(start.v[None]):
-        return Data.of_sample(record, start.v, simulator, weights, start.known), 1.0
+        return Data.of_sample(record, start.v, simulator, weights, start.constraints), 1.0
     each = source == "fit-each"
-    return Data.with_free_source(record, start.v, simulator, each, weights, start.known)
+    return Data.with_free_source(record, start.v, simulator, each, weights, start.constraints)
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ def _draw(best: RecipeResult, count: int, record: np.ndarray, survey: Survey) ->
 
 
 def _flags(best: RecipeResult, data: Data, clamped: bool, why: str) -> tuple[str, ...]:
-    """What a reader should know; why: another method took the place of Gauss-Newton."""
+    """Notes for a reader; why: another method took the place of Gauss-Newton."""
     flags = {
         "start outside bounds": clamped,
         why: bool(why),

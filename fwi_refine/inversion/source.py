@@ -1,4 +1,4 @@
-"""What was found of a source whose wavelets were estimated with the map, and what that costs."""
+"""A source whose wavelets were estimated with the map, and the expected error that this adds."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import torch
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, Solution, scaled_factor
-from fwi_refine.objective.source import Estimate, SourceModel, impulse_record
+from fwi_refine.objective.source import Estimate, impulse_record
+from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.source_shape import SourceShape, compare_wavelet
 from fwi_refine.survey import Survey
 

@@ -1,4 +1,4 @@
-"""What a stage leaves: a model, its curvature, and how it came there."""
+"""The result of a stage: a model, its curvature, and the way there."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Trace = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class Curvature:
-    """What is known of the objective's curvature after some stages.
+    """The objective's curvature after some stages, as far as it is known.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ MEAN_OF_NORMAL = math.sqrt(2 / math.pi)  # mean absolute value of a standard nor
 
 
 class Uncertainty(Protocol):
-    """What the expected error of a map follows from."""
+    """The source of a map's expected error."""
 
     def deviation(self, v: torch.Tensor) -> torch.Tensor | None:
         """Expected rms error of each cell of a map v (nz, nx), m/s; None where it is not known."""

@@ -29,7 +29,7 @@ AXES = "str"  # of a record: shots, time rows, receivers
 
 @dataclass(frozen=True)
 class Conversion:
-    """What distinguishes the inputs from maps in m/s and from records as they were simulated.
+    """The conversion of inputs to maps in m/s and records as they were simulated.
 
     A record x is read as d = scale * unlog(unrange(x)).
 
@@ -94,7 +94,7 @@ class Conversion:
         return replace(survey, shape=(nx, nz), sources=(), receivers=())
 
     def differences(self) -> dict[str, Any]:
-        """What differs from inputs as they are taken, by name; lists instead of tuples."""
+        """The differences from inputs as they are taken, by name; lists instead of tuples."""
         given = asdict(self)
         named = {name: given[name] for name in given if given[name] != asdict(AS_THEY_ARE)[name]}
         return {k: [*v] if isinstance(v, tuple) else v for k, v in named.items()}

@@ -66,7 +66,7 @@ class Hdf5Array:
         row_bytes = self.dtype.itemsize
         for n in self.shape[1:]:
             row_bytes *= n
-        if row_bytes > LARGEST_ROW:
+        if row_bytes > LARGEST_ROW or 0 in self.shape[1:]:
             raise InputError(f"{self.path}: found rows of {row_bytes} bytes in {self.name}")
         if len(self) > MOST_MISSING and len(self) * row_bytes > LARGEST_RATIO * stored:
             raise InputError(
@@ -100,7 +100,7 @@ class Hdf5Array:
 
     @contextlib.contextmanager
     def _guarded(self, kind: type[FwiRefineError], what: str) -> Iterator[None]:
-        """What goes wrong with the file as an error of this kind; the machine's as its own."""
+        """A fault of the file as an error of this kind; the machine's as its own."""
         try:
             yield
         except (*ERRORS, MemoryError) as error:

@@ -2,11 +2,11 @@
 
 A line for the start of each sample (stage 0; where another route is tried, one more), one for each
 iteration that a stage of its recipe was told of, one for the map that was handed back (the last
-stage). The misfit is the rms of simulated minus measured record; within a Gauss-Newton stage only
-what lies in the wavelet's band counts, while levels are assigned, the record without its rounding,
-in a first stage at a lower frequency, the record as with that, and for flat layers the first shot
-alone, at first until a wave comes round the grid. A stage whose result was dropped stands there
-too, so the misfit may rise.
+stage). The misfit is the rms of simulated minus measured record, or of the part of it that a stage
+looks at: the wavelet's band in Gauss-Newton stages, the record without its rounding where levels
+are assigned, the low-passed record at a lower frequency, the first shot for flat layers, at first
+until a wave comes round the grid. A stage whose result was dropped stands there too, so the misfit
+may rise.
 """
 
 import csv

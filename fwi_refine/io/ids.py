@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from fwi_refine.io.order import Order
 if TYPE_CHECKING:
     from fwi_refine.io.records import Records
 
+# separators of folders, control characters but the tab, breaks of lines, bytes that are no text
+_UNFIT = re.compile(r"[/\\\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 LONGEST = 220  # bytes of an id: a name has 255, and suffixes and temporary names come to 27
 
 
@@ -42,20 +45,13 @@ class Pair:
 def check_id(name: str) -> str:
     """The id, if it can be a file name and a cell of a table.
 
-    Raises InputError if it could leave its directory, breaks lines, is no text, or is too long.
+    Raises InputError if it could leave its directory, breaks lines or steers a terminal, is no
+    text, or is too long.
     """
-    if (
-        not name
-        or name in (".", "..")
-        or "/" in name
-        or "\\" in name
-        or len(name.splitlines()) > 1
-        or any(c in name for c in "\0\n\r")
-        or any("\ud800" <= c <= "\udfff" for c in name)
-    ):
+    if name in ("", ".", "..") or _UNFIT.search(name):
         raise InputError(
-            f"id {name!r} cannot be used: ids are file names, without '/', '\\', line breaks or "
-            "bytes that are no text"
+            f"id {name!r} cannot be used: ids are file names, without '/', '\\', line breaks, "
+            "control characters or bytes that are no text"
         )
     if len(name.encode()) > LONGEST:
         raise InputError(

@@ -1,5 +1,6 @@
 """Maps as `.npy` and `.npz`, filled one map at a time and in any order."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fwi_refine.errors import InputError
 from fwi_refine.io import npz
-from fwi_refine.io.outputs import atomic_path, open_temporary, publish
+from fwi_refine.io.outputs import atomic_path, named_errors, open_temporary, publish
 
 SUFFIXES = (".npy", ".npz")
 DTYPES = ("float32", "float16")
@@ -71,13 +72,15 @@ class MapWriter:
         size = self._dtype.itemsize * int(np.prod(shape))
         if Path(path).suffix == ".npz" and size > npz.LARGEST:
             raise InputError(f"{path}: {size} bytes of maps would not be read again; write .npy")
-        self._temporary, self._file = open_temporary(Path(path))
+        self._path = Path(path)
+        self._temporary, self._file = open_temporary(self._path)
         try:
-            header = {"descr": self._dtype.str, "fortran_order": False, "shape": tuple(shape)}
-            np.lib.format.write_array_header_1_0(self._file, header)
-            self._file.flush()
-            self._offset = self._file.tell()
-            _claim_space(self._file, self._offset + size)
+            with named_errors(path):
+                header = {"descr": self._dtype.str, "fortran_order": False, "shape": tuple(shape)}
+                np.lib.format.write_array_header_1_0(self._file, header)
+                self._file.flush()
+                self._offset = self._file.tell()
+                claim_space(self._file, self._offset + size)
         except OSError:
             self.discard()
             raise
@@ -86,11 +89,8 @@ class MapWriter:
         """Map k, in m/s. Values are rounded to the type."""
         with np.errstate(over="ignore"):
             array = np.asarray(values).astype(self._dtype).reshape(self._map_shape)
-        data = memoryview(array.tobytes())
-        position = self._offset + k * self._map_bytes
-        while data:
-            written = os.pwrite(self._file.fileno(), data, position)
-            data, position = data[written:], position + written
+        with named_errors(self._path):
+            write_at(self._file, array.tobytes(), self._offset + k * self._map_bytes)
 
     def publish(self, path: Path) -> None:
         """Gives the array its final name."""
@@ -112,7 +112,8 @@ class MapWriter:
 
     def discard(self) -> None:
         """Removes what was written; does nothing after `publish`."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk does not take what is buffered
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
 
@@ -122,7 +123,7 @@ def _member(packed: zipfile.ZipFile, name: str) -> BinaryIO:
     return packed.open(info, "w", force_zip64=True)  # type: ignore[return-value]
 
 
-def _claim_space(file: BinaryIO, size: int) -> None:
+def claim_space(file: BinaryIO, size: int) -> None:
     """Makes the file `size` bytes long, on the disk too where the file system can do that."""
     try:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -132,3 +133,11 @@ def _claim_space(file: BinaryIO, size: int) -> None:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
         file.truncate(size)
+
+
+def write_at(file: BinaryIO, data: bytes, position: int) -> None:
+    """Writes all of the bytes at a place of a file."""
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(file.fileno(), left, position)
+        left, position = left[written:], position + written

@@ -7,14 +7,13 @@ read and not mapped: a disk that fails under a memory map ends the process.
 
 import os
 from pathlib import Path
-from tokenize import TokenError
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
-from fwi_refine.files import open_regular, persistently
+from fwi_refine.files import open_regular, persistently, read_npy_header
 
 LARGEST = 2**30  # bytes of a row, or of a file of one sample
 
@@ -44,16 +43,12 @@ class NpyArray:
             reason = str(error).removeprefix(f"{self.path}: ")
             raise SampleError(f"{self.path}: not a readable .npy file ({reason})") from error
         self.shape, self._fortran, self.dtype, self._offset, size = header
-        if min(self.shape, default=0) < 0:
-            raise SampleError(f"{self.path}: its header gives the shape {self.shape}")
-        if self.dtype.hasobject:
-            raise SampleError(f"{self.path}: holds pickled objects, which are never loaded")
         self._found_bytes = size - self._offset
         self._expected_bytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
     def _read_header(self) -> tuple[tuple[int, ...], bool, np.dtype[Any], int, int]:
         with open_regular(self.path) as file:
-            shape, fortran, dtype = _read_header(file)
+            shape, fortran, dtype = read_npy_header(file)
             return shape, fortran, dtype, file.tell(), os.fstat(file.fileno()).st_size
 
     def __len__(self) -> int:
@@ -77,7 +72,7 @@ class NpyArray:
         return self._expected_bytes // len(self) if len(self) else 0
 
     def truncation(self) -> str:
-        """What to say of a file that is too short."""
+        """The message on a file that is too short."""
         return (
             f"file is truncated: found {self._found_bytes} bytes of values, expected "
             f"{self._expected_bytes}"
@@ -152,20 +147,3 @@ class NpyArray:
         if len(data) < self._row_bytes:
             raise SampleError(f"{self.path}: is shorter than when it was opened")
         return data
-
-
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, whether in Fortran order, type). Raises ValueError where there is no plain header."""
-    try:
-        return _parse_header(file)
-    except (SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError("its header cannot be understood") from error
-
-
-def _parse_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"format version {version[0]}.{version[1]} is not that of a plain array")

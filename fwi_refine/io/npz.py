@@ -52,6 +52,8 @@ class NpzArray:
         self.name = name
         self._values: NDArray[Any] | None = self._load(name)
         self.shape, self.dtype = self._values.shape, self._values.dtype
+        if 0 in self.shape[1:]:
+            raise InputError(f"{self.path}: found rows of 0 bytes in {self.name}")
 
     def _members(self) -> dict[str, tuple[int, int]]:
         """Bytes of each array by its name, and those that they are packed in."""

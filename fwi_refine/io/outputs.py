@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fwi_refine.errors import InputError, OutputExistsError
-from fwi_refine.files import is_same_file
+from fwi_refine.files import check_regular, is_same_file
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]+\.tmp", re.DOTALL)
 
@@ -55,6 +55,7 @@ def claim_output(
     refuse_input(path, inputs, what)
     if path.is_dir():
         raise InputError(f"{what} {path}: is a directory, expected a file name")
+    check_regular(path)  # a device, such as /dev/null, would be replaced
     if os.path.lexists(path) and not overwrite:
         raise OutputExistsError(
             f"{what} {path} exists already: choose another name, or pass --overwrite"
@@ -94,7 +95,7 @@ def _is_read(path: Path, folder: Path) -> bool:
 
 
 def partial_mark(paths: Iterable[Path]) -> str:
-    """What marks the names of unfinished results.
+    """The mark in the names of unfinished results.
 
     It is `.partial`, with a number if earlier ones of these paths are still there.
     """
@@ -136,7 +137,7 @@ def is_temporary(name: str, of: str) -> bool:
 
 
 def _final_name(name: str) -> str | None:
-    """What a temporary file will be called, None if it is none."""
+    """The final name of a temporary file, None if it is none."""
     found = _TEMPORARY.fullmatch(name)
     return found and found[1]
 
@@ -175,11 +176,22 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the output in errors of the system that name no file, as those of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path to write to; on success it is renamed to `path`, else it is removed."""
     path = Path(path)
     temporary, lock = open_temporary(path)
-    with lock:
+    with lock, named_errors(path):
         try:
             yield temporary
             publish(temporary, path)

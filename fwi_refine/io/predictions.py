@@ -44,13 +44,13 @@ class Predictions(Protocol):
     shape: tuple[int, ...]
 
     def where(self, k: int) -> str:
-        """File and place of map k, for messages."""
+        """File and row of map k, for messages."""
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw map k. Raises SampleError, or MachineError."""
 
     def salvage(self, k: int) -> NDArray[Any] | None:
-        """What can be read of map k, None where nothing can."""
+        """Map k as far as it can be read, None where it cannot."""
 
     def files(self) -> list[Path]:
         """The files that the maps are read from."""
@@ -149,7 +149,7 @@ class ArrayPredictions:
             raise InputError(f"predictions {array.path}: holds no maps")
 
     def where(self, k: int) -> str:
-        """File and place of map k, for messages."""
+        """File and row of map k, for messages."""
         return f"{self.path}[{k}]"
 
     def read(self, k: int) -> NDArray[Any]:

@@ -36,7 +36,7 @@ class RecordSource(Protocol):
     """A record that can be sent to the process that refines its sample."""
 
     def where(self, k: int) -> str:
-        """File and place of record k, for messages."""
+        """File and row of record k, for messages."""
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""
@@ -203,12 +203,13 @@ class DirectoryRecords:
 
     def __init__(self, path: Path, names: Iterable[str], order: Order | None = None) -> None:
         self.path = Path(path)
-        self.ids = [check_id(name.removesuffix(".npy")) for name in names]
+        self._names = [*names]  # a single file may have another suffix
+        self.ids = [check_id(name.removesuffix(".npy")) for name in self._names]
         self.order = order
 
     def where(self, k: int) -> str:
         """The file of record k, for messages."""
-        return str(self.path / f"{self.ids[k]}.npy")
+        return str(self.path / self._names[k])
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""
@@ -219,7 +220,7 @@ class DirectoryRecords:
 
     def alone(self, k: int) -> Records:
         """A source that holds record k only."""
-        return DirectoryRecords(self.path, [f"{self.ids[k]}.npy"])
+        return DirectoryRecords(self.path, [self._names[k]])
 
     def files(self, ks: Sequence[int]) -> list[Path]:
         """The files of these records."""
@@ -268,7 +269,7 @@ class ShardRecords:
         self._ends = [*accumulate(len(array) for array in self._shards)]
         self._only: int | None = None  # the record that this is the source of
 
-    def _place(self, k: int) -> tuple[int, int]:
+    def _position(self, k: int) -> tuple[int, int]:
         """(shard, row) of record k."""
         if self._only is not None:
             return 0, self._only
@@ -277,17 +278,17 @@ class ShardRecords:
 
     def where(self, k: int) -> str:
         """File and row of record k, for messages."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         return f"{self._shards[shard].path}, row {row}"
 
     def read(self, k: int) -> NDArray[Any]:
         """The raw record k. Raises SampleError, or MachineError."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         return self._shards[shard].row(row)
 
     def truth(self, k: int) -> NDArray[Any] | None:
         """The raw true map of record k, None where there is none."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         array = self._truths[shard]
         if array is None:
             return None
@@ -298,7 +299,7 @@ class ShardRecords:
 
     def alone(self, k: int) -> Records:
         """A source that holds record k only."""
-        shard, row = self._place(k)
+        shard, row = self._position(k)
         one = copy.copy(self)
         one.ids, one._only = [self.ids[k]], row
         one._shards, one._truths = [self._shards[shard]], [self._truths[shard]]
@@ -307,25 +308,29 @@ class ShardRecords:
 
     def files(self, ks: Sequence[int]) -> list[Path]:
         """The files of these records and of their true maps."""
-        shards = sorted({self._place(k)[0] for k in ks})
+        shards = sorted({self._position(k)[0] for k in ks})
         arrays = [a for s in shards for a in (self._shards[s], self._truths[s]) if a is not None]
         return [array.path for array in arrays]
 
 
 def _find_truth(shard: NpyArray) -> NpyArray | None:
     """The array of true maps that belongs to a shard, None where there is none that fits."""
-    prefix = shard.path.name[:4]
-    if prefix not in _TRUTH:
-        return None
-    name = _TRUTH[prefix] + shard.path.name[4:]
-    for folder in (shard.path.parent, shard.path.parent.parent / "model"):
-        if (folder / name).is_file():
+    for path in truth_paths(shard.path):
+        if path.is_file():
             try:
-                array = NpyArray(folder / name)
+                array = NpyArray(path)
             except SampleError:
                 return None
             return array if len(array) == len(shard) and len(array.shape) in (3, 4) else None
     return None
+
+
+def truth_paths(shard: Path) -> list[Path]:
+    """Where the true maps of a shard of records may stand, the first that exists counts."""
+    if not _SHARD.match(shard.name):
+        return []
+    name = _TRUTH[shard.name[:4]] + shard.name[4:]
+    return [folder / name for folder in (shard.parent, shard.parent.parent / "model")]
 
 
 class Hdf5Records:

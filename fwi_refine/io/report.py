@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Row:
-    """What is reported of one sample; None or empty where it is not known.
+    """The report of one sample; None or empty where it is not known.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ def format_row(row: Row) -> list[str]:
 
 
 def describe_evidence(reason: str, evidence: Mapping[str, float]) -> str:
-    """What decided on the family, and the numbers that were measured for it, in one line."""
+    """The test that decided on the family, and the numbers measured for it, in one line."""
     measured = {k: v for k, v in evidence.items() if not k.endswith("_threshold")}
     numbers = ", ".join(f"{name}={value:.6g}" for name, value in measured.items())
     return "; ".join(text for text in (reason, numbers) if text)
@@ -222,27 +222,27 @@ class Spool:
     """
 
     def __init__(self, count: int, folder: Path | None = None) -> None:
-        self._places = np.full((count, 2), -1, np.int64)  # where it begins, and how long it is
+        self._extents = np.full((count, 2), -1, np.int64)  # where it begins, and how long it is
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the spool)
 
     def add(self, k: int, text: str) -> None:
         """Keeps the text of sample k."""
         data = text.encode()
-        self._places[k] = self._file.seek(0, io.SEEK_END), len(data)
+        self._extents[k] = self._file.seek(0, io.SEEK_END), len(data)
         self._file.write(data)
 
     @property
     def filled(self) -> int:
         """How many samples have a text."""
-        return int((self._places[:, 0] >= 0).sum())
+        return int((self._extents[:, 0] >= 0).sum())
 
     def __iter__(self) -> Iterator[str | None]:
         """The text of each sample, None where there is none."""
-        for place, size in self._places.tolist():
-            if place < 0:
+        for begin, size in self._extents.tolist():
+            if begin < 0:
                 yield None
             else:
-                self._file.seek(place)
+                self._file.seek(begin)
                 yield self._file.read(size).decode()
 
 

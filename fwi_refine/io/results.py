@@ -1,4 +1,4 @@
-"""What a run leaves behind: the refined maps and the report, published at once."""
+"""The results of a run: the refined maps and the report, published at once."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -75,17 +75,21 @@ class Results:
         self._claim()
         self._rows = ReportWriter(ids, self._report.parent)
         self._maps = MapWriter(out, shape, map_shape, dtype, ids)
-        self._deviations = (
-            MapWriter(deviation, shape, map_shape, dtype, ids, "deviation") if deviation else None
-        )
+        self._deviations: MapWriter | None = None
+        self._samples: SamplesWriter | None = None
+        try:
+            if deviation:
+                self._deviations = MapWriter(deviation, shape, map_shape, dtype, ids, "deviation")
+            if self._drawn:
+                self._samples = SamplesWriter(self._drawn, ids, (samples, *map_shape))
+        except OSError:  # no room for all of them
+            self.close()
+            raise
         self._histories = HistoryWriter(len(ids), Path(history).parent) if history else None
-        self._samples = (
-            SamplesWriter(self._drawn, ids, (samples, *map_shape)) if self._drawn else None
-        )
         self._unknown = np.full(map_shape, np.nan, np.float32)
 
     def start(self, k: int, velocity: ArrayLike) -> None:
-        """What map k is, in m/s, as long as there is no result for it."""
+        """Map k in m/s, as long as there is no result for it."""
         self._maps.write(k, velocity)
         if self._deviations:
             self._deviations.write(k, self._unknown)
@@ -104,7 +108,7 @@ class Results:
         Parameters
         ----------
         k : int
-            Place of the sample.
+            Index of the sample.
         velocity, deviation : array or None
             Map and expected errors, (nz, nx) in m/s; without a map the start stays.
         row : Row

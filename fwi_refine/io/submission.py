@@ -195,7 +195,7 @@ def _keys_of_file(path: str | os.PathLike[str], survey: Survey) -> Iterator[tupl
             if first[0] != KEY:
                 raise InputError(f"{path}: found the first column {first[0]!r}, expected {KEY!r}")
             for number, line in enumerate(text, start=2):
-                key = line.partition(",")[0].strip()
+                key = line.partition(",")[0].rstrip()
                 if not key and not line.strip():
                     continue
                 try:

@@ -4,16 +4,18 @@ Header `oid_ypos,x_1,x_3,...,x_69`; key `<id>_y_<row>`; the values are map[row, 
 is read once and spooled to an unnamed temporary file, because its lines may stand in any order.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.errors import InputError, SampleError
+from fwi_refine.errors import InputError, MachineError, SampleError
 from fwi_refine.files import lines, open_text
 from fwi_refine.io.ids import check_id
 from fwi_refine.survey import OPENFWI, Survey
@@ -36,6 +38,18 @@ def split_key(key: str, nz: int) -> tuple[str, int]:
     if not mark or not (row.isascii() and row.isdigit() and len(row) < 10) or int(row) >= nz:
         raise ValueError(f"found key {key!r}, expected <id>_y_<row> with row 0..{nz - 1}")
     return _checked(name), int(row)
+
+
+@contextlib.contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """What the disk of temporary files lacks as a MachineError that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"predictions {path}: no room to sort their lines among temporary files "
+            f"({error.strerror}); name a folder with room in TMPDIR"
+        ) from error
 
 
 class SubmissionPredictions:
@@ -66,7 +80,8 @@ class SubmissionPredictions:
         self._seen: list[int] = []  # one bit for each row of each map
         self.ids: list[str] | None = []
         self._ids = self.ids
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the maps)
+        with _room_for(self.path):
+            self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the maps)
         try:
             self._read_lines()
         except (OSError, UnicodeDecodeError) as error:
@@ -95,7 +110,7 @@ class SubmissionPredictions:
             for number, line in enumerate(text, start=2):
                 if not line.strip():
                     continue
-                key, *values = line.strip().split(",")
+                key, *values = line.rstrip().split(",")  # white space before an id belongs to it
                 try:
                     name, row = split_key(key, self._nz)
                 except ValueError as error:
@@ -105,6 +120,8 @@ class SubmissionPredictions:
                     self._ids.append(name)
                     self._seen.append(0)
                 self._take_line(k, row, values, number)
+        with _room_for(self.path):
+            self._spool.flush()
 
     def _take_line(self, k: int, row: int, values: list[str], number: int) -> None:
         if self._seen[k] >> row & 1:
@@ -118,8 +135,9 @@ class SubmissionPredictions:
             self._problem(k, f"line {number}: {error}")
             numbers = np.full(self._columns.size, np.nan)
         self._seen[k] |= 1 << row
-        self._spool.seek((k * self._nz + row) * self._row_bytes)
-        self._spool.write(numbers.tobytes())
+        with _room_for(self.path):
+            self._spool.seek((k * self._nz + row) * self._row_bytes)
+            self._spool.write(numbers.tobytes())
 
     def _problem(self, k: int, text: str) -> None:
         self._problems.setdefault(k, text)

@@ -1,4 +1,4 @@
-"""What is minimised: misfits and priors over the unknowns of a parameterisation."""
+"""Objectives: misfits and priors over the unknowns of a parameterisation."""
 
 from fwi_refine.objective.base import (
     AddedHessian,

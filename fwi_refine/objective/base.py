@@ -35,11 +35,6 @@ class Objective(abc.ABC):
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
         """Value and gradient in one pass.
 
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-
         Returns
         -------
         value : float
@@ -49,11 +44,6 @@ class Objective(abc.ABC):
 
     def hessian(self, x: Tensor) -> Tensor:
         """Hessian, or its substitute in a Newton step.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
 
         Returns
         -------
@@ -69,47 +59,15 @@ class Objective(abc.ABC):
         )
 
     def add_hessian(self, matrix: Tensor, x: Tensor, weight: float = 1.0) -> None:
-        """Add weight times the Hessian to a matrix, in place.
-
-        Parameters
-        ----------
-        matrix : Tensor, shape (n, n)
-            Changed in place.
-        x : Tensor, shape (n,)
-            Unknowns.
-        weight : float
-            Factor of the Hessian.
-        """
+        """Add weight times the Hessian to a matrix (n, n), in place."""
         matrix.add_(self.hessian(x), alpha=weight)
 
     def sparse_hessian(self, x: Tensor) -> sparse.csr_array:
-        """The Hessian without its zeros; overridden where it has many.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-
-        Returns
-        -------
-        scipy.sparse.csr_array of float64, shape (n, n)
-        """
+        """The Hessian without its zeros, in float64; overridden where it has many."""
         return sparse.csr_array(self.hessian(x).cpu().double().numpy())
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
-        """Hessian times a vector; overridden where that is cheaper than the Hessian.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-        dx : Tensor, shape (n,)
-            Vector.
-
-        Returns
-        -------
-        Tensor, shape (n,)
-        """
+        """Hessian times dx (n,); overridden where that is cheaper than the Hessian."""
         return self.hessian(x) @ dx
 
     def __call__(self, x: Tensor) -> float:
@@ -117,17 +75,7 @@ class Objective(abc.ABC):
         return self.value_and_gradient(x)[0]
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Gradient.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-
-        Returns
-        -------
-        Tensor, shape (n,)
-        """
+        """The gradient (n,) alone."""
         return self.value_and_gradient(x)[1]
 
     @property
@@ -157,34 +105,11 @@ class SumOfSquaredResiduals(Objective):
 
     @abc.abstractmethod
     def residual(self, x: Tensor) -> Tensor | None:
-        """Residual r.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-
-        Returns
-        -------
-        Tensor or None
-            N numbers of any shape; None where `x` is not allowed.
-        """
+        """Residual r: N numbers of any shape; None where `x` is not allowed."""
 
     @abc.abstractmethod
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
-        """Gradient at `x` if the residual there were `r`: 2 / N J(x)^T r.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-        r : Tensor
-            N numbers, of the shape of `residual`.
-
-        Returns
-        -------
-        Tensor, shape (n,)
-        """
+        """Gradient (n,) at `x` if the residual there were `r`: 2 / N J(x)^T r."""
 
     def mean_square(self, r: Tensor) -> float:
         """The value for a residual `r`, of the shape of `residual`."""
@@ -328,18 +253,7 @@ class SumOfSquares:
     quadratic = True
 
     def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and gradient in one pass.
-
-        Parameters
-        ----------
-        z : Tensor, shape (k,)
-            Coefficients, without unit.
-
-        Returns
-        -------
-        value : Tensor, shape ()
-        gradient : Tensor, shape (k,)
-        """
+        """As in `Prior`: z . z and 2 z, without unit."""
         return torch.dot(z, z), 2.0 * z
 
     def value(self, z: Tensor) -> Tensor:

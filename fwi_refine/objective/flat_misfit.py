@@ -1,4 +1,7 @@
-"""The misfit of flat layers, whose Jacobian takes one simulation (wave/jacobian/flat_layers.py)."""
+"""The misfit of flat layers, whose Jacobian takes one simulation (wave/jacobian/flat_layers.py).
+
+`layers` are the velocities of the rows, (nz,) in m/s.
+"""
 
 import math
 from collections.abc import Callable
@@ -113,7 +116,7 @@ def window_to(end: float, survey: Survey) -> Tensor:
     Parameters
     ----------
     end : float
-        Time of the middle of the fall, in s after the wavelet's centre.
+        Middle of the fall, in s after the wavelet's centre.
     survey : Survey
         Survey of the record.
 
@@ -128,20 +131,7 @@ def window_to(end: float, survey: Survey) -> Tensor:
 
 
 def window_before_return(layers: Tensor, survey: Survey) -> Tensor:
-    """Window in time that leaves out waves that have gone round the grid.
-
-    Parameters
-    ----------
-    layers : Tensor, shape (nz,)
-        Velocity of each row in m/s.
-    survey : Survey
-        Survey of the record.
-
-    Returns
-    -------
-    Tensor, shape (n_steps,)
-        Weights of the time steps, float64.
-    """
+    """As `window_to`: leaves out waves that have gone round the grid."""
     # the wavelet begins before its centre
     end = (
         first_return(layers, survey)
@@ -154,18 +144,8 @@ def window_before_return(layers: Tensor, survey: Survey) -> Tensor:
 def has_flat_misfit(layers: Tensor, survey: Survey) -> bool:
     """Whether a `FlatMisfit` sees all layers.
 
-    Parameters
-    ----------
-    layers : Tensor, shape (nz,)
-        Velocity of each row in m/s.
-    survey : Survey
-        Survey of the record.
-
-    Returns
-    -------
-    bool
-        Whether the reflection of the lowest layer arrives before the record ends and before any
-        wave has gone round the grid.
+    The reflection of the lowest one arrives before the record ends and before any wave has gone
+    round the grid.
     """
     if not has_flat_jacobian(survey):
         return False

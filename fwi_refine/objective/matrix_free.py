@@ -37,14 +37,7 @@ class MatrixFreeMisfit(BandMisfit):
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
         """As in `DataMisfit`, in float32: that changes a step, not where the steps end."""
-        v, vmin = self._medium(x)
-        dv, dvmin = self.parameters.tangent(dx)
-        change = self._products.tangent(v, dv[None], vmin, dvmin[None])
-        if self._root is not None:
-            change = self._root.square().to(change) * change
-        by_v, by_vmin = self._products.adjoint(v, change, vmin)
-        product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
-        return product * (2.0 / change[0].numel())
+        return self._product_by(self._products, x, dx)
 
     def hessian_diagonal(self, x: Tensor) -> Tensor:
         """About the diagonal of the Gauss-Newton Hessian, positive.
@@ -77,7 +70,7 @@ class MatrixFreeMisfit(BandMisfit):
         return torch.cat((of_coefficients, of_vmin))
 
     def diagonal_cost(self) -> int:
-        """What `hessian_diagonal` counts as, in evaluations: two products, and its fields."""
+        """Cost of `hessian_diagonal`, in evaluations: two products, and its fields."""
         survey = self.simulator.survey
         fields = len(survey.sources) + min(POINTS, len(survey.receivers))
         return 4 + -(-fields // len(survey.sources))

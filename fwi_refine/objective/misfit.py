@@ -91,26 +91,16 @@ class DataMisfit(Objective):
         return float(self.simulator.misfit(v, self._record, vmin)[0])
 
     def hessian_product(self, x: Tensor, dx: Tensor) -> Tensor:
-        """Gauss-Newton Hessian times a vector, by one tangent and one adjoint run.
+        """As in `Objective`: 2 / N J^T J dx, by one tangent and one adjoint run."""
+        return self._product_by(self.simulator, x, dx)
 
-        Parameters
-        ----------
-        x : Tensor, shape (n,)
-            Unknowns.
-        dx : Tensor, shape (n,)
-            Vector.
-
-        Returns
-        -------
-        Tensor, shape (n,)
-            2 / N J^T J dx.
-        """
+    def _product_by(self, simulator: Simulator, x: Tensor, dx: Tensor) -> Tensor:
         v, vmin = self._medium(x)
         dv, dvmin = self.parameters.tangent(dx)
-        change = self.simulator.tangent(v, dv[None], vmin, dvmin[None])
+        change = simulator.tangent(v, dv[None], vmin, dvmin[None])
         if self._root is not None:
             change = self._root.square().to(change) * change
-        by_v, by_vmin = self.simulator.adjoint(v, change, vmin)
+        by_v, by_vmin = simulator.adjoint(v, change, vmin)
         product = self.parameters.pullback(by_v[0].to(x), by_vmin[0].to(x))
         return product * (2.0 / change[0].numel())
 

@@ -1,4 +1,4 @@
-"""What every parameterisation is: a vector of unknowns that stands for a velocity map."""
+"""The base of parameterisations: a vector of unknowns stands for a velocity map."""
 
 import abc
 from collections.abc import Callable
@@ -41,76 +41,22 @@ class Parameters(abc.ABC):
 
     @abc.abstractmethod
     def expand(self, c: Tensor) -> Tensor:
-        """B c.
-
-        Parameters
-        ----------
-        c : Tensor, shape (..., k)
-            Coefficients.
-
-        Returns
-        -------
-        Tensor, shape (..., nz, nx)
-            In m/s.
-        """
+        """B c: what coefficients c (..., k) add to the map, (..., nz, nx) in m/s."""
 
     @abc.abstractmethod
     def gather(self, g: Tensor) -> Tensor:
-        """B^T g, the adjoint of `expand`.
-
-        Parameters
-        ----------
-        g : Tensor, shape (..., nz, nx)
-            Gradient for the map.
-
-        Returns
-        -------
-        Tensor, shape (..., k)
-            Gradient for the coefficients.
-        """
+        """B^T g, the adjoint of `expand`: gradient (..., k) from that for the map (..., nz, nx)."""
 
     @abc.abstractmethod
     def fit(self, v: Tensor) -> Tensor:
-        """Coefficients of the map that is nearest in least squares.
-
-        Parameters
-        ----------
-        v : Tensor, shape (nz, nx)
-            Map in m/s.
-
-        Returns
-        -------
-        Tensor, shape (k,)
-        """
+        """Coefficients (k,) of the map nearest to `v`, (nz, nx) in m/s, in least squares."""
 
     def velocity(self, x: Tensor) -> Tensor:
-        """Map of the unknowns.
-
-        Parameters
-        ----------
-        x : Tensor, shape (..., size)
-            Unknowns.
-
-        Returns
-        -------
-        Tensor, shape (..., nz, nx)
-            In m/s.
-        """
+        """Map (..., nz, nx) of the unknowns x (..., size), m/s."""
         return self.offset + self.expand(x[..., :-1])
 
     def vmin(self, x: Tensor) -> Tensor:
-        """Velocity that sets the damping of the absorbing band.
-
-        Parameters
-        ----------
-        x : Tensor, shape (..., size)
-            Unknowns.
-
-        Returns
-        -------
-        Tensor, shape (...)
-            In m/s.
-        """
+        """Velocity (...) that sets the damping of the absorbing band, m/s."""
         return x[..., -1]
 
     def from_velocity(self, v: ArrayLike | Tensor, vmin: Tensor | float | None = None) -> Tensor:
@@ -189,20 +135,7 @@ class Parameters(abc.ABC):
         return lambda rows: rows @ columns
 
     def pullback(self, grad_v: Tensor, grad_vmin: Tensor | float) -> Tensor:
-        """Adjoint of `tangent`.
-
-        Parameters
-        ----------
-        grad_v : Tensor, shape (..., nz, nx)
-            Gradient for the map.
-        grad_vmin : Tensor, shape (...), or float
-            Gradient for vmin.
-
-        Returns
-        -------
-        Tensor, shape (..., size)
-            Gradient for the unknowns.
-        """
+        """Adjoint of `tangent`: (..., size) from gradients by map (..., nz, nx) and vmin (...)."""
         return _append(self.gather(grad_v), grad_vmin)
 
     def retract(self, x: Tensor, dx: Tensor) -> Tensor:
@@ -236,48 +169,15 @@ class Parameters(abc.ABC):
         return self.from_velocity(stepped, self.vmin(x) + dvmin)
 
     def prior_coordinates(self, x: Tensor) -> Tensor:
-        """What a prior acts on.
-
-        Parameters
-        ----------
-        x : Tensor, shape (..., size)
-            Unknowns.
-
-        Returns
-        -------
-        Tensor, shape (..., nz, nx) or (..., size - 1)
-            The map in m/s, or the coefficients.
-        """
+        """Coordinates of a prior: the map (..., nz, nx) in m/s, or the coefficients (..., k)."""
         return self.velocity(x) if self.prior_acts_on_map else x[..., :-1]
 
     def map_covariance(self, covariance: Tensor) -> Tensor:
-        """Covariance of the map, for unknowns that are its cells.
-
-        Parameters
-        ----------
-        covariance : Tensor, shape (size, size)
-            Of the unknowns.
-
-        Returns
-        -------
-        Tensor, shape (nz * nx, nz * nx)
-            In (m/s)^2.
-        """
+        """Covariance of the map in (m/s)^2, for unknowns (size, size) that are its cells."""
         return covariance[:-1, :-1]
 
     def prior_pullback(self, g: Tensor) -> Tensor:
-        """Adjoint of the linear part of `prior_coordinates`.
-
-        Parameters
-        ----------
-        g : Tensor, shape (..., nz, nx) or (..., size - 1)
-            Gradient for the prior's coordinates.
-
-        Returns
-        -------
-        Tensor, shape (..., size)
-            Gradient for the unknowns; 0 for vmin.
-        """
+        """Adjoint of the linear part of `prior_coordinates`; 0 for vmin."""
         return _append(self.gather(g) if self.prior_acts_on_map else g, 0.0)
 
 

@@ -309,7 +309,7 @@ class FreeSourceMisfit(BandMisfit):
         point: _Point,
         columns: Callable[[Tensor], Tensor] | None = None,
     ) -> SourceHessian:
-        """What wavelets and unknowns have in common."""
+        """Cross terms of wavelets and unknowns."""
         scale = (2.0 / self._record.numel()) ** 0.5
         turn = full.basis.T @ self._basis.to(full.basis)
         orthogonal = point.estimate.orthogonal.to(full.basis)
@@ -330,8 +330,8 @@ class FreeSourceMisfit(BandMisfit):
 
 
 def _filter_in_band(basis: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
-    """What makes of traces of one wavelet those of another, (modes, modes), for coefficients of a
-    basis (n_steps, modes)."""
+    """The filter from traces of one wavelet to those of another, (modes, modes), for coefficients
+    of a basis (n_steps, modes)."""
     length = 2 * len(basis)
     a, b = (np.fft.rfft(w.numpy(), length) for w in (given, wanted))
     power = np.abs(a) ** 2

@@ -10,10 +10,10 @@ from torch import Tensor
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.source import (
     SourceFit,
-    SourceModel,
     convolve,
     impulse_record,
 )
+from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.weights import Weights
 from fwi_refine.survey import Survey
 from fwi_refine.survey.wavelet_file import peak_frequency
@@ -144,7 +144,7 @@ def first_estimate(
 
 
 def smoothed(wavelet: Tensor, basis: Tensor) -> Tensor:
-    """What the modes of a process (n_steps, m) hold of a wavelet (n_steps,): a wavelet that is
+    """A wavelet (n_steps,) as far as the modes of a process (n_steps, m) hold it: one that is
     delayed by a fraction of a step rings where it was cut, and no mode can take that out."""
     modes, spread, _ = torch.linalg.svd(basis, full_matrices=False)
     return modes @ (spread**2 / (spread**2 + RINGING**2) * (modes.T @ wavelet))

@@ -51,11 +51,11 @@ class Misfit(Protocol):
         ...
 
     def diagonal_cost(self) -> int:
-        """What the diagonal counts as, in evaluations."""
+        """Cost of the diagonal, in evaluations."""
         ...
 
 
-class Prior(Protocol):
+class Penalty(Protocol):
     """A term that is added to a misfit."""
 
     def __call__(self, x: torch.Tensor) -> float:
@@ -84,7 +84,7 @@ MakeDamped = Callable[[torch.Tensor, float, torch.Tensor, float], Damped]
 
 def gauss_newton_krylov(
     misfit: Misfit,
-    prior: Prior,
+    prior: Penalty,
     damped: MakeDamped,
     x0: torch.Tensor,
     *,
@@ -103,7 +103,7 @@ def gauss_newton_krylov(
     ----------
     misfit : Misfit
         Such as an `objective.MatrixFreeMisfit`.
-    prior : Prior
+    prior : Penalty
         An objective.
     damped : callable
         damped(x, weight, diagonal, damping): its Hessian there, such as an
@@ -122,7 +122,7 @@ def gauss_newton_krylov(
     Result
         As that of `levenberg_marquardt`.
     """
-    run = _Run(misfit, prior, damped, weight, retract, max_evaluations)
+    run = _Steps(misfit, prior, damped, weight, retract, max_evaluations)
     return run.minimise(
         x0.detach().to(torch.float64, copy=True),
         max_iterations,
@@ -133,11 +133,11 @@ def gauss_newton_krylov(
     )
 
 
-class _Run:
+class _Steps:
     def __init__(
         self,
         misfit: Misfit,
-        prior: Prior,
+        prior: Penalty,
         damped: MakeDamped,
         weight: Weight,
         retract: Retract,

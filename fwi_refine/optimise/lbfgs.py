@@ -73,6 +73,33 @@ def lbfgs(
     ValueError
         For an x0 that is not a vector, and for limits that make no sense.
     """
+    _check(x0, max_iterations, scale, initial_step)
+    if isinstance(precondition, torch.Tensor):
+        precondition = precondition.mul
+    evaluate = Evaluator(objective, max_evaluations)
+    start = evaluate(x0.detach().to(torch.float64, copy=True))
+    run = _LineSearches(evaluate, start, Pairs(history), precondition, initial_step, curvature)
+    if not start.finite:
+        return run.result(Status.NOT_FINITE)
+    stopped = False
+    while True:
+        if scale * run.point.steepness <= gradient_tolerance:
+            return run.result(Status.CONVERGED)
+        if value_target is not None and run.lowest.value <= value_target:
+            return run.result(Status.TARGET)
+        if stopped:
+            return run.result(Status.STOPPED)
+        if evaluate.left <= 0:  # before a failure, for it may be what cut the search short
+            return run.result(Status.MAX_EVALUATIONS)
+        if run.failure is not None or run.quiet >= QUIET:
+            return run.result(run.failure or Status.STALLED)
+        if len(run.values) > max_iterations:
+            return run.result(Status.MAX_ITERATIONS)
+        run.iterate()
+        stopped = callback is not None and bool(callback(run.result(Status.RUNNING)))
+
+
+def _check(x0: torch.Tensor, max_iterations: int, scale: float, initial_step: float | None) -> None:
     if x0.ndim != 1 or x0.numel() == 0:
         raise ValueError(f"x0 has shape {tuple(x0.shape)}, expected a vector (n,) with n > 0")
     if max_iterations < 0:
@@ -81,80 +108,94 @@ def lbfgs(
         raise ValueError(f"scale is {scale}, expected a positive factor")
     if initial_step is not None and not initial_step > 0.0:
         raise ValueError(f"initial_step is {initial_step}, expected a positive change of x")
-    if isinstance(precondition, torch.Tensor):
-        precondition = precondition.mul
 
-    evaluate = Evaluator(objective, max_evaluations)
-    pairs = Pairs(history)
-    start = point = evaluate(x0.detach().to(torch.float64, copy=True))
-    values = [start.value]
-    if not start.finite:
-        return Result(
-            start.x, start.value, start.gradient, Status.NOT_FINITE, 0, evaluate.count, values
-        )
 
-    def lowest() -> Point:
-        assert evaluate.best is not None  # the start is finite
-        return evaluate.best
+class _LineSearches:
+    """The points of a run so far, and what follows from them for the next line search.
 
-    def result(status: Status) -> Result:
-        best = lowest()
+    point: the last one; quiet: iterations in a row without progress; failure: what ends the run
+    after a line search that found nothing lower.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluator,
+        start: Point,
+        pairs: Pairs,
+        precondition: Callable[[torch.Tensor], torch.Tensor] | None,
+        initial_step: float | None,
+        curvature: float,
+    ) -> None:
+        self.evaluate, self.start, self.point, self.pairs = evaluate, start, start, pairs
+        self.precondition, self.initial_step = precondition, initial_step
+        self.curvature = curvature
+        self.values = [start.value]
+        self.quiet = 0
+        self.failure: Status | None = None
+        self._size = initial_step or 1.0  # largest change of an unknown in the last step
+        self._gentlest = start.steepness  # smallest gradient
+        self._restarted = False
+
+    @property
+    def lowest(self) -> Point:
+        """The best point."""
+        return self.evaluate.best or self.start  # no best one: the start is not finite
+
+    def result(self, status: Status) -> Result:
+        """The best point as a result."""
+        best = self.lowest
         # Where rounding alone tells two points apart, the one with the smaller gradient is better.
-        level = min(start.value, best.value + rounding_of(best.value))
-        if point.value <= level and point.steepness < best.steepness:
-            best = point
+        level = min(self.start.value, best.value + rounding_of(best.value))
+        if self.point.value <= level and self.point.steepness < best.steepness:
+            best = self.point
         return Result(
             best.x,
             best.value,
             best.gradient,
             status,
-            iterations=len(values) - 1,
-            evaluations=evaluate.count,
-            history=list(values),
+            iterations=len(self.values) - 1,
+            evaluations=self.evaluate.count,
+            history=list(self.values),
         )
 
-    size = initial_step or 1.0  # largest change of an unknown in the last step
-    quiet, gentlest = 0, start.steepness  # iterations without progress; smallest gradient so far
-    restarted = stopped = False
-    failure = None  # what ends the run after a line search that found nothing lower
-    while True:
-        if scale * point.steepness <= gradient_tolerance:
-            return result(Status.CONVERGED)
-        if value_target is not None and lowest().value <= value_target:
-            return result(Status.TARGET)
-        if stopped:
-            return result(Status.STOPPED)
-        if evaluate.left <= 0:  # before a failure, for it may be what cut the search short
-            return result(Status.MAX_EVALUATIONS)
-        if failure is not None or quiet >= QUIET:
-            return result(failure or Status.STALLED)
-        if len(values) > max_iterations:
-            return result(Status.MAX_ITERATIONS)
-
-        steepest = restarted or (not pairs and precondition is None)
-        direction = -point.gradient if steepest else -pairs.multiply(point.gradient, precondition)
+    def iterate(self) -> None:
+        """One line search."""
+        point, pairs = self.point, self.pairs
+        steepest = self._restarted or (not pairs and self.precondition is None)
+        if steepest:
+            direction = -point.gradient
+        else:
+            direction = -pairs.multiply(point.gradient, self.precondition)
         step = 1.0
-        if steepest or (not pairs and initial_step is not None):
-            step = size / max(float(direction.abs().max()), sys.float_info.min)
-        allowed = int(min(LINE_SEARCH_EVALUATIONS, evaluate.left))
+        if steepest or (not pairs and self.initial_step is not None):
+            step = self._size / max(float(direction.abs().max()), sys.float_info.min)
+        allowed = int(min(LINE_SEARCH_EVALUATIONS, self.evaluate.left))
         search = strong_wolfe(
-            evaluate, point, direction, step, curvature=curvature, max_evaluations=allowed
+            self.evaluate,
+            point,
+            direction,
+            step,
+            curvature=self.curvature,
+            max_evaluations=allowed,
         )
-        previous, point = point, search.point
-        values.append(point.value)
-        if point is not previous:
-            change = point.x - previous.x
-            pairs.add(change, point.gradient - previous.gradient)
-            size = float(change.abs().max())
-            lower = previous.value - point.value > rounding_of(previous.value)
-            quiet = 0 if lower or point.steepness < gentlest else quiet + 1
-            gentlest = min(gentlest, point.steepness)
-            restarted = False
+        self.values.append(search.point.value)
+        if search.point is not point:
+            self._follow(search.point)
         elif search.reason == "below-rounding":
-            failure = Status.STALLED
+            self.failure = Status.STALLED
         elif steepest:
-            failure = Status.LINE_SEARCH
+            self.failure = Status.LINE_SEARCH
         else:
             pairs.clear()
-            restarted = True
-        stopped = callback is not None and bool(callback(result(Status.RUNNING)))
+            self._restarted = True
+
+    def _follow(self, point: Point) -> None:
+        """Goes on from a lower point."""
+        previous, self.point = self.point, point
+        change = point.x - previous.x
+        self.pairs.add(change, point.gradient - previous.gradient)
+        self._size = float(change.abs().max())
+        lower = previous.value - point.value > rounding_of(previous.value)
+        self.quiet = 0 if lower or point.steepness < self._gentlest else self.quiet + 1
+        self._gentlest = min(self._gentlest, point.steepness)
+        self._restarted = False

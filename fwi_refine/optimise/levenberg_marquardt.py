@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.optimise.definite import Solve, factorise
-from fwi_refine.optimise.result import LeastSquares, Prior, Result, Status
+from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 Weight = Callable[[float, float], float]
 Retract = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -70,7 +70,7 @@ class _Trial:
 
 def levenberg_marquardt(
     misfit: LeastSquares,
-    prior: Prior,
+    prior: Regulariser,
     x0: torch.Tensor,
     *,
     weight: Weight,
@@ -91,7 +91,7 @@ def levenberg_marquardt(
     ----------
     misfit : LeastSquares
         Such as an `objective.SumOfSquaredResiduals`.
-    prior : Prior
+    prior : Regulariser
         An objective with a Hessian (see `Objective.quadratic`).
     x0 : torch.Tensor, (n,)
         The start.
@@ -150,7 +150,7 @@ class _Descent:
     def __init__(
         self,
         misfit: LeastSquares,
-        prior: Prior,
+        prior: Regulariser,
         weight: Weight,
         retract: Retract,
         callback: Callback | None,

@@ -10,6 +10,7 @@ hardly see are blown up until the direction no longer goes down.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -17,14 +18,14 @@ import torch
 from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
-from fwi_refine.optimise.result import Differentiable, Prior, Result, Status
+from fwi_refine.optimise.result import Differentiable, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
 FIRST, LEAST, MOST = 1e-6, 1e-9, 1e-2
 LESS, MORE = 0.1, 100.0
 
 
-class _Misfit(Protocol):
+class _Curved(Protocol):
     def __call__(self, x: torch.Tensor) -> float:
         """Its value."""
         ...
@@ -38,15 +39,15 @@ class _Misfit(Protocol):
         ...
 
 
-class _Prior(Prior, Protocol):
+class _Weighted(Regulariser, Protocol):
     def __rmul__(self, weight: float, /) -> Any:
         """The weighted prior."""
         ...
 
 
 def preconditioned_lbfgs(
-    misfit: _Misfit,
-    prior: _Prior,
+    misfit: _Curved,
+    prior: _Weighted,
     x0: torch.Tensor,
     *,
     weight: Weight,
@@ -83,79 +84,120 @@ def preconditioned_lbfgs(
     Result
         As that of `levenberg_marquardt`.
     """
-    limit = math.inf if max_evaluations is None else max_evaluations
-    x, evaluations, damping = x0.detach().to(torch.float64, copy=True), 1, FIRST
-    values: list[float] = []
-    mean_square, penalty = misfit(x), prior(x)
-    w = 1.0
-    status = Status.MAX_ITERATIONS if math.isfinite(mean_square + penalty) else Status.NOT_FINITE
+    run = _Descents(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
+    return run.minimise(
+        x0.detach().to(torch.float64, copy=True),
+        max_iterations,
+        corrections,
+        relative_decrease,
+        target,
+    )
 
-    def result(
-        x: torch.Tensor, mean_square: float, penalty: float, status: Status, used: int = 0
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A point, with the misfit and the prior there."""
+
+    x: torch.Tensor
+    misfit: float
+    prior: float
+
+    def value(self, weight: float) -> float:
+        return self.misfit + weight * self.prior
+
+
+class _Descents:
+    def __init__(
+        self,
+        misfit: _Curved,
+        prior: _Weighted,
+        weight: Weight,
+        retract: Retract,
+        callback: Callback | None,
+        max_evaluations: int | None,
+        hessian_cost: int,
+    ) -> None:
+        self.misfit, self.prior, self.weight_of = misfit, prior, weight
+        self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
+        self.limit = math.inf if max_evaluations is None else max_evaluations
+        self.evaluations = 0
+        self.weight = math.inf
+        self.damping = FIRST
+        self.values: list[float] = []
+
+    def minimise(
+        self,
+        x: torch.Tensor,
+        max_iterations: int,
+        corrections: int,
+        relative_decrease: float,
+        target: float,
     ) -> Result:
-        value = mean_square + w * penalty
-        history = values or [value]
-        return Result(
-            x, value, None, status, len(history) - 1, evaluations + used, list(history), mean_square
-        )
+        here = _Point(x, self.misfit(x), self.prior(x))
+        self.evaluations += 1
+        if not math.isfinite(here.misfit + here.prior):
+            self.weight = 1.0
+            return self.result(here, Status.NOT_FINITE)
+        curvature = None
+        for _ in range(max_iterations):
+            self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
+            before = here.value(self.weight)
+            self.values = self.values or [before]
+            if self.limit - self.evaluations < self.hessian_cost + 2:
+                return self.result(here, Status.MAX_EVALUATIONS)
+            if curvature is None:
+                curvature = self.misfit.hessian(here.x)
+                self.evaluations += self.hessian_cost
+            inner, x = self.descend(here, curvature, corrections)
+            ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
+            if not inner.value < before:
+                if ended or self.damping >= MOST:
+                    return self.result(here, inner.status if ended else Status.STALLED)
+                self.damping = min(self.damping * MORE, MOST)
+                continue
+            self.damping = max(self.damping * LESS, LEAST)
+            penalty = self.prior(x)
+            here = _Point(x, inner.value - self.weight * penalty, penalty)
+            curvature = None
+            self.values.append(inner.value)
+            if ended:
+                return self.result(here, inner.status)
+            if before - inner.value < relative_decrease * inner.value or here.misfit < target:
+                return self.result(here, Status.CONVERGED)
+        return self.result(here, Status.MAX_ITERATIONS)
 
-    if status is Status.NOT_FINITE:
-        return result(x, mean_square, penalty, status)
-    w, curvature = math.inf, None
-    for _ in range(max_iterations):
-        w = min(w, weight(mean_square, penalty))
-        before = mean_square + w * penalty
-        values = values or [before]
-        if limit - evaluations < hessian_cost + 2:
-            status = Status.MAX_EVALUATIONS
-            break
-        if curvature is None:
-            curvature = misfit.hessian(x)
-            evaluations += hessian_cost
+    def descend(
+        self, here: _Point, curvature: torch.Tensor, corrections: int
+    ) -> tuple[Result, torch.Tensor]:
+        """L-BFGS in the step from a point, with the matrix there; and where that leads."""
         hessian = curvature.clone()
-        prior.add_hessian(hessian, x, w)
-        step = _Step(misfit + w * prior, x, retract)
+        self.prior.add_hessian(hessian, here.x, self.weight)
+        step = _Step(self.misfit + self.weight * self.prior, here.x, self.retract)
 
-        def watch(inner: Result, step: _Step = step, w: float = w) -> bool | None:
-            if callback is None:
+        def watch(inner: Result) -> bool | None:
+            if self.callback is None:
                 return False
-            at = step.point(inner.x)
-            p = prior(at)
-            return callback(
-                result(at, inner.value - w * p, p, Status.RUNNING, used=inner.evaluations)
-            )
+            x = step.point(inner.x)
+            penalty = self.prior(x)
+            at = _Point(x, inner.value - self.weight * penalty, penalty)
+            return self.callback(self.result(at, Status.RUNNING, used=inner.evaluations))
 
         inner = lbfgs(
             step,
-            torch.zeros_like(x),
+            torch.zeros_like(here.x),
             max_iterations=corrections,
-            max_evaluations=None if math.isinf(limit) else int(limit - evaluations),
-            precondition=_inverse(hessian, damping),
+            max_evaluations=None if math.isinf(self.limit) else int(self.limit - self.evaluations),
+            precondition=_inverse(hessian, self.damping),
             callback=watch,
         )
-        evaluations += inner.evaluations
-        ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
-        if not inner.value < before:
-            if ended:
-                status = inner.status
-                break
-            if damping >= MOST:
-                status = Status.STALLED
-                break
-            damping = min(damping * MORE, MOST)
-            continue
-        damping = max(damping * LESS, LEAST)
-        x, curvature = step.point(inner.x), None
-        penalty = prior(x)
-        mean_square = inner.value - w * penalty
-        values.append(inner.value)
-        if ended:
-            status = inner.status
-            break
-        if before - inner.value < relative_decrease * inner.value or mean_square < target:
-            status = Status.CONVERGED
-            break
-    return result(x, mean_square, penalty, status)
+        self.evaluations += inner.evaluations
+        return inner, step.point(inner.x)
+
+    def result(self, here: _Point, status: Status, used: int = 0) -> Result:
+        value = here.value(self.weight)
+        values = self.values or [value]
+        count, history, evaluations = len(values) - 1, list(values), self.evaluations + used
+        return Result(here.x, value, None, status, count, evaluations, history, here.misfit)
 
 
 class _Step:

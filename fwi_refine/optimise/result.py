@@ -1,4 +1,4 @@
-"""What an optimiser hands back, and the points that it evaluates on its way."""
+"""The result of an optimiser, and the points that it evaluates on its way."""
 
 import enum
 import math
@@ -44,7 +44,7 @@ class LeastSquares(Protocol):
         ...
 
 
-class Prior(Protocol):
+class Regulariser(Protocol):
     """A term with a Hessian that is added to a misfit."""
 
     @property

@@ -15,19 +15,19 @@ where these end.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
 from fwi_refine.optimise.definite import Solve
 from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
-from fwi_refine.optimise.result import LeastSquares, Prior, Result, Status
+from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
 ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
 SHORTER = 0.3  # factor of a step whose corrections lowered nothing
 
-P = TypeVar("P", bound=Prior)
+P = TypeVar("P", bound=Regulariser)
 
 # (Hessian and gradient of the misfit, prior, x, weight) -> (prior, step, solve), as of `settled`
 Settle = Callable[
@@ -55,7 +55,7 @@ def variational_gauss_newton(
     ----------
     misfit : LeastSquares
         Such as an `objective.SumOfSquaredResiduals`.
-    prior : Prior
+    prior : Regulariser
         To begin with.
     x0 : torch.Tensor, (n,)
         The start, near the solution.
@@ -73,69 +73,101 @@ def variational_gauss_newton(
     -------
     Result
         Its objective, with the last prior and weight, is not above that of the point before.
-    Prior
+    Regulariser
         The last one.
     """
-    x = x0.detach().to(torch.float64, copy=True)
+    run = _Renewals(misfit, prior, x0.detach().to(torch.float64, copy=True), retract, callback)
     limit = math.inf if max_evaluations is None else max_evaluations
-    spent, done = 1, 0
-    history: list[float] = []
-    residual = misfit.residual(x)
-    square = math.inf if residual is None else misfit.mean_square(residual)
-    w = weight[0](square, float(prior(x)))
-
-    def result(status: Status) -> Result:
-        value = square + w * float(prior(x))
-        return Result(x, value, None, status, done, spent, history or [value], square)
-
-    if not math.isfinite(square):
-        return result(Status.NOT_FINITE), prior
+    run.weight = weight[0](run.square, float(prior(run.x)))
+    if not math.isfinite(run.square):
+        return run.result(Status.NOT_FINITE), prior
     for weight_of in weight:
-        if limit - spent < hessian_cost + 2:  # the Jacobian, a product, and a trial
-            return result(Status.MAX_EVALUATIONS), prior
-        assert residual is not None  # the misfit is finite
-        hessian, gradient = misfit.hessian(x), misfit.pull_back(x, residual)
-        spent += hessian_cost + 1
-        w = weight_of(square, float(prior(x)))
-        prior, step, solve = settle(hessian, gradient, prior, x, w)
-        base, first, lowest, length, moved = x, step, square + w * float(prior(x)), 1.0, False
-        history = history or [lowest]
+        if limit - run.spent < hessian_cost + 2:  # the Jacobian, a product, and a trial
+            return run.result(Status.MAX_EVALUATIONS), run.prior
+        assert run.residual is not None  # the misfit is finite
+        hessian, gradient = misfit.hessian(run.x), misfit.pull_back(run.x, run.residual)
+        run.spent += hessian_cost + 1
+        run.weight = weight_of(run.square, float(run.prior(run.x)))
+        run.prior, step, solve = settle(hessian, gradient, run.prior, run.x, run.weight)
+        moved, stopped = run.correct(step, solve, corrections, limit)
+        if stopped:
+            return run.result(Status.STOPPED), run.prior
+        if run.square < target:
+            return run.result(Status.CONVERGED), run.prior
+        if not moved and run.done == len(weight):
+            return run.result(Status.STALLED), run.prior
+    return run.result(Status.MAX_ITERATIONS), run.prior
+
+
+class _Renewals(Generic[P]):
+    """The best point so far, with residual and mean square there; the present prior and weight;
+    evaluations spent and Jacobians done."""
+
+    def __init__(
+        self,
+        misfit: LeastSquares,
+        prior: P,
+        x: torch.Tensor,
+        retract: Retract,
+        callback: Callback | None,
+    ) -> None:
+        self.misfit, self.prior, self.retract, self.callback = misfit, prior, retract, callback
+        self.x, self.residual = x, misfit.residual(x)
+        self.square = math.inf if self.residual is None else misfit.mean_square(self.residual)
+        self.weight = 1.0
+        self.spent, self.done = 1, 0
+        self.history: list[float] = []
+
+    def value(self) -> float:
+        return self.square + self.weight * float(self.prior(self.x))
+
+    def result(self, status: Status) -> Result:
+        value = self.value()
+        history = self.history or [value]
+        return Result(self.x, value, None, status, self.done, self.spent, history, self.square)
+
+    def correct(
+        self, step: torch.Tensor, solve: Solve, corrections: int, limit: float
+    ) -> tuple[bool, bool]:
+        """Follows a step and corrects it with the last factor; whether that led to a lower point,
+        and whether the callback has stopped it."""
+        base, first, lowest, length = self.x, step, self.value(), 1.0
+        moved = stopped = False
+        self.history = self.history or [lowest]
         last = math.inf
         for _ in range(corrections):
-            if limit - spent < 1:
+            if limit - self.spent < 1:
                 break
-            there = retract(base, step)
-            spent += 1
-            found = misfit.residual(there) if bool(torch.isfinite(there).all()) else None
+            there = self.retract(base, step)
+            self.spent += 1
+            found = self.misfit.residual(there) if bool(torch.isfinite(there).all()) else None
             value = math.inf
             if found is not None:
-                value = misfit.mean_square(found) + w * float(prior(there))
+                value = self.misfit.mean_square(found) + self.weight * float(self.prior(there))
             enough = not value < ENOUGH * last
             if found is not None and value < lowest:
-                x, residual, lowest, moved = there, found, value, True
-                square = misfit.mean_square(found)
-                if callback is not None and callback(result(Status.RUNNING)):
-                    done += 1
-                    history.append(lowest)
-                    return result(Status.STOPPED), prior
+                self.x, self.residual, lowest, moved = there, found, value, True
+                self.square = self.misfit.mean_square(found)
+                stopped = self.callback is not None and bool(
+                    self.callback(self.result(Status.RUNNING))
+                )
+                if stopped:
+                    break
             elif enough or found is None:  # the chain has ended above where it began
                 if moved:
                     break
                 length *= SHORTER
                 step, last = length * first, math.inf
                 continue
-            if enough or limit - spent < 2:
+            if enough or limit - self.spent < 2:
                 break
             last = value
-            spent += 1
-            step = step - solve(misfit.pull_back(base, found) + w * prior.gradient(there))
-        done += 1
-        history.append(lowest)
-        if square < target:
-            return result(Status.CONVERGED), prior
-        if not moved and done == len(weight):
-            return result(Status.STALLED), prior
-    return result(Status.MAX_ITERATIONS), prior
+            self.spent += 1
+            gradient = self.misfit.pull_back(base, found)
+            step = step - solve(gradient + self.weight * self.prior.gradient(there))
+        self.done += 1
+        self.history.append(lowest)
+        return moved, stopped
 
 
 def settled(
@@ -156,7 +188,7 @@ def settled(
         Of the misfit at x.
     gradient : torch.Tensor, (n,)
         Of the misfit at x.
-    prior : Prior
+    prior : Regulariser
         To begin with.
     x : torch.Tensor, (n,)
         Where the Jacobian is from.
@@ -169,7 +201,7 @@ def settled(
 
     Returns
     -------
-    prior : Prior
+    prior : Regulariser
         The last one, or that before the matrix was not definite.
     step : torch.Tensor, (n,)
         To the minimum with it.

@@ -69,67 +69,79 @@ def fit_priors(
         If there is nothing to fit, and for files that cannot be used.
     """
     folders = family_maps(train, OPENFWI_FAMILIES)
-    notes, fitted = [], 0
+    notes: list[str] = []
     for key, family in (("style_a", "Style_A"), ("style_b", "Style_B")):
-        if family not in folders:
+        if family in folders:
+            maps = read_maps(folders[family], limit, force)
+            try:
+                priors = _fit_section(key, family, maps, priors, notes)
+            except ValueError as error:
+                raise InputError(f"{train}, {family}: {error}") from error
+        else:
             notes.append(f"[{key}] not fitted: there are no maps of {family}.")
-            continue
-        maps = read_maps(folders[family], limit, force)
-        try:
-            process = GaussianProcess.fit(maps, mean=getattr(priors, key).mean)
-        except ValueError as error:
-            raise InputError(f"{train}, {family}: {error}") from error
-        priors = priors.with_process(key, process)
-        notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
-        if len(maps) < FEW:
-            notes.append(
-                f"Caution: {len(maps)} maps are few: of fewer than {FEW} the numbers of [{key}] "
-                "say more of these maps than of their family."
-            )
-        if key == "style_b":
-            variation = VariationalTotalVariation.fit(maps)
-            priors = replace(
-                priors,
-                style_b_variation=replace(
-                    priors.style_b_variation,
-                    scale=variation.scale,
-                    diagonal_scale=variation.diagonal_scale,
-                ),
-            )
-            notes.append(f"[style_b_variation] mean differences of the same {len(maps)} maps.")
-        fitted += 1
-    if not fitted and predictions is None:
-        raise InputError(
-            f"{train}: found no maps to fit: expected Style_A or Style_B, with model*.npy or "
-            "vel*.npy in them, truth.npy with families.csv, or --predictions"
-        )
-
-    if predictions is None:
-        notes.append("[routing] not fitted: there are no --predictions.")
-        if "Style_A" in folders:
-            notes.append(
-                "Caution: style_a_log_energy belongs to the [style_a] that it was fitted with; "
-                "with another one, fit it with --predictions."
-            )
-    else:
+    if predictions is not None:
         groups: dict[str, list[NDArray[np.float64]]] = {}
         predicted = family_maps(predictions, OPENFWI_FAMILIES, "predictions.npy")
         for family, files in predicted.items():
             groups.setdefault(OPENFWI_FAMILIES[family], []).extend(read_maps(files, limit, force))
-        if len(groups) < 2:
-            raise InputError(
-                f"{predictions}: found predictions of {len(groups)} group(s) of families, "
-                "expected at least two to tell apart"
-            )
-        routing, wrong = fit_routing(groups, priors, criteria)
-        priors = replace(priors, routing=routing)
-        counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
-        scarce = [str(group) for group, maps in groups.items() if len(maps) < FEW]
-        notes.append(f"[routing] fitted to predictions in {predictions}: {counts}.")
-        if scarce:
-            notes.append(f"Caution: fewer than {FEW} predictions of {', '.join(scarce)}.")
-        notes += [f"{name}: {count} of them on its wrong side." for name, count in wrong.items()]
+        return _fit_thresholds(predictions, groups, priors, criteria, notes), notes
+    if not {"Style_A", "Style_B"} & {*folders}:
+        raise InputError(
+            f"{train}: found no maps to fit: expected Style_A or Style_B, with model*.npy or "
+            "vel*.npy in them, truth.npy with families.csv, or --predictions"
+        )
+    notes.append("[routing] not fitted: there are no --predictions.")
+    if "Style_A" in folders:
+        notes.append(
+            "Caution: style_a_log_energy belongs to the [style_a] that it was fitted with; "
+            "with another one, fit it with --predictions."
+        )
     return priors, notes
+
+
+def _fit_section(
+    key: str, family: str, maps: NDArray[np.float64], priors: Priors, notes: list[str]
+) -> Priors:
+    """The priors with the numbers of one Style family in place; adds to the notes."""
+    process = GaussianProcess.fit(maps, mean=getattr(priors, key).mean)
+    priors = priors.with_process(key, process)
+    notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
+    if len(maps) < FEW:
+        notes.append(
+            f"Caution: {len(maps)} maps are few: of fewer than {FEW} the numbers of [{key}] "
+            "say more of these maps than of their family."
+        )
+    if key != "style_b":
+        return priors
+    found = VariationalTotalVariation.fit(maps)
+    notes.append(f"[style_b_variation] mean differences of the same {len(maps)} maps.")
+    variation = replace(
+        priors.style_b_variation, scale=found.scale, diagonal_scale=found.diagonal_scale
+    )
+    return replace(priors, style_b_variation=variation)
+
+
+def _fit_thresholds(
+    path: Path,
+    groups: dict[str, list[NDArray[np.float64]]],
+    priors: Priors,
+    criteria: Criteria,
+    notes: list[str],
+) -> Priors:
+    """The priors with thresholds for predictions by group in place; adds to the notes."""
+    if len(groups) < 2:
+        raise InputError(
+            f"{path}: found predictions of {len(groups)} group(s) of families, "
+            "expected at least two to tell apart"
+        )
+    routing, wrong = fit_routing(groups, priors, criteria)
+    counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
+    scarce = [str(group) for group, maps in groups.items() if len(maps) < FEW]
+    notes.append(f"[routing] fitted to predictions in {path}: {counts}.")
+    if scarce:
+        notes.append(f"Caution: fewer than {FEW} predictions of {', '.join(scarce)}.")
+    notes += [f"{name}: {count} of them on its wrong side." for name, count in wrong.items()]
+    return replace(priors, routing=routing)
 
 
 def fit_denoiser(
@@ -190,12 +202,12 @@ def fit_denoiser(
     return replace(priors, style_b_learned=learned), note
 
 
-Place = tuple[Any, int]  # opened maps, and the number of one of them
+OneMap = tuple[Any, int]  # opened maps, and the index of one of them
 
 
 def family_maps(
     root: Path, families: Iterable[str], made: str = "truth.npy"
-) -> dict[str, list[Place]]:
+) -> dict[str, list[OneMap]]:
     """The maps of each family that is present in a folder.
 
     Parameters
@@ -220,7 +232,7 @@ def family_maps(
     """
     families = [*families]
     table = next((root / name for name in MADE if (root / name).is_file()), None)
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[OneMap]] = {}
     if table is not None and (root / made).is_file():
         maps = open_predictions(root / made)
         names = list(read_families(table).values())
@@ -268,7 +280,7 @@ def family_files(root: Path, families: Iterable[str]) -> dict[str, list[Path]]:
     return found
 
 
-def read_maps(every: list[Place], limit: int, force: bool = False) -> NDArray[np.float64]:
+def read_maps(every: list[OneMap], limit: int, force: bool = False) -> NDArray[np.float64]:
     """Maps from where they stand.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What maps and records seem to be, where they are not maps in m/s and records as simulated.
+"""Recognises inputs that are not maps in m/s and records as simulated.
 
 A few samples are looked at before a run. The first shots of each map are simulated, and the
 record is regressed on them: x = a g(s) + c with g the identity or the logarithm of training
@@ -75,7 +75,7 @@ def recognise(
     simulator: Simulator | None = None,
     source: str = "known",
 ) -> list[Finding]:
-    """What a few samples seem to be; empty where nothing speaks against them.
+    """Findings on a few samples; empty where nothing speaks against them.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def _recognise_values(
     others: Others,
     simulator: Simulator | None,
 ) -> list[Finding]:
-    """What the values of maps and records tell, for samples of the right shapes."""
+    """Findings from the values of maps and records, for samples of the right shapes."""
     simulator = _few(simulator, survey)
     usable = [(v, d) for v, d in usable if simulator.is_stable(torch.from_numpy(v)[None])]
     if not usable:  # what cannot be simulated fails by itself

@@ -1,4 +1,4 @@
-"""What the first rows of records tell of their scale and their start, whatever the maps are.
+"""Scale and start of records, told by their first rows, whatever the maps are.
 
 Nothing has come back yet in the first two rows. At the source, d[0] = a (v dt)^2 w[0]; at the cell
 beside it, d[1] = alpha c2 d[0], with alpha = (v dt / dx)^2 and the scheme's c2 = 4/3
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 
 def recognise_first_rows(records: Sequence[Array], survey: Survey) -> list[Finding]:
-    """What contradicts the survey in the first rows of every record.
+    """Contradictions of the survey in the first rows of every record.
 
     Parameters
     ----------

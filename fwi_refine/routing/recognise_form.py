@@ -1,4 +1,4 @@
-"""What maps and records seem to be by their range and their shape alone."""
+"""Findings on maps and records by their range and their shape alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ def describe(findings: Sequence[Finding]) -> str:
 def recognise_maps(
     maps: Sequence[np.ndarray], survey: Survey, told: Sequence[np.ndarray] = ()
 ) -> tuple[Finding | None, Conversion | None]:
-    """What maps are that lie outside the survey's bounds as a whole, and what makes them m/s.
+    """The unit of maps outside the survey's bounds as a whole, and the option that makes them m/s.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ def recognise_axes(
     if not shapes or any(len(s) != 3 or is_record(s, survey) for s in shapes):
         return None, asked
     for axes in map("".join, permutations(AXES)):
-        places = [axes.index(axis) for axis in AXES]
-        if all(is_record(tuple(s[p] for p in places), survey) for s in shapes):
+        indices = [axes.index(axis) for axis in AXES]
+        if all(is_record(tuple(s[p] for p in indices), survey) for s in shapes):
             text = f"records have the shape {tuple(shapes[0])}, expected {survey.file_shape}"
             option = f"--record-axes {axes}"
             return Finding(f"{text}: their axes seem exchanged", option), replace(

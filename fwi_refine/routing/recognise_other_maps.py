@@ -1,4 +1,4 @@
-"""What maps seem to be beside other maps of the same samples: turned, scaled, in another order.
+"""Maps beside other maps of the same samples: turned, scaled, in another order.
 
 Two maps of one ground differ by what a network or an inversion errs. An explanation counts that
 leaves half of the difference, or less, in every sample.
@@ -30,7 +30,7 @@ def recognise_other_maps(
     words: tuple[str, str],
     others: Callable[[], Iterable[np.ndarray]] = lambda: (),
 ) -> list[Finding]:
-    """What maps seem to be beside others of the same samples.
+    """Findings on maps beside others of the same samples.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What contradicts the survey in records alone: levels, first arrivals, velocities at sources."""
+"""Contradictions of the survey in records alone: levels, first arrivals, source velocities."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,9 @@ TOLD = 10.0  # first row over noise, from which on the first row tells velocitie
 
 
 def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) -> list[Finding]:
-    """What contradicts the survey in each record, whatever the maps are."""
+    """Contradictions of the survey in each record, whatever the maps are."""
     quiet = [_quiet(d, survey) for d in records]
     rms = [float(np.sqrt(np.mean(np.square(d)))) for d in records]
-    found: list[Finding] = []
     levels = [
         q[0]
         for q, r in zip(quiet, rms, strict=True)
@@ -41,6 +40,13 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
         if arrival is None:
             return []
         arrivals.append(arrival)
+    return _of_arrivals(arrivals, exact)
+
+
+def _of_arrivals(arrivals: list[FirstArrivals], exact: bool) -> list[Finding]:
+    """Findings from sign, size and delay of first arrivals; exact: the velocities at the sources
+    are known, so that a delay counts."""
+    found: list[Finding] = []
     amplitudes = np.array([arrival.amplitude for arrival in arrivals])
     low, high = AMPLITUDE
     if (amplitudes < 0).all():

@@ -36,7 +36,7 @@ def regress(s: np.ndarray, x: np.ndarray) -> Fit:
 
 
 def scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]) -> list[Finding]:
-    """What scales, offsets and logarithms tell, of fits that hold for every sample."""
+    """Findings from scales, offsets and logarithms, of fits that hold for every sample."""
     logs = [fit.log for fit in fits]
     scales = np.array([fit.scale for fit in fits])
     rms = np.array([np.sqrt(np.mean(np.square(x))) for x in records])

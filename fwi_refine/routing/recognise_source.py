@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.objective.noise import noise_variance
-from fwi_refine.objective.source import SourceFit, SourceModel, impulse_record
+from fwi_refine.objective.source import SourceFit, impulse_record
+from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.source_shape import (
     FIRST_NOISE,
     FIRST_SPREAD,
@@ -33,7 +34,7 @@ TOLD = 0.1  # of the record's rms, what may be left where the wavelet counts
 
 @dataclass(frozen=True)
 class Limits:
-    """What a wavelet may differ by before it counts as another."""
+    """Largest differences of a wavelet that does not count as another."""
 
     amplitude: float  # factor off 1
     delay: float  # s
@@ -140,7 +141,7 @@ def warning(
     records: Sequence[NDArray[np.floating]],
     survey: Survey,
 ) -> str:
-    """What to tell before a run whose source is taken as known; empty where there is nothing.
+    """The warning before a run whose source is taken as known; empty where there is none.
 
     Parameters
     ----------

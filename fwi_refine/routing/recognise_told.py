@@ -1,4 +1,4 @@
-"""What maps within the velocity bounds seem to be, by the velocities that records tell at sources.
+"""Findings on maps within the velocity bounds, by the velocities that records tell at sources.
 
 The first row of a record tells the velocity at each source (objective/source_cells.py), whatever
 the map is. Maps of feet a second, of impedance or of slowness differ from it by a power law,
@@ -26,7 +26,7 @@ SPEEDS = {"km/h": 3.6, "miles an hour": 2.236936}
 def recognise_told(
     maps: Sequence[np.ndarray], told: Sequence[np.ndarray], survey: Survey
 ) -> Finding | None:
-    """What maps seem to be whose values at the sources contradict the records.
+    """Findings on maps whose values at the sources contradict the records.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -25,7 +26,7 @@ from typing import Any, Protocol, TypeVar
 
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 
-from fwi_refine.errors import DeviceError, InputError, WorkerError
+from fwi_refine.errors import DeviceError, InputError, MachineError, WorkerError
 from fwi_refine.runs import locks
 from fwi_refine.version import __version__
 
@@ -119,13 +120,15 @@ class Processes(_Workers):
         waiting: dict[int, Task] = {}  # by number; a task stays here until it is finished
         numbers = itertools.count()
         futures: dict[Any, int] = {}
-        pool = self._pool(jobs)
+        with _starting():
+            pool = self._pool(jobs)
         try:
             while True:
                 for task in itertools.islice(tasks, ahead * jobs - len(waiting)):
                     number = next(numbers)
                     waiting[number] = task
-                    futures[pool.submit(_or_end, function, task)] = number
+                    with _starting():
+                        futures[pool.submit(_or_end, function, task)] = number
                 if not waiting:
                     return []
                 done, _ = wait(futures, return_when=FIRST_COMPLETED)
@@ -152,8 +155,20 @@ class Processes(_Workers):
         )
 
 
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """What the system lacks for worker processes as a MachineError that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"no worker process can be started: {error.strerror} (on {socket.gethostname()}); it "
+            "takes a free process (ulimit -u) and a /dev/shm that can be written to"
+        ) from error
+
+
 def _begin(parent: int, folder: str | None, devices: Sequence[str]) -> None:
-    """What a worker does first. The parent answers to Ctrl-C and to the end of the terminal; when
+    """First acts of a worker. The parent answers to Ctrl-C and to the end of the terminal; when
     it is killed, this ends too."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)

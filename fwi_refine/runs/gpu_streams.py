@@ -81,7 +81,7 @@ def one_thread() -> Iterator[None]:
 
 
 def trouble(error: Exception) -> Exception | None:
-    """What an error says of the GPU, whatever was computed: torch.OutOfMemoryError, DeviceError
+    """The error of the GPU behind an error: torch.OutOfMemoryError, DeviceError
     where the process cannot use it any more, or None where it says nothing."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError):

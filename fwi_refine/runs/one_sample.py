@@ -180,7 +180,7 @@ def _row(
 
 
 def _of_source(found: FoundSource | None) -> dict[str, Any]:
-    """What a row has of the source, where it was estimated."""
+    """The entries of a row on the source, where it was estimated."""
     if found is None:
         return {}
     shape = found.shape

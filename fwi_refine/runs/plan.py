@@ -1,4 +1,4 @@
-"""What a run would do, and how long it would take: an estimate, without refining anything."""
+"""The plan of a run, and how long it would take: an estimate, without refining anything."""
 
 import logging
 import re

@@ -102,7 +102,7 @@ def read_running(folder: Path) -> list[Running]:
 
 
 def _read(path: Path) -> Running | None:
-    """What a file says; None where it has gone or cannot be understood."""
+    """The content of a file; None where it has gone or cannot be understood."""
     try:
         table = json.loads(read_bytes(path, LARGEST))
         if not (isinstance(table["id"], str) and isinstance(table["stage"], str)):

@@ -1,4 +1,4 @@
-"""What is done to every sample of a run, and with which simulator."""
+"""The treatment of every sample of a run, and its simulator."""
 
 import functools
 import logging
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to every sample.
+    """The treatment of every sample.
 
     Attributes
     ----------

@@ -29,6 +29,8 @@ Points = tuple[tuple[int, int], ...]
 # rows that it still needs where there are fewer than six; where there is one column, its
 # neighbours at distance 1 and 2 are itself.
 LEAST_PADDED = (6, 2)
+LARGEST = 1_000_000  # of any whole number of a survey: more is a mistake, or takes all memory
+SMALLEST = 1e-30  # of spacing, dt and frequency in their units, and 1 over the largest
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,16 @@ class Survey:
 
     def __post_init__(self) -> None:
         self._check_sizes()
-        nz, nx = self.shape
+        self._check_numbers()
+        self._check_points()
+        self._check_stability()
+        self._check_wavelet()
+        self._check_dispersion()
+
+    def _check_numbers(self) -> None:
+        nz = self.shape[0]
         for name in ("spacing", "dt", "frequency"):
-            if not 0 < getattr(self, name) < math.inf:
+            if not SMALLEST < getattr(self, name) < 1 / SMALLEST:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
         slowest, fastest = self.velocity_bounds
         if not 0 < slowest < fastest < math.inf:
@@ -104,6 +113,9 @@ class Survey:
                     f"water is {rows} rows of {velocity} m/s, expected 1 to {nz - 1} rows and a "
                     "velocity within the bounds"
                 )
+
+    def _check_points(self) -> None:
+        nz, nx = self.shape
         margin = self.absorbing_cells
         for name, points in (("source", self.sources), ("receiver", self.receivers)):
             for row, column in points:
@@ -114,6 +126,10 @@ class Survey:
                         f"{name} at row {row}, column {column} lies outside the padded grid "
                         f"(rows {-margin}..{nz + margin - 1}, columns {-margin}..{nx + margin - 1})"
                     )
+
+    def _check_stability(self) -> None:
+        slowest, fastest = self.velocity_bounds
+        margin = self.absorbing_cells
         # no map of any use is fast everywhere: half of the fastest velocity is taken for vmin
         vmin = max(slowest, fastest / 2)
         undamped, stable = self.stable_velocities(vmin)
@@ -131,6 +147,8 @@ class Survey:
                 + ("more absorbing cells, " if fastest <= undamped else "")
                 + "or a lower bound"
             )
+
+    def _check_wavelet(self) -> None:
         least, most = 0.01 / (self.n_steps * self.dt), 0.5 / self.dt
         if not least <= self.frequency <= most:
             raise ValueError(
@@ -141,7 +159,10 @@ class Survey:
             given = np.asarray(self.given_wavelet, dtype=np.float64)
             if given.ndim != 1 or not np.isfinite(given).all() or not given.any():
                 raise ValueError("wavelet: expected samples that are finite and not all zero")
+
+    def _check_dispersion(self) -> None:
         if self.dispersion > DISPERSION_LIMIT:
+            slowest = self.velocity_bounds[0]
             spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
             finer = spacing / self.spacing
             raise ValueError(
@@ -158,9 +179,9 @@ class Survey:
         whole |= {name: (getattr(self, name), 1) for name in ("n_steps", "file_rows")}
         whole["absorbing_cells"] = (self.absorbing_cells, 0)
         for name, (value, least) in whole.items():
-            if not (_is_whole(value) and value >= least):
+            if not (_is_whole(value) and least <= value <= LARGEST):
                 raise ValueError(
-                    f"{name} is {value!r}, expected a whole number of at least {least}"
+                    f"{name} is {value!r}, expected a whole number of {least} to {LARGEST}"
                 )
         if any(n < least for n, least in zip(self.padded_shape, LEAST_PADDED, strict=True)):
             raise ValueError(

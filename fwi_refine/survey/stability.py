@@ -1,4 +1,4 @@
-"""What the finite-difference scheme can do: where it is stable, and how fast its waves travel.
+"""Limits of the finite-difference scheme: stability, and the speed of its waves.
 
 A plane wave of angular frequency w and wave number k along an axis of the grid solves the scheme
 of second order in time and fourth in space where

@@ -59,7 +59,7 @@ import tomli_w
 
 from fwi_refine.errors import InputError
 from fwi_refine.files import LARGEST_WRITTEN, read_toml
-from fwi_refine.survey.geometry import Points, Survey
+from fwi_refine.survey.geometry import LARGEST, Points, Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING
 from fwi_refine.survey.wavelet_file import peak_frequency, read_wavelet
 
@@ -76,7 +76,6 @@ MAY_BE_ABSENT = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavel
 POINTS = ("sources", "receivers")
 LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
 LEAST_CELLS = 4  # of a map, in depth and position
-LARGEST = 1_000_000  # of any whole number in a file: more is a mistake, or takes all memory
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ def read_survey(path: str | PathLike[str]) -> Survey:
 
 
 def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
-    """What `read_survey` reads, as a table for a TOML writer.
+    """The table that `read_survey` reads, for a TOML writer.
 
     Parameters
     ----------
@@ -171,7 +170,7 @@ def _wavelet_table(survey: Survey) -> dict[str, Any]:
 
 
 def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
-    """What a `Survey` takes of a section [wavelet]."""
+    """The arguments of `Survey` in a section [wavelet]."""
     given = [key for key in ("file", "samples") if key in table]
     kind = table.get("kind", "samples" if given else "ricker")
     if kind not in ("ricker", "samples"):
@@ -267,10 +266,10 @@ def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, in
             isinstance(pair, list) and len(pair) == 2 for pair in pairs
         ):
             raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
-        places = [f"{where}.positions[{i}]" for i in range(len(pairs))]
+        names = [f"{where}.positions[{i}]" for i in range(len(pairs))]
         return [
-            (_whole(row, place, least), _whole(column, place, least))
-            for (row, column), place in zip(pairs, places, strict=True)
+            (_whole(row, name, least), _whole(column, name, least))
+            for (row, column), name in zip(pairs, names, strict=True)
         ]
     fixed = [key for key in ("row", "column") if key in line]
     if len(fixed) != 1:

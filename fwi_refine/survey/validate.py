@@ -44,8 +44,10 @@ def check_prediction(
     if array.shape not in (survey.shape, (1, *survey.shape)):
         raise SampleError(f"{where}: found shape {array.shape}, expected {survey.shape}")
     array = array.reshape(survey.shape)
-    _check_finite(array, where, ("row", "column"))
-    return np.array(array, dtype=np.float64, order="C")
+    with np.errstate(over="ignore"):  # of a wider type
+        v = np.array(array, dtype=np.float64, order="C")
+    _check_finite(v, where, ("row", "column"))
+    return v
 
 
 def check_velocity(
@@ -131,6 +133,9 @@ def check_record(
             f"{where}: found shape {array.shape}, expected {survey.file_shape} "
             f"(shots, time rows, receivers), with at least {n_steps} rows"
         )
+    dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
+    with np.errstate(over="ignore"):  # of a wider type
+        array = np.array(array, dtype=dtype, order="C")
     used = array[:, :n_steps]
     known = np.nan_to_num(used, posinf=np.inf, neginf=-np.inf) if gaps else used
     _check_finite(known, where, ("shot", "row", "receiver"))
@@ -138,8 +143,7 @@ def check_record(
         raise SampleError(f"{where}: found only NaN, expected a recorded wave")
     if not known.any():
         raise SampleError(f"{where}: found only zeros, expected a recorded wave")
-    dtype = np.float64 if array.dtype.itemsize >= 8 else np.float32
-    return np.array(array, dtype=dtype, order="C")
+    return array
 
 
 def to_numpy(values: Any) -> NDArray[Any]:

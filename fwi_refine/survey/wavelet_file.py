@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.files import open_regular, open_text, read_npy
+from fwi_refine.files import lines, open_regular, open_text, read_npy
 
 MOST = 1_000_000  # samples
 PADDED = 16  # lengths of a wavelet, in which its spectrum is looked at
@@ -63,7 +63,7 @@ def _of_npy(path: Path) -> NDArray[np.float64]:
 def _of_text(path: Path) -> NDArray[np.float64]:
     rows: list[list[float]] = []
     with open_text(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines(file, path), 1):
             cells = line.replace(",", " ").replace(";", " ").split()
             if not cells or cells[0].startswith("#"):
                 continue

@@ -31,7 +31,7 @@ LEAST_AREA = 25  # cells; the smallest level of the 15 CurveFault_B maps has 29
 
 @dataclass(frozen=True)
 class Layering:
-    """What distinguishes one layered family from another.
+    """The numbers of a layered family.
 
     Attributes
     ----------

@@ -1,11 +1,11 @@
 """Starts that err the way a network's predictions do.
 
 A network's errors grow with depth. It blurs interfaces but keeps travel times, leaves layers
-almost flat but off by some m/s to tens of m/s, misses thin layers at depth, and has the blocks
-between faults some part of a cell off, and cells along interfaces on the wrong side. The last two
-are what misses the record: on the fault families a real network's prediction has two to three
-times the misfit of a blurred map of the same mean absolute error. On the Style families it is right
-at the long wavelengths, so its misfit is a half of a blurred map's.
+almost flat but off by some m/s to tens of m/s, and misses thin layers at depth. Blocks between
+faults are some part of a cell off, and cells along interfaces on the wrong side. These two make the
+misfit: on the fault families a real network's prediction has two to three times that of a blurred
+map of the same mean absolute error. On the Style families it is right at the long wavelengths, so
+its misfit is a half of a blurred map's.
 
 So 1/v^2, the quantity that travel times follow at long wavelengths, is what is moved and blurred.
 `ERRORS` is calibrated in both: the mean absolute errors of the families are `NETWORK_MAE`, and the
@@ -110,7 +110,7 @@ UNEVENNESS = 0.3  # relative rms by which the blurred-away detail varies from pl
 BIAS_DRIFT = 0.1  # relative rms by which a layer's bias varies along the layer
 PATCH_LENGTH = 6.0  # cells, of the parts of a block that are off
 FLIP_LENGTH = 1.5  # cells, of the pieces of interfaces that are off
-FLIP_SHARE = 0.4  # of the cells of the map in such pieces
+FLIPPED_FRACTION = 0.4  # of the cells of the map in such pieces
 
 
 def make_start(
@@ -180,7 +180,7 @@ def make_start(
 def _block_offsets(
     shape: tuple[int, int], blocks: np.ndarray | None, part: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """What each cell of the blocks is off by, of unit size: (nz, nx), 0.7 to 1.3 up or down.
+    """Error of each cell of the blocks, of unit size: (nz, nx), 0.7 to 1.3 up or down.
 
     The largest block is a network's frame; it stays. In the others, patches that make up a part of
     all blocks' area are off.
@@ -189,11 +189,11 @@ def _block_offsets(
     patches += 2 * np.linspace(0, 1, shape[0])[:, None]  # deep ones first
     if blocks is None:
         row, column = np.indices(shape)
-        places = rng.uniform(0.15, 0.85, 2) * shape[1]
+        columns = rng.uniform(0.15, 0.85, 2) * shape[1]
         tangents = rng.uniform(-0.6, 0.6, 2)
         blocks = sum(
             (column > at + (row - shape[0] / 2) * tangent).astype(int)
-            for at, tangent in zip(places, tangents, strict=True)
+            for at, tangent in zip(columns, tangents, strict=True)
         )
     _, blocks, counts = np.unique(blocks, return_inverse=True, return_counts=True)
     offsets = rng.choice([-1, 1], len(counts)) * rng.uniform(0.7, 1.3, len(counts))
@@ -207,7 +207,7 @@ def _block_offsets(
 def _flips(rng: np.random.Generator) -> np.ndarray:
     """Short pieces up, down or right: (nz, nx), one of -1, 1, 0."""
     field = smooth_field(FLIP_LENGTH, rng)
-    return np.sign(field) * (np.abs(field) > np.quantile(np.abs(field), 1 - FLIP_SHARE))
+    return np.sign(field) * (np.abs(field) > np.quantile(np.abs(field), 1 - FLIPPED_FRACTION))
 
 
 def _moved(field: np.ndarray, rows: np.ndarray) -> np.ndarray:

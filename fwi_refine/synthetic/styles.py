@@ -23,7 +23,7 @@ GRAIN = 0.02  # grey levels, rms of the noise in a cell
 
 @dataclass(frozen=True)
 class Photograph:
-    """What distinguishes the Style families.
+    """The numbers of a Style family.
 
     Attributes
     ----------

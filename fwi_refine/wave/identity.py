@@ -1,4 +1,4 @@
-"""What a self-test is valid for: a card, its driver, torch and this program."""
+"""The scope of a self-test: a card, its driver, torch and this program."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""What a kernel of the wave equation is, and the check of every argument of every call."""
+"""The interface of kernels of the wave equation, and the check of every argument of every call."""
 
 import math
 from typing import Protocol
@@ -14,10 +14,10 @@ ROUNDING = 1e-6  # of alpha in float32, relative, with some room
 class Kernel(Protocol):
     """The wave equation of one survey in one precision, on the padded grid.
 
-    Every method takes alpha = (v dt / dx)^2, (B, rows, cols), and vmin, (B,) m/s, and raises
-    ValueError for arguments of another shape or type and for velocities that are not finite and
-    positive, or beyond the stability limit of the scheme with its damping. `check_call` does so.
-    Results are on the kernel's device.
+    Every method takes alpha = (v dt / dx)^2, (B, rows, cols), and vmin, (B,) m/s. `check_call`
+    raises ValueError for arguments of another shape or type, for velocities that are not finite and
+    positive, and for those beyond the stability limit of the scheme with its damping. Results are
+    on the kernel's device.
     """
 
     @property
@@ -203,7 +203,7 @@ def is_stable(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> bool:
 
 
 def _problems(survey: Survey, alpha: torch.Tensor, vmin: torch.Tensor) -> list[str]:
-    """What is wrong with velocities, in words; empty where nothing is.
+    """The fault of velocities, in words; empty where there is none.
 
     The band repeats the map's edge, and its outermost cells are damped most.
     """

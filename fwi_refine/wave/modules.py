@@ -180,13 +180,13 @@ class RecordMisfit(WaveSimulator):
             )
         if found[2] < steps:
             raise ValueError(f"record of shape {found}: expected at least {steps} rows")
-        misfit: torch.Tensor = _Misfit.apply(  # type: ignore[no-untyped-call]
+        misfit: torch.Tensor = _MisfitFunction.apply(  # type: ignore[no-untyped-call]
             v, vmin_of_each(v, vmin), record[:, :, :steps], self._simulator(v)
         )
         return misfit
 
 
-class _Misfit(torch.autograd.Function):
+class _MisfitFunction(torch.autograd.Function):
     """The misfit; its gradient is computed with it, where there is need for one."""
 
     @staticmethod

@@ -54,7 +54,7 @@ class Parts:
 
 
 class OnDevice:
-    """What the kernels that compute on a device have in common; a task is one shot of one sample.
+    """Common part of kernels that compute on a device; a task is one shot of one sample.
 
     Parameters
     ----------

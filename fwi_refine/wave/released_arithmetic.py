@@ -103,7 +103,7 @@ def first_unequal(record: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
 
 
 def pulses(strength: torch.Tensor, survey: Survey) -> torch.Tensor:
-    """What the sources inject.
+    """The injection of the sources.
 
     Parameters
     ----------

@@ -198,7 +198,7 @@ def _random(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 def _calls(
     survey: Survey, seed: int
 ) -> dict[str, Callable[[MakeKernel, torch.device, torch.dtype], Values]]:
-    """What is computed, as functions of a kernel, a device and a type."""
+    """The computations of the test, as functions of a kernel, a device and a type."""
     v = _maps(survey, seed)
     dv, u = _random(tuple(v.shape), seed + 1), _random((SAMPLES, *survey.record_shape), seed + 2)
     vmin = 0.98 * v.amin((1, 2))

@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class Pool(Protocol):
-    """What shares work: a pool of threads, or as if it were one."""
+    """A pool of threads, or a stand-in for one."""
 
     def map(self, fn: Callable[..., T], *iterables: Any) -> Iterator[T]:
         """fn of the members of the iterables, in their order."""
         ...
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """What fn will return."""
+        """The coming result of fn."""
         ...
 
 
@@ -93,7 +93,7 @@ class _Here:
 
 
 def workers(device: torch.device, threads: int | None) -> AbstractContextManager[Pool]:
-    """What shares the linear algebra on a device.
+    """The pool that shares the linear algebra on a device.
 
     Parameters
     ----------

@@ -119,8 +119,8 @@ class Fields:
 def around(p: torch.Tensor, k: int) -> list[torch.Tensor]:
     """Each cell's neighbours at a distance: above, below, left, right."""
     rows, cols = p.shape[1] - 2 * HALO, p.shape[2] - 2 * HALO
-    places = ((HALO - k, HALO), (HALO + k, HALO), (HALO, HALO - k), (HALO, HALO + k))
-    return [p[:, r : r + rows, c : c + cols] for r, c in places]
+    corners = ((HALO - k, HALO), (HALO + k, HALO), (HALO, HALO - k), (HALO, HALO + k))
+    return [p[:, r : r + rows, c : c + cols] for r, c in corners]
 
 
 def step(

@@ -27,7 +27,7 @@ MOST_TASKS_CPU = 1
 
 @dataclass(frozen=True)
 class _Medium:
-    """What a call is about, on the device; a task is one shot of one sample."""
+    """The medium of a call, on the device; a task is one shot of one sample."""
 
     alpha: torch.Tensor  # (B, rows, cols)
     decay: torch.Tensor  # (B, rows, cols), 1 - kappa
@@ -38,7 +38,7 @@ class _Medium:
         return len(self.alpha) * self.shots
 
     def of(self, by_sample: torch.Tensor, part: range) -> torch.Tensor:
-        """What belongs to the samples of some tasks: of each, or once if they have one sample."""
+        """The part of the samples of some tasks: of each, or once if they have one sample."""
         first, last = part.start // self.shots, (part.stop - 1) // self.shots
         if first == last:
             return by_sample[first : first + 1]
@@ -241,7 +241,7 @@ class TorchKernel(OnDevice):
         return _Medium(self._cast(alpha), self._cast(1 - kappa), len(self._survey.sources))
 
     def _pulses(self, by_task: torch.Tensor, part: range) -> torch.Tensor:
-        """What is added at the source of each task, of alpha or its change: (n_steps, tasks)."""
+        """The injection at the source of each task, of alpha or its change: (n_steps, tasks)."""
         points = self._survey.padded_index(self._survey.sources)
         rows, cols = torch.from_numpy(points).long().to(self._device).T
         shots = torch.arange(part.start, part.stop, device=self._device) % len(points)
@@ -250,21 +250,21 @@ class TorchKernel(OnDevice):
         return wavelet[:, None] * by_task[samples, rows[shots], cols[shots]]
 
     def _sources(self, part: range) -> torch.Tensor:
-        """Places of the tasks' sources in all their fields."""
-        cells = self._places(self._survey.sources)
+        """Indices of the tasks' sources in all their fields."""
+        cells = self._indices(self._survey.sources)
         tasks = torch.arange(len(part), device=self._device)
         shots = torch.arange(part.start, part.stop, device=self._device) % len(cells)
         return tasks * self._cells + cells[shots]
 
-    def _places(self, points: tuple[tuple[int, int], ...]) -> torch.Tensor:
-        """Places of points in a field with its halo."""
+    def _indices(self, points: tuple[tuple[int, int], ...]) -> torch.Tensor:
+        """Indices of points in a field with its halo."""
         index = torch.from_numpy(self._survey.padded_index(points)).long() + HALO
         width = self._survey.padded_shape[1] + 2 * HALO
         return (index[:, 0] * width + index[:, 1]).to(self._device)
 
     @functools.cached_property
     def _receivers(self) -> torch.Tensor:
-        return self._places(self._survey.receivers)
+        return self._indices(self._survey.receivers)
 
     @functools.cached_property
     def _wavelet(self) -> list[float]:
@@ -316,8 +316,8 @@ class _Images:
                 here, after = fields.now.inside, fields.old.inside
                 image.addcmul_(here, p.laplacian(), value=every)
                 damped.addcmul_(own, after, value=every).addcmul_(own, here, value=-every)
-        places = torch.from_numpy(self._survey.padded_index(self._survey.sources)).long()
-        rows, cols = places.to(kernel._device).T
+        points = torch.from_numpy(self._survey.padded_index(self._survey.sources)).long()
+        rows, cols = points.to(kernel._device).T
         shots = torch.arange(part.start, part.stop, device=kernel._device) % medium.shots
         tasks = torch.arange(len(part), device=kernel._device)
         image[tasks, rows[shots], cols[shots]] += at_source
@@ -332,7 +332,7 @@ class _Images:
         return image / alpha, by_vmin
 
     def _added(self, alpha: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places where receivers stand, each once, and what is added there in each step."""
+        """Indices of where receivers stand, each once, and what is added there in each step."""
         survey, device = self._survey, self._kernel._device
         points = list(dict.fromkeys(survey.receivers))
         which = torch.tensor([points.index(point) for point in survey.receivers]).long()
@@ -341,7 +341,7 @@ class _Images:
         at_points = u.new_zeros(*u.shape[:2], len(points))
         add_at(at_points, 2, which.to(device), u)
         scaled = at_points * alpha[:, own[:, 0], own[:, 1]][:, None]
-        return self._kernel._places(tuple(points)), scaled
+        return self._kernel._indices(tuple(points)), scaled
 
 
 def _on_cpu(numbers: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What all figures share: fonts, colour scales, axes of maps, and how a figure is written."""
+"""Common parts of figures: fonts, colour scales, axes of maps, and how a figure is written."""
 
 import contextlib
 import io
@@ -235,7 +235,7 @@ def power_of_ten(exponent: int) -> str:
 
 
 def heading(row: Row) -> str:
-    """What is known of a sample, in a line: id, family, misfit, errors."""
+    """The heading of a sample: id, family, misfit, errors."""
     parts = [plain(row.id), plain(row.family or "").replace("_", " ")]
     if row.misfit_after is not None:
         parts.append(f"misfit {number(row.misfit_before)} → {number(row.misfit_after)} rms")

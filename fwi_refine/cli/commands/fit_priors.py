@@ -109,9 +109,18 @@ def command(
         notes.append(note)
     notes = [f"Written by fwi-refine {__version__} fit-priors from {train}.", *notes]
 
-    text = "".join(f"# {note}\n" for note in notes) + "\n" + tomli_w.dumps(to_table(priors))
+    text = (
+        "".join(f"# {_in_a_line(note)}\n" for note in notes)
+        + "\n"
+        + tomli_w.dumps(to_table(priors))
+    )
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     for note in notes:
         click.echo(note, err=True)
     click.echo(f"wrote {out}", err=True)
+
+
+def _in_a_line(note: str) -> str:
+    """A note as a comment of TOML: a path in it may hold line breaks, or bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in note)

@@ -72,6 +72,7 @@ def command() -> None:
     metavar="LOW HIGH",
     default=(1500.0, 4500.0),
     show_default=True,
+    callback=options.low_and_high,
     help="What the true velocities lie within, m/s.",
 )
 @click.option(
@@ -252,7 +253,7 @@ def solve(
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
-    """What `write` left for `solve`. Raises InputError."""
+    """The file that `write` left for `solve`. Raises InputError."""
     path = Path(folder) / PLAN if Path(folder).is_dir() else Path(folder)
     try:
         plan = read_json(path)

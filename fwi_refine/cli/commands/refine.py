@@ -12,13 +12,13 @@ import click
 from fwi_refine.cli import options
 from fwi_refine.cli.look import look_at_inputs
 from fwi_refine.cli.options import opened
-from fwi_refine.cli.options import place as place_options
 from fwi_refine.cli.options import refine as refine_options
+from fwi_refine.cli.options import resources as resource_options
 from fwi_refine.cli.options.files import need_some
 from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.pictures import check_folder, drawing
 from fwi_refine.cli.plan import print_plan
-from fwi_refine.cli.progress import Progress
+from fwi_refine.cli.progress import RunProgress
 from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs, missing_samples
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 @refine_options.choice
 @options.conversion()
 @refine_options.recipe
-@place_options.place
+@resource_options.resources
 @refine_options.kept
 @options.under(
     "Results",
@@ -77,7 +77,7 @@ def command(
     conversion: Conversion,
     force: bool,
     recipe: refine_options.RecipeOptions,
-    place: place_options.Place,
+    resources: resource_options.Resources,
     kept: refine_options.Kept,
     history: Path | None,
     pictures: Path | None,
@@ -115,7 +115,7 @@ def command(
         predictions,
         records,
         survey,
-        absolute=bool(kept.run_dir or place.dask),
+        absolute=bool(kept.run_dir or resources.dask),
         shard=None if kept.run_dir else choice.shard,
         conversion=conversion,
     )
@@ -132,39 +132,42 @@ def command(
     shard = None if hidden else choice.shard
     # those of an earlier process leave cores to the rest, and so do other shards
     left = len(missing_samples(folder, len(inputs.pairs), kept.chunk_size, shard))
-    place = place.for_samples(max(1, left))
-    assert place.jobs is not None  # see `Place.for_samples`
+    resources = resources.for_samples(max(1, left))
+    assert resources.jobs is not None  # see `Resources.for_samples`
     deviation = kept.keep_deviation or bool(outputs.deviation)
-    settings = replace(recipe.settings(place, deviation, survey), dtype=dtype)
+    settings = replace(recipe.settings(resources, deviation, survey), dtype=dtype)
     if settings.samples and outputs.out is not None:
         options.claim(samples_path(outputs.out), outputs.overwrite)
-    log.info("kernel: %s; %s", kernel_name(settings), place)
+    log.info("kernel: %s; %s", kernel_name(settings), resources)
     check_memory(settings)
     if pictures:
         opened.load("plots")
         check_folder(pictures)
     if dry_run:
-        place.check()
+        resources.check()
     if folder is None:  # see `check`
-        return print_plan(inputs, settings, place.jobs)
+        return print_plan(inputs, settings, resources.jobs)
     job = RunJob(
         folder,
         inputs,
         settings,
         kept.chunk_size,
         shard,
-        place.chunk_size(max(1, left)),
+        resources.chunk_size(max(1, left)),
         hidden,
     )
     if dry_run and hidden:
         job.make_room(outputs.overwrite, dry=True)
-        return print_plan(inputs, settings, place.jobs)
+        return print_plan(inputs, settings, resources.jobs)
     if dry_run:
-        return job.plan(place.jobs)
-    draw = drawing(pictures, inputs) if pictures else no_drawing
+        return job.plan(resources.jobs)
+    draw: Callable[[Sequence[int], Part], None] = no_drawing
+    if pictures:
+        goes_on = (folder / "run.toml").exists()
+        draw = drawing(pictures, inputs, goes_on, outputs.overwrite)
     if hidden:
-        return refine(job, place, outputs, history, draw)
-    with place.executor() as executor:
+        return refine(job, resources, outputs, history, draw)
+    with resources.executor() as executor:
         bar = job.refine(executor, draw)
     return merge_runs([folder], outputs, history) if outputs.out else bar.summary()
 
@@ -197,7 +200,7 @@ def no_drawing(indices: Sequence[int], part: "Part") -> None:
 
 def refine(
     job: RunJob,
-    place: place_options.Place,
+    resources: resource_options.Resources,
     outputs: Outputs,
     history: Path | None = None,
     draw: "Callable[[Sequence[int], Part], None]" = no_drawing,
@@ -211,7 +214,7 @@ def refine(
     ----------
     job : RunJob
         The samples, and the hidden directory.
-    place : Place
+    resources : Resources
         Where they are refined.
     outputs : Outputs
         What is written; the maps are asked for.
@@ -244,7 +247,7 @@ def refine(
         settings.samples,
         settings.dtype,
     )
-    with contextlib.closing(results), place.executor() as executor:
+    with contextlib.closing(results), resources.executor() as executor:
         bar = _fill(results, job, executor, draw)
     job.remove()
     code = bar.summary()
@@ -257,7 +260,7 @@ def _fill(
     job: RunJob,
     executor: "Executor",
     draw: "Callable[[Sequence[int], Part], None]",
-) -> Progress:
+) -> RunProgress:
     """Runs the samples and publishes their results."""
     from fwi_refine import io
 

@@ -11,7 +11,7 @@ import click
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.console import bar
 from fwi_refine.cli.look import look_at
-from fwi_refine.cli.options import place as place_options
+from fwi_refine.cli.options import resources as resource_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_records, select
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 @options.shard
 @options.conversion(maps=False)
 @options.priors
-@place_options.place
+@resource_options.resources
 @options.overwrite
 @options.config
 @options.logging_options
@@ -47,7 +47,7 @@ def command(
     conversion: Conversion,
     force: bool,
     priors_file: Path | None,
-    place: place_options.Place,
+    resources: resource_options.Resources,
     overwrite: bool,
     config: Path | None,
 ) -> int:
@@ -72,13 +72,13 @@ def command(
     survey = load_survey(survey_file)
     io.check_map_name(out, "--out")
     options.claim(out, overwrite)
-    path = records.absolute() if place.dask else records
+    path = records.absolute() if resources.dask else records
     source = open_converted_records(path, survey, conversion)
     look_at(source, survey, force, records=True)
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
-    place = place.for_samples(len(numbers))
-    size = place.chunk_size(len(numbers))
+    resources = resources.for_samples(len(numbers))
+    size = resources.chunk_size(len(numbers))
     tasks = (
         [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
         for i in range(0, len(numbers), size)
@@ -86,10 +86,10 @@ def command(
     how: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
-        "threads": place.threads,
-        "device": place.kind,
-        "kernel": place.kernel,
-        "per_job": place.per_job,
+        "threads": resources.threads,
+        "device": resources.kind,
+        "kernel": resources.kernel,
+        "per_job": resources.per_job,
     }
     make = functools.partial(starts.make_starts, **how)
     made = failed = 0
@@ -97,7 +97,7 @@ def command(
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
-        executor = stack.enter_context(place.executor())
+        executor = stack.enter_context(resources.executor())
         advance = stack.enter_context(bar(len(numbers), "records"))
         try:
             for (n, record), v in starts.each_made(executor, make, tasks):

@@ -35,7 +35,7 @@ from fwi_refine.cli.options.devices import (
     torch_device,
 )
 from fwi_refine.cli.options.family_name import FAMILIES, FamilyName
-from fwi_refine.cli.options.stored import conversion
+from fwi_refine.cli.options.stored import conversion, low_and_high
 
 __all__ = [
     "FAMILIES",
@@ -62,6 +62,7 @@ __all__ = [
     "kernel",
     "limit",
     "logging_options",
+    "low_and_high",
     "overwrite",
     "predictions",
     "priors",

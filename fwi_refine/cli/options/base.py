@@ -39,8 +39,11 @@ def _paths(ctx: click.Context, written: bool) -> Iterator[Path]:
 
 
 def inputs(ctx: click.Context | None = None) -> list[Path]:
-    """The paths that the present command reads."""
-    return [*_paths(ctx or click.get_current_context(), False)]
+    """The paths that the present command reads, with those that these name."""
+    from fwi_refine.io.named_files import files_named_by
+
+    given = [*_paths(ctx or click.get_current_context(), False)]
+    return [*given, *(other for path in given for other in files_named_by(path))]
 
 
 def claim(path: Path, overwrite: bool, what: str = "output") -> Path:
@@ -95,11 +98,12 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         _check_numbers(ctx)
-        for path in inputs(ctx):
+        for path in _paths(ctx, False):
             check_regular(path)
         outputs = [*_paths(ctx, True)]
+        given = inputs(ctx) if outputs else []
         for k, path in enumerate(outputs):
-            refuse_input(path, inputs(ctx))
+            refuse_input(path, given)
             if any(is_same_file(path, other) for other in outputs[:k]):
                 raise InputError(f"{path}: two outputs with one name; give each its own")
         return super().invoke(ctx)

@@ -43,7 +43,7 @@ def gpus(device: str) -> list[str]:
 
 
 def torch_device(device: str) -> str:
-    """What torch calls the device of --device; with several GPUs, the first of them."""
+    """Torch's name of the device of --device; with several GPUs, the first of them."""
     if device == "auto":
         return "cuda" if gpus(device) else "cpu"
     return device

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What `run_options` gives a command: RUN, the files by their name in run_view.Files, the
-    survey, how maps and records are stored, and whether to go on where they look like something
-    else."""
+    """The arguments that `run_options` gives a command: RUN, the files by their name in
+    run_view.Files, the survey, how maps and records are stored, and whether to go on where they
+    look like something else."""
 
     run: Path
     files: dict[str, Path | None]
@@ -141,7 +141,7 @@ def is_report(path: Path) -> bool:
 
 
 def sort_of(run: "OpenedRun", asked: str | None) -> str:
-    """What the samples are sorted by: as asked, else the error where it is known."""
+    """The key that samples are sorted by: as asked, else the error where it is known."""
     if asked:
         return asked
     return "error" if any(row.mae_after is not None for row in run.rows) else "misfit"

@@ -8,7 +8,7 @@ import click
 
 from fwi_refine.cli import options
 from fwi_refine.cli.options.files import load_array, load_priors, load_survey
-from fwi_refine.cli.options.place import Place
+from fwi_refine.cli.options.resources import Resources
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import Inputs, open_inputs
@@ -70,7 +70,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """What is done to each sample."""
+    """The treatment of each sample."""
 
     method: str
     family: str
@@ -96,11 +96,13 @@ class RecipeOptions:
                 raise InputError(f"--family auto: {NO_FAMILY}")
         return survey
 
-    def settings(self, place: Place, keep_deviation: bool, survey: Survey = OPENFWI) -> "Settings":
-        """What is done to each sample, where it is done at `place`, with its numbers filled in."""
-        assert place.threads is not None  # see `Place.for_samples`
-        assert place.per_job is not None
-        from fwi_refine.objective.known_cells import check_bounds, check_fixed
+    def settings(
+        self, resources: Resources, keep_deviation: bool, survey: Survey = OPENFWI
+    ) -> "Settings":
+        """The treatment of each sample, with `resources` whose numbers are filled in."""
+        assert resources.threads is not None  # see `Resources.for_samples`
+        assert resources.per_job is not None
+        from fwi_refine.objective.constraints import check_bounds, check_fixed
         from fwi_refine.runs.settings import Settings
         from fwi_refine.survey.weights import check_weights
 
@@ -124,10 +126,10 @@ class RecipeOptions:
             samples=self.samples,
             max_evaluations=self.max_evaluations,
             time_budget=self.time_budget,
-            threads=place.threads,
-            device=place.kind,
-            kernel=place.kernel,
-            per_job=place.per_job,
+            threads=resources.threads,
+            device=resources.kind,
+            kernel=resources.kernel,
+            per_job=resources.per_job,
             keep_deviation=keep_deviation,
             survey=survey,
             weights=weights,

@@ -45,9 +45,10 @@ def _factor(ctx: click.Context, parameter: click.Parameter, value: float | None)
     return value
 
 
-def _ends(
+def low_and_high(
     ctx: click.Context, parameter: click.Parameter, value: tuple[float, float] | None
 ) -> tuple[float, float] | None:
+    """The two ends of a range. Raises BadParameter where the first is not the smaller."""
     if value is not None and not -math.inf < value[0] < value[1] < math.inf:
         raise click.BadParameter(f"{value[0]} {value[1]}: expected LOW < HIGH")
     return value
@@ -77,7 +78,7 @@ _OF_RECORDS = (
         "--record-range",
         type=float,
         nargs=2,
-        callback=_ends,
+        callback=low_and_high,
         metavar="LOW HIGH",
         help="Records were normalised so that LOW, in their own units, is -1 and HIGH is 1.",
     ),

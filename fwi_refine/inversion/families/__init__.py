@@ -1,4 +1,4 @@
-"""What is done to a sample of each family: one file each, which is all that a practitioner edits.
+"""The treatment of each family: one file each, which is all that a practitioner edits.
 
 A file defines FAMILY, a `FamilyDefinition`: its name, the recipe of each method, the test that
 tells its samples, and where to look next. `NAMES` is the registry: a new family is a file here and

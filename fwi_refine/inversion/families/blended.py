@@ -19,7 +19,7 @@ from fwi_refine.routing import Criterion
 from fwi_refine.routing.edges import blended_edges
 
 
-def share(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
+def blended_fraction(v: NDArray[Any], record: NDArray[Any] | None, priors: Priors) -> float:
     """Fraction of the edges of a map (nz, nx), m/s, that are blended."""
     return blended_edges(v)
 
@@ -35,7 +35,7 @@ FAMILY = FamilyDefinition(
     ),
     criterion=Criterion(
         "blended_edges",
-        share,
+        blended_fraction,
         "blended edges {:.2f} of 1 against {:.2f}",
         above=True,
         # sharp edges are compared: a fraction cannot exceed 1

@@ -1,4 +1,4 @@
-"""What recipes are made of: unknowns, priors and what is known of vmin, from the present map."""
+"""The parts of recipes: unknowns, priors and knowledge of vmin, from the present map."""
 
 from collections.abc import Callable
 from dataclasses import replace

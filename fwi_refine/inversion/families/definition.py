@@ -1,4 +1,4 @@
-"""What there is to say of a family."""
+"""The definition of a family."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

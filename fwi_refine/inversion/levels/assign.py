@@ -14,7 +14,7 @@ from scipy.ndimage import convolve
 
 from fwi_refine.inversion.levels.levels import find_levels, near_edges
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
-from fwi_refine.optimise import LevelProblem, expectation_propagation
+from fwi_refine.optimise import LevelProblem, Marginals, expectation_propagation
 
 AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
 
@@ -145,10 +145,15 @@ class EdgeCells:
         AssignedLevels or None
             None where it was stopped, or where the matrix is not positive definite.
         """
-        by_x = gradient.numpy()
+        problem = self._problem(normal, gradient.numpy(), variance)
+        found = expectation_propagation(problem, should_stop=should_stop)
+        return None if found is None else self._assigned(found)
+
+    def _problem(self, normal: torch.Tensor, by_x: np.ndarray, variance: float) -> LevelProblem:
+        """The choices of `assign`, in the unknowns of `columns`."""
         by_unknown = np.concatenate([by_x[self.cells], self.along.T @ by_x])
         slope = by_unknown + normal[:-1, -1].cpu().numpy()
-        problem = LevelProblem(
+        return LevelProblem(
             matrix=normal[:-1, :-1] / variance,
             gradient=slope / variance,
             others=len(self.levels),
@@ -158,9 +163,9 @@ class EdgeCells:
             between=self.settings.between,
             favour=self._favour,
         )
-        found = expectation_propagation(problem, should_stop=should_stop)
-        if found is None:
-            return None
+
+    def _assigned(self, found: Marginals) -> AssignedLevels:
+        """Levels and probabilities of all cells, from the marginals of the open ones."""
         count = len(self.cells)
         # beyond its levels a cell makes up for others that are wrong, and far from where it is, too
         most = self.settings.unsure_step

@@ -66,7 +66,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Window:
-    """What counts of each trace of some receivers.
+    """The part of each trace of some receivers that counts.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ def find_front(
     simulator: Simulator,
     choice: Choice,
 ) -> Front | None:
-    """What may explain the first differences of a map; None: no cell does.
+    """Unknowns that may explain the first differences of a map; None: no cell does.
 
     Parameters
     ----------

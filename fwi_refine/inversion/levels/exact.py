@@ -48,7 +48,7 @@ ATTEMPTS = (Choice(1000), Choice(400), Choice(1000, width=60), Choice(1600, wide
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a record says of a map.
+    """The verdict of a record on a map.
 
     Attributes
     ----------
@@ -247,7 +247,7 @@ def _compare(
     simulator: Simulator,
     missing: np.ndarray | None = None,
 ) -> Certificate:
-    """What a record (shots, n_steps, receivers) says of a map."""
+    """The verdict of a record (shots, n_steps, receivers) on a map."""
     n_steps = simulator.survey.n_steps
     if missing is None:
         found = simulator.first_differences(v[None], data[None].to(simulator.device))[0]

@@ -128,7 +128,7 @@ def _of_thin_layers(
     Asked where few cells are off all levels, as before that any velocity between two levels may be
     an edge's. A layer that is three cells thick and 10 m/s off another is one of them.
     """
-    off = _off(values, cells) > reading.snap
+    off = _off(values, cells) > reading.snap_tolerance
     found: list[np.ndarray] = []
     while cells and off.sum() < reading.few_off * values.size:
         left = np.sort(values[off])
@@ -243,7 +243,7 @@ def level_labels(v: torch.Tensor) -> torch.Tensor:
     """
     levels = find_levels(v)
     labels = levels.distance(v)[1]
-    own = near_edges(v, levels, READING.snap)
+    own = near_edges(v, levels, READING.snap_tolerance)
     labels[own] = len(levels.velocities) + torch.arange(int(own.sum()), device=v.device)
     return labels
 
@@ -276,7 +276,7 @@ def to_integers(
     velocities = levels.velocities.round()
     off, which = levels.distance(v)
     rounded = torch.where(
-        off < (reading.snap if snap is None else snap), velocities[which], rounded
+        off < (reading.snap_tolerance if snap is None else snap), velocities[which], rounded
     )
     return rounded.clamp(velocities[0], velocities[-1]), velocities[0]
 

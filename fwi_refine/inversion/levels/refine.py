@@ -1,7 +1,8 @@
 """Each cell of a layered map at a level, with the rounding of the released data taken out."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import torch
 
@@ -12,6 +13,7 @@ from fwi_refine.inversion.levels.levels import to_integers
 from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
 from fwi_refine.inversion.levels.rounds import (
     Candidate,
+    Round,
     assign_twice,
     levels_in_integers,
     round_cost,
@@ -61,83 +63,178 @@ def assign_levels(
     """
     settings = assignment.settings
     data = data.at(model, budget)
-    maps = levels_in_integers(model, settings, settings.snap)
+    maps = levels_in_integers(model, settings, settings.snap_tolerance)
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
-    misfit = data.misfit(model, budget)
-    floor = data.square(settings.noise_floor_rms)
-    least, most = assignment.noise
-    noise = max(most, settings.noise_of_misfit * math.sqrt(misfit))
-    final = assignment.between(settings.widths[0], 1.0)
-    given, present, assigned = curvature, model, None
-    closest, least_value = Candidate(model, misfit), math.inf
-    integers, added, shift = roundings_of(maps, data, budget)
-    best = Candidate(integers, added.misfit)
-    cleared, stopped = data.without(shift), False
-    traces: tuple[Trace, ...] = ()
-    for number in range(1, 1 if best.misfit < floor else assignment.rounds + 1):
-        if not budget.affords(round_cost(data, model, settings)) or budget.should_stop():
-            stopped = True
+    given = Candidate(model, data.misfit(model, budget))
+    noise_floor = data.square(settings.noise_floor_rms)
+    so_far = _before_rounds(assignment, given, maps, data, curvature, budget)
+    for number in range(1, 1 if so_far.best.misfit < noise_floor else assignment.rounds + 1):
+        if not budget.affords(round_cost(so_far.data, model, settings)) or budget.should_stop():
+            so_far = replace(so_far, stopped=True)
             break
         budget.enter(f"levels of cells, round {number} of at most {assignment.rounds}")
-        made, beyond_doubt = assign_twice(data, cleared, present, noise, assignment, floor, budget)
-        for found in made:
-            best = found.better_than(best, floor)
-        if not made or budget.should_stop():
+        so_far, following = _carry_out_round(assignment, so_far, given, noise_floor, priors, budget)
+        if following is _Next.SOFTER:
+            return _from_softer(assignment, so_far, priors, budget)
+        if following is _Next.END:
             break
-        found = min(reversed(made), key=lambda found: max(found.misfit, floor))
-        hopeless = found.misfit > data.square(settings.hopeless_rms)
-        if hopeless and misfit < found.misfit and assignment.softer:
-            return _from_softer(assignment, data, closest.model, priors, budget, traces)
-        change = math.inf if assigned is None else found.assigned.model.mean_change(assigned.v)
-        if change < settings.converged_change or (beyond_doubt and best.misfit < floor):
-            break
-        assigned, cleared, noise = found.assigned.model, found.data, found.noise_within(assignment)
-        width = torch.where(found.assigned.sure, *settings.widths).to(assigned.v)
-        between = assignment.between(width, noise / least)
-        with budget.keeping(data.cost):
-            stage = run_stage(between, cleared, assigned, priors, budget)
-        present, traces = stage.model, traces + stage.traces
-        cleared = cleared.at(present, budget)
-        data = data.with_source_of(cleared)
-        curvature, stopped = curvature.then(stage.curvature), stopped or stage.stopped
-        fits = cleared.misfit(present, budget)
-        noise = max(noise, settings.noise_of_misfit * math.sqrt(fits))
-        if fits > settings.divergence_factor**2 * min(misfit, closest.misfit):
-            if assignment.softer and not stopped:
-                return _from_softer(assignment, data, closest.model, priors, budget, traces)
-            break
-        value = fits + penalty(final, present, priors)
-        if value < least_value:
-            closest, least_value = Candidate(present, fits, found.assigned.belief), value
-    stopped = stopped or budget.should_stop()  # within the last round
-    noise_left = misfit - data.beyond_noise(misfit)
-    explained = noise_left + settings.explained * (misfit - noise_left)
-    fit, known = closest, curvature
-    if closest.misfit >= explained:
-        fit, known = Candidate(model, misfit), curvature.then(given)
+    return _likeliest(so_far, given, curvature, budget, settings)
+
+
+class _Next(Enum):
+    """The step after a round."""
+
+    ROUND = auto()  # another one
+    SOFTER = auto()  # levels assigned from a map that was only drawn to them
+    END = auto()
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """State after some rounds.
+
+    data; cleared: without what is taken for their rounding; model: which the next round assigns
+    from; noise: rms, that it expects; best: integers; closest: the likeliest fit, and its
+    objective; assigned: by the last round, None before any.
+    """
+
+    data: Data
+    cleared: Data
+    model: Model
+    noise: float
+    curvature: Curvature
+    best: Candidate
+    closest: Candidate
+    objective: float = math.inf
+    assigned: Model | None = None
+    traces: tuple[Trace, ...] = ()
+    stopped: bool = False
+
+
+def _before_rounds(
+    assignment: LevelAssignment,
+    given: Candidate,
+    maps: list[Model],
+    data: Data,
+    curvature: Curvature,
+    budget: Budget,
+) -> _Rounds:
+    """State before the rounds; maps: the given model in integers."""
+    noise = assignment.settings.noise_of_misfit * math.sqrt(given.misfit)
+    integers, added, shift = roundings_of(maps, data, budget)
+    return _Rounds(
+        data=data,
+        cleared=data.without(shift),
+        model=given.model,
+        noise=max(assignment.noise[1], noise),
+        curvature=curvature,
+        best=Candidate(integers, added.misfit),
+        closest=given,
+    )
+
+
+def _carry_out_round(
+    assignment: LevelAssignment,
+    before: _Rounds,
+    given: Candidate,
+    noise_floor: float,
+    priors: Priors,
+    budget: Budget,
+) -> tuple[_Rounds, _Next]:
+    """Levels assigned once more, and the fit from there; noise_floor: of the mean square."""
+    settings = assignment.settings
+    made, beyond_doubt = assign_twice(
+        before.data, before.cleared, before.model, before.noise, assignment, noise_floor, budget
+    )
+    best = before.best
+    for found in made:
+        best = found.better_than(best, noise_floor)
+    before = replace(before, best=best)
+    if not made or budget.should_stop():
+        return before, _Next.END
+    found = min(reversed(made), key=lambda found: max(found.misfit, noise_floor))
+    hopeless = found.misfit > before.data.square(settings.hopeless_rms)
+    if hopeless and given.misfit < found.misfit and assignment.softer:
+        return before, _Next.SOFTER
+    last = before.assigned
+    change = math.inf if last is None else found.assigned.model.mean_change(last.v)
+    if change < settings.converged_change or (beyond_doubt and best.misfit < noise_floor):
+        return before, _Next.END
+    return _fit_between(assignment, before, found, given, priors, budget)
+
+
+def _fit_between(
+    assignment: LevelAssignment,
+    before: _Rounds,
+    found: Round,
+    given: Candidate,
+    priors: Priors,
+    budget: Budget,
+) -> tuple[_Rounds, _Next]:
+    """A fit from the levels that a round found."""
+    settings, (least, _) = assignment.settings, assignment.noise
+    assigned, noise = found.assigned.model, found.noise_within(assignment)
+    width = torch.where(found.assigned.sure, *settings.widths).to(assigned.v)
+    between = assignment.between(width, noise / least)
+    with budget.keeping(before.data.cost):
+        stage = run_stage(between, found.data, assigned, priors, budget)
+    cleared = found.data.at(stage.model, budget)
+    misfit = cleared.misfit(stage.model, budget)
+    after = replace(
+        before,
+        data=before.data.with_source_of(cleared),
+        cleared=cleared,
+        model=stage.model,
+        noise=max(noise, settings.noise_of_misfit * math.sqrt(misfit)),
+        curvature=before.curvature.then(stage.curvature),
+        assigned=assigned,
+        traces=before.traces + stage.traces,
+        stopped=before.stopped or stage.stopped,
+    )
+    if misfit > settings.divergence_factor**2 * min(given.misfit, before.closest.misfit):
+        again = assignment.softer and not after.stopped
+        return after, _Next.SOFTER if again else _Next.END
+    final = assignment.between(settings.widths[0], 1.0)
+    objective = misfit + penalty(final, stage.model, priors)
+    if objective < before.objective:
+        closest = Candidate(stage.model, misfit, found.assigned.belief)
+        after = replace(after, closest=closest, objective=objective)
+    return after, _Next.ROUND
+
+
+def _likeliest(
+    rounds: _Rounds,
+    given: Candidate,
+    curvature: Curvature,
+    budget: Budget,
+    settings: LevelSettings,
+) -> StageResult:
+    """The integers of the rounds, the likeliest fit, or the given model with its curvature."""
+    data, best = rounds.data, rounds.best
+    stopped = rounds.stopped or budget.should_stop()  # within the last round
+    noise_left = given.misfit - data.beyond_noise(given.misfit)
+    explained = noise_left + settings.explained * (given.misfit - noise_left)
+    fit, known = rounds.closest, rounds.curvature
+    if fit.misfit >= explained:
+        fit, known = given, rounds.curvature.then(curvature)
     # some cells may be at a wrong level, but most are not
     if best.misfit >= explained and not _are_better_integers(best, fit, data, budget, settings):
         best = fit
     elif best.belief is None:
-        known = _of_outlines(best, curvature, data, settings)
+        known = _of_outlines(best, rounds.curvature, data, settings)
     if best.belief is not None:
-        known = Curvature(best.belief, curvature.cells)
-    return StageResult(best.model, known, traces, stopped)
+        known = Curvature(best.belief, rounds.curvature.cells)
+    return StageResult(best.model, known, rounds.traces, stopped)
 
 
 def _from_softer(
-    assignment: LevelAssignment,
-    data: Data,
-    model: Model,
-    priors: Priors,
-    budget: Budget,
-    traces: tuple[Trace, ...],
+    assignment: LevelAssignment, rounds: _Rounds, priors: Priors, budget: Budget
 ) -> StageResult:
-    """Levels assigned from a map that was only drawn to them; traces: of what went before."""
-    first, *others = assignment.softer
-    softer = run_stages(first, data, model, priors, budget, math.inf)
-    traces += softer.traces
+    """Levels assigned from a map that was only drawn to them, from the likeliest fit of rounds."""
+    data, (first, *others) = rounds.data, assignment.softer
+    softer = run_stages(first, data, rounds.closest.model, priors, budget, math.inf)
+    traces = rounds.traces + softer.traces
     known = softer.curvature or Curvature()
     if softer.stopped:
         return StageResult(softer.model, known, traces, True)

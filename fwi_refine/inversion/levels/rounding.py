@@ -1,4 +1,4 @@
-"""What the released data's arithmetic added to a record.
+"""The rounding that the released data's arithmetic added to a record.
 
 Most of that is due to its coefficients (wave/released_arithmetic.py), which are rounded by as much
 at every step, like a change of the medium. In a map of integers they are so in every cell of a
@@ -136,7 +136,7 @@ def _with_integers(v: torch.Tensor, settings: LevelSettings) -> list[Model]:
     rounded = levels.velocities.round()
     if not len(rounded):
         return []
-    snaps = settings.reading.snap, settings.snap
+    snaps = settings.reading.snap_tolerance, settings.snap_tolerance
     maps = [torch.where(off < snap, rounded[which], v) for snap in snaps]
     maps.append(to_integers(merge_scattered(v, settings.reading), reading=settings.reading)[0])
     doubtful = (levels.velocities - rounded).abs() > settings.doubt
@@ -147,7 +147,7 @@ def _with_integers(v: torch.Tensor, settings: LevelSettings) -> list[Model]:
         for choice in itertools.product(*either):
             tried = rounded.clone()
             tried[doubtful] = torch.stack(choice)
-            maps.append(torch.where(off < settings.snap, tried[which], v))
+            maps.append(torch.where(off < settings.snap_tolerance, tried[which], v))
     return [Model.of(v) for v in maps]
 
 

@@ -58,14 +58,14 @@ class Round:
     data: Data
 
     def noise_within(self, assignment: LevelAssignment) -> float:
-        """What counts as noise in the next, rms."""
+        """The noise of the next, rms."""
         least, most = assignment.noise
         noise = assignment.settings.noise_of_misfit * math.sqrt(self.misfit)
         return min(most, max(least, noise))
 
-    def better_than(self, best: Candidate, floor: float) -> Candidate:
-        """The likelier of it and a candidate: of two that fit to the floor the later."""
-        if self.misfit < max(best.misfit, floor):
+    def better_than(self, best: Candidate, noise_floor: float) -> Candidate:
+        """The likelier of it and a candidate: of two that fit to the noise floor the later."""
+        if self.misfit < max(best.misfit, noise_floor):
             return Candidate(self.integers, self.misfit, self.assigned.belief)
         return best
 
@@ -109,7 +109,7 @@ def rounding_limit(data: Data, settings: LevelSettings) -> float:
 
 def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings) -> Linear:
     """The record to first order at a map."""
-    fixed = None if data.known is None else data.known.fixed.cpu()
+    fixed = None if data.constraints is None else data.constraints.fixed.cpu()
     cells = EdgeCells(model.v.cpu(), model.vmin.cpu(), settings, fixed)
     parameters = Full(model.shape)
     x = parameters.from_velocity(model.v, model.vmin)
@@ -128,14 +128,14 @@ def assign_twice(
     model: Model,
     noise: float,
     assignment: LevelAssignment,
-    floor: float,
+    noise_floor: float,
     budget: Budget,
 ) -> tuple[list[Round], bool]:
     """([`Round`, ...], whether they are beyond doubt): a second one where the first tells the
     rounding and leaves less noise, as the Jacobian is at hand; none where it was stopped.
 
     cleared: the data without what is taken for their rounding. They are beyond doubt if the map is
-    hardly another one, or if they fit to the floor and less noise has changed no integer.
+    hardly another one, or if they fit to the noise floor and less noise has changed no integer.
     """
     settings = assignment.settings
     linear = _linearise(data, model, budget, settings)
@@ -144,13 +144,13 @@ def assign_twice(
         return [], False
     nearby = first.assigned.model.mean_change(model.v) < settings.nearby_change
     less = first.noise_within(assignment)
-    fits = nearby and first.misfit < floor
+    fits = nearby and first.misfit < noise_floor
     if fits or first.misfit >= rounding_limit(data, settings) or less >= noise:
         return [first], nearby
     second = _assign_once(linear, data, first.data, less, budget)
     if second is None:
         return [first], nearby
-    same = second.misfit < floor and first.integers.same_as(second.integers)
+    same = second.misfit < noise_floor and first.integers.same_as(second.integers)
     nearby = second.assigned.model.mean_change(model.v) < settings.nearby_change
     return [first, second], same or nearby
 

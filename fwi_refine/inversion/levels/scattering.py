@@ -1,4 +1,4 @@
-"""What single cells would add to a record, in every trace and step, by reciprocity.
+"""Scattering of single cells, in every trace and step of a record, by reciprocity.
 
 With alpha = (v dt / dx)^2 the scheme reads T p = alpha L p + injection, T its part in time. Where
 alpha becomes alpha', the record of source s at receiver r changes by

@@ -34,7 +34,7 @@ class LevelReading:
         m/s: a cell may as well have one as the other of levels that differ by less.
     reach
         Cells from one at a level within which a cell may have it.
-    snap
+    snap_tolerance
         m/s from a level within which a cell is taken to have it.
     few_off
         Fraction of the cells that may be off all levels when more levels are looked for in them.
@@ -53,7 +53,7 @@ class LevelReading:
     same_if_small: float = 60.0
     alike: float = 10.0
     reach: int = 3
-    snap: float = 1.5
+    snap_tolerance: float = 1.5
     few_off: float = 0.05
     close: float = 8.0
     scatter: float = 40.0
@@ -83,7 +83,7 @@ class LevelSettings:
         makes up for its neighbours by as much as it likes.
     same_level
         m/s: levels that differ by less are one when it is asked how sure a cell is.
-    snap
+    snap_tolerance
         m/s from a level within which a cell is taken to have it before any assignment.
     noise_floor_rms
         What float32 arithmetic leaves of a record once its effect on a map with some wrong cells is
@@ -107,8 +107,8 @@ class LevelSettings:
     converged_change
         m/s, mean change from round to round: what is less is the last.
     nearby_change
-        m/s, mean change by a round: after more, a map that fits to the floor may not be the only
-        one.
+        m/s, mean change by a round: after more, a map that fits to the noise floor may not
+        be the only one.
     divergence_factor
         A map that fits worse than this multiple of the rms misfit before all rounds, or of that of
         the likeliest fit between them if it is less, has diverged. On the one sample where that was
@@ -141,7 +141,7 @@ class LevelSettings:
     sure: float = 0.9
     unsure_step: float = 100.0
     same_level: float = 4.0
-    snap: float = 5.0
+    snap_tolerance: float = 5.0
     noise_floor_rms: float = 4e-6
     max_rms_for_rounding: float = 1e-4
     doubt: float = 0.25

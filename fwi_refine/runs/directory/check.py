@@ -169,7 +169,7 @@ def check_parts(run: RunDirectory) -> Iterator[tuple[int, str | None]]:
 
 
 def _suspicious(path: Path, part: Part, ids: set[str]) -> str | None:
-    """What cannot be in a result, None if there is nothing such. ids: those seen so far."""
+    """The fault of a result, None if there is none. ids: those seen so far."""
     for row, v in zip(part.rows, part.maps[VELOCITY], strict=True):
         if row.status != "failed" and not np.isfinite(v).all():
             return f"{path}: the map of {row.id} is not finite although it did not fail"

@@ -1,4 +1,4 @@
-"""What a run is: its samples, settings and inputs, in a table that can be stored and compared.
+"""The description of a run: samples, settings and inputs, in a table to be stored and compared.
 
 Two runs whose tables agree give the same results, so a run is continued only with the table that
 it was begun with. Where the input files and the denoiser's weights stand may change, what they are
@@ -144,7 +144,7 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def differences(stored: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """What distinguishes two tables, a line each; empty where they are those of the same run."""
+    """The differences of two tables, a line each; empty where they are those of the same run."""
     old, new = _flat(stored), _flat(given)
     lines = []
     for name in _POSITIONS:

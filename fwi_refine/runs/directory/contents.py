@@ -1,4 +1,4 @@
-"""What a run directory holds so far, to be looked at: rows, and maps one at a time."""
+"""The contents of a run directory so far: rows, and maps one at a time."""
 
 import functools
 import logging
@@ -40,7 +40,7 @@ class Contents:
         self.run, self.path = run, run.path
         self.rows: list[Row] = []
         self.numbers: list[int] = []
-        self._places: list[tuple[Path, int]] = []
+        self._rows: list[tuple[Path, int]] = []
         seconds = measured_seconds([run])
         parts = run.parts()
         files = [(run.samples(number), paths[0]) for number, paths in parts.items()]
@@ -58,7 +58,7 @@ class Contents:
                 for row, index in zip(part.rows, samples, strict=True)
             ]
             self.numbers += samples
-            self._places += [(path, k) for k in range(len(part.rows))]
+            self._rows += [(path, k) for k in range(len(part.rows))]
         self.ids: list[str] | None = [row.id for row in self.rows]
         self.count = len(self.rows)
         self.shape: tuple[int, ...] = (self.count, *run.config["survey"]["shape"])
@@ -66,7 +66,7 @@ class Contents:
 
     def where(self, k: int) -> str:
         """File and row of map k, for messages."""
-        path, row = self._places[k]
+        path, row = self._rows[k]
         return f"{path}, row {row}"
 
     def read(self, k: int) -> NDArray[Any]:
@@ -76,8 +76,8 @@ class Contents:
         return velocity
 
     def read_other(self, name: str, k: int) -> NDArray[Any] | None:
-        """What else is stored of the cells of map k, None if there is no such thing."""
-        path, row = self._places[k]
+        """Another array of the cells of map k, None if there is no such thing."""
+        path, row = self._rows[k]
         try:
             maps = self._part(path).maps
         except PartError as error:
@@ -86,7 +86,7 @@ class Contents:
 
     def history(self, k: int) -> tuple[tuple[int, int, float], ...]:
         """(stage, evaluations, rms misfit) on the way to map k; empty where it is not known."""
-        path, row = self._places[k]
+        path, row = self._rows[k]
         try:
             return tuple(self._part(path).history(row))
         except PartError:
@@ -101,7 +101,7 @@ class Contents:
 
     def files(self) -> list[Path]:
         """The files of all maps."""
-        return sorted({path for path, _ in self._places})
+        return sorted({path for path, _ in self._rows})
 
 
 def _read_part(run: RunDirectory, path: Path) -> Part | None:

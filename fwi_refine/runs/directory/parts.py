@@ -1,9 +1,8 @@
 """A part: the results of one chunk in one small HDF5 file that is never changed.
 
-Its name gives the digest of its bytes, of the run and of the chunk, so a flipped byte, a cut file,
-a part of another run and a part under the name of another are all noticed before anything in it is
-used. The same results give the same bytes. A piece is the same for one sample of a chunk that is
-not finished.
+Its name gives the digest of its bytes, of the run and of the chunk. So a flipped byte, a cut file
+and a part of another run or chunk are noticed before anything in it is used. The same results give
+the same bytes. A piece is the same for one sample of a chunk that is not finished.
 """
 
 import hashlib
@@ -61,7 +60,7 @@ class Part:
     histories: Sequence[History] = ()
 
     def one(self, name: str, k: int) -> NDArray[np.float32] | None:
-        """What of sample k is stored under a name, None where nothing is."""
+        """The array of sample k under a name, None where there is none."""
         return self.maps[name][k] if name in self.maps else None
 
     def history(self, k: int) -> History:

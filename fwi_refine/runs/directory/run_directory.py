@@ -189,7 +189,7 @@ class RunDirectory:
         return write_part(self.parts_folder, index, part, self.hash, PIECE)
 
     def recover(self, chunks: Container[int]) -> Iterator[tuple[Sequence[int], Part]]:
-        """What is finished of some chunks. Removes what a killed process or a bad disk left.
+        """The finished part of some chunks. Removes leftovers of a killed process or a bad disk.
 
         Only for the process that has claimed these chunks. A file is removed only where its bytes
         do not have the digest of its name, or another of the same name stands beside it.
@@ -202,7 +202,7 @@ class RunDirectory:
         Yields
         ------
         (sequence of int, Part)
-            Places of samples, and their results.
+            Indices of samples, and their results.
 
         Raises
         ------

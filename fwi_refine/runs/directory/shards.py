@@ -134,7 +134,7 @@ def last_start(folder: Path, shard: tuple[int, int]) -> dict[str, Any]:
 
 
 class Journal:
-    """What happened in a shard, a line of JSON for each event. Only the holder of the shard writes.
+    """The journal of a shard, a line of JSON for each event. Only the holder of the shard writes.
 
     It tells people and `status` how a run went; no result depends on it, so a line that was cut
     by a crash, or could not be written, is of no importance.
@@ -187,7 +187,7 @@ def _is_finite(value: object) -> bool:
 
 
 def stored_samples(folder: Path, shard: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """What the journal of a shard says of the samples that were stored, oldest first."""
+    """The events of stored samples in the journal of a shard, oldest first."""
     for entry in read_journal(folder, shard):
         if entry.get("event") == "sample" and type(entry.get("place")) is int:
             yield entry

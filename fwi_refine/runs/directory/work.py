@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, and with what.
+    """The work of a run, and its means.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ def carry_out(
 
 
 def _recovered(run: RunDirectory, chunks: range) -> Iterator[tuple[Sequence[int], Part]]:
-    """What is finished, with the times that it took."""
+    """The finished samples, with their times."""
     seconds = measured_seconds([run])
     for indices, part in run.recover(chunks):
         rows = [
@@ -193,7 +193,7 @@ class _Pieces:
             del self._kept[chunk]
 
     def missing(self) -> list[int]:
-        """Places of the samples that are still to be refined."""
+        """Indices of the samples that are still to be refined."""
         return [
             index
             for chunk in self._chunks
@@ -212,7 +212,7 @@ def _facts(row: Row) -> dict[str, object]:
 
 
 def _part(work: Work, outcomes: Sequence[Outcome]) -> Part:
-    """What is stored of some samples: where one failed, its start stands for the map."""
+    """The entries of some samples in a part: where one failed, its start stands for the map."""
     survey = work.settings.survey
     velocity = [
         read_start(work.inputs.predictions, outcome.index, survey)

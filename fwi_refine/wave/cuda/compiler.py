@@ -107,7 +107,7 @@ def cache_folder() -> Path:
 
 
 def cached(path: Path, make: Callable[[], bytes]) -> bytes:
-    """What stands in a file of the cache, or is made and kept there.
+    """The content of a file of the cache, made and kept there if it is not.
 
     A cache that cannot be written costs time and nothing else.
 

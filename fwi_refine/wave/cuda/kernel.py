@@ -29,7 +29,7 @@ class _CudaCall(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("block_rows", "strip_rows", "width", "threads")),
         *((name, ctypes.c_int32) for name in ("shots", "n_receivers", "n_steps", "every")),
         ("first_task", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("sources", "receivers", "places", "owned")),
+        *((name, ctypes.c_void_p) for name in ("sources", "receivers", "order", "owned")),
         *((name, ctypes.c_void_p) for name in ("wavelet", "strength", "alpha", "dalpha")),
         ("column_decay", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("row_kappa", "relative_vmin", "data", "fields")),
@@ -38,7 +38,7 @@ class _CudaCall(ctypes.Structure):
 
 
 class Launcher(Protocol):
-    """What launches the kernels: `program.Program` on a GPU."""
+    """Launches the kernels: `program.Program` on a GPU."""
 
     name: str
     device: torch.device
@@ -196,7 +196,7 @@ class BlockKernel(OnDevice):
         return (value, None, None) if image is None else (value, *self._gradients(image, vmin))
 
     def _records(self, kernel: str, medium: Tensors, tasks: int) -> torch.Tensor:
-        """What a kernel writes as records, by sample."""
+        """The records that a kernel writes, by sample."""
         record = self._empty(tasks, *self._survey.record_shape[1:])
         self._parts.run(tasks, lambda part: self._launch(kernel, medium, part, record=record))
         return self._by_sample(record)
@@ -229,15 +229,15 @@ class BlockKernel(OnDevice):
             layout = self._program.layout(kernel, self._survey, self._dtype)
             points = self._survey.padded_index(self._survey.receivers)
             owners = torch.tensor([layout.owner(shape, *point) for point in points.tolist()])
-            owners, places = owners.long().sort(stable=True)
+            owners, order = owners.long().sort(stable=True)
             threads = torch.arange(layout.blocks * layout.threads + 1)
             self._prepared[kernel] = (
                 layout,
                 {
                     "sources": self._integers(self._survey.padded_index(self._survey.sources)),
                     "wavelet": self._wavelet_as(torch.float64) * self._survey.spacing**2,
-                    "receivers": self._integers(points[places.numpy()]),
-                    "places": self._integers(places),
+                    "receivers": self._integers(points[order.numpy()]),
+                    "order": self._integers(order),
                     "owned": self._integers(torch.searchsorted(owners, threads)),
                 },
             )

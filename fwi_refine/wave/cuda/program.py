@@ -246,7 +246,7 @@ class Program:
 
 
 def check(result: Sequence[Any], what: str) -> list[Any]:
-    """What a call of the driver returned after its status.
+    """The values that a call of the driver returned after its status.
 
     Parameters
     ----------

@@ -21,18 +21,7 @@ Assembled = TypeVar("Assembled", bound=Assembly)
 
 
 def jacobian_points(survey: Survey = OPENFWI) -> tuple[tuple[int, int], ...]:
-    """Where `jacobian` simulates a shot.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    tuple of tuple of int
-        Each place of a source or receiver once, sources first.
-    """
+    """Cells in which `jacobian` simulates a shot: each source and receiver once, sources first."""
     return tuple(dict.fromkeys((*survey.sources, *survey.receivers)))
 
 

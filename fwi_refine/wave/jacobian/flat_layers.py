@@ -11,6 +11,8 @@ It is simulated on a map so wide that the bands at its sides begin beyond the la
 are taken for what the layers continue to. What is left out with that is the wave that goes round
 the grid from its bottom to its top, in the column of little damping at a map's sides: records are
 not to be used for later times than `first_return`.
+
+`layers` are the velocities of the rows, (nz,) in m/s.
 """
 
 import dataclasses
@@ -34,16 +36,6 @@ def has_flat_jacobian(survey: Survey) -> bool:
     Its sources and receivers stand at one depth of the map, and there is an absorbing band. How
     good it is depends on how well that absorbs what comes round the grid sideways: with 12 cells
     rows are 10 % off.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    bool
-        True if it is.
     """
     nz, nx = survey.shape
     rows, columns = (
@@ -54,20 +46,7 @@ def has_flat_jacobian(survey: Survey) -> bool:
 
 
 def first_return(layers: ArrayLike | torch.Tensor, survey: Survey = OPENFWI) -> float:
-    """When a wave straight down has gone round the grid once.
-
-    Parameters
-    ----------
-    layers : array_like or torch.Tensor, (nz,)
-        Velocities by row, m/s.
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    float
-        Time after it was sent, s.
-    """
+    """Time in s after which a wave straight down has gone round the grid once."""
     layers = torch.as_tensor(layers, dtype=torch.float64)
     return float((survey.spacing / layers[row_of(survey).to(layers.device)]).sum())
 
@@ -88,7 +67,7 @@ def flat_jacobian(
     Parameters
     ----------
     layers : array_like or torch.Tensor, (nz,)
-        Velocities by row, m/s.
+        As above.
     vmin : float or torch.Tensor
         The velocity that scales the damping, m/s.
     survey : Survey
@@ -148,18 +127,7 @@ def flat_jacobian(
 
 
 def flat_jacobian_shots(survey: Survey = OPENFWI) -> float:
-    """How many shots of the survey `flat_jacobian` takes the time of.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    float
-        In shots.
-    """
+    """How many shots of the survey `flat_jacobian` takes the time of."""
     columns = survey.padded_shape[1]
     return (2 * _half_width(survey) + 1 + 2 * survey.absorbing_cells) / columns
 

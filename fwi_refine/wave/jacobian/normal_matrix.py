@@ -1,9 +1,9 @@
 """J^T J in float64, and what of J it may leave out.
 
 Most of what neighbouring receivers see differently comes from close by: short waves along the
-surface do not reach deep cells. So the receivers are combined, for each mode of the records, into
-some that see deep cells and others that see the upper ones alone, by an orthogonal matrix, which
-leaves J^T J as it is but for the rounding of J's own precision. Modes come in the order of time,
+surface do not reach deep cells. So for each mode of the records an orthogonal matrix combines the
+receivers into some that see deep cells and others that see the upper ones alone. It leaves J^T J as
+it is but for the rounding of J's own precision. Modes come in the order of time,
 and the early ones see little but upper cells as they are. What is next to nothing of a row, from
 some depth on, is taken for zero. The rest is a J of its own, so that its J^T J is positive
 semidefinite as well.

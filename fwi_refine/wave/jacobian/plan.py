@@ -1,4 +1,4 @@
-"""What a Jacobian by reciprocity needs of the survey: a pulse, frequencies, and a basis of records.
+"""The plan of a Jacobian by reciprocity: a pulse, frequencies, and a basis of records.
 
 In the symbols of reciprocity.py: instead of g the fields P = h * g of a smooth pulse h with h * h
 close to -w, w the wavelet, are simulated, so that every k-th step of them is enough; the factor
@@ -41,34 +41,12 @@ LEAST_MODE = 3e-3  # records with less than this fraction of the largest singula
 
 
 def longest_interval(survey: Survey) -> int:
-    """Most steps between two kept wavefields that still hold the wavelet.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Most steps between two kept wavefields that still hold the wavelet; at least 1."""
     return max(1, int(1 / (KEPT_PER_PERIOD * survey.frequency * survey.dt)))
 
 
 def record_basis(survey: Survey = OPENFWI) -> torch.Tensor:
-    """Q: an orthonormal basis of the traces that the wavelet's band can make.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    torch.Tensor of float64, (n_steps, modes)
-        The basis.
-    """
+    """Q: orthonormal basis (n_steps, K) of the traces that the wavelet's band can make, float64."""
     return make_plan(survey, longest_interval(survey)).basis
 
 
@@ -87,9 +65,9 @@ class _PulseSurvey(Survey):
 
 @dataclass(frozen=True)
 class Plan:
-    """What depends on the survey alone. F frequencies, K modes; real parts before imaginary.
+    """The part that depends on the survey alone. F frequencies, K modes; real parts first.
 
-    Parameters
+    Attributes
     ----------
     survey : Survey
         With the pulse for its wavelet.
@@ -115,20 +93,7 @@ class Plan:
 
 @functools.lru_cache(maxsize=4)
 def make_plan(survey: Survey, every: int) -> Plan:
-    """The plan for one survey.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-    every : int
-        Steps between two wavefields that are kept.
-
-    Returns
-    -------
-    Plan
-        The same each time.
-    """
+    """The plan for a survey, of which every `every`-th wavefield is kept."""
     steps_per_unit = 1 / (np.pi * survey.frequency * survey.dt)
     # g * g * h * h begins this much later than the record, whose wavelet has its own delay
     lag = 2 * PULSE_DELAY * steps_per_unit - survey.wavelet_centre

@@ -119,7 +119,7 @@ class Assembly:
         self.prepare(plan)
 
     def prepare(self, plan: Plan) -> None:
-        """What a subclass needs before it is given fields; the last step of the construction."""
+        """Preparation of a subclass for its fields; the last step of the construction."""
 
     def put(self, point: tuple[int, int], own: torch.Tensor, extra: torch.Tensor) -> None:
         """Takes the spectra of a receiver, which the next ones overwrite.

@@ -6,14 +6,13 @@
  *   p[n+1] = (2 - kappa) p[n] - (1 - kappa) p[n-1] + alpha L p[n]
  *   L p    = 2 c1 p + c2 N1 + c3 N2,   c1 = -5/2, c2 = 4/3, c3 = -1/12 as float32 has them
  *
- * with alpha = (v dt / dx)^2, kappa = vmin * damping, the damping per step, and N1, N2 the sums of the four
- * neighbours at distance 1 and 2. L is symmetric, so with mu = alpha * lambda the adjoint
+ * with alpha = (v dt / dx)^2, kappa = vmin * damping, the damping per step, and N1, N2 the sums of
+ * the four neighbours at distance 1 and 2. L is symmetric, so with mu = alpha * lambda the adjoint
  * recursion is this same update run backwards in time.
  *
  * The released data was made in float32, whose 4/3 and -1/12 are off by 3e-8: so little that it
  * matters only near the noise, but everywhere and at every step alike, so that it is most of what
- * float32 did to a record (docs/notebook.md). In float64, too, they are
- * therefore the float32 numbers.
+ * float32 did to a record (docs/notebook.md). So they are the float32 numbers in float64, too.
  *
  * Assumed: equal spacing in both directions; a grid that wraps around at its border, as the code
  * that made the released data does; REAL is float or double, defined by whoever includes this.

@@ -12,7 +12,7 @@ typedef struct {
     int first_task;                  /* task = sample * shots + shot */
     const int *sources;              /* (shots, 2) row, column */
     const int *receivers;            /* (n_receivers, 2), ordered by the thread that has the cell */
-    const int *places;               /* (n_receivers) where each stands in a record */
+    const int *order;                /* (n_receivers) where each stands in a record */
     const int *owned;                /* (FWI_BLOCKS * threads + 1) first receiver of each thread */
     const double *wavelet;           /* (n_steps), times the area of a cell; released: as it is */
     const REAL *strength;            /* (samples, shots) what it is multiplied by, released */

@@ -6,7 +6,7 @@ FWI_DEVICE Receiver fwi_receiver(const Thread *t, int k)
     const int *point = t->call->receivers + 2 * k;
     Receiver receiver;
     receiver.cell = fwi_index(t, point[0], point[1]);
-    receiver.place = t->call->places[k];
+    receiver.place = t->call->order[k];
     receiver.alpha = fwi_alpha(t, t->call->alpha, point[0], point[1]);
     return receiver;
 }

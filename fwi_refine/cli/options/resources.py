@@ -1,4 +1,4 @@
-"""Where samples are refined, and how many at a time."""
+"""Resources of a run: processes, threads, devices."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 # bytes of a GPU's memory for a sample: 6e9 (tests/test_device_memory.py), and what libraries take
 MEMORY = 7 * 10**9
 # The five shots of a sample are 40 thread blocks in float64, one to a multiprocessor: three samples
-# fill 132 of them, and the fourth is for the times when one waits for the CPU (README.md).
+# fill 132 of them, and the fourth is for the times when one waits for the CPU (docs/gpu.md).
 PER_GPU = 4
 CHUNK = 4  # samples of a task for each one at a time, so that the last ones rarely wait for one
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the samples are refined."""
+class Resources:
+    """Processes, threads and devices."""
 
     jobs: int | None  # None: one, or one for each GPU; 0: one for each core
     per_job: int | None  # None: one, on a GPU as many as memory allows
@@ -39,13 +39,13 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """What torch calls the device of a job. Raises InputError where --kernel does not run."""
+        """Torch's name of a job's device. Raises InputError where --kernel does not run."""
         kind = "cuda" if self.gpus else "cpu"
         options.check_kernel(self.kernel, kind)
         return kind
 
-    def for_samples(self, count: int) -> "Place":
-        """This place, with the numbers of jobs, samples and threads that `count` samples get.
+    def for_samples(self, count: int) -> "Resources":
+        """These, with the numbers of jobs, samples and threads that `count` samples get.
 
         Raises InputError for more jobs than the cores can serve.
         """
@@ -75,7 +75,7 @@ class Place:
 
     @contextlib.contextmanager
     def executor(self) -> "Iterator[Executor]":
-        """What the samples are given to; see runs/executors.py.
+        """The executor of the samples; see runs/executors.py.
 
         Also one job is a process of its own: the run survives a sample that ends its process.
         """
@@ -108,9 +108,9 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-place = options.grouped(
-    Place,
-    "place",
+resources = options.grouped(
+    Resources,
+    "resources",
     "Where, and how many at a time",
     options.device,
     options.kernel,

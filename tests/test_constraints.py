@@ -16,12 +16,12 @@ from fwi_refine.errors import InputError
 from fwi_refine.inversion.levels.assign import EdgeCells
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
-from fwi_refine.objective.known_cells import (
+from fwi_refine.objective.constraints import (
     Held,
     Walls,
     check_bounds,
     check_fixed,
-    known_cells,
+    constraints_of,
 )
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full, Regions, Rows
@@ -141,7 +141,7 @@ def test_bounds_that_are_not_said_are_the_survey_s():
 
 def test_every_cell_fixed():
     with pytest.raises(InputError, match="nothing to refine"):
-        known_cells(torch.ones(SURVEY.shape), SURVEY, np.ones(SURVEY.shape, bool))
+        constraints_of(torch.ones(SURVEY.shape), SURVEY, np.ones(SURVEY.shape, bool))
 
 
 def test_levels_are_not_assigned_to_fixed_cells():

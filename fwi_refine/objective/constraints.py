@@ -1,4 +1,4 @@
-"""Cells whose velocity is known, or known to lie between bounds.
+"""Constraints of single cells: a velocity that is fixed, or bounds.
 
 Fixed cells are no unknowns: `Held` takes them out of a parameterisation. Bounds of single cells are
 walls, which cost more the further a cell lies beyond them; what is left beyond is brought back.
@@ -145,8 +145,8 @@ class Walls(AddedHessian):
 
 
 @dataclass(frozen=True, eq=False)
-class KnownCells:
-    """What is known of single cells.
+class Constraints:
+    """Cells that are fixed, and bounds of cells.
 
     Attributes
     ----------
@@ -168,9 +168,9 @@ class KnownCells:
         bounds = (None if x is None else x.to(start) for x in (self.low, self.high))
         return type(self)(self.fixed.to(start.device), start, *bounds)
 
-    def without_bounds(self) -> "KnownCells":
+    def without_bounds(self) -> "Constraints":
         """The same, without bounds of single cells."""
-        return KnownCells(self.fixed, self.values)
+        return Constraints(self.fixed, self.values)
 
     def applied(self, v: Tensor) -> Tensor:
         """The map (nz, nx) nearest to one, in m/s, of those that are possible."""
@@ -185,7 +185,7 @@ class KnownCells:
         return Held(parameters, self.fixed, self.values)
 
     def walls(self, parameters: Parameters) -> Walls | None:
-        """What keeps unknowns within the bounds; None where there are none."""
+        """The walls of unknowns at their bounds; None where there are none."""
         if self.low is None or self.high is None:
             return None
         return Walls(self.low, self.high, parameters)
@@ -269,13 +269,13 @@ def check_bounds(
     return least.clip(slowest, fastest), most.clip(slowest, fastest)
 
 
-def known_cells(
+def constraints_of(
     start: Tensor,
     survey: Survey,
     fixed: NDArray[np.bool_] | None = None,
     bounds: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
-) -> KnownCells | None:
-    """What is known of the cells of a map.
+) -> Constraints | None:
+    """The constraints of the cells of a map.
 
     Parameters
     ----------
@@ -290,9 +290,14 @@ def known_cells(
 
     Returns
     -------
-    KnownCells or None
-        None where nothing is known. A cell of the water layer has its velocity, whatever else is
+    Constraints or None
+        None where there are none. A cell of the water layer has its velocity, whatever else is
         said of it.
+
+    Raises
+    ------
+    InputError
+        Where water and mask leave no cell free.
     """
     if fixed is None and bounds is None and survey.water is None:
         return None
@@ -307,4 +312,4 @@ def known_cells(
         mask[:rows], values[:rows] = True, velocity
     if bool(mask.all()):
         raise InputError(NOTHING_FREE)  # by the water layer and the mask together
-    return KnownCells(mask, values, low, high)
+    return Constraints(mask, values, low, high)
