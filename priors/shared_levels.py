@@ -38,6 +38,7 @@ from fwi_refine.priors.base import ValueAndGradient
 
 from .total_variation import TotalVariation2D
 
+
 @dataclass(frozen=True, eq=False)
 class SharedLevels(ValueAndGradient):
     """Mixture of Cauchy densities about the levels of a map's layers, and total variation.

@@ -232,7 +232,7 @@ def test_what_rounding_adds(truth, exact, released, simulator):
 
 
 @pytest.mark.parametrize(
-    ("softer", "rounds"), [((), 2), (ASSIGNMENT.softer[:1], 3), (ASSIGNMENT.softer, 4)]
+    ("softer", "rounds"), [((), 2), (ASSIGNMENT.softer[:1], 3), (ASSIGNMENT.softer[:2], 4)]
 )
 def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
     softer, rounds, truth, simulator, monkeypatch

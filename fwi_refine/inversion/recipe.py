@@ -167,8 +167,8 @@ class LevelAssignment:
     settings
         The tuning constants of the rounds.
     softer
-        Stages that follow where a round diverges, the first of these where it happens first; then
-        rounds begin again.
+        Stages that follow rounds whose integers do not explain the record, the first of these after
+        the first rounds; then rounds begin again.
     """
 
     rounds: int

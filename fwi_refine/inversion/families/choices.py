@@ -159,20 +159,6 @@ def from_lowest_frequencies(stage: Stage) -> tuple[Stage, ...]:
     )
 
 
-def drawn_to_levels(width: float, noise: float) -> Stage:
-    """Every cell, expected within `width` m/s of a level; noise: that of the record, in units of
-    what is left once its rounding is taken out."""
-    return newton(
-        every_cell,
-        few_levels(width, variation=100.0, epsilon=1.0),
-        2,
-        weight=1.5e-14 * noise**2,
-        vmin=lowest_level,
-        max_damping_increases=6,
-        data=Subset(take_out=without_rounding_of_levels),
-    )
-
-
 def settled_on(prior: MakePrior, *noise: float, rounds: int = 8) -> Stage:
     """Every cell, with a Jacobian for each noise (rms of a coefficient of the band), and the prior,
     a log density, settled with each: its majoriser is renewed for so many rounds, which costs no

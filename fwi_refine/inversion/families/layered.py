@@ -13,7 +13,6 @@ from typing import Any
 from fwi_refine.inversion.families.choices import (
     CYCLE_SKIP_MISFIT,
     FAR_CYCLE_SKIP_MISFIT,
-    drawn_to_levels,
     every_cell,
     few_levels,
     from_lowest_frequencies,
@@ -104,14 +103,11 @@ GAUSS_NEWTON = Recipe(
     ),
     # with many cells wrong a linear record is off by 4e-5 rms at the truth
     assignment=LevelAssignment(
-        rounds=14,
+        rounds=4,
         noise=(8e-6, 3e-5),
         between=on_levels,
-        softer=(
-            (drawn_to_levels(10.0, 4.0), drawn_to_levels(3.0, 2.0)),
-            # small pieces have shown, and with them levels that had none before
-            (drawn_to_levels(3.0, 1.0), drawn_to_levels(2.0, 0.7), drawn_to_levels(1.0, 0.7)),
-        ),
+        # small pieces show, and with them levels that had none before
+        softer=3 * ((settled_on(sharp_edges, 2e-5), settled_on(few_levels(1.0), 2e-5)),),
     ),
 )
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 
 import torch
 
@@ -74,20 +73,13 @@ def assign_levels(
             so_far = replace(so_far, stopped=True)
             break
         budget.enter(f"levels of cells, round {number} of at most {assignment.rounds}")
-        so_far, following = _carry_out_round(assignment, so_far, given, noise_floor, priors, budget)
-        if following is _Next.SOFTER:
-            return _from_softer(assignment, so_far, priors, budget)
-        if following is _Next.END:
+        so_far, go_on = _carry_out_round(assignment, so_far, given, noise_floor, priors, budget)
+        if not go_on:
             break
+    explained = so_far.best.misfit < noise_floor
+    if assignment.softer and not (explained or so_far.stopped or budget.should_stop()):
+        return _from_softer(assignment, so_far, priors, budget)
     return _likeliest(so_far, given, curvature, budget, settings)
-
-
-class _Next(Enum):
-    """The step after a round."""
-
-    ROUND = auto()  # another one
-    SOFTER = auto()  # levels assigned from a map that was only drawn to them
-    END = auto()
 
 
 @dataclass(frozen=True)
@@ -141,8 +133,9 @@ def _carry_out_round(
     noise_floor: float,
     priors: Priors,
     budget: Budget,
-) -> tuple[_Rounds, _Next]:
-    """Levels assigned once more, and the fit from there; noise_floor: of the mean square."""
+) -> tuple[_Rounds, bool]:
+    """Levels assigned once more and the fit from there, and whether another round may follow;
+    noise_floor: of the mean square."""
     settings = assignment.settings
     made, beyond_doubt = assign_twice(
         before.data, before.cleared, before.model, before.noise, assignment, noise_floor, budget
@@ -152,15 +145,15 @@ def _carry_out_round(
         best = found.better_than(best, noise_floor)
     before = replace(before, best=best)
     if not made or budget.should_stop():
-        return before, _Next.END
+        return before, False
     found = min(reversed(made), key=lambda found: max(found.misfit, noise_floor))
     hopeless = found.misfit > before.data.square(settings.hopeless_rms)
     if hopeless and given.misfit < found.misfit and assignment.softer:
-        return before, _Next.SOFTER
+        return before, False
     last = before.assigned
     change = math.inf if last is None else found.assigned.model.mean_change(last.v)
     if change < settings.converged_change or (beyond_doubt and best.misfit < noise_floor):
-        return before, _Next.END
+        return before, False
     return _fit_between(assignment, before, found, given, priors, budget)
 
 
@@ -171,8 +164,8 @@ def _fit_between(
     given: Candidate,
     priors: Priors,
     budget: Budget,
-) -> tuple[_Rounds, _Next]:
-    """A fit from the levels that a round found."""
+) -> tuple[_Rounds, bool]:
+    """A fit from the levels that a round found, and whether it has not diverged."""
     settings, (least, _) = assignment.settings, assignment.noise
     assigned, noise = found.assigned.model, found.noise_within(assignment)
     width = torch.where(found.assigned.sure, *settings.widths).to(assigned.v)
@@ -193,14 +186,13 @@ def _fit_between(
         stopped=before.stopped or stage.stopped,
     )
     if misfit > settings.divergence_factor**2 * min(given.misfit, before.closest.misfit):
-        again = assignment.softer and not after.stopped
-        return after, _Next.SOFTER if again else _Next.END
+        return after, False
     final = assignment.between(settings.widths[0], 1.0)
     objective = misfit + penalty(final, stage.model, priors)
     if objective < before.objective:
         closest = Candidate(stage.model, misfit, found.assigned.belief)
         after = replace(after, closest=closest, objective=objective)
-    return after, _Next.ROUND
+    return after, True
 
 
 def _likeliest(
