@@ -21,6 +21,7 @@ from fwi_refine.inversion.families import (
 )
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
 from fwi_refine.inversion.families.definition import FamilyDefinition
+from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep, KrylovGaussNewton
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
 from fwi_refine.inversion.sample import refine_sample
@@ -56,7 +57,8 @@ def test_every_family_is_complete(name):
     for method in METHODS:
         recipe = family.recipe(method)
         last = recipe.assignment and recipe.assignment.between(1.0, 1.0)
-        for stage in (*recipe.stages, *([last] if last else [])):
+        softer = () if recipe.assignment is None else sum(recipe.assignment.softer, ())
+        for stage in (*recipe.stages, *recipe.if_blended, *softer, *([last] if last else [])):
             parameters = stage.unknowns(v, priors)
             at = parameters.prior_coordinates(parameters.from_velocity(v, v.min()))
             value, gradient = stage.prior(v, priors).value_and_gradient(at)
@@ -64,6 +66,17 @@ def test_every_family_is_complete(name):
             assert torch.isfinite(gradient).all()
     with pytest.raises(ValueError, match="method 'none'"):
         family.recipe("none")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_matrix_free_steps_need_no_matrix(name):
+    """Every stage that is left is one by conjugate gradients or by gradients alone."""
+    recipe = find_family(name).recipe("matrix-free")
+    assert recipe.stages
+    assert recipe.assignment is None
+    assert not recipe.if_blended
+    for stage in recipe.stages:
+        assert isinstance(stage.optimiser, KrylovGaussNewton | LBFGS | GaussNewtonStep)
 
 
 def test_an_unknown_family_is_named():
@@ -95,6 +108,7 @@ def test_a_family_is_added_by_one_definition(layers, monkeypatch):
 SALT = """
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
 from fwi_refine.inversion.families.definition import FamilyDefinition
+from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep, KrylovGaussNewton
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.routing import Criterion
 
@@ -163,4 +177,5 @@ def test_edges_decide_between_layered_and_blended(made, chosen):
     found = refine_sample(start, record, survey=cases.SURVEY, family=chosen)
     assert found.family == made
     assert cases.error(found.velocity, truth) < 0.02 < 40 < cases.error(start, truth)
+    assert found.expected_error is not None
     assert not found.flags

@@ -15,7 +15,7 @@ from fwi_refine.objective.base import PriorTerm, SumOfSquaredResiduals
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.optimise import Status, variational_gauss_newton
 from fwi_refine.optimise.variational import settled
-from fwi_refine.priors import VariationalTotalVariation, load
+from fwi_refine.priors import SharedLevels, VariationalTotalVariation, load
 from fwi_refine.wave import Simulator
 
 SHAPE = (9, 8)
@@ -115,6 +115,24 @@ def test_it_ends_where_the_objective_of_the_last_prior_is_lowest():
     assert gradient.norm() < 1e-2 * start.norm()
     assert result.value == pytest.approx(misfit(result.x) + NOISE**2 / 40 * last(result.x))
     assert misfit.jacobians == 2 == result.iterations
+
+
+def test_a_prior_without_a_covariance_is_settled_by_its_majoriser():
+    """Total variation with no levels: rounds with one Jacobian lead to the lowest objective, where
+    a step with the majoriser of the start alone ends above it."""
+    misfit, weight = Linear(), NOISE**2 / 40
+    none, near = torch.zeros(0).double(), torch.zeros(0, *SHAPE, dtype=torch.bool)
+    edges = PriorTerm(SharedLevels(none, near, 1.0, 20.0, 0.1), PARAMETERS) + Tie()
+    hessian, gradient = misfit.hessian(START), misfit.gradient(START)
+
+    def objective(rounds):
+        last, step, _ = settled(hessian, gradient, edges, START, weight, rounds=rounds)
+        assert last is edges
+        return misfit(START + step) + weight * float(edges(START + step))
+
+    first, some, more = (objective(rounds) for rounds in (0, 40, 80))
+    assert more <= some * (1 + 1e-12)
+    assert some - more < 0.01 * (first - some)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 14, 16, 20, 50])

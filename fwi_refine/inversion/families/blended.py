@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
 from fwi_refine.inversion.families.definition import FamilyDefinition
-from fwi_refine.inversion.families.layered import FROM_FAR, GAUSS_NEWTON, WITHOUT_MATRIX
+from fwi_refine.inversion.families.layered import GAUSS_NEWTON, MATRIX_FREE
 from fwi_refine.inversion.optimisers import LBFGS
 from fwi_refine.inversion.recipe import Recipe, Stage
 from fwi_refine.priors import Priors
@@ -28,7 +28,7 @@ FAMILY = FamilyDefinition(
     name="blended",
     openfwi=("FlatFault_A", "CurveFault_A"),
     gauss_newton=GAUSS_NEWTON,
-    matrix_free=Recipe((*FROM_FAR, *WITHOUT_MATRIX), round=True),
+    matrix_free=MATRIX_FREE,
     published=Recipe(
         (Stage(every_cell, layers_smoothed(0.1), 1e-7, LBFGS(600, gradient_tolerance=10**4.5)),),
         round=True,

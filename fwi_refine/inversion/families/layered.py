@@ -1,9 +1,10 @@
 """Layers, faults and bodies with edges: every cell by total variation, then a level for each.
 
-Total variation finds the layers, smoothed at first, because a blurred start has no edges yet. Then
-the levels are known well enough for each cell to be given its own; where edges turn out blended of
-two levels, cells are drawn to the levels instead, more and more narrowly, and the rounding that the
-levels tell is taken out of the record. A sample that passes no test of another family belongs here.
+Total variation finds the layers, smoothed at first, because a blurred start has no edges yet, then
+as a density that is settled with each Jacobian, on the record without the rounding that its levels
+tell. Then the levels are known well enough for each cell to be given its own; where edges turn out
+blended of two levels, cells are drawn to the levels instead, more and more narrowly. A sample that
+passes no test of another family belongs here.
 """
 
 from dataclasses import replace
@@ -65,7 +66,7 @@ def on_levels(width: Any, ratio: float) -> Stage:
     )
 
 
-FROM_FAR = (
+_FROM_FAR = (
     *from_lowest_frequencies(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
     _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
     _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
@@ -73,24 +74,28 @@ FROM_FAR = (
     _newton(layers_smoothed(10.0), prior_fraction=0.3, data=Subset(receivers=2)),
 )
 
-# What follows where no matrix is to be had.
-WITHOUT_MATRIX = (
-    _newton(layers_smoothed(1.0), prior_fraction=0.3, **_stop_at_noise),
-    # sharp edges in wrong places hold a map where it is: smoothed again, they come off
-    *(
-        _newton(
-            layers_smoothed(epsilon),
-            prior_fraction=fraction,
-            skip_if=GOOD_FIT,
-            **_stop_at_noise,
-        )
-        for epsilon, fraction in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
+# Nothing is settled where no matrix is to be had.
+MATRIX_FREE = Recipe(
+    stages=(
+        *_FROM_FAR,
+        _newton(layers_smoothed(1.0), prior_fraction=0.3, **_stop_at_noise),
+        # sharp edges in wrong places hold a map where it is: smoothed again, they come off
+        *(
+            _newton(
+                layers_smoothed(epsilon),
+                prior_fraction=fraction,
+                skip_if=GOOD_FIT,
+                **_stop_at_noise,
+            )
+            for epsilon, fraction in ((30.0, 0.03), (10.0, 0.1), (1.0, 0.3))
+        ),
     ),
+    round=True,
 )
 
 GAUSS_NEWTON = Recipe(
     stages=(
-        *FROM_FAR,
+        *_FROM_FAR,
         settled_on(sharp_edges, 1e-3, 2e-4, 5e-5),
         settled_on(sharp_edges, 3e-5),
         settled_on(few_levels(3.0), 3e-5),
@@ -117,7 +122,7 @@ FAMILY = FamilyDefinition(
     name="layered",
     openfwi=("CurveVel_A", "CurveVel_B", "FlatFault_B", "CurveFault_B"),
     gauss_newton=GAUSS_NEWTON,
-    matrix_free=Recipe((*FROM_FAR, *WITHOUT_MATRIX), round=True),
+    matrix_free=MATRIX_FREE,
     published=Recipe(
         (
             _published,
