@@ -84,6 +84,7 @@ class Running:
         self.process = subprocess.Popen(
             [*command, *arguments, "--jobs", str(jobs), *more],
             cwd=folder,
+            env=dict(os.environ),  # without COLUMNS, which readline sets behind Python's back
             stderr=theirs,
             stdout=subprocess.PIPE,
         )

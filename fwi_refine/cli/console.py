@@ -253,7 +253,8 @@ def _shorter(view: View) -> Iterator[str]:
     """What is said of the whole: all, and then with one part less each time, from the end."""
     parts = [f"{view.done} of {view.samples} samples"]
     if view.rate:
-        parts.append(f"{3600 * view.rate:.3g} an hour")
+        hourly = 3600 * view.rate
+        parts.append(f"{hourly:{'.0f' if hourly >= 100 else '.3g'}} an hour")
     if view.seconds_left is not None:
         parts.append(f"{clock(view.seconds_left)} left")
     if view.outcome:
