@@ -147,6 +147,8 @@ class Processes(_Workers):
 
     def _pool(self, jobs: int) -> Any:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        # Between samples a worker that has grown by much memory is replaced, which costs nothing.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         return ProcessPoolExecutor(
             jobs,
             initializer=_begin,
