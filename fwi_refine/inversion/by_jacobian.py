@@ -102,9 +102,7 @@ def minimise_by_jacobian(
         else:
             result = preconditioned_lbfgs(misfit, penalties, problem.x, **common)
     budget.charge(data.cost * result.evaluations)
-    least = _least_misfit(how, data)
-    settled_with = isinstance(how, VariationalGaussNewton)
-    return result, _curvature(data, misfit, prior, result, budget, least, settled_with)
+    return result, _curvature(data, misfit, prior, result, budget, how)
 
 
 def _ties(problem: Problem) -> Objective:
@@ -206,16 +204,15 @@ def _curvature(
     prior: PriorTerm,
     result: Result,
     budget: Budget,
-    least: float,
-    settled_with: bool,
+    how: ByJacobian,
 ) -> Curvature | None:
-    """The source of the expected error; one simulation. settled_with: whether the prior's
-    majoriser was settled with the Jacobian, so that it stands for a normal prior."""
+    """The source of the expected error; one simulation."""
     hessian, parameters = misfit.last_hessian, misfit.parameters
     if hessian is None:
         return None
     cells = hessian if isinstance(parameters, Full) else None
-    gaussian = prior.quadratic or settled_with
+    # the majoriser of a prior that was settled with the Jacobian stands for a normal prior
+    gaussian = prior.quadratic or isinstance(how, VariationalGaussNewton)
     # a part of the record; or a prior that says nothing of single cells
     unknown = isinstance(misfit, FlatMisfit) or (not gaussian and parameters.size > FEW_UNKNOWNS)
     if unknown or not budget.affords(data.cost):
@@ -225,7 +222,7 @@ def _curvature(
     found = Solution(
         parameters,
         hessian,
-        max(misfit(result.x), least, noise),
+        max(misfit(result.x), _least_misfit(how, data), noise),
         prior.hessian(result.x) if gaussian else None,
         data.survey,
         getattr(prior.prior, "spread", 1.0),

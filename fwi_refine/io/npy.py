@@ -140,8 +140,8 @@ class NpyArray:
         def read() -> bytes:
             with open_regular(self.path) as file:
                 first = self._offset + k * size
-                places = range(first, first + len(self) * self._row_bytes, step)
-                return b"".join(os.pread(file.fileno(), size, place) for place in places)
+                offsets = range(first, first + len(self) * self._row_bytes, step)
+                return b"".join(os.pread(file.fileno(), size, offset) for offset in offsets)
 
         data = persistently(read, str(self.path))
         if len(data) < self._row_bytes:

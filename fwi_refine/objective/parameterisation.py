@@ -197,8 +197,8 @@ class Regions(Parameters):
 
     def gather(self, g: Tensor) -> Tensor:
         """As in `Parameters`."""
-        sums = g.new_zeros(*g.shape[:-2], self.size - 1)
-        return add_at(sums, -1, self.labels.flatten(), g.flatten(-2))
+        total = g.new_zeros(*g.shape[:-2], self.size - 1)
+        return add_at(total, -1, self.labels.flatten(), g.flatten(-2))
 
     def fit(self, v: Tensor) -> Tensor:
         """As in `Parameters`."""

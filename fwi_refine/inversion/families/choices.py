@@ -28,6 +28,8 @@ CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT, FARTHEST_CYCLE_SKIP_MISFIT = 9e-4, 6.4
 # as one costs no more than two of these. The released records are free of noise, and the wavelet of
 # 15 Hz has 2 Hz in it.
 LOWEST = ((0.15, 6), (0.22, 4), (0.32, 3))
+# m/s, of total variation as a density: an e-fold for so much of an edge, and what smooths it.
+VARIATION, EPSILON = 20.0, 0.1
 
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
 MakePrior = Callable[[torch.Tensor, Priors], Any]
@@ -71,13 +73,12 @@ def flat_layers_smoothed(epsilon: float) -> MakePrior:
 
 
 def sharp_edges(v: torch.Tensor, priors: Priors) -> SharedLevels:
-    """Total variation as a density, with no level told: an e-fold for every 20 m/s of an edge."""
-    return SharedLevels(
-        v.new_zeros(0), v.new_zeros((0, *v.shape), dtype=torch.bool), 1.0, 20.0, 0.1
-    )
+    """Total variation as a density, with no level told."""
+    near = v.new_zeros((0, *v.shape), dtype=torch.bool)
+    return SharedLevels(v.new_zeros(0), near, 1.0, VARIATION, EPSILON)
 
 
-def few_levels(width: Any, variation: float = 20.0, epsilon: float = 0.1) -> MakePrior:
+def few_levels(width: Any, variation: float = VARIATION, epsilon: float = EPSILON) -> MakePrior:
     """Cells at one of the map's levels; width (nz, nx) or a number: m/s about its level; variation
     and epsilon: m/s, of the total variation."""
 
