@@ -68,3 +68,27 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
             f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
         )
     return "gauss-newton", ""
+
+
+def takes_prior(family: str, method: str, prior: str) -> bool:
+    """Whether a family's maps are refined with a prior where that is asked for.
+
+    Parameters
+    ----------
+    family : str
+        Name of the family.
+    method : str
+        One of `families.METHODS`.
+    prior : str
+        One of `families.PRIORS` but "auto".
+
+    Returns
+    -------
+    bool
+        False where the family keeps its own, whatever is asked for.
+    """
+    definition = find_family(family)
+    if prior == "gp":
+        return not definition.large  # those of a Gaussian process
+    others = definition.recipe(method, "gp")
+    return prior in definition.endings and definition.recipe(method, prior) != others
