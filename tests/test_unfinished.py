@@ -19,7 +19,7 @@ from fwi_refine.errors import InputError
 from fwi_refine.priors import OPENFWI_FILE
 from fwi_refine.runs import executors, starts
 from fwi_refine.runs.locks import LockHeld
-from fwi_refine.runs.unfinished import TABLE, describe_command, goes_on, kept_maps, write_table
+from fwi_refine.runs.unfinished import TABLE, goes_on, kept_maps, write_table
 from fwi_refine.survey.toml import write_survey
 
 COUNT = 5
@@ -118,8 +118,8 @@ def test_records_go_on_where_they_were_stopped(case, monkeypatch, capsys):
     assert run(SIMULATE) == 0
     assert "2 of 5 records are there from before" in capsys.readouterr().err
     assert os.stat("made/000000.npy").st_mtime_ns == written
-    for name in os.listdir("whole"):
-        assert open(f"made/{name}", "rb").read() == open(f"whole/{name}", "rb").read()
+    for path in Path("whole").iterdir():
+        assert Path("made", path.name).read_bytes() == path.read_bytes()
     assert sorted(os.listdir("made")) == sorted(os.listdir("whole"))
     assert run(SIMULATE) == 2  # done: those that stand are no longer its own
 
@@ -152,9 +152,10 @@ def test_what_is_kept_is_read_or_made_again(tmp_path):
         assert kept.read(0) is None
         assert not (folder / "0.npy").exists()
     (folder / "mine.txt").write_text("")
-    with pytest.raises(InputError, match=r"other things than maps, such as mine\.txt"):
-        with kept_maps(folder, (2, 3), {"samples": {"count": 2}}, True):
-            pass
+    other = {"samples": {"count": 2}}
+    words = r"other things than maps, such as mine\.txt"
+    with pytest.raises(InputError, match=words), kept_maps(folder, (2, 3), other, True):
+        pass
 
 
 def test_tables_that_are_none_are_refused(tmp_path):

@@ -156,7 +156,7 @@ def refine(
     max_evaluations : int, optional
         Most misfit evaluations for each sample.
     time_budget : float, optional
-        Most seconds for each sample, looked at between two steps.
+        Most seconds for each sample, looked at before each simulation and within a Jacobian.
     jobs : int
         1 works in this process; more are processes of their own, of up to 6 GB each, and a sample
         whose process dies fails alone.
