@@ -20,7 +20,9 @@ from fwi_refine.routing.recognise_regression import BETTER, Fit, regress
 from fwi_refine.survey import Survey
 
 PARTNER = 0.25  # residual of a regression, of the record's rms, of the record that belongs to a map
-FEWEST = 2  # samples that have to be misplaced
+# Samples that have to be misplaced: where all that do not fit their records are, and where only
+# some are, as two poor predictions may happen to look like misplaced ones.
+FEWEST, FEWEST_OF_MORE = 2, 3
 EVERY = 4  # rows of a record between two that are compared while partners are looked for
 
 FitMap = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Fit] | None]
@@ -65,7 +67,7 @@ def mixed_up(
     Returns
     -------
     Finding or None
-        None where fewer than two of them are misplaced.
+        None where too few of them are misplaced.
     """
     best = [_Partner(np.inf, "", np.empty(0), None)] * len(strange)
     for name, record, *own in others():
@@ -87,9 +89,11 @@ def mixed_up(
     ]
     if len({partner.name for partner in moved}) < len(moved):
         return None
+    fewest = FEWEST
     if len(moved) < len(strange):  # the others stand where they belong, or are poor
         moved = [partner for partner in moved if _fits_better(partner, fit, survey)]
-    if len(moved) < FEWEST:
+        fewest = FEWEST_OF_MORE
+    if len(moved) < fewest:
         return None
     return Finding(
         f"predictions fit the records of other samples, for instance {moved[0].name}, and not "

@@ -12,6 +12,7 @@ import numpy as np
 
 from fwi_refine.errors import SampleError
 from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.recognise_order import FEWEST, FEWEST_OF_MORE
 from fwi_refine.routing.recognise_regression import BETTER
 
 APART = 0.01  # relative rms difference, below which two maps agree
@@ -102,9 +103,11 @@ def recognise_order(
     moved = [found for found, (_, own) in zip(best, apart, strict=True) if found[0] < BETTER * own]
     if len({k for _, k, _ in moved}) < len(moved):
         return []
+    fewest = FEWEST
     if len(moved) < len(usable):  # the others stand where they belong, or are poor
         moved = [found for found in moved if _is_closer(*found)]
-    if len(moved) < 2:
+        fewest = FEWEST_OF_MORE
+    if len(moved) < fewest:
         return []
     one, other = words
     text = f"{one} are much closer to {other} of other samples than to their own"
