@@ -8,7 +8,9 @@ import logging
 import click
 import numpy as np
 import pytest
+from small_survey_cases import SURVEY
 
+from fwi_refine import refine, simulate
 from fwi_refine.cli import program, run
 from fwi_refine.cli.options.effect import RULES, without_effect
 
@@ -118,3 +120,14 @@ def test_defaults_of_a_configuration_count_as_given(tmp_path, monkeypatch):
     (tmp_path / "c.toml").write_text("chunk-size = 2\n")
     found = list(without_effect(context(f"{REFINE} --config c.toml")))
     assert found == ["--chunk-size has no effect without --run-dir"]
+
+
+def test_functions_tell_it_too(caplog):
+    maps = np.full((1, *SURVEY.shape), 2000.0)
+    maps[:, 10:] = 2500.0
+    refine(maps, simulate(maps, survey=SURVEY), survey=SURVEY, family="layered", method="lbfgs",
+           prior="tv", samples=2, max_evaluations=1)  # fmt: skip
+    assert [text for text in caplog.messages if "has no effect" in text] == [
+        "prior has no effect with method lbfgs and family layered",
+        "samples has no effect with method lbfgs: no expected error is known",
+    ]

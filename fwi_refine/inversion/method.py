@@ -6,6 +6,8 @@ from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
 from fwi_refine.wave import jacobian_bytes
 
+# Methods of which neither expected errors nor a posterior are known: both follow from a matrix.
+WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
 # must not depend on where it was computed.
 MOST_MEMORY = 16e9

@@ -10,8 +10,6 @@ from click.core import ParameterSource
 
 Values = Mapping[str, Any]  # of all options of a command, by the names of its arguments
 
-# Methods of which neither expected errors nor a posterior are known: both follow from a matrix.
-WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 OF_RECORDS = ("record_axes", "record_range", "record_log", "record_scale")
 OF_SEARCH = ("rounds", "samples", "seed")
 
@@ -89,6 +87,8 @@ def _method(values: Values) -> tuple[str, str]:
 
 
 def _no_matrix(values: Values) -> str | None:
+    from fwi_refine.inversion.method import WITHOUT_MATRIX
+
     method, name = _method(values)
     return f"with {name}: no expected error is known" if method in WITHOUT_MATRIX else None
 
