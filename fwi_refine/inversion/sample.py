@@ -51,6 +51,7 @@ def refine_sample(
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
+    out_of_time: Callable[[], bool] | None = None,
     watch: Callable[[Progress], object] | None = None,
     simulator: Simulator | None = None,
     weights: np.ndarray | None = None,
@@ -86,6 +87,9 @@ def refine_sample(
         Never exceeded; see `Budget`.
     should_stop
         Asked after every iteration; True ends with the best map so far.
+    out_of_time
+        The same, asked also between the simulations of an iteration and the batches of a Jacobian;
+        what an iteration has not yet led to is dropped.
     watch
         Told the `Progress` after every iteration; the result does not depend on it.
     simulator
@@ -125,7 +129,7 @@ def refine_sample(
     start = _start_of(prediction, simulator, fixed, bounds)
     data, amplitude = _data_of(record, start, simulator, source, counts)
     choice = _choose(prediction, data, simulator, priors, family, method, prior)
-    budget = Budget(max_evaluations, should_stop, watch)
+    budget = Budget(max_evaluations, should_stop, out_of_time, watch)
     best, traces = try_routes(choice.recipes, data, start.v, priors, budget)
     poor = fits_poorly(best, data)
     deviation = None if poor else _deviation(best)
