@@ -32,7 +32,7 @@ POOR_FIT = 1e-2
 # Fraction of the start's rms misfit above which a poor fit gives way to the start, as that is
 # likelier to be nearer: what is left is then of another source or of noise, which the map has taken
 # up. benchmarks/poor_fits.json has the cases.
-MOST_LEFT = 0.4
+MOST_LEFT = 0.2
 
 
 NOTHING_BETTER = "nothing better than the start found"

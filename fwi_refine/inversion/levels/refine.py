@@ -209,29 +209,23 @@ def _in_integers(
 ) -> tuple[_Rounds, bool]:
     """The rounds with the integers that their last fit tells, and whether another may follow.
 
-    Those that first differences tell are put right, in the fit as well; the rounding of all is
-    taken out where that leaves less of the record.
+    Those that first differences tell are put right. Where integers explain the record, the next
+    round begins from them, with their rounding taken out.
     """
     data, model = rounds.data, rounds.model
     maps = levels_in_integers(model, settings, settings.snap_tolerance)
-    if not budget.affords((1 + rounding.COST * len(maps)) * data.cost) or budget.should_stop():
+    if not budget.affords(rounding.COST * len(maps) * data.cost) or budget.should_stop():
         return rounds, True
     integers, found, shift = roundings_of(maps, data, budget)
     repair = repaired(integers, found.misfit, data, budget)
     if repair is not None:
-        vmin = model.vmin + repair.integers.vmin - integers.vmin
-        v = torch.where(repair.changed, repair.integers.v, model.v).clamp_min(vmin)
         integers, found, shift = repair.integers, repair.rounding, repair.rounding.shift
-        model = data.possible(Model(v, vmin))
     best = rounds.best
     if found.misfit < max(best.misfit, noise_floor):
         best = Candidate(integers, found.misfit, belief)
-    after = replace(rounds, best=best, model=model)
-    cleared = data.without(shift)
-    if budget.affords(2 * data.cost):
-        either = rounds.cleared, cleared
-        left = min(either, key=lambda each: each.misfit(model, budget))
-        after = replace(after, cleared=left)
+    after = replace(rounds, best=best)
+    if found.misfit_without < rounding_limit(data, settings):
+        after = replace(after, model=integers, cleared=data.without(shift))
     return after, not (repair is not None and repair.exact)
 
 
