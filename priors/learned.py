@@ -13,6 +13,10 @@ noise of the next level:
 with exp(-v^T A v / 2 + b^T v) the likelihood [2]_ [3]_. The last y of each chain is its sample. The
 eigenvectors of A serve all levels and chains.
 
+The median of some chains is an estimate, which their randomness must not blur: they come in pairs
+of opposite random numbers [4]_. What a pair has in common stays, and what is odd in the numbers,
+nearly all, cancels.
+
 References
 ----------
 .. [1] P. Vincent, "A connection between score matching and denoising autoencoders", Neural
@@ -21,6 +25,8 @@ References
    image restoration", CVPR workshops, 2023.
 .. [3] B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar and Y. Song, "Improving diffusion inverse
    problem solving with decoupled noise annealing", CVPR, 2025.
+.. [4] J. M. Hammersley and K. W. Morton, "A new Monte Carlo technique: antithetic variates",
+   Mathematical Proceedings of the Cambridge Philosophical Society 52, 449-475, 1956.
 """
 
 from dataclasses import dataclass, replace
@@ -98,7 +104,7 @@ class LearnedPrior:
     denoiser : Denoiser
         The network.
     chains : int
-        Samples of which the posterior is estimated.
+        Samples of which the posterior is estimated, in pairs.
     spread : float
         Factor of the deviations: what the chains leave out.
     likelihood : Likelihood, optional
@@ -128,8 +134,8 @@ class LearnedPrior:
     quadratic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.chains < 2:
-            raise ValueError(f"chains is {self.chains}, expected at least 2")
+        if self.chains < 2 or self.chains % 2:
+            raise ValueError(f"chains is {self.chains}, expected an even number of at least 2")
         if not 0 < self.spread < float("inf"):
             raise ValueError(f"spread is {self.spread}, expected a finite number above 0")
 
@@ -160,15 +166,15 @@ class LearnedPrior:
             samples. The same likelihood gives the same.
         """
         seen = replace(self, likelihood=likelihood)
-        samples = seen.samples(self.chains, 0)
+        samples = seen._ends(likelihood, self.chains, 0, opposed=True)
         return replace(
             seen,
             mean=samples.quantile(0.5, dim=0),
-            deviation=samples.std(0),
+            deviation=samples.std(0, correction=0),  # a pair's mean is that of all, but for a little
         )
 
     def samples(self, count: int, seed: int) -> Tensor:
-        """Maps drawn from the posterior.
+        """Maps drawn from the posterior, each by itself.
 
         Parameters
         ----------
@@ -187,14 +193,19 @@ class LearnedPrior:
         ValueError
             Before `update`.
         """
-        data = self.likelihood
-        if data is None:
+        if self.likelihood is None:
             raise ValueError("found no likelihood, expected that of `update`")
+        return self._ends(self.likelihood, count, seed)
+
+    def _ends(self, data: Likelihood, count: int, seed: int, opposed: bool = False) -> Tensor:
+        """Last maps of chains; opposed: the numbers of the second half are minus the first's."""
         rng = np.random.default_rng(seed)
+        drawn = count // 2 if opposed else count
 
         def noise() -> Tensor:
-            drawn = rng.standard_normal((count, *data.centre.shape), np.float32)
-            return torch.from_numpy(drawn).to(data.centre)
+            numbers = rng.standard_normal((drawn, *data.centre.shape), np.float32)
+            found = torch.from_numpy(numbers).to(data.centre)
+            return torch.cat((found, -found)) if opposed else found
 
         denoiser = self.denoiser.to(data.centre.device)
         levels = np.geomspace(MOST, LEAST, LEVELS)

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import math
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -313,6 +313,21 @@ def test_the_same_data_give_the_same_samples(seen):
     assert float(spread.std(0).mean() / prior.deviation.mean()) == pytest.approx(1.0, abs=0.15)
 
 
+def test_pairs_of_chains_leave_no_randomness_in_what_is_linear():
+    """With a linear denoiser two chains have the mean of many."""
+    network = Denoiser().requires_grad_(False)
+    torch.nn.init.zeros_(network.tail.weight)
+    torch.nn.init.zeros_(network.tail.bias)
+    matrix, right, centre = a_likelihood()
+    data = Likelihood.of(matrix, right, centre)
+    few, many = (LearnedPrior(network, chains=n).update(data) for n in (2, 100))
+    torch.testing.assert_close(few.mean, many.mean, rtol=0, atol=0.01)
+    alone = many.samples(100, 1)
+    assert float(many.deviation.mean() / alone.std(0).mean()) == pytest.approx(1.0, abs=0.1)
+    off = (alone.quantile(0.5, dim=0) - many.mean).abs().mean()
+    assert off < 0.2 * many.deviation.mean()  # it is the mean of draws by themselves
+
+
 def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
     prior = seen[0]
     v = prior.mean + 5 * normal(*PART)
@@ -328,7 +343,8 @@ def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
     assert not before.hessian(v).any()
     with pytest.raises(ValueError, match="found no likelihood"):
         before.samples(2, 0)
-    for wrong, words in (({"chains": 1}, "chains is 1"), ({"spread": 0.0}, r"spread is 0\.0")):
+    odd = ({"chains": 3}, "chains is 3, expected an even number")
+    for wrong, words in (({"chains": 0}, "chains is 0"), odd, ({"spread": 0.0}, r"spread is 0\.0")):
         with pytest.raises(ValueError, match=words):
             LearnedPrior(load_denoiser(), **wrong)
 
@@ -406,6 +422,36 @@ def test_training_ends_where_it_is_told_to_and_refuses_what_are_no_maps(maps, mo
         train(maps[0], steps=1)
     with pytest.raises(ValueError, match="the maps hold values that are not finite"):
         train(maps * np.nan, steps=1)
+
+
+def test_training_that_was_cut_off_goes_on_to_the_same_weights(maps, tmp_path, monkeypatch):
+    monkeypatch.setattr(denoiser_training, "KEEP", 2)
+    kept, told = tmp_path / "state.pt", []
+
+    def watch(step, loss, network):
+        told.append((step, loss))
+        return step == 2 and len(told) == 1
+
+    go = partial(train, maps[:, :8, :8], batch=1, watch=watch)
+    go(steps=5, checkpoint=kept)
+    found = go(steps=5, checkpoint=kept)
+    assert [step for step, _ in told] == [2, 4, 5]
+    whole = go(steps=5)
+    assert told[1:3] == told[4:]
+    for ours, theirs in zip(found.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"state\.pt: is of other maps, first weights or settings"):
+        go(steps=6, checkpoint=kept)
+    with pytest.raises(ValueError, match="delete it to begin anew"):
+        go(steps=5, checkpoint=kept, first=whole)
+
+
+def test_training_begins_with_other_weights(maps):
+    first = load_denoiser()
+    found = train(maps[:, :8, :8], steps=2, batch=1, rate=1e-3, first=first)
+    for ours, theirs in zip(found.parameters(), first.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert not torch.equal(found.head.weight, first.head.weight)
 
 
 @pytest.mark.slow
