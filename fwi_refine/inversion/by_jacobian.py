@@ -132,7 +132,8 @@ def _variational(
     renewed_by = renew if hasattr(first, "update") else None
     settle: Settle[Objective] = partial(settled, renew=renewed_by, rounds=how.rounds)
     if isinstance(first, LearnedPrior):
-        settle = partial(settled_by_chains, first=problem.prior, ties=ties)
+        began = parameters.velocity(problem.x)  # where total variation ended
+        settle = partial(settled_by_chains, first=problem.prior, ties=ties, other=began)
     result, last = variational_gauss_newton(
         misfit,
         problem.prior + ties,
