@@ -324,7 +324,7 @@ def step_ways() -> str:
 
 
 def style_priors() -> str:
-    """One line for each part of a real Style_B map, and means of those that nothing was tuned on."""
+    """One line for each part of a real Style_B map, and means of those not tuned on."""
     found = result("style_priors")["linearised_parts"]
     names = ("gp", "tv", "learned", "tv_expected", "learned_expected")
     shares = ("learned_within_one", "learned_within_two")

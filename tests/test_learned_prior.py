@@ -388,20 +388,26 @@ def test_a_stage_ends_near_the_median_of_the_chains(seen):
     assert solve(gradient).shape == x.shape
 
 
-def test_in_a_recipe_the_other_estimate_is_where_total_variation_ended(monkeypatch):
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_in_a_recipe_the_other_estimate_is_where_total_variation_ended(monkeypatch, noise):
+    """With noise there is none: that of total variation is the worse one."""
     sample = small_chunk(1).samples[0]
     told = []
 
     def watched(*arguments, **how):
-        first = how["first"]
-        told.append((how["other"], first.parameters.velocity(arguments[3])))
+        told.append((how["other"], how["first"].parameters.velocity(arguments[3])))
         return settled_by_chains(*arguments, **how)
 
     monkeypatch.setattr("fwi_refine.inversion.by_jacobian.settled_by_chains", watched)
     start, record = sample.starts[0][1], sample.record
+    record = record + noise * record.std() * normal(*record.shape).numpy()
     refine_sample(
         start, record, survey=SMALL, family="style-b", prior="learned", priors=SETTINGS.priors
     )
+    assert told
+    if noise:
+        assert all(other is None for other, _ in told)
+        return
     assert len(told) == 2  # one Jacobian each
     assert torch.equal(*told[0])
     assert torch.equal(told[1][0], told[0][0])
