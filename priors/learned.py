@@ -110,7 +110,7 @@ class LearnedPrior:
     likelihood : Likelihood, optional
         What the data say; see `update`.
     mean, deviation : Tensor, shape (nz, nx), optional
-        Estimate, by the median of the samples, and their standard deviation in m/s; see `update`.
+        Median and standard deviation of the samples in m/s; see `update`.
 
     Notes
     -----
@@ -151,28 +151,23 @@ class LearnedPrior:
         """As in `Prior`; diagonal."""
         return torch.diag(2 * self._precision(v).flatten())
 
-    def update(self, likelihood: Likelihood, other: Tensor | None = None) -> Self:
+    def update(self, likelihood: Likelihood) -> Self:
         """The prior that stands for the posterior of some data.
 
         Parameters
         ----------
         likelihood : Likelihood
             Of the data, about a map that is near the solution.
-        other : Tensor, shape (nz, nx), optional
-            Estimate from the same data with another prior, m/s: that and the median then count
-            half each. Both fit the data, and what each prior invents is less in their mean.
 
         Returns
         -------
         LearnedPrior
-            The same with the likelihood, and with the estimate and the standard deviation of
-            `chains` samples. The same likelihood gives the same.
+            The same with the likelihood, and with median and standard deviation of `chains`
+            samples. The same likelihood gives the same.
         """
         seen = replace(self, likelihood=likelihood)
         samples = seen._ends(likelihood, self.chains, 0, opposed=True)
-        median = samples.quantile(0.5, dim=0)
-        mean = median if other is None else (median + other) / 2
-        return replace(seen, mean=mean, deviation=samples.std(0))
+        return replace(seen, mean=samples.quantile(0.5, dim=0), deviation=samples.std(0))
 
     def samples(self, count: int, seed: int) -> Tensor:
         """Maps drawn from the posterior, each by itself.

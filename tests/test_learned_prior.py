@@ -1,18 +1,14 @@
 """The learned prior: the denoiser, and the chains with it."""
 
 import math
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
-from jacobian_cases import SMALL
 from scipy.ndimage import gaussian_filter
-from small_samples import SETTINGS, small_chunk
 
 from fwi_refine.inversion.chains import likelihood_of, settled_by_chains
-from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective import Full, PriorTerm
 from fwi_refine.objective.constraints import Held
 from fwi_refine.objective.misfit import VminTie
@@ -327,19 +323,6 @@ def test_pairs_of_chains_leave_no_randomness_in_what_is_linear():
     assert off < 0.3 * many.deviation.mean()  # it is the mean of draws by themselves
 
 
-def test_the_estimate_of_another_prior_counts_half(seen):
-    problem, prior = PROBLEMS[0], seen[0]
-    few = replace(prior, chains=2)
-    other = problem.by_total_variation()
-    alone, both = few.update(prior.likelihood), few.update(prior.likelihood, other)
-    torch.testing.assert_close(both.mean, (alone.mean + other) / 2)
-    assert torch.equal(both.deviation, alone.deviation)
-    assert torch.equal(both.samples(2, 1), alone.samples(2, 1))
-    mean = (problem.error(alone.mean) + problem.error(other)) / 2
-    assert problem.error(both.mean) < 0.98 * mean  # some of the errors are not shared
-    assert problem.chi_square(both.mean) < 1.3
-
-
 def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
     prior = seen[0]
     v = prior.mean + 5 * normal(*PART)
@@ -386,29 +369,3 @@ def test_a_stage_ends_near_the_median_of_the_chains(seen):
     rest = gradient + hessian @ step + weight * prior.gradient(x + step)
     assert rest.abs().max() < 1e-6 * gradient.abs().max()
     assert solve(gradient).shape == x.shape
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_in_a_recipe_the_other_estimate_is_where_total_variation_ended(monkeypatch, noise):
-    """With noise there is none: that of total variation is the worse one."""
-    sample = small_chunk(1).samples[0]
-    told = []
-
-    def watched(*arguments, **how):
-        told.append((how["other"], how["first"].parameters.velocity(arguments[3])))
-        return settled_by_chains(*arguments, **how)
-
-    monkeypatch.setattr("fwi_refine.inversion.by_jacobian.settled_by_chains", watched)
-    start, record = sample.starts[0][1], sample.record
-    record = record + noise * record.std() * normal(*record.shape).numpy()
-    refine_sample(
-        start, record, survey=SMALL, family="style-b", prior="learned", priors=SETTINGS.priors
-    )
-    assert told
-    if noise:
-        assert all(other is None for other, _ in told)
-        return
-    assert len(told) == 2  # one Jacobian each
-    assert torch.equal(*told[0])
-    assert torch.equal(told[1][0], told[0][0])
-    assert not torch.equal(*told[1])
