@@ -100,7 +100,7 @@ def refine_one(
                 source=settings.source,
                 samples=settings.samples,
                 max_evaluations=settings.max_evaluations,
-                should_stop=_deadline(started, settings.time_budget),
+                out_of_time=_deadline(started, settings.time_budget),
                 watch=watch,
                 simulator=simulator_for(settings),
                 weights=settings.weights,
