@@ -1,7 +1,11 @@
 """Training of the denoiser of `denoiser.py` on maps, on one core."""
 
 import math
+import os
+import zlib
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +29,10 @@ def train(
     seed: int = 0,
     batch: int = 8,
     bfloat16: bool = False,
+    rate: float = RATE,
+    first: Denoiser | None = None,
     watch: Watch | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Denoiser:
     """Train a denoiser on maps.
 
@@ -42,9 +49,17 @@ def train(
         Maps in each.
     bfloat16 : bool
         Convolutions in bfloat16: four times as fast where the processor has AMX.
+    rate : float
+        Of Adam, at most.
+    first : Denoiser, optional
+        Network whose weights training begins with, for instance one of other maps; by default
+        they are random.
     watch : callable, optional
         watch(step, loss, network) every `KEEP` steps, with the mean loss of these and the network
         so far; training ends where it returns True.
+    checkpoint : str or Path, optional
+        File that keeps the state every `KEEP` steps. Where it exists, training goes on from it
+        and ends at the weights of one that was never cut off.
 
     Returns
     -------
@@ -54,7 +69,8 @@ def train(
     Raises
     ------
     ValueError
-        For maps of another shape, and for values that are not finite.
+        For maps of another shape, for values that are not finite, and for a checkpoint of other
+        maps or settings.
 
     Notes
     -----
@@ -70,12 +86,19 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network, mean = Denoiser(), Denoiser()
+    if first is not None:
+        network.load_state_dict(first.state_dict())
     mean.load_state_dict(network.state_dict())
-    optimiser = torch.optim.Adam(network.parameters(), RATE, betas=(0.9, 0.99))
-    losses = []
-    for step in range(1, steps + 1):
+    optimiser = torch.optim.Adam(network.parameters(), rate, betas=(0.9, 0.99))
+    done, losses = 0, []
+    parts = {"network": network, "mean": mean, "optimiser": optimiser}
+    checksums = [zlib.crc32(w.detach().numpy().tobytes()) for w in (clean, *network.parameters())]
+    settings = [steps, seed, batch, bfloat16, rate, *checksums]
+    if checkpoint is not None and os.path.exists(checkpoint):
+        done = _resume(checkpoint, parts, settings)
+    for step in range(done + 1, steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = _rate(step, steps)
+            group["lr"] = _rate(step, steps, rate)
         target, sigma, noisy = _draw(clean, batch, np.random.default_rng([seed, 1, step]))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             found = network(noisy, sigma)
@@ -90,6 +113,8 @@ def train(
             for kept, new in zip(mean.parameters(), network.parameters(), strict=True):
                 kept.lerp_(new, 1 - keep)
         losses.append(float(loss.detach()))
+        if checkpoint is not None and step % KEEP == 0:
+            _keep(checkpoint, parts, settings, step)
         if watch is not None and (step % KEEP == 0 or step == steps):
             if watch(step, sum(losses) / len(losses), mean):
                 break
@@ -124,10 +149,31 @@ def measure(network: Denoiser, maps: ArrayLike) -> dict[float, float]:
     return found
 
 
-def _rate(step: int, steps: int) -> float:
+def _keep(path: str | Path, parts: dict[str, Any], settings: list[float], step: int) -> None:
+    """Write a checkpoint, whole or not at all."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    torch.save(states | {"settings": settings, "step": step}, f"{path}.part")
+    os.replace(f"{path}.part", path)
+
+
+def _resume(path: str | Path, parts: dict[str, Any], settings: list[float]) -> int:
+    """Set the parts to the states of a checkpoint, and say after which step it was written."""
+    found = torch.load(path, weights_only=True)
+    if found["settings"] != settings:
+        raise ValueError(
+            f"{path}: is of other maps, first weights or settings: (steps, seed, batch, bfloat16, "
+            f"rate) are {found['settings'][:5]}, expected {settings[:5]}; delete it to begin anew"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(found[name])
+    step: int = found["step"]
+    return step
+
+
+def _rate(step: int, steps: int, most: float) -> float:
     """The learning rate: it rises in a line and falls as a cosine."""
     fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return RATE * min(1.0, step / WARM) * fall
+    return most * min(1.0, step / WARM) * fall
 
 
 def _draw(maps: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,10 @@ noise of the next level:
 with exp(-v^T A v / 2 + b^T v) the likelihood [2]_ [3]_. The last y of each chain is its sample. The
 eigenvectors of A serve all levels and chains.
 
+The median of some chains is an estimate, which their randomness must not blur: they come in pairs
+of opposite random numbers [4]_. What a pair has in common stays, and what is odd in the numbers,
+nearly all, cancels.
+
 References
 ----------
 .. [1] P. Vincent, "A connection between score matching and denoising autoencoders", Neural
@@ -21,6 +25,8 @@ References
    image restoration", CVPR workshops, 2023.
 .. [3] B. Zhang, W. Chu, J. Berner, C. Meng, A. Anandkumar and Y. Song, "Improving diffusion inverse
    problem solving with decoupled noise annealing", CVPR, 2025.
+.. [4] J. M. Hammersley and K. W. Morton, "A new Monte Carlo technique: antithetic variates",
+   Mathematical Proceedings of the Cambridge Philosophical Society 52, 449-475, 1956.
 """
 
 from dataclasses import dataclass, replace
@@ -98,7 +104,7 @@ class LearnedPrior:
     denoiser : Denoiser
         The network.
     chains : int
-        Samples of which the posterior is estimated.
+        Samples of which the posterior is estimated, in pairs.
     spread : float
         Factor of the deviations: what the chains leave out.
     likelihood : Likelihood, optional
@@ -109,13 +115,13 @@ class LearnedPrior:
     Notes
     -----
     A denoiser has no value. Before `update`, `value` is 0 everywhere. After it, it is minus twice
-    the logarithm of a normal density about the samples' median m, with their standard deviation d
-    of each cell, at least `LEAST_DEVIATION`:
+    the logarithm of a normal density about m, which is `mean`, with the samples' standard deviation
+    d of each cell, at least `LEAST_DEVIATION`:
 
         value = sum over cells of ((v - m) / max(d, LEAST_DEVIATION))^2
 
-    Where the data see little it holds the map at the median, and it leaves to the data what they
-    see. The median of each cell is the estimate with the least mean absolute error.
+    Where the data see little it holds the map at m, and it leaves to the data what they see. The
+    median of each cell is the estimate with the least mean absolute error.
     """
 
     denoiser: Denoiser
@@ -128,8 +134,8 @@ class LearnedPrior:
     quadratic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.chains < 2:
-            raise ValueError(f"chains is {self.chains}, expected at least 2")
+        if self.chains < 2 or self.chains % 2:
+            raise ValueError(f"chains is {self.chains}, expected an even number of at least 2")
         if not 0 < self.spread < float("inf"):
             raise ValueError(f"spread is {self.spread}, expected a finite number above 0")
 
@@ -160,15 +166,11 @@ class LearnedPrior:
             samples. The same likelihood gives the same.
         """
         seen = replace(self, likelihood=likelihood)
-        samples = seen.samples(self.chains, 0)
-        return replace(
-            seen,
-            mean=samples.quantile(0.5, dim=0),
-            deviation=samples.std(0),
-        )
+        samples = seen._ends(likelihood, self.chains, 0, opposed=True)
+        return replace(seen, mean=samples.quantile(0.5, dim=0), deviation=samples.std(0))
 
     def samples(self, count: int, seed: int) -> Tensor:
-        """Maps drawn from the posterior.
+        """Maps drawn from the posterior, each by itself.
 
         Parameters
         ----------
@@ -187,14 +189,19 @@ class LearnedPrior:
         ValueError
             Before `update`.
         """
-        data = self.likelihood
-        if data is None:
+        if self.likelihood is None:
             raise ValueError("found no likelihood, expected that of `update`")
+        return self._ends(self.likelihood, count, seed)
+
+    def _ends(self, data: Likelihood, count: int, seed: int, opposed: bool = False) -> Tensor:
+        """Last maps of chains; opposed: the numbers of the second half are minus the first's."""
         rng = np.random.default_rng(seed)
+        drawn = count // 2 if opposed else count
 
         def noise() -> Tensor:
-            drawn = rng.standard_normal((count, *data.centre.shape), np.float32)
-            return torch.from_numpy(drawn).to(data.centre)
+            numbers = rng.standard_normal((drawn, *data.centre.shape), np.float32)
+            found = torch.from_numpy(numbers).to(data.centre)
+            return torch.cat((found, -found)) if opposed else found
 
         denoiser = self.denoiser.to(data.centre.device)
         levels = np.geomspace(MOST, LEAST, LEVELS)

@@ -164,9 +164,15 @@ class Linearised:
         return PriorTerm(prior, self.parameters) + self.ties
 
     def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
-        """Map and deviation, m/s, with a prior; all begin where the Gaussian process ends."""
+        """Map and deviation, m/s, with a prior; each begins where the one before it ends."""
         process, variation = priors.style_b, priors.style_b_variation.prior()
         x, covariance = self._settled(self.x, process, lambda _: process, 1)
+        spread = 1.0
+        if prior != "gp":
+            spread = variation.spread
+            x, covariance = self._settled(
+                x, variation, lambda latest: variation.update(latest, self.shape), ROUNDS
+            )
         if prior == "learned":
             first = PriorTerm(priors.style_b_learned.prior(), self.parameters)
             gradient = self.gradient + self.hessian @ (x - self.x)
@@ -174,12 +180,6 @@ class Linearised:
                 self.hessian, gradient, None, x, self.weight, first=first, ties=self.ties
             )
             return self._map(x + step), found.terms[0][1].prior.deviation.numpy()
-        spread = 1.0
-        if prior == "tv":
-            spread = variation.spread
-            x, covariance = self._settled(
-                x, variation, lambda latest: variation.update(latest, self.shape), ROUNDS
-            )
         deviation = spread * covariance.diagonal().sqrt().reshape(self.shape)
         return self._map(x), deviation.numpy()
 

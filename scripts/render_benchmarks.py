@@ -323,6 +323,36 @@ def step_ways() -> str:
     return table(["way", "found", "taken"], lines)
 
 
+def style_priors() -> str:
+    """One line for each part of a real Style_B map, and means of those not tuned on."""
+    found = result("style_priors")["linearised_parts"]
+    names = ("gp", "tv", "learned", "tv_expected", "learned_expected")
+    shares = ("learned_within_one", "learned_within_two")
+    rows = found["rows"]
+    reported = [row for row in rows if row["case"] not in found["tuning"]]
+    average = {key: mean(row[key] for row in reported) for key in (*names, *shares)}
+    lines = [
+        [
+            row["case"],
+            *(f"{row[key]:.1f}" for key in names),
+            *(f"{100 * row[key]:.0f} %" for key in shares),
+        ]
+        for row in (*rows, {"case": "mean of reported", **average})
+    ]
+    expected = ["expected by `tv`", "by `learned`", "within one deviation", "within two"]
+    return table(["map", "`gp`", "`tv`", "`learned`", *expected], lines)
+
+
+def style_ways() -> str:
+    """Mean errors of ways to an estimate on the same parts: tuning maps, reported ones."""
+    found = result("style_priors")["ways"]
+    lines = [
+        [row["way"], *(f"{row[case]:.2f}" for case in ("r47", "r49", "reported", "r47_whole"))]
+        for row in found["rows"]
+    ]
+    return table(["estimate", "r47", "r49", "reported (5)", "r47, whole"], lines)
+
+
 def expected_errors() -> str:
     lines = [
         [name, *(f"{row[k]:.2f}" for k in ("expected", "error")), f"{row['samples']}"]
@@ -357,6 +387,8 @@ TABLES: dict[str, Callable[[], str]] = {
         pairs,
         faults,
         step_ways,
+        style_priors,
+        style_ways,
     )
 }
 

@@ -4,7 +4,7 @@
 
 The maps are those of `fwi_refine.synthetic`; no real map is used. The weights so far are written
 every few minutes. The same seed and number of steps give the same weights, with one machine and
-torch.
+torch; with --checkpoint also in several goes, each with the same command.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fwi_refine.priors.denoiser import Denoiser, load_denoiser, save_denoiser
-from fwi_refine.priors.denoiser_training import measure, train
+from fwi_refine.priors.denoiser_training import RATE, measure, train
 from fwi_refine.synthetic import make_map
 
 
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, help="maps in each")
     parser.add_argument("--bfloat16", action="store_true", help="fast on processors with AMX")
     parser.add_argument("--until", type=int, help="end after so many, of the rate for all")
+    parser.add_argument("--rate", type=float, default=RATE, help="of Adam, at most")
+    parser.add_argument("--first", help="weights to begin with, .npz")
+    parser.add_argument("--checkpoint", help="state to go on from, where there is one")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     begun = time.process_time()
@@ -64,7 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
         seed=options.seed,
         batch=options.batch,
         bfloat16=options.bfloat16,
+        rate=options.rate,
+        first=load_denoiser(options.first) if options.first else None,
         watch=watch,
+        checkpoint=options.checkpoint,
     )
     save(network)
 

@@ -1,11 +1,7 @@
-"""The learned prior: the denoiser, the chains with it, and its training."""
+"""The learned prior: the denoiser, and the chains with it."""
 
-import importlib.util
-import json
 import math
-import re
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +12,7 @@ from fwi_refine.inversion.chains import likelihood_of, settled_by_chains
 from fwi_refine.objective import Full, PriorTerm
 from fwi_refine.objective.constraints import Held
 from fwi_refine.objective.misfit import VminTie
-from fwi_refine.priors import LearnedPrior, VariationalTotalVariation, denoiser_training, load
+from fwi_refine.priors import LearnedPrior, VariationalTotalVariation, load
 from fwi_refine.priors.denoiser import (
     DENOISER_FILE,
     SPREAD,
@@ -25,7 +21,6 @@ from fwi_refine.priors.denoiser import (
     save_denoiser,
     trend_of,
 )
-from fwi_refine.priors.denoiser_training import measure, train
 from fwi_refine.priors.learned import Likelihood
 from fwi_refine.synthetic import make_map
 
@@ -313,6 +308,21 @@ def test_the_same_data_give_the_same_samples(seen):
     assert float(spread.std(0).mean() / prior.deviation.mean()) == pytest.approx(1.0, abs=0.15)
 
 
+def test_pairs_of_chains_leave_no_randomness_in_what_is_linear():
+    """With a linear denoiser two chains have the mean of many."""
+    network = Denoiser().requires_grad_(False)
+    torch.nn.init.zeros_(network.tail.weight)
+    torch.nn.init.zeros_(network.tail.bias)
+    matrix, right, centre = a_likelihood()
+    data = Likelihood.of(matrix, right, centre)
+    few, many = (LearnedPrior(network, chains=n).update(data) for n in (2, 40))
+    torch.testing.assert_close(few.mean, many.mean, rtol=0, atol=0.01)
+    alone = many.samples(40, 1)
+    assert float(many.deviation.mean() / alone.std(0).mean()) == pytest.approx(1.0, abs=0.15)
+    off = (alone.quantile(0.5, dim=0) - many.mean).abs().mean()
+    assert off < 0.3 * many.deviation.mean()  # it is the mean of draws by themselves
+
+
 def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
     prior = seen[0]
     v = prior.mean + 5 * normal(*PART)
@@ -328,7 +338,8 @@ def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
     assert not before.hessian(v).any()
     with pytest.raises(ValueError, match="found no likelihood"):
         before.samples(2, 0)
-    for wrong, words in (({"chains": 1}, "chains is 1"), ({"spread": 0.0}, r"spread is 0\.0")):
+    odd = ({"chains": 3}, "chains is 3, expected an even number")
+    for wrong, words in (({"chains": 0}, "chains is 0"), odd, ({"spread": 0.0}, r"spread is 0\.0")):
         with pytest.raises(ValueError, match=words):
             LearnedPrior(load_denoiser(), **wrong)
 
@@ -358,69 +369,3 @@ def test_a_stage_ends_near_the_median_of_the_chains(seen):
     rest = gradient + hessian @ step + weight * prior.gradient(x + step)
     assert rest.abs().max() < 1e-6 * gradient.abs().max()
     assert solve(gradient).shape == x.shape
-
-
-# training
-
-
-@pytest.fixture(scope="module")
-def maps():
-    return np.stack([made(seed).numpy() for seed in range(10, 18)])
-
-
-@pytest.mark.slow
-def test_training_lowers_the_loss_and_the_error(maps):
-    told = []
-
-    def watch(step, loss, network):
-        told.append((step, loss))
-        return False
-
-    found = train(maps, steps=210, batch=2, watch=watch)
-    assert [step for step, _ in told] == [100, 200, 210]
-    assert told[1][1] < 0.97 * told[0][1]
-    before, after = measure(Denoiser(), maps), measure(found, maps)
-    assert after[150.0] < 0.95 * before[150.0]
-    assert found.error(150.0) == pytest.approx(after[150.0], rel=1e-6)
-
-
-def test_the_same_seed_gives_the_same_weights(maps):
-    before = torch.random.get_rng_state()
-    weights = [train(maps, steps=3, seed=seed, batch=2).state_dict() for seed in (1, 1, 2)]
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert all(torch.equal(weights[0][name], w) for name, w in weights[1].items())
-    assert not torch.equal(weights[0]["head.weight"], weights[2]["head.weight"])
-
-
-def test_training_ends_where_it_is_told_to_and_refuses_what_are_no_maps(maps, monkeypatch):
-    monkeypatch.setattr(denoiser_training, "KEEP", 2)
-    steps = []
-
-    def watch(step, loss, network):
-        steps.append(step)
-        return True
-
-    train(maps[:, :4, :4], steps=1000, batch=1, watch=watch)
-    assert steps == [2]
-    with pytest.raises(ValueError, match=re.escape("maps have shape (20, 20), expected (n, nz")):
-        train(maps[0], steps=1)
-    with pytest.raises(ValueError, match="the maps hold values that are not finite"):
-        train(maps * np.nan, steps=1)
-
-
-@pytest.mark.slow
-def test_the_script_repeats_itself(tmp_path, capsys):
-    path = Path(__file__).parents[1] / "scripts" / "train_denoiser.py"
-    spec = importlib.util.spec_from_file_location("train_denoiser", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    few = ["--maps", "3", "--held-back", "2", "--steps", "2", "--batch", "2", "--bfloat16"]
-    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
-        script.main(["--out", str(tmp_path / f"{name}.npz"), "--seed", seed, *few])
-    a, b, c = ((tmp_path / f"{name}.npz").read_bytes() for name in "abc")
-    assert a == b != c
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("3 maps in")
-    errors = json.loads(lines[2])
-    assert len(errors) == 12
-    assert load_denoiser(tmp_path / "a.npz").error(150.0) == pytest.approx(errors["150"], rel=1e-3)
