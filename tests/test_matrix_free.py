@@ -92,6 +92,9 @@ class WithProducts:
         self.count += 1
         return self.problem.residual(x)
 
+    def mean_square(self, r):
+        return self.problem.mean_square(r)
+
     def pull_back(self, x, r):
         self.count += 1
         return self.problem.pull_back(x, r)
