@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,11 @@ from fwi_refine.cli.options import resources as resource_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_records, select
+
+if TYPE_CHECKING:
+    from fwi_refine.io.map_writer import MapWriter
+    from fwi_refine.io.records import Records
+    from fwi_refine.runs.starts import Made, Numbered
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +70,6 @@ def command(
     one after the other, unless it is told with --family. A record that cannot be used leaves
     zeros.
     """
-    import numpy as np
-
     from fwi_refine import io
     from fwi_refine.runs import starts
 
@@ -78,11 +82,6 @@ def command(
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     resources = resources.for_samples(len(numbers))
-    size = resources.chunk_size(len(numbers))
-    tasks = (
-        [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
-        for i in range(0, len(numbers), size)
-    )
     how: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
@@ -92,31 +91,78 @@ def command(
         "per_job": resources.per_job,
     }
     make = functools.partial(starts.make_starts, **how)
-    made = failed = 0
+    tasks = numbered_tasks(source, numbers, resources.chunk_size(len(numbers)))
     ids = [source.ids[n] for n in numbers]
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         executor = stack.enter_context(resources.executor())
         advance = stack.enter_context(bar(len(numbers), "records"))
-        try:
-            for (n, record), v in starts.each_made(executor, make, tasks):
-                if isinstance(v, Exception):
-                    failed += 1
-                    log.error(
-                        "record %s (%s) failed: %s", source.ids[numbers[n]], record.where(0), v
-                    )
-                    v = np.zeros(survey.shape)
-                else:
-                    made += 1
-                writer.write(n, v)
-                advance(1)
-        except BaseException:
-            if made:
-                partial = io.marked(out, io.partial_mark([out]))
-                writer.publish(partial)
-                log.error("finished maps are kept in %s, the others are zeros there", partial)
-            raise
+        made = starts.each_made(executor, make, tasks)
+        failed = fill(writer, out, survey.shape, made, ids, advance)
         writer.publish(out)
-    log.info("%d maps in %s", made, out)
+    log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
+
+
+def numbered_tasks(
+    source: "Records", numbers: Sequence[int], size: int
+) -> "Iterator[list[Numbered]]":
+    """Tasks of up to `size` records: places among `numbers`, each with its record alone."""
+    for i in range(0, len(numbers), size):
+        stop = min(i + size, len(numbers))
+        yield [(n, source.alone(numbers[n])) for n in range(i, stop)]
+
+
+def fill(
+    writer: "MapWriter",
+    out: Path,
+    shape: tuple[int, int],
+    made: "Iterable[tuple[Numbered, Made]]",
+    ids: Sequence[str],
+    advance: Callable[[int], object],
+) -> int:
+    """Writes maps as they are made, and keeps those that are there where the run breaks off.
+
+    Parameters
+    ----------
+    writer : MapWriter
+        Takes the maps; it is not published here.
+    out : Path
+        Its final name, after which an unfinished file is named.
+    shape : (int, int)
+        Of a map, (nz, nx).
+    made : iterable
+        Places and records, with the map of each, (nz, nx) in m/s, or an error.
+    ids : sequence of str
+        Of the records, by their places.
+    advance : callable
+        Told 1 after each record.
+
+    Returns
+    -------
+    int
+        How many records failed, whose maps are zeros.
+    """
+    import numpy as np
+
+    from fwi_refine import io
+
+    finished = failed = 0
+    try:
+        for (n, record), v in made:
+            if isinstance(v, Exception):
+                failed += 1
+                log.error("record %s (%s) failed: %s", ids[n], record.where(0), v)
+                v = np.zeros(shape)
+            else:
+                finished += 1
+            writer.write(n, v)
+            advance(1)
+    except BaseException:
+        if finished:
+            partial = io.marked(out, io.partial_mark([out]))
+            writer.publish(partial)
+            log.error("finished maps are kept in %s, the others are zeros there", partial)
+        raise
+    return failed
