@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.io.samples import Chunk, Sample
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 

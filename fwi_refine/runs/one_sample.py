@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion.budget import Progress
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import FoundSource
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Sample, load_record
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.best_start import best_start, mean_squares
 from fwi_refine.runs.rounded import as_written
