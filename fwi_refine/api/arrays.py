@@ -49,7 +49,7 @@ def match(records: Any, shape: tuple[int, ...]) -> Any:
 
 @dataclass(frozen=True)
 class Record:
-    """A record in memory, as a source of io/records.py."""
+    """A record in memory, as a source as of io/record_sources.py."""
 
     values: NDArray[Any]
     number: int

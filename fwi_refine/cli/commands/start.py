@@ -19,7 +19,7 @@ from fwi_refine.io.inputs import open_converted_records, select
 
 if TYPE_CHECKING:
     from fwi_refine.io.map_writer import MapWriter
-    from fwi_refine.io.records import Records
+    from fwi_refine.io.record_sources import Records
     from fwi_refine.runs.starts import Made, Numbered
 
 log = logging.getLogger(__name__)
