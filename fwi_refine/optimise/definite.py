@@ -18,7 +18,7 @@ Solve = Callable[[torch.Tensor], torch.Tensor]
 
 # Of the unit diagonal: rounding of a float32 factor of some thousand unknowns stays below it.
 SHIFT = 1e-5
-MORE = 10.0  # times, where that was too little
+SHIFT_INCREASE = 10.0  # times, where that was too little
 MOST_SHIFT = 1e-2
 TOLERANCE = 1e-11  # of the residual, relative
 MOST_PRODUCTS = 1000
@@ -108,7 +108,7 @@ def _by_refinement(matrix: torch.Tensor) -> Solve | None:
         factor, info = torch.linalg.cholesky_ex(single)
         if int(info) == 0 and math.isfinite(float(factor.diagonal().sum())):
             break
-        shift *= MORE
+        shift *= SHIFT_INCREASE
         if shift > MOST_SHIFT:
             return None
 

@@ -51,7 +51,7 @@ class Residuals(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class Evaluation:
     """A point, with the misfit and the prior there; residual: where a method has it."""
 
     x: torch.Tensor
@@ -101,9 +101,9 @@ class Descent:
 
     def evaluate(
         self, misfit: Residuals, prior: Callable[[torch.Tensor], float], x: torch.Tensor
-    ) -> Trial:
-        """The trial at x; where it is not finite, its misfit is infinite and has no residual."""
-        refused = Trial(x, math.inf, math.inf)
+    ) -> Evaluation:
+        """The evaluation at x; infinite and without a residual where it is not finite."""
+        refused = Evaluation(x, math.inf, math.inf)
         if not bool(torch.isfinite(x).all()):
             return refused
         residual = misfit.residual(x)
@@ -112,9 +112,9 @@ class Descent:
             return refused
         square, penalty = misfit.mean_square(residual), float(prior(x))
         finite = math.isfinite(square + penalty)
-        return Trial(x, square, penalty, residual) if finite else refused
+        return Evaluation(x, square, penalty, residual) if finite else refused
 
-    def begin(self, here: Trial) -> bool:
+    def begin(self, here: Evaluation) -> bool:
         """Takes the first weight and value from the start; False where that is not finite."""
         if not math.isfinite(here.misfit + here.prior):
             self.weight = 1.0
@@ -123,21 +123,21 @@ class Descent:
         self.values.append(here.value(self.weight))
         return True
 
-    def follow(self, here: Trial) -> None:
+    def follow(self, here: Evaluation) -> None:
         """Lets the weight follow the misfit."""
         self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
 
-    def converged(self, here: Trial, before: float, after: float) -> bool:
+    def converged(self, here: Evaluation, before: float, after: float) -> bool:
         """Whether an iteration from one value to another, which led here, is the last."""
         return before - after < self.relative_decrease * after or here.misfit < self.target
 
-    def tell(self, here: Trial, used: int = 0) -> bool:
+    def tell(self, here: Evaluation, used: int = 0) -> bool:
         """Tells the callback of a lower point; whether it stops the run. used: see `result`."""
         return self.callback is not None and bool(
             self.callback(self.result(here, Status.RUNNING, used))
         )
 
-    def result(self, here: Trial, status: Status, used: int = 0) -> Result:
+    def result(self, here: Evaluation, status: Status, used: int = 0) -> Result:
         """The result; used: evaluations that are not counted yet."""
         value = here.value(self.weight)
         history = list(self.values) or [value]

@@ -18,8 +18,8 @@ import numpy as np
 EXPLAINED = 0.1  # fraction of |y|^2 that exchanges may leave to be enough
 PRIOR = 0.02  # probability that an unknown is not zero
 RENEWALS, DAMPING = 40, 0.4
-FLAT, SHARPER = 100.0, 0.85  # variance of the noise at first, and its factor per renewal
-SHARPEST = 4.0  # variance of the noise in the end: columns are wrong by more than white noise
+FIRST_VARIANCE, VARIANCE_DECREASE = 100.0, 0.85  # of the noise, and its factor per renewal
+LEAST_VARIANCE = 4.0  # of the noise in the end: columns are wrong by more than white noise
 WIDTH = 0.02  # standard deviation of a peak, of an unknown's largest value
 SPREAD = 0.3  # standard deviation of the first sites, likewise
 LEAST_PRECISION = 1e-9  # of a site or a cavity, times the square of the largest value
@@ -91,7 +91,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
     peak = (WIDTH * scale)[:, None] ** 2
     least = LEAST_PRECISION / scale**2
     precision, shift = 1 / (SPREAD * scale) ** 2, np.zeros(len(scale))
-    variance = FLAT
+    variance = FIRST_VARIANCE
     for _ in range(RENEWALS):
         covariance = np.linalg.inv(problem.normal / variance + np.diag(precision))
         mean, own = covariance @ (problem.pulled / variance + shift), covariance.diagonal()
@@ -108,7 +108,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
         renewed = np.maximum(1 / moment - cavity, least)
         precision += DAMPING * (renewed - precision)
         shift += DAMPING * (expected / moment - centre[:, 0] * cavity - shift)
-        variance = max(SHARPEST, variance * SHARPER)
+        variance = max(LEAST_VARIANCE, variance * VARIANCE_DECREASE)
     return values, probabilities
 
 

@@ -18,14 +18,15 @@ from typing import Protocol
 
 import torch
 
-from fwi_refine.optimise.descent import Callback, Descent, Residuals, Retract, Trial, Weight
+from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Residuals, Retract, Weight
 from fwi_refine.optimise.gauss_newton import PRODUCT_COST
 from fwi_refine.optimise.result import Result, Status
 
 # Damping, relative to D: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-3, 1e-6, 1.0
-LESS, MORE = 0.2, 10.0
-GOOD, POOR = 0.7, 0.2  # of the predicted decrease, from where on the damping falls or rises
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1.0
+DAMPING_DECREASE, DAMPING_INCREASE = 0.2, 10.0
+# Of a decrease to the predicted one, from where on the damping falls or rises.
+GOOD_RATIO, POOR_RATIO = 0.7, 0.2
 HALVINGS = 5
 # Conjugate gradients end where the last so many have gained less than this fraction each.
 LOOK_BACK, LEAST_GAIN = 8, 2e-3
@@ -125,7 +126,7 @@ def gauss_newton_krylov(
         weight_of=weight,
         max_iterations=max_iterations,
         products=products,
-        damping=FIRST,
+        damping=FIRST_DAMPING,
         max_evaluations=max_evaluations,
         relative_decrease=relative_decrease,
         target=target,
@@ -159,9 +160,9 @@ class _KrylovGaussNewton(Descent):
             step, predicted = self.solve(here.x, self.gradient(here), diagonal)
             found, length = self.descend(here, step)
             if found is None:
-                if self.damping >= MOST or self.left < 1:
+                if self.damping >= MOST_DAMPING or self.left < 1:
                     return self.result(here, Status.STALLED)
-                self.damping = min(self.damping * MORE**2, MOST)
+                self.damping = min(self.damping * DAMPING_INCREASE**2, MOST_DAMPING)
                 continue
             here, after = found, found.value(self.weight)
             self.values.append(after)
@@ -172,7 +173,7 @@ class _KrylovGaussNewton(Descent):
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
-    def gradient(self, here: Trial) -> torch.Tensor:
+    def gradient(self, here: Evaluation) -> torch.Tensor:
         assert here.residual is not None  # see `descend`
         self.evaluations += 1
         by_misfit = self.misfit.pull_back(here.x, here.residual)
@@ -180,10 +181,10 @@ class _KrylovGaussNewton(Descent):
 
     def damp(self, length: float, ratio: float) -> None:
         """Moves the damping; ratio: of the decrease to the predicted one."""
-        if length < 1 or ratio < POOR:
-            self.damping = min(self.damping * MORE, MOST)
-        elif ratio > GOOD:
-            self.damping = max(self.damping * LESS, LEAST)
+        if length < 1 or ratio < POOR_RATIO:
+            self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
+        elif ratio > GOOD_RATIO:
+            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
 
     def solve(
         self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor
@@ -212,7 +213,7 @@ class _KrylovGaussNewton(Descent):
             p = z + (rz / before) * p
         return step, falls[-1] if falls else 0.0
 
-    def descend(self, here: Trial, step: torch.Tensor) -> tuple[Trial | None, float]:
+    def descend(self, here: Evaluation, step: torch.Tensor) -> tuple[Evaluation | None, float]:
         """The point that the step, or a half of a half of it, leads to; and how much of it."""
         length = 1.0
         for _ in range(HALVINGS):

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.optimise.definite import Solve, factorise, scaled_back, to_unit_diagonal
-from fwi_refine.optimise.descent import Callback, Descent, Retract, Trial, Weight
+from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, Weight
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
-LESS, MORE = 0.1, 30.0
-SLOW = 0.98  # corrections that leave more than this fraction of the objective are the last
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1.0
+DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 30.0
+STAGNATION = 0.98  # corrections that leave more than this fraction of the objective are the last
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
-FALLEN = 0.3
+WEIGHT_RENEWAL = 0.3
 
 
 def levenberg_marquardt(
@@ -38,7 +38,7 @@ def levenberg_marquardt(
     max_iterations: int,
     corrections: int = 8,
     max_damping_increases: int = 3,
-    damping: float = FIRST,
+    damping: float = FIRST_DAMPING,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
@@ -136,7 +136,7 @@ class _LevenbergMarquardt(Descent):
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
-    def correct(self, base: Trial, hessian: torch.Tensor) -> Trial:
+    def correct(self, base: Evaluation, hessian: torch.Tensor) -> Evaluation:
         """The best point that the Jacobian of `base` leads to."""
         here, step = base, torch.zeros_like(base.x)
         left, increases = self.corrections, 0
@@ -147,21 +147,26 @@ class _LevenbergMarquardt(Descent):
             best, used = self.chain(base.x, here, step, solve, left)
             left -= used
             if best is None:
-                self.damping, increases = self.damping * MORE, increases + 1
-                if self.damping > MOST or (used == 0 and solve is not None):
-                    self.damping = min(self.damping, MOST)
+                self.damping, increases = self.damping * DAMPING_INCREASE, increases + 1
+                if self.damping > MOST_DAMPING or (used == 0 and solve is not None):
+                    self.damping = min(self.damping, MOST_DAMPING)
                     break
                 continue
             here, step = best
-            if here.value(self.weight) > SLOW * before and not self.fallen(here):
+            if here.value(self.weight) > STAGNATION * before and not self.fallen(here):
                 break
         if increases == 0:
-            self.damping = max(self.damping * LESS, LEAST)
+            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
         return here
 
     def chain(
-        self, base: torch.Tensor, here: Trial, step: torch.Tensor, solve: Solve | None, left: int
-    ) -> tuple[tuple[Trial, torch.Tensor] | None, int]:
+        self,
+        base: torch.Tensor,
+        here: Evaluation,
+        step: torch.Tensor,
+        solve: Solve | None,
+        left: int,
+    ) -> tuple[tuple[Evaluation, torch.Tensor] | None, int]:
         """The best of a chain of corrections with one factor, and the step to it, or None; and
         the chain's length."""
         best, last, used, trial = None, math.inf, 0, here
@@ -181,14 +186,14 @@ class _LevenbergMarquardt(Descent):
                 self.stopped = self.tell(trial)
                 if self.stopped:
                     break
-            if not self.prior.quadratic or not value < SLOW * last:
+            if not self.prior.quadratic or not value < STAGNATION * last:
                 break
             if lower and self.fallen(trial):
                 break
             last = value
         return best, used
 
-    def factorise(self, hessian: torch.Tensor, here: Trial) -> Solve | None:
+    def factorise(self, hessian: torch.Tensor, here: Evaluation) -> Solve | None:
         """The function g -> (H + w P + damping)^-1 g, or None where that is not definite."""
         matrix = hessian.clone()
         self.prior.add_hessian(matrix, here.x, self.weight)
@@ -196,5 +201,5 @@ class _LevenbergMarquardt(Descent):
         solve = factorise(matrix)
         return None if solve is None else scaled_back(solve, scale)
 
-    def fallen(self, here: Trial) -> bool:
-        return self.weight_of(here.misfit, here.prior) < FALLEN * self.weight
+    def fallen(self, here: Evaluation) -> bool:
+        return self.weight_of(here.misfit, here.prior) < WEIGHT_RENEWAL * self.weight

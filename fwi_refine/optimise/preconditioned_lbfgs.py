@@ -16,13 +16,13 @@ from typing import Any, Protocol
 import torch
 
 from fwi_refine.optimise.definite import Solve, by_factor, scaled_back, to_unit_diagonal
-from fwi_refine.optimise.descent import Callback, Descent, Retract, Trial, Weight
+from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, Weight
 from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.result import Differentiable, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-6, 1e-9, 1e-2
-LESS, MORE = 0.1, 100.0
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e-2
+DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 100.0
 
 
 class _Curved(Protocol):
@@ -90,7 +90,7 @@ def preconditioned_lbfgs(
         weight_of=weight,
         max_iterations=max_iterations,
         corrections=corrections,
-        damping=FIRST,
+        damping=FIRST_DAMPING,
         max_evaluations=max_evaluations,
         hessian_cost=hessian_cost,
         relative_decrease=relative_decrease,
@@ -109,7 +109,7 @@ class _PreconditionedLBFGS(Descent):
     hessian_cost: int
 
     def minimise(self, x: torch.Tensor) -> Result:
-        here = Trial(x, self.misfit(x), self.prior(x))
+        here = Evaluation(x, self.misfit(x), self.prior(x))
         self.evaluations += 1
         if not self.begin(here):
             return self.result(here, Status.NOT_FINITE)
@@ -125,11 +125,11 @@ class _PreconditionedLBFGS(Descent):
             inner, found = self.descend(here, curvature)
             ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
             if not inner.value < before:
-                if ended or self.damping >= MOST:
+                if ended or self.damping >= MOST_DAMPING:
                     return self.result(here, inner.status if ended else Status.STALLED)
-                self.damping = min(self.damping * MORE, MOST)
+                self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
                 continue
-            self.damping = max(self.damping * LESS, LEAST)
+            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
             here, curvature = found, None
             self.values.append(inner.value)
             if ended:
@@ -138,16 +138,16 @@ class _PreconditionedLBFGS(Descent):
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
-    def descend(self, here: Trial, curvature: torch.Tensor) -> tuple[Result, Trial]:
+    def descend(self, here: Evaluation, curvature: torch.Tensor) -> tuple[Result, Evaluation]:
         """L-BFGS in the step from a point, with the matrix there; and where that leads."""
         hessian = curvature.clone()
         self.prior.add_hessian(hessian, here.x, self.weight)
         step = _Step(self.misfit + self.weight * self.prior, here.x, self.retract)
 
-        def trial(inner: Result) -> Trial:
+        def trial(inner: Result) -> Evaluation:
             x = step.point(inner.x)
             penalty = self.prior(x)
-            return Trial(x, inner.value - self.weight * penalty, penalty)
+            return Evaluation(x, inner.value - self.weight * penalty, penalty)
 
         def watch(inner: Result) -> bool:
             return self.tell(trial(inner), inner.evaluations)
@@ -189,7 +189,7 @@ def _inverse(matrix: torch.Tensor, damping: float) -> Solve:
     scale = to_unit_diagonal(matrix, damping)
     factor, info = torch.linalg.cholesky_ex(matrix)
     while int(info) != 0 and damping < 1.0:
-        matrix.diagonal().add_((MORE - 1) * damping)
-        damping *= MORE
+        matrix.diagonal().add_((DAMPING_INCREASE - 1) * damping)
+        damping *= DAMPING_INCREASE
         factor, info = torch.linalg.cholesky_ex(matrix)
     return scaled_back(by_factor(factor), scale)

@@ -24,8 +24,8 @@ from fwi_refine.optimise.descent import Callback, Retract, Weight
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
-ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
-SHORTER = 0.3  # factor of a step whose corrections lowered nothing
+STAGNATION = 0.999  # corrections that leave more than this fraction of the objective are the last
+STEP_DECREASE = 0.3  # factor of a step whose corrections lowered nothing
 
 P = TypeVar("P", bound=Regulariser)
 
@@ -144,7 +144,7 @@ class _Renewals(Generic[P]):
             value = math.inf
             if found is not None:
                 value = self.misfit.mean_square(found) + self.weight * float(self.prior(there))
-            enough = not value < ENOUGH * last
+            enough = not value < STAGNATION * last
             if found is not None and value < lowest:
                 self.x, self.residual, lowest, moved = there, found, value, True
                 self.square = self.misfit.mean_square(found)
@@ -156,7 +156,7 @@ class _Renewals(Generic[P]):
             elif enough or found is None:  # the chain has ended above where it began
                 if moved:
                     break
-                length *= SHORTER
+                length *= STEP_DECREASE
                 step, last = length * first, math.inf
                 continue
             if enough or limit - self.spent < 2:

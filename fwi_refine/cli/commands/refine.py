@@ -107,7 +107,7 @@ def command(
 
     The n-th prediction belongs to the n-th record in sorted file order, unless the predictions
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit
-    is that of the whole run, and --shard gets its share of that. The shapes are those of OpenFWI;
+    is that of the whole run, and --shard takes its part of that. The shapes are those of OpenFWI;
     with --survey they are as that file says.
     """
     check(outputs, kept, choice.shard, history, dry_run)
