@@ -1,6 +1,6 @@
 """Least squares with unknowns that are zero or one of a few values each.
 
-    minimise |y - A u|^2 over u, with u_i in {0, x_i1, x_i2, ...} and few u_i other than 0
+    minimise norm(y - A u)^2 over u, with u_i in {0, x_i1, x_i2, ...} and few u_i other than 0
 
 Picking one unknown after the other goes wrong where columns are alike: of 28 changes to a map it
 found 2. Expectation propagation (Minka, UAI 2001) weighs all at once. Each unknown has a prior of
@@ -38,7 +38,7 @@ class IntegerProblem:
     pulled
         A^T y, (n,).
     energy
-        |y|^2.
+        ``y . y``.
     unknown, value
         (M,) each: unknown number `unknown[m]` may be `value[m]`, besides 0.
     """
@@ -50,7 +50,7 @@ class IntegerProblem:
     value: np.ndarray
 
     def misfit(self, u: np.ndarray) -> float:
-        """|y - A u|^2."""
+        """The square of the norm of y - A u."""
         return float(self.energy - 2 * self.pulled @ u + u @ self.normal @ u)
 
 
@@ -62,12 +62,12 @@ def integer_least_squares(problem: IntegerProblem, penalty: float) -> tuple[np.n
     problem
         At least one unknown, each with one value or more.
     penalty
-        What an unknown other than 0 costs, as a fraction of |y|^2.
+        What an unknown other than 0 costs, as a fraction of ``y . y``.
 
     Returns
     -------
     u, probability
-        (n,) each. u has the least |y - A u|^2 + penalty |y|^2 (number of u_i other than 0) that
+        (n,) each. u has the least norm(y - A u)^2 + penalty y . y (number of u_i other than 0) that
         was found; `probability` is that of u_i by expectation propagation, 1 where there was no
         need for it.
     """
