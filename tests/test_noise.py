@@ -144,6 +144,15 @@ def test_flat_layers_under_noise():
     assert error(found.velocity, truth) < 0.5
 
 
+def test_a_poor_fit_has_no_expected_error():
+    """That is known to first order about a map that explains the record."""
+    truth, start = MAPS["style-b"]()
+    how = {"survey": SURVEY, "family": "style-b", "method": "gauss-newton", "samples": 1}
+    found = refine_sample(start, 1.05 * record_of(truth), **how, max_evaluations=60)
+    assert (found.status, "poor fit" in found.flags) == ("refined", True)
+    assert (found.expected_error, found.deviation, found.samples) == (None, None, None)
+
+
 # rms of noise over that of the record, up to which a route errs hardly more than without: measured
 HARDLY = {"layered": 1e-4, "flat-vel": 1e-4}
 

@@ -131,8 +131,9 @@ def refine_sample(
     choice = _choose(prediction, data, simulator, priors, family, method, prior)
     budget = Budget(max_evaluations, should_stop, watch)
     best, traces = try_routes(choice.recipes, data, start.v, priors, budget)
-    deviation = _deviation(best)
-    drawn = _draw(best, samples, record, survey) if samples else None
+    poor = _fits_poorly(best, data)
+    deviation = None if poor else _deviation(best)
+    drawn = _draw(best, samples, record, survey) if samples and not poor else None
     scale = abs(amplitude)  # misfits are in the unit of the record as it was given
     return Refined(
         velocity=best.model.v.cpu().numpy().copy(),
@@ -284,6 +285,11 @@ def _choose(
     return _Choice(recipes, evidence, reason, f"{METHOD_WORDS[method]}: {why}" if why else "")
 
 
+def _fits_poorly(best: RecipeResult, data: Data) -> bool:
+    """Whether a result is too far from its record for an error that is known to first order."""
+    return best.status != "failed" and best.after[0] > data.square(POOR_FIT)
+
+
 def _deviation(best: RecipeResult) -> torch.Tensor | None:
     """Expected rms error of each cell (nz, nx), m/s; None where it is not known."""
     if best.certificate.exact:
@@ -311,6 +317,6 @@ def _flags(best: RecipeResult, data: Data, clamped: bool, why: str) -> tuple[str
         why: bool(why),
         "stopped early": best.stopped,
         "not rounded: the record would fit worse": best.rounded is False,
-        "poor fit": best.status != "failed" and best.after[0] > data.square(POOR_FIT),
+        "poor fit": _fits_poorly(best, data),
     }
     return tuple(flag for flag, holds in flags.items() if holds)
