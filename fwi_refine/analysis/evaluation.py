@@ -220,7 +220,7 @@ class MapRecords:
     ----------
     records : Records
         The opened records.
-    pairs : list of ComparedMap
+    pairs : list of Pair
         Which of them belongs to which map.
 
     Raises
