@@ -116,7 +116,7 @@ def test_maps_that_were_made_are_kept_when_it_is_stopped(made, tmp_path, monkeyp
     monkeypatch.setattr(starts, "each_made", each_made)
     command = ["start", str(made.seismic), "--out", str(tmp_path / "o.npy")]
     assert [run(command), run(command)] == [130, 130]
-    assert sorted(os.listdir(tmp_path)) == ["o.partial-2.npy", "o.partial.npy"]
+    assert sorted(os.listdir(tmp_path)) == [".o.npy.start", "o.partial-2.npy", "o.partial.npy"]
     maps = np.load(tmp_path / "o.partial.npy")
     assert (maps[0] == 2000.0).all()
     assert not maps[1:].any()

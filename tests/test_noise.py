@@ -1,6 +1,7 @@
 """The noise of a record: its level, and what follows from it."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,17 @@ def test_a_poor_fit_has_no_expected_error():
     found = refine_sample(start, 1.05 * record_of(truth), **how, max_evaluations=60)
     assert (found.status, "poor fit" in found.flags) == ("refined", True)
     assert (found.expected_error, found.deviation, found.samples) == (None, None, None)
+
+
+def test_a_start_is_kept_where_the_best_fit_leaves_much_of_its_misfit():
+    """The record is of another source: two samples late. Its map would be 45 % worse."""
+    truth, start = MAPS["style-b"]()
+    late = np.roll(record_of(truth), 2, axis=1)
+    how = {"survey": SURVEY, "family": "style-b", "method": "gauss-newton", "force": True}
+    found = refine_sample(start, late, **how)
+    assert (found.status, found.flags) == ("unchanged", ("poor fit",))
+    assert np.array_equal(found.velocity, start.astype(np.float32))
+    assert re.fullmatch(r"the best fit leaves \d\d% of .*: the start is likelier .*", found.reason)
 
 
 # rms of noise over that of the record, up to which a route errs hardly more than without: measured

@@ -1,5 +1,6 @@
 """Refinement of arrays: what `fwi-refine refine` does with files, without files."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,8 @@ from fwi_refine.api.options import (
     torch_device,
 )
 from fwi_refine.errors import InputError
-from fwi_refine.inversion.families import METHODS, PRIORS
+from fwi_refine.inversion.families import METHODS, NAMES, PRIORS
+from fwi_refine.inversion.method import WITHOUT_MATRIX, takes_prior
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
 from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
@@ -36,6 +38,8 @@ from fwi_refine.runs.settings import Settings, check_memory
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import to_maps, to_numpy
 from fwi_refine.survey.weights import check_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,7 @@ def refine(
     max_evaluations : int, optional
         Most misfit evaluations for each sample.
     time_budget : float, optional
-        Most seconds for each sample, looked at between two steps.
+        Most seconds for each sample, looked at before each simulation and within a Jacobian.
     jobs : int
         1 works in this process; more are processes of their own, of up to 6 GB each, and a sample
         whose process dies fails alone.
@@ -249,6 +253,7 @@ def refine(
         bounds=None if bounds is None else _bounds(bounds, survey),
     )
     check_memory(settings)
+    _tell_of_no_effect(prior, samples, method, families)
     if not force:
         look_at_arrays(maps, records, survey, source)
     executor: Executor = Serial() if jobs == 1 else Processes(jobs, threads, gpus)
@@ -260,6 +265,18 @@ def refine(
             if callback is not None:
                 callback(outcome)
     return found.refinement(shape)
+
+
+def _tell_of_no_effect(
+    prior: str, samples: int, method: str, families: str | tuple[str, ...]
+) -> None:
+    """Warns of options without effect, as the command line does."""
+    named = {families} if isinstance(families, str) else {*families}
+    known = [*NAMES] if "auto" in named else [*named]
+    if prior != "auto" and not any(takes_prior(family, method, prior) for family in known):
+        log.warning("prior has no effect with method %s and family %s", method, families)
+    if samples and method in WITHOUT_MATRIX:
+        log.warning("samples has no effect with method %s: no expected error is known", method)
 
 
 def _bounds(

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from fwi_refine.wave import asking
+
 Cost = int | Fraction
 
 
@@ -28,6 +30,10 @@ class Progress:
     misfit: float
 
 
+class OutOfTime(Exception):
+    """The time of a sample is used up."""
+
+
 class Budget:
     """The evaluations of one sample. The only value of an inversion that changes.
 
@@ -41,6 +47,8 @@ class Budget:
         Most evaluations, None for any number.
     should_stop
         Asked after every iteration; True ends the inversion with the best map so far.
+    out_of_time
+        The same, asked also where time passes within an iteration, see `interruptible`.
     watch
         Told the `Progress` at the start of every stage and after every iteration. Nothing depends
         on what it does.
@@ -57,15 +65,35 @@ class Budget:
         self,
         limit: int | None = None,
         should_stop: Callable[[], bool] | None = None,
+        out_of_time: Callable[[], bool] | None = None,
         watch: Callable[[Progress], object] | None = None,
     ) -> None:
         self.limit: float | Fraction = math.inf if limit is None else limit
-        self.should_stop = should_stop or (lambda: False)
+        self._should_stop = should_stop or (lambda: False)
+        self._out_of_time = out_of_time
         self.evaluations = Fraction(0)
         self.iterations = 0
         self._kept: Cost = 0
         self._watch = watch or (lambda step: None)
         self._step = Progress("", 0, math.nan)
+
+    def should_stop(self) -> bool:
+        """Whether the inversion is to end."""
+        return self._should_stop() or (self._out_of_time is not None and self._out_of_time())
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within it, a simulation or a Jacobian raises OutOfTime as soon as there is no more time;
+        whoever enters it catches that, and goes on with the best that there was."""
+        if self._out_of_time is None:
+            yield
+            return
+        with asking(self._end_in_time):
+            yield
+
+    def _end_in_time(self) -> None:
+        if self._out_of_time is not None and self._out_of_time():
+            raise OutOfTime
 
     def enter(self, stage: str, misfit: float | None = None) -> None:
         """Tells the watcher of a stage that begins; misfit: rms, where it is known anew."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.budget import Budget, OutOfTime
 from fwi_refine.inversion.chains import SampledSolution, settled_by_chains
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.optimisers import (
@@ -34,8 +34,10 @@ from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import (
     Result,
     gauss_newton_krylov,
+    interrupted,
     levenberg_marquardt,
     preconditioned_lbfgs,
+    unmoved,
     variational_gauss_newton,
 )
 from fwi_refine.optimise.variational import Settle, settled
@@ -68,14 +70,38 @@ def minimise_by_jacobian(
     note
         Told mean square misfit and evaluations after every iteration.
     """
-    data = problem.data
-    misfit = _misfit_of(problem, how, budget)
-    ties = _ties(problem)
+    latest = unmoved(problem.x)
 
     def watch(result: Result) -> bool:
+        nonlocal latest
+        latest = result
         note(result.misfit or 0.0, result.evaluations)
         return budget.should_stop()
 
+    data, misfit, prior = problem.data, None, problem.prior
+    try:
+        with budget.interruptible():
+            misfit = _misfit_of(problem, how, budget)
+            result, prior = _minimise(problem, how, misfit, budget, watch)
+    except OutOfTime:
+        result = interrupted(latest)
+        if isinstance(how, VariationalGaussNewton):  # nor is its prior known
+            misfit = None
+    budget.charge(data.cost * result.evaluations)
+    if misfit is None:
+        return result, None
+    return result, _curvature(data, misfit, prior, result, budget, how)
+
+
+def _minimise(
+    problem: Problem,
+    how: ByJacobian,
+    misfit: BandMisfit,
+    budget: Budget,
+    watch: Callable[[Result], bool],
+) -> tuple[Result, PriorTerm]:
+    """The result, and the prior as it was renewed last."""
+    data, ties = problem.data, _ties(problem)
     common: dict[str, Any] = {
         "max_evaluations": budget.limit_in(data.cost),
         "target": _target(how, data),
@@ -102,8 +128,7 @@ def minimise_by_jacobian(
             result = levenberg_marquardt(misfit, penalties, problem.x, **common)
         else:
             result = preconditioned_lbfgs(misfit, penalties, problem.x, **common)
-    budget.charge(data.cost * result.evaluations)
-    return result, _curvature(data, misfit, prior, result, budget, how)
+    return result, prior
 
 
 def _ties(problem: Problem) -> Objective:

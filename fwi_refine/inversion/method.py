@@ -6,6 +6,8 @@ from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
 from fwi_refine.wave import jacobian_bytes
 
+# Methods of which neither expected errors nor a posterior are known: both follow from a matrix.
+WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
 # must not depend on where it was computed.
 MOST_MEMORY = 16e9
@@ -68,3 +70,27 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
             f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
         )
     return "gauss-newton", ""
+
+
+def takes_prior(family: str, method: str, prior: str) -> bool:
+    """Whether a family's maps are refined with a prior where that is asked for.
+
+    Parameters
+    ----------
+    family : str
+        Name of the family.
+    method : str
+        One of `families.METHODS`.
+    prior : str
+        One of `families.PRIORS` but "auto".
+
+    Returns
+    -------
+    bool
+        False where the family keeps its own, whatever is asked for.
+    """
+    definition = find_family(family)
+    if prior == "gp":
+        return not definition.large  # those of a Gaussian process
+    others = definition.recipe(method, "gp")
+    return prior in definition.endings and definition.recipe(method, prior) != others

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.budget import Budget, OutOfTime
 from fwi_refine.inversion.optimisers import COST_SCALE, LBFGS, GaussNewtonStep
 from fwi_refine.inversion.problem import Problem
 from fwi_refine.objective.misfit import DataMisfit
-from fwi_refine.optimise import Result, gauss_newton_step, lbfgs
+from fwi_refine.optimise import Result, gauss_newton_step, interrupted, lbfgs, unmoved
 
 WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
 
@@ -38,6 +38,7 @@ def minimise_published(
         misfit = data.band_misfit(problem.parameters)
     objective = misfit + penalties
     limit = budget.limit_in(data.cost)
+    latest = unmoved(problem.x)
 
     def noted(result: Result) -> float:
         left = result.value - penalties(result.x)
@@ -45,24 +46,30 @@ def minimise_published(
         return left
 
     def callback(result: Result) -> bool:
+        nonlocal latest
+        latest = result
         left = noted(result)
         return (how.target is not None and left < how.target) or budget.should_stop()
 
-    if isinstance(how, GaussNewtonStep):
-        result = gauss_newton_step(
-            objective, problem.x, max_evaluations=limit, should_stop=budget.should_stop
-        )
-        noted(result)
-    else:
-        result = lbfgs(
-            objective,
-            problem.x,
-            max_iterations=how.iterations,
-            max_evaluations=limit,
-            gradient_tolerance=how.gradient_tolerance,
-            scale=COST_SCALE,
-            initial_step=how.initial_step,
-            callback=callback,
-        )
+    try:
+        with budget.interruptible():
+            if isinstance(how, GaussNewtonStep):
+                result = gauss_newton_step(
+                    objective, problem.x, max_evaluations=limit, should_stop=budget.should_stop
+                )
+                noted(result)
+            else:
+                result = lbfgs(
+                    objective,
+                    problem.x,
+                    max_iterations=how.iterations,
+                    max_evaluations=limit,
+                    gradient_tolerance=how.gradient_tolerance,
+                    scale=COST_SCALE,
+                    initial_step=how.initial_step,
+                    callback=callback,
+                )
+    except OutOfTime:
+        result = interrupted(latest)
     budget.charge(data.cost * result.evaluations)
     return result

@@ -19,7 +19,7 @@ from fwi_refine.inversion.method import choose_method
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.routes import classify
-from fwi_refine.inversion.run_recipe import RecipeResult
+from fwi_refine.inversion.run_recipe import RecipeResult, fits_poorly
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.try_routes import try_routes
 from fwi_refine.inversion.uncertainty import Solution, expected_error
@@ -33,10 +33,6 @@ from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record, to_numpy
 from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
-
-# A result whose rms misfit stays above this is flagged: the published method's accuracy falls off
-# from 1e-4 rms on, and a start that is usable for the benchmark begins near 1e-1.
-POOR_FIT = 1e-2
 
 # In flags, what takes the place of Gauss-Newton with the full Jacobian.
 METHOD_WORDS = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
@@ -55,6 +51,7 @@ def refine_sample(
     samples: int = 0,
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
+    out_of_time: Callable[[], bool] | None = None,
     watch: Callable[[Progress], object] | None = None,
     simulator: Simulator | None = None,
     weights: np.ndarray | None = None,
@@ -90,6 +87,9 @@ def refine_sample(
         Never exceeded; see `Budget`.
     should_stop
         Asked after every iteration; True ends with the best map so far.
+    out_of_time
+        The same, asked also between the simulations of an iteration and the batches of a Jacobian;
+        what an iteration has not yet led to is dropped.
     watch
         Told the `Progress` after every iteration; the result does not depend on it.
     simulator
@@ -129,9 +129,9 @@ def refine_sample(
     start = _start_of(prediction, simulator, fixed, bounds)
     data, amplitude = _data_of(record, start, simulator, source, counts)
     choice = _choose(prediction, data, simulator, priors, family, method, prior)
-    budget = Budget(max_evaluations, should_stop, watch)
+    budget = Budget(max_evaluations, should_stop, out_of_time, watch)
     best, traces = try_routes(choice.recipes, data, start.v, priors, budget)
-    poor = _fits_poorly(best, data)
+    poor = fits_poorly(best, data)
     deviation = None if poor else _deviation(best)
     drawn = _draw(best, samples, record, survey) if samples and not poor else None
     scale = abs(amplitude)  # misfits are in the unit of the record as it was given
@@ -285,11 +285,6 @@ def _choose(
     return _Choice(recipes, evidence, reason, f"{METHOD_WORDS[method]}: {why}" if why else "")
 
 
-def _fits_poorly(best: RecipeResult, data: Data) -> bool:
-    """Whether a result is too far from its record for an error that is known to first order."""
-    return best.status != "failed" and best.after[0] > data.square(POOR_FIT)
-
-
 def _deviation(best: RecipeResult) -> torch.Tensor | None:
     """Expected rms error of each cell (nz, nx), m/s; None where it is not known."""
     if best.certificate.exact:
@@ -317,6 +312,6 @@ def _flags(best: RecipeResult, data: Data, clamped: bool, why: str) -> tuple[str
         why: bool(why),
         "stopped early": best.stopped,
         "not rounded: the record would fit worse": best.rounded is False,
-        "poor fit": _fits_poorly(best, data),
+        "poor fit": fits_poorly(best, data),
     }
     return tuple(flag for flag, holds in flags.items() if holds)

@@ -12,7 +12,14 @@ from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt
 from fwi_refine.optimise.line_search import Search, strong_wolfe
 from fwi_refine.optimise.preconditioned_lbfgs import preconditioned_lbfgs
-from fwi_refine.optimise.result import Evaluator, Point, Result, Status
+from fwi_refine.optimise.result import (
+    Evaluator,
+    Point,
+    Result,
+    Status,
+    interrupted,
+    unmoved,
+)
 from fwi_refine.optimise.variational import variational_gauss_newton
 
 __all__ = [
@@ -26,10 +33,12 @@ __all__ = [
     "expectation_propagation",
     "gauss_newton_krylov",
     "gauss_newton_step",
+    "interrupted",
     "lbfgs",
     "levenberg_marquardt",
     "preconditioned_lbfgs",
     "strong_wolfe",
+    "unmoved",
     "variational_gauss_newton",
     "weight_by_fraction",
 ]

@@ -2,7 +2,7 @@
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -154,6 +154,39 @@ class Result:
     evaluations: int
     history: list[float]
     misfit: float | None = None
+
+
+def unmoved(x: torch.Tensor) -> Result:
+    """The result of an optimiser that has not yet begun.
+
+    Parameters
+    ----------
+    x : torch.Tensor of float64, (n,)
+        Where it begins.
+
+    Returns
+    -------
+    Result
+        Without an iteration; the value is not known, inf.
+    """
+    return Result(x, math.inf, None, Status.STOPPED, 0, 0, [math.inf])
+
+
+def interrupted(result: Result) -> Result:
+    """The result of an optimiser that was interrupted.
+
+    Parameters
+    ----------
+    result : Result
+        That of its last callback, where it has moved to in its present iteration; or `unmoved`.
+
+    Returns
+    -------
+    Result
+        The same, as one that was stopped at the end of that iteration.
+    """
+    moved = bool(result.evaluations)
+    return replace(result, status=Status.STOPPED, iterations=max(result.iterations, int(moved)))
 
 
 class Evaluator:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.routing.recognise import Others, looked_at, recognise
+from fwi_refine.routing.recognise import Others, further, looked_at, recognise
 from fwi_refine.routing.recognise_form import Finding, describe
-from fwi_refine.routing.recognise_other_maps import recognise_other_maps
+from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_other_maps
 from fwi_refine.routing.recognise_source import warning as source_warning
 from fwi_refine.survey import Survey
 
 SEARCHED = 200  # samples among which the partner of another is looked for
+NEAR = 5  # samples before and after it that are among them
 ADVICE = "Give the option that fits, or --force to go on as it is."
 ADVICE_FOR_ARRAYS = (
     "(options are those of the command line; convert the arrays, or pass force=True)"
@@ -37,12 +38,13 @@ def look(
     others: Others = lambda: (),
     advice: str = ADVICE,
     source: str = "known",
+    more: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> None:
     """Looks at maps and the record of each; either may be empty.
 
     Parameters
     ----------
-    maps, records, survey, others, source
+    maps, records, survey, others, source, more
         As for `recognise`; maps may be (1, nz, nx).
     force : bool
         Whether to go on, with a warning.
@@ -56,7 +58,8 @@ def look(
     """
     maps = [as_map(v, survey) for v in maps]
     with np.errstate(over="ignore", invalid="ignore"):  # records may be of any scale
-        findings = recognise(maps, records, survey, others, source=source)
+        rest = [(as_map(v, survey), d) for v, d in more]
+        findings = recognise(maps, records, survey, others, source=source, more=rest)
     tell(findings, force, advice)
     known = not findings and source == "known" and maps and records
     if known and (text := source_warning(maps, records, survey)):
@@ -72,7 +75,7 @@ def look_at_some(
     advice: str = ADVICE,
 ) -> None:
     """Looks at a few of `count` maps, or records, alone. Raises as `look` does."""
-    found = [values for _, values in _some(range(count), lambda k: _numbers(read(k)))]
+    found = [values for _, values in _some(looked_at(count), lambda k: _numbers(read(k)))]
     look(*(([], found) if records else (found, [])), survey, force, advice=advice)
 
 
@@ -101,16 +104,21 @@ def look_at_pairs(
     InputError
         As `look` does; also where maps belong to the records of other samples.
     """
-    few = _some(range(len(ids)), lambda k: (_numbers(map_of(k)), _numbers(record_of(k))))
+
+    def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
+        return _numbers(map_of(k)), _numbers(record_of(k))
+
+    few = _some(looked_at(len(ids)), pair)
+    more = _some(further(len(ids)), pair)
     maps, records = ([pair[i] for _, pair in few] for i in (0, 1))
     _tell_of_equal([ids[k] for k, _ in few], maps, records)
 
     def others() -> Any:
-        for k, name in enumerate(ids[:SEARCHED]):
+        for k in searched(len(ids), [k for k, _ in (*few, *more)]):
             with suppress(SampleError):
-                yield name, _numbers(record_of(k))
+                yield ids[k], _numbers(record_of(k)), lambda k=k: as_map(map_of(k), survey)
 
-    look(maps, records, survey, force, others, advice, source)
+    look(maps, records, survey, force, others, advice, source, [values for _, values in more])
 
 
 def look_at_both(
@@ -139,17 +147,20 @@ def look_at_both(
     InputError
         Where one of them seems turned, scaled or in another order, unless `force` is true.
     """
-    few = [
-        (as_map(v, survey), as_map(w, survey))
-        for _, (v, w) in _some(range(count), lambda k: (_numbers(one(k)), _numbers(other(k))))
-    ]
+
+    def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
+        return as_map(_numbers(one(k)), survey), as_map(_numbers(other(k)), survey)
+
+    few, more = _some(looked_at(count), pair), _some(further(count), pair)
 
     def others() -> Any:
-        for k in range(min(count, SEARCHED)):
+        for k in searched(count, [k for k, _ in (*few, *more)]):
             with suppress(SampleError):
-                yield as_map(_numbers(other(k)), survey)
+                yield as_map(_numbers(other(k)), survey), lambda k=k: pair(k)[0]
 
-    tell(recognise_other_maps(few, words, others), force)
+    findings = recognise_other_maps([pair for _, pair in few], words)
+    every = [pair for _, pair in (*few, *more)]
+    tell(findings or recognise_order(every, words, others), force)
 
 
 def tell(findings: Sequence[Finding], force: bool = False, advice: str = ADVICE) -> None:
@@ -175,12 +186,22 @@ def _numbers(values: Any) -> np.ndarray:
 
 
 def _some(numbers: Sequence[int], read: Read) -> list[tuple[int, Any]]:
-    """(number, values) of a few that can be read."""
+    """(number, values) of those that can be read."""
     found = []
-    for k in looked_at(len(numbers)) if numbers else ():
+    for k in numbers:
         with suppress(SampleError):
             found.append((k, read(k)))
     return found
+
+
+def searched(count: int, of: Sequence[int]) -> list[int]:
+    """Samples among which the partners of some are looked for: their neighbours, those as far from
+    the other end, and as many of all as `SEARCHED` allows, the first ones first."""
+    near = {k + step for k in of for step in range(-NEAR, NEAR + 1)}
+    near |= {count - 1 - k + step for k in of for step in (-1, 0, 1)}
+    chosen = dict.fromkeys(k for k in sorted(near) if 0 <= k < count)
+    chosen |= dict.fromkeys(range(min(count, SEARCHED)))
+    return [*chosen][:SEARCHED]
 
 
 def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:

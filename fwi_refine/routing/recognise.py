@@ -10,11 +10,13 @@ a record whose own physics contradicts the survey, whatever the map is.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
-from fwi_refine.io.convert import Conversion
+from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.routing.recognise_first_rows import recognise_first_rows
 from fwi_refine.routing.recognise_form import (
     Finding,
@@ -22,9 +24,9 @@ from fwi_refine.routing.recognise_form import (
     recognise_axes,
     recognise_maps,
 )
+from fwi_refine.routing.recognise_order import mixed_up
 from fwi_refine.routing.recognise_physics import by_physics, cut, told
 from fwi_refine.routing.recognise_regression import (
-    BETTER,
     Fit,
     all_better,
     regress,
@@ -40,7 +42,6 @@ SHOTS = 2  # simulated of each sample
 FITS = 0.5  # residual of a regression, of the record's rms, of a map that is the record's own
 TURNED = 0.2  # the same, from which on it may be one of a map that was turned
 STRANGE = 0.1  # the same, from which on a record may belong to another prediction
-PARTNER = 0.25  # the same, of the record that belongs to it
 
 # What maps may have been turned by: (words, how to turn them back, the option that does so).
 TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
@@ -64,7 +65,9 @@ REVERSED = (("their time", 1), ("their receivers", 2), ("their shots", 0))  # of
 
 NOTHING = np.empty(0)  # in place of a record that is refused for its type
 
-Others = Callable[[], Iterable[tuple[str, np.ndarray]]]  # gives (name, record)
+Pair = tuple[np.ndarray, np.ndarray]  # a map and its record
+# gives (name, record), and what reads the map of that record, if that is known
+Others = Callable[[], Iterable[tuple[Any, ...]]]
 
 
 def recognise(
@@ -74,6 +77,7 @@ def recognise(
     others: Others = lambda: (),
     simulator: Simulator | None = None,
     source: str = "known",
+    more: Sequence[Pair] = (),
 ) -> list[Finding]:
     """Findings on a few samples; empty where nothing speaks against them.
 
@@ -86,19 +90,22 @@ def recognise(
     survey
         The survey that they are taken to be of.
     others
-        Gives (name, record) of samples that a prediction may belong to instead.
+        Gives (name, record) of samples that a prediction may belong to instead; a third item, if
+        there is one, reads the map that is taken for that of the record.
     simulator
         As long as it is not given, one on the CPU.
     source
         One of `objective.SOURCES`: where the wavelet is estimated, another amplitude, sign or delay
         is no finding.
+    more
+        Further samples, of which only the order is looked at.
 
     Returns
     -------
     list of Finding
         At most a few, in the order in which they are to be looked at.
     """
-    found = _recognise(maps, records, survey, others, simulator)
+    found = _recognise(maps, records, survey, others, simulator, more)
     return [one for one in found if source == "known" or not one.of_source]
 
 
@@ -108,10 +115,11 @@ def _recognise(
     survey: Survey,
     others: Others,
     simulator: Simulator | None,
+    more: Sequence[Pair],
 ) -> list[Finding]:
     maps = [np.asarray(v) for v in maps]
     records = [d if d.dtype.kind == "f" else NOTHING for d in map(np.asarray, records)]
-    findings = []
+    findings: list[Finding] = []
     velocities = told(records, survey)
     finding, undo = recognise_maps(maps, survey, velocities)
     if finding is not None:
@@ -126,28 +134,36 @@ def _recognise(
     if not maps:
         alone = [cut(d, survey) for d in records if is_record(np.shape(d), survey)]
         alone = [d for d in alone if d.any()]
-        more = by_physics(alone, survey, _few(simulator, survey)) if alone else []
-        return findings + (more or recognise_first_rows(alone, survey))
-    usable = [
-        (_filled(v, survey), cut(d, survey))
-        for v, d in zip(maps, records, strict=False)
-        if v.shape == survey.shape and is_record(np.shape(d), survey)
-    ]
-    both = [(v, d) for v, d in usable if v is not None and d.any()]
+        found = by_physics(alone, survey, _few(simulator, survey)) if alone else []
+        return findings + (found or recognise_first_rows(alone, survey))
+    both = _usable(zip(maps, records, strict=False), survey)
     if both:
-        more = _recognise_values(both, survey, order, others, simulator)
-        findings += more or recognise_first_rows([d for _, d in both], survey)
+        turn = (undo or AS_THEY_ARE).velocity
+        rest = [(turn(np.asarray(v)), order.record(np.asarray(d))) for v, d in more]
+        found = _recognise_values(both, survey, order, others, simulator, rest)
+        findings += found or recognise_first_rows([d for _, d in both], survey)
     if not findings and (finding := recognise_told(maps, velocities, survey)) is not None:
         findings.append(finding)
     return findings
 
 
+def _usable(pairs: Iterable[Pair], survey: Survey) -> list[Pair]:
+    """Maps within the bounds and the rows of records that count, where both have their shapes."""
+    usable = [
+        (_filled(v, survey), cut(d, survey))
+        for v, d in pairs
+        if v.shape == survey.shape and is_record(np.shape(d), survey)
+    ]
+    return [(v, d) for v, d in usable if v is not None and d.any()]
+
+
 def _recognise_values(
-    usable: list[tuple[np.ndarray, np.ndarray]],
+    usable: list[Pair],
     survey: Survey,
     order: Conversion,
     others: Others,
     simulator: Simulator | None,
+    more: Sequence[Pair] = (),
 ) -> list[Finding]:
     """Findings from the values of maps and records, for samples of the right shapes."""
     simulator = _few(simulator, survey)
@@ -161,8 +177,14 @@ def _recognise_values(
     as_they_are = [relative(s, x) for s, x in zip(simulated, records, strict=True)]
     fits = [regress(s, x) for s, x in zip(simulated, records, strict=True)]
     strange = [(s, fit) for s, fit in zip(simulated, fits, strict=True) if fit.residual >= STRANGE]
-    if len(strange) >= 2 and (finding := _mixed_up(strange, survey, order, others, shots)):
-        return [finding]
+    for v, d in _usable(more, survey):
+        if (fitted := _fit(v, d[shots], simulator)) and fitted[1].residual >= STRANGE:
+            strange.append(fitted)
+    if len(strange) >= 2:
+        fit = partial(_fit, simulator=simulator)
+        finding = mixed_up(strange, survey, order, others, shots, fit)
+        if finding is not None:
+            return [finding]
     fit_well = all(fit.residual < FITS for fit in fits)
     if fit_well and any(fit.residual < TURNED for fit in fits):
         return scaled(fits, as_they_are, records)
@@ -186,37 +208,12 @@ def _recognise_values(
     return by_physics([d for _, d in usable], survey, simulator)
 
 
-def _mixed_up(
-    wrong: list[tuple[np.ndarray, Fit]],
-    survey: Survey,
-    order: Conversion,
-    others: Others,
-    shots: list[int],
-) -> Finding | None:
-    """The finding that predictions belong to other records than their own, or None."""
-    best = [(np.inf, "")] * len(wrong)
-    for name, record in others():
-        if record.ndim != 3:
-            continue
-        record = order.record(record)
-        if not is_record(record.shape, survey):
-            continue
-        x = cut(record, survey)[shots]
-        best = [
-            min(known, (regress(s, x).residual, name))
-            for known, (s, _) in zip(best, wrong, strict=True)
-        ]
-    names = [name for _, name in best]
-    alike = all(
-        residual < min(PARTNER, BETTER * fit.residual)
-        for (residual, _), (_, fit) in zip(best, wrong, strict=True)
-    )
-    if not alike or len({*names}) < len(names):
+def _fit(v: np.ndarray, x: np.ndarray, simulator: Simulator) -> tuple[np.ndarray, Fit] | None:
+    """The simulated shots of a map, and a record regressed on them; None where it is unstable."""
+    if not simulator.is_stable(torch.from_numpy(v)[None]):
         return None
-    return Finding(
-        f"predictions fit the records of other samples, for instance {names[0]}, and not their "
-        "own: they seem to be in another order; give their ids with --ids"
-    )
+    (s,) = _simulate(v[None], simulator)
+    return s, regress(s, x)
 
 
 def _few(simulator: Simulator | None, survey: Survey) -> Simulator:
@@ -244,8 +241,19 @@ def _filled(v: np.ndarray, survey: Survey) -> np.ndarray | None:
 
 
 LOOKED_AT = 4  # samples
+FURTHER = 6  # samples of which the order alone is looked at
 
 
 def looked_at(count: int) -> list[int]:
     """Positions of the samples that are looked at, of `count`: the first, the last, and between."""
-    return sorted({k * (count - 1) // (LOOKED_AT - 1) for k in range(LOOKED_AT)})
+    return sorted({k * (count - 1) // (LOOKED_AT - 1) for k in range(LOOKED_AT) if count})
+
+
+def further(count: int) -> list[int]:
+    """Positions of `FURTHER` other samples, or of as many as there are: one of each stretch, at
+    random, so that no rule of an order passes them by; the same for the same count."""
+    rest = [k for k in range(count) if k not in looked_at(count)] if count < 1000 else range(count)
+    stretches = np.array_split(rest, FURTHER)
+    rng = np.random.default_rng(count)
+    drawn = {int(rng.choice(one)) for one in stretches if len(one)}
+    return sorted(drawn - {*looked_at(count)})

@@ -5,11 +5,14 @@ leaves half of the difference, or less, in every sample.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
+from fwi_refine.errors import SampleError
 from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.recognise_order import FEWEST, FEWEST_OF_MORE
 from fwi_refine.routing.recognise_regression import BETTER
 
 APART = 0.01  # relative rms difference, below which two maps agree
@@ -17,6 +20,7 @@ SCALED = 0.2  # relative deviation of a factor that is no error of a map
 EVEN = 0.03  # relative spread of the factors within a map, and between maps
 
 Pair = tuple[np.ndarray, np.ndarray]
+Others = Callable[[], Iterable[Any]]  # gives maps, or (map, what reads the map beside it)
 
 TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
     ("transposed", np.transpose, "--transpose"),
@@ -28,7 +32,7 @@ TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
 def recognise_other_maps(
     pairs: Sequence[Pair],
     words: tuple[str, str],
-    others: Callable[[], Iterable[np.ndarray]] = lambda: (),
+    others: Others = lambda: (),
 ) -> list[Finding]:
     """Findings on maps beside others of the same samples.
 
@@ -39,7 +43,8 @@ def recognise_other_maps(
     words : (str, str)
         What both are called, in the plural.
     others : callable
-        Gives the second maps of other samples, also of these.
+        Gives the second maps of other samples, also of these; with what reads the first one of the
+        same sample, if that is known.
 
     Returns
     -------
@@ -64,19 +69,58 @@ def recognise_other_maps(
         if _all_better([_difference(v, w) for v, w in turned], apart):
             text = f"{one} are much closer to {other} when one of both is {name}"
             return [Finding(text, option)]
-    if len(usable) < 2:
-        return []
-    best = [(np.inf, -1)] * len(usable)
-    for k, w in enumerate(chain(others())):
+    return recognise_order(usable, words, others)
+
+
+def recognise_order(
+    pairs: Sequence[Pair], words: tuple[str, str], others: Others = lambda: ()
+) -> list[Finding]:
+    """The finding that maps belong to others than those beside them.
+
+    Parameters
+    ----------
+    pairs, words, others
+        As for `recognise_other_maps`.
+
+    Returns
+    -------
+    list of Finding
+        At most one. A map that is much closer to that of another sample counts; where some are not,
+        only if it is also closer to that than the map that stands beside it.
+    """
+    usable = [(v, w) for v, w in pairs if v.shape == w.shape and _is_map(v) and _is_map(w)]
+    apart = [(v, d) for v, w in usable if (d := _difference(v, w)) > APART]
+    best: list[tuple[float, int, Any]] = [(np.inf, -1, None)] * len(apart)
+    for k, item in enumerate(others() if len(apart) > 1 else ()):
+        w, *read = item if isinstance(item, tuple) else (item,)
         if _is_map(w):
             best = [
-                min(known, (_difference(v, w), k)) if v.shape == w.shape else known
-                for known, (v, _) in zip(best, usable, strict=True)
+                (d, k, (w, *read))
+                if v.shape == w.shape and (d := _difference(v, w)) < known[0]
+                else known
+                for known, (v, _) in zip(best, apart, strict=True)
             ]
-    if len({k for _, k in best}) == len(best) and _all_better([d for d, _ in best], apart):
-        text = f"{one} are much closer to {other} of other samples than to their own"
-        return [Finding(f"{text}: they seem to be in another order; give ids")]
-    return []
+    moved = [found for found, (_, own) in zip(best, apart, strict=True) if found[0] < BETTER * own]
+    if len({k for _, k, _ in moved}) < len(moved):
+        return []
+    fewest = FEWEST
+    if len(moved) < len(usable):  # the others stand where they belong, or are poor
+        moved = [found for found in moved if _is_closer(*found)]
+        fewest = FEWEST_OF_MORE
+    if len(moved) < fewest:
+        return []
+    one, other = words
+    text = f"{one} are much closer to {other} of other samples than to their own"
+    return [Finding(f"{text}: they seem to be in another order; give ids")]
+
+
+def _is_closer(difference: float, k: int, partner: tuple[Any, ...]) -> bool:
+    """Whether the map that stands beside one is much farther from it than `difference`."""
+    w, *read = partner
+    with suppress(SampleError, IndexError):
+        v = read[0]()
+        return v.shape == w.shape and _is_map(v) and difference < BETTER * _difference(v, w)
+    return False
 
 
 def _is_map(v: np.ndarray) -> bool:

@@ -87,8 +87,8 @@ def refine_one(
             return failure(sample, sample.problem)
         with gpu_streams.one_thread():
             name, start = best_start(sample, _record(sample), settings)
-            should_stop = _deadline(started, settings.time_budget)
-            refined = _refined(start, _record(sample), settings, should_stop, watch)
+            out_of_time = _deadline(started, settings.time_budget)
+            refined = _refined(start, _record(sample), settings, out_of_time, watch)
     except (SampleError, InputError) as error:
         return failure(sample, f"sample {sample.id}: {error}")
     except Exception as error:
@@ -116,7 +116,7 @@ def _refined(
     start: NDArray[np.float64],
     record: NDArray[np.float64],
     settings: Settings,
-    should_stop: Callable[[], bool] | None,
+    out_of_time: Callable[[], bool] | None,
     watch: Callable[[Progress], object] | None,
 ) -> Refined:
     """One start refined by the settings of a run."""
@@ -131,7 +131,7 @@ def _refined(
         source=settings.source,
         samples=settings.samples,
         max_evaluations=settings.max_evaluations,
-        should_stop=should_stop,
+        out_of_time=out_of_time,
         watch=watch,
         simulator=simulator_for(settings),
         weights=settings.weights,

@@ -1,7 +1,7 @@
 """Maps to start from for many records, on any executor."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from fwi_refine.io.record_sources import RecordSource
 from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.executors import Executor
+
+if TYPE_CHECKING:
+    from fwi_refine.runs.unfinished import KeptMaps
 
 Numbered = tuple[int, RecordSource]
 Made = NDArray[np.float64] | SampleError | WorkerError
@@ -45,6 +48,42 @@ def each_made(
             yield task[0], found
         else:
             yield from each_made(executor, make, [[one] for one in task])
+
+
+def each_kept(
+    executor: Executor,
+    make: Callable[[Sequence[Numbered]], list[Made]],
+    tasks: Iterable[Sequence[Numbered]],
+    kept: "KeptMaps",
+) -> Iterator[tuple[Numbered, Made]]:
+    """The same, first those maps that are kept; each one that is made is kept before it is given.
+
+    Parameters
+    ----------
+    executor, make, tasks
+        As for `each_made`.
+    kept : KeptMaps
+        The finished maps by their numbers.
+
+    Yields
+    ------
+    ((int, RecordSource), array or error)
+        As `each_made` does.
+    """
+    missing: list[list[Numbered]] = []
+    for task in tasks:
+        rest = []
+        for one in task:
+            v = kept.read(one[0])
+            if v is None:
+                rest.append(one)
+            else:
+                yield one, v
+        missing += [rest] if rest else []
+    for one, made in each_made(executor, make, missing):
+        if not isinstance(made, Exception):
+            kept.write(one[0], made)
+        yield one, made
 
 
 def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made]:

@@ -6,6 +6,7 @@ from fwi_refine.wave.cuda.program import problem as gpu_problem
 from fwi_refine.wave.deterministic import add_at, gram
 from fwi_refine.wave.differentiable import simulate
 from fwi_refine.wave.grid import C2, fold, pad
+from fwi_refine.wave.interrupt import asking
 from fwi_refine.wave.jacobian.accumulated import normal_matrix
 from fwi_refine.wave.jacobian.assemble import jacobian_points
 from fwi_refine.wave.jacobian.coefficient import coefficient_jacobian
@@ -39,6 +40,7 @@ __all__ = [
     "Simulator",
     "WaveSimulator",
     "add_at",
+    "asking",
     "coefficient_jacobian",
     "coefficient_rounding",
     "compare_kernels",

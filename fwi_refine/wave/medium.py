@@ -12,6 +12,7 @@ import torch
 from fwi_refine.precision import placed, widened
 from fwi_refine.survey import Survey
 from fwi_refine.wave.grid import fold, pad
+from fwi_refine.wave.interrupt import may_go_on
 from fwi_refine.wave.kernel import is_stable
 from fwi_refine.wave.released_arithmetic import released_medium
 
@@ -35,7 +36,9 @@ class Medium:
     device: torch.device
 
     def of(self, v: torch.Tensor, vmin: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """alpha (B, rows, cols) and vmin (B,) of maps v (B, nz, nx), m/s."""
+        """alpha (B, rows, cols) and vmin (B,) of maps v (B, nz, nx), m/s: of what a simulation is
+        about to begin with."""
+        may_go_on()
         v = self._checked(v)
         return self._alpha(v), self.of_each(v, vmin, "vmin")
 

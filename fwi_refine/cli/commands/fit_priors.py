@@ -50,6 +50,7 @@ from fwi_refine.cli import options
 )
 @click.option("--force", is_flag=True, help="Go on where the maps look like other units.")
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
+@options.logging_options
 def command(
     train: Path,
     out: Path,

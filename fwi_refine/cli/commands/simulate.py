@@ -75,11 +75,13 @@ def command(
     The records have the conventions of the released data: to train or test a network with.
     VELOCITY is in m/s and has any form that the predictions of `refine` have. Each record is a
     file <id>.npy, float32, (5, 1000, 70) or as --survey has them. Maps without ids get their
-    number, 000000 onwards.
+    number, 000000 onwards. Stopped, the same command goes on.
     """
     from fwi_refine import io
     from fwi_refine.cli.options.files import load_survey
     from fwi_refine.io.inputs import open_converted_predictions, select
+    from fwi_refine.runs.directory.shards import shard_name
+    from fwi_refine.runs.unfinished import describe_command, goes_on, write_table
 
     survey = load_survey(survey_file)
     survey = replace(survey, n_steps=survey.file_rows)
@@ -94,8 +96,20 @@ def command(
     samples = select([*enumerate(names)], limit, shard)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file, expected a directory")
+    simulator = _simulator(survey, precision, device, kernel)
+    table = describe_command(
+        velocity,
+        source.files(),
+        [name for _, name in samples],
+        survey,
+        conversion,
+        simulator.kernel,
+        precision=precision,
+    )
+    begun = out / f".{shard_name(shard or (1, 1))}.begun.toml"
+    more = goes_on(begun, table, overwrite)
     standing = [name for _, name in samples if (out / f"{name}.npy").exists()]
-    if standing and not overwrite:
+    if standing and not (more or overwrite):
         raise OutputExistsError(
             f"--out {out} holds {len(standing)} of these records already, the first is "
             f"{standing[0]}.npy: choose another directory, or pass --overwrite"
@@ -105,13 +119,28 @@ def command(
     look_at(source, survey, force)
     _tell_of_others(out, set(names))
     out.mkdir(parents=True, exist_ok=True)
-    io.sweep(out, {f"{name}.npy" for _, name in samples})
+    io.sweep(out, {f"{name}.npy" for _, name in samples} | {begun.name})
+    if more:  # what stands is of the same command, which was stopped
+        log.info("%d of %d records are there from before", len(standing), len(samples))
+        samples = [(k, name) for k, name in samples if name not in {*standing}]
+    else:
+        begun.unlink(missing_ok=True)
+        if not standing:  # of older records no one could tell later which were replaced
+            write_table(begun, table)
+    failed = _simulate(source, samples, out, simulator)
+    begun.unlink(missing_ok=True)
+    log.info("%d records in %s", len(samples) - failed + len(standing) * more, out)
+    return SAMPLES_FAILED if failed else OK
+
+
+def _simulator(survey: Survey, precision: str, device: str, kernel: str) -> "Simulator":
+    import torch
+
+    from fwi_refine.wave import Simulator
 
     where = options.torch_device(device)
     options.check_kernel(kernel, where)
-    failed = _simulate(source, samples, out, survey, precision, where, kernel)
-    log.info("%d records in %s", len(samples) - failed, out)
-    return SAMPLES_FAILED if failed else OK
+    return Simulator(survey, getattr(torch, precision), kernel, device=where)
 
 
 def _tell_of_others(out: Path, names: set[str]) -> None:
@@ -126,17 +155,9 @@ def _simulate(
     source: Predictions,
     samples: Sequence[tuple[int, str]],
     out: Path,
-    survey: Survey,
-    precision: str,
-    device: str,
-    kernel: str,
+    simulator: "Simulator",
 ) -> int:
     """Writes the records; returns how many maps could not be used."""
-    import torch
-
-    from fwi_refine.wave import Simulator
-
-    simulator = Simulator(survey, getattr(torch, precision), kernel, device=device)
     log.info("kernel: %s", simulator.kernel)
     batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
     failed = 0
@@ -144,7 +165,7 @@ def _simulate(
     with bar(len(samples), "records") as advance:
         for k, name in samples:
             try:
-                waiting.append((name, _read(source, k, survey)))
+                waiting.append((name, _read(source, k, simulator.survey)))
             except SampleError as error:
                 failed += 1
                 log.error("%s failed: %s", name, error)

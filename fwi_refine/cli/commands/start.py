@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli import OK, SAMPLES_FAILED, command_line, options
 from fwi_refine.cli.console import bar
 from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import resources as resource_options
@@ -68,10 +68,14 @@ def command(
     records; they come in the sorted order of these, to be used as predictions or as a
     --candidate of `refine`. Layers are blurred in them, so `refine` finds the family by trying
     one after the other, unless it is told with --family. A record that cannot be used leaves
-    zeros.
+    zeros. A map that is made is kept beside --out until that is written: the same command goes on
+    from there.
     """
     from fwi_refine import io
     from fwi_refine.runs import starts
+    from fwi_refine.runs.directory.config import priors_of
+    from fwi_refine.runs.unfinished import describe_command, kept_maps
+    from fwi_refine.wave import Simulator
 
     survey = load_survey(survey_file)
     io.check_map_name(out, "--out")
@@ -92,15 +96,21 @@ def command(
     }
     make = functools.partial(starts.make_starts, **how)
     tasks = numbered_tasks(source, numbers, resources.chunk_size(len(numbers)))
-    ids = [source.ids[n] for n in numbers]
+    kernel = Simulator(survey, kernel=resources.kernel, device=resources.kind).kernel
+    ids, files = [source.ids[n] for n in numbers], source.files(numbers)
+    priors = priors_of(how["priors"])
+    table = describe_command(path, files, ids, survey, conversion, kernel, priors=priors)
+    folder = out.with_name(f".{out.name}.start")
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
+        kept = stack.enter_context(kept_maps(folder, survey.shape, table, overwrite))
         executor = stack.enter_context(resources.executor())
         advance = stack.enter_context(bar(len(numbers), "records"))
-        made = starts.each_made(executor, make, tasks)
+        made = starts.each_kept(executor, make, tasks, kept)
         failed = fill(writer, out, survey.shape, made, ids, advance)
         writer.publish(out)
+        kept.remove()
     log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
 
@@ -164,5 +174,7 @@ def fill(
             partial = io.marked(out, io.partial_mark([out]))
             writer.publish(partial)
             log.error("finished maps are kept in %s, the others are zeros there", partial)
+            log.error("%d of %d maps are finished; to go on: %s",
+                      finished, len(ids), command_line())  # fmt: skip
         raise
     return failed

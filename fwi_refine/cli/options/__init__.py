@@ -34,6 +34,7 @@ from fwi_refine.cli.options.devices import (
     gpus,
     torch_device,
 )
+from fwi_refine.cli.options.effect import tell_of_no_effect
 from fwi_refine.cli.options.family_name import FAMILIES, FamilyName
 from fwi_refine.cli.options.stored import conversion, low_and_high
 
@@ -88,11 +89,13 @@ def _shard(
 
 
 def logging_options(command: Function) -> Function:
-    """-v, -q and --log-file, which take effect before the command runs."""
+    """-v, -q and --log-file, which take effect before the command runs; options without effect are
+    told of."""
 
     @functools.wraps(command)
     def wrap(*args: Any, verbose: int, quiet: int, log_file: Path | None, **kwargs: Any) -> Any:
         logs.set_up(verbose, quiet, log_file)
+        tell_of_no_effect()
         return command(*args, **kwargs)
 
     added = (

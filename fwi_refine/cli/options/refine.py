@@ -221,8 +221,8 @@ recipe = options.grouped(
         "--time-budget",
         type=options.Number(min=0, min_open=True),
         metavar="S",
-        help="Seconds allowed for each sample, looked at between two steps. Default: as many as it "
-        "takes.",
+        help="Seconds allowed for each sample, looked at before each simulation and within a "
+        "Jacobian. Default: as many as it takes.",
     ),
     click.option(
         "--weights",

@@ -15,7 +15,7 @@ differences come later, and the next window tells of deeper errors.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -122,6 +122,7 @@ def search(
     levels: torch.Tensor | None,
     data: Data,
     budget: Budget,
+    attempts: Sequence[Choice] = ATTEMPTS,
 ) -> tuple[torch.Tensor, Certificate]:
     """Repairs a map of integers that is almost right, down from the top.
 
@@ -138,6 +139,8 @@ def search(
         The whole record of a sample.
     budget
         Is charged for what is simulated; a record of fewer steps or shots counts by its fraction.
+    attempts
+        What is looked at, in turn, where nothing better is found.
 
     Returns
     -------
@@ -156,11 +159,11 @@ def search(
     others = np.zeros(0) if levels is None else levels.double().cpu().numpy().round()
     present, attempt = v.double().cpu(), 0
     best = before, present
-    while not best[0].exact and attempt < len(ATTEMPTS) and _goes_on(budget, 1):
+    while not best[0].exact and attempt < len(attempts) and _goes_on(budget, 1):
         budget.charge(1)
         released = simulator.released(present[None])[0].cpu()
         measured = _filled(record, released, missing)
-        front = find_front(present, measured, released, simulator, ATTEMPTS[attempt])
+        front = find_front(present, measured, released, simulator, attempts[attempt])
         better = None
         if front is not None:
             cost = front.cost(simulator)

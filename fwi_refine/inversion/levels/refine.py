@@ -15,6 +15,7 @@ from fwi_refine.inversion.levels.rounds import (
     Round,
     assign_twice,
     levels_in_integers,
+    repaired,
     round_cost,
     rounding_limit,
 )
@@ -23,7 +24,7 @@ from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace
 from fwi_refine.inversion.stages import run_stage, run_stages
-from fwi_refine.inversion.uncertainty import Solution
+from fwi_refine.inversion.uncertainty import LevelBelief, Solution
 from fwi_refine.objective.parameterisation import Regions
 from fwi_refine.priors import Priors
 
@@ -44,7 +45,7 @@ def assign_levels(
     between finds one that does, with fewer wrong cells, as those assigned rightly stay. Where no
     map of integers explains the record, the likeliest of the fits between rounds is returned, or
     the given model if that explains it as well, unless the assigned integers are better than
-    those.
+    those; softer stages are tried before, but where all that was found is hopeless.
 
     Parameters
     ----------
@@ -77,7 +78,8 @@ def assign_levels(
         if not go_on:
             break
     explained = so_far.best.misfit < noise_floor
-    if assignment.softer and not (explained or so_far.stopped or budget.should_stop()):
+    far = min(so_far.closest.misfit, so_far.best.misfit) > data.square(settings.hopeless_rms)
+    if assignment.softer and not (explained or far or so_far.stopped or budget.should_stop()):
         return _from_softer(assignment, so_far, priors, budget)
     return _likeliest(so_far, given, curvature, budget, settings)
 
@@ -154,7 +156,10 @@ def _carry_out_round(
     change = math.inf if last is None else found.assigned.model.mean_change(last.v)
     if change < settings.converged_change or (beyond_doubt and best.misfit < noise_floor):
         return before, False
-    return _fit_between(assignment, before, found, given, priors, budget)
+    after, go_on = _fit_between(assignment, before, found, given, priors, budget)
+    if not go_on:
+        return after, False
+    return _in_integers(after, found.assigned.belief, noise_floor, budget, settings)
 
 
 def _fit_between(
@@ -193,6 +198,41 @@ def _fit_between(
         closest = Candidate(stage.model, misfit, found.assigned.belief)
         after = replace(after, closest=closest, objective=objective)
     return after, True
+
+
+def _in_integers(
+    rounds: _Rounds,
+    belief: LevelBelief | None,
+    noise_floor: float,
+    budget: Budget,
+    settings: LevelSettings,
+) -> tuple[_Rounds, bool]:
+    """The rounds with the integers that their last fit tells, and whether another may follow.
+
+    Those that first differences tell are put right, in the fit as well; the rounding of all is
+    taken out where that leaves less of the record.
+    """
+    data, model = rounds.data, rounds.model
+    maps = levels_in_integers(model, settings, settings.snap_tolerance)
+    if not budget.affords((1 + rounding.COST * len(maps)) * data.cost) or budget.should_stop():
+        return rounds, True
+    integers, found, shift = roundings_of(maps, data, budget)
+    repair = repaired(integers, found.misfit, data, budget)
+    if repair is not None:
+        vmin = model.vmin + repair.integers.vmin - integers.vmin
+        v = torch.where(repair.changed, repair.integers.v, model.v).clamp_min(vmin)
+        integers, found, shift = repair.integers, repair.rounding, repair.rounding.shift
+        model = data.possible(Model(v, vmin))
+    best = rounds.best
+    if found.misfit < max(best.misfit, noise_floor):
+        best = Candidate(integers, found.misfit, belief)
+    after = replace(rounds, best=best, model=model)
+    cleared = data.without(shift)
+    if budget.affords(2 * data.cost):
+        either = rounds.cleared, cleared
+        left = min(either, key=lambda each: each.misfit(model, budget))
+        after = replace(after, cleared=left)
+    return after, not (repair is not None and repair.exact)
 
 
 def _likeliest(

@@ -14,13 +14,18 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
-from fwi_refine.inversion.levels.levels import merge_scattered, to_integers
-from fwi_refine.inversion.levels.rounding import roundings_of
+from fwi_refine.inversion.levels.exact import ATTEMPTS, certify, search
+from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
+from fwi_refine.inversion.levels.rounding import COST, Rounding, rounding_of, roundings_of
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.uncertainty import LevelBelief
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.parameterisation import Full
+
+# Rms misfit of integers below which first differences are looked at: single cells near the top
+# leave as much. And the evaluations that this takes at most.
+REPAIRED, REPAIR_EVALUATIONS = 1e-3, 40
 
 
 @dataclass(frozen=True)
@@ -231,3 +236,37 @@ def _best_assignment(
         if fits < settings.expected * more * noise:
             break
     return best
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Integers of which some were put right, which (nz, nx), with the rounding in their record, and
+    whether they are proven."""
+
+    integers: Model
+    changed: torch.Tensor
+    rounding: Rounding
+    exact: bool
+
+
+def repaired(whole: Model, misfit: float, data: Data, budget: Budget) -> Repair | None:
+    """Integers of a mean square misfit, with those put right that the first differences of their
+    record tell; None: none are.
+
+    What is wrong near the top shows there well above what all other wrong cells leave of the
+    record, in which an assignment sees all at once.
+    """
+    if misfit >= data.square(REPAIRED) or not Model.of(whole.v).same_as(whole):
+        return None
+    with budget.at_most(REPAIR_EVALUATIONS * data.cost):
+        own = certify(whole.v, data, budget)
+        levels = find_levels(whole.v).velocities
+        v, certificate = search(whole.v, own, levels, data, budget, ATTEMPTS[:1])
+    better = (certificate.equal_fraction or 0.0) > (own.equal_fraction or 0.0)
+    integers = Model.of(v)
+    if not better or not data.possible(integers).same_as(integers):
+        return None
+    if not budget.affords(COST * data.cost):
+        return None
+    found = rounding_of(integers, data, budget)
+    return Repair(integers, v != whole.v, found, bool(certificate.exact))

@@ -115,7 +115,8 @@ class LevelSettings:
         seen (CurveFault_B) no later round found back, and maps became worse and worse.
     hopeless_rms
         Rms misfit of assigned integers above which no fit is tried from them: with levels unknown,
-        cells had to take wrong ones (6.5e-3 was seen to lead on, 3e-2 not).
+        cells had to take wrong ones (6.5e-3 was seen to lead on, 3e-2 not). Where all maps are
+        above it nothing more is tried.
     round_cost
         Simulations that a round costs at most, besides two Jacobians and a stage.
     more_noise

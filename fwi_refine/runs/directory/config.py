@@ -75,12 +75,12 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
             "ids": hashlib.sha256("\n".join(names).encode()).hexdigest(),
         },
         "settings": {name: value for name, value in chosen.items() if value is not None},
-        "priors": _priors(settings.priors),
+        "priors": priors_of(settings.priors),
         "survey": {k: v for k, v in asdict(settings.survey).items() if v is not None},
         "inputs": {
-            "predictions": _files(inputs.predictions.path, inputs.predictions.files()),
-            "records": _files(inputs.records.path, inputs.records.files(known)),
-            "candidates": [_files(source.path, source.files()) for source in others],
+            "predictions": files_of(inputs.predictions.path, inputs.predictions.files()),
+            "records": files_of(inputs.records.path, inputs.records.files(known)),
+            "candidates": [files_of(source.path, source.files()) for source in others],
         },
     }
     if changed := inputs.conversion.differences():  # runs of inputs as they are stay what they were
@@ -94,7 +94,7 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     return copied
 
 
-def _priors(priors: Priors) -> dict[str, dict[str, float | str]]:
+def priors_of(priors: Priors) -> dict[str, dict[str, float | str]]:
     """Their numbers. The denoiser's file counts by its content, and only where it is used."""
     return to_table(replace(priors, style_b_learned=replace(priors.style_b_learned, weights="")))
 
@@ -111,9 +111,12 @@ def _digest(array: Any) -> str:
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
-def _files(path: Path, files: Iterable[Path]) -> dict[str, Any]:
-    """Which files an input consists of. Reading them all would take hours: as `make` does, a
-    file counts as changed when its size or time of modification has."""
+def files_of(path: Path, files: Iterable[Path]) -> dict[str, Any]:
+    """The files that an input consists of, as tables have them.
+
+    Reading them all would take hours: as `make` does, a file counts as changed when its size or
+    time of modification has.
+    """
     lines, size = [], 0
     for file in files:
         state = _state(file)

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.wave.interrupt import asker
 from fwi_refine.wave.jacobian.plan import longest_interval, make_plan
 from fwi_refine.wave.jacobian.reciprocity import Assembly
 from fwi_refine.wave.paths import MakeKernel
@@ -117,9 +118,10 @@ def _assemble(
     """
     first = max(size, len(work.sources))
     batches = [points[i : i + size] for i in range(first, len(points), size)]
-    memory = threading.local()
+    memory, ask = threading.local(), asker()
 
     def wavefields(batch: Sequence[tuple[int, int]], threads: int = 1) -> torch.Tensor:
+        ask()
         fields = simulated(batch, threads, getattr(memory, "fields", None))
         memory.fields = fields
         return fields[0]

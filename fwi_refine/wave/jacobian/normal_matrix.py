@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 
+from fwi_refine.wave.interrupt import may_go_on
 from fwi_refine.wave.threads import Pool, workers
 
 ROWS = 4096  # rows of J in one product
@@ -81,6 +82,7 @@ def _widened(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
     as the product."""
     memory: torch.Tensor | None = None
     for part in parts:
+        may_go_on()
         if memory is None:
             memory = part.to(torch.float64, copy=True)
             yield memory
@@ -117,6 +119,7 @@ def sum_without_hidden(
     rows = first.new_empty(modes, shots, receivers, n)
     wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
     for some in itertools.chain([first], rest):
+        may_go_on()
         combined = rows[: some.shape[2]]
         depths = torch.cat(list(pool.map(combine, some.unbind(2), combined)))
         copy = partial(_copy_rows, combined.flatten(0, 2))
