@@ -12,11 +12,12 @@ from .gaussian_process import GaussianProcess
 from .hyperparameters import Learned, Priors, Routing, Variation
 from .learned import LearnedPrior
 from .shared_levels import SharedLevels
-from .toml_file import load, to_table
+from .toml_file import OPENFWI_FILE, load, to_table
 from .total_variation import TotalVariation1D, TotalVariation2D
 from .variational_total_variation import VariationalTotalVariation
 
 __all__ = [
+    "OPENFWI_FILE",
     "GaussianProcess",
     "Learned",
     "LearnedPrior",
