@@ -36,9 +36,10 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.objective import Full, PriorTerm
 from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
-from fwi_refine.objective.misfit import BandMisfit, VminTie
+from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.source_cells import Cells, SourceCells
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise.variational import settled
 from fwi_refine.priors import Priors, load
 from fwi_refine.survey import OPENFWI, Survey

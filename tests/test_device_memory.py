@@ -14,8 +14,9 @@ from pretend import Pretended, pretended
 
 from fwi_refine.cli.options.resources import MEMORY
 from fwi_refine.objective.base import PriorTerm
-from fwi_refine.objective.misfit import BandMisfit, VminTie
+from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import levenberg_marquardt
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from run_cases import RUN, make_part, prepare, refine_all, write_inputs
 
 from fwi_refine import io
-from fwi_refine.cli.commands.blend import _read_table
+from fwi_refine.cli.blend_weights import read_table
 from fwi_refine.cli.commands.probe import _read_plan
 from fwi_refine.cli.options.files import load_priors
 from fwi_refine.errors import FwiRefineError
@@ -260,7 +260,7 @@ def test_settings(tmp_path, make, read):
 @pytest.mark.parametrize(
     ("content", "read"),
     [
-        ({"families": {"all": {"weights": [0.5, 0.5]}}}, lambda p: _read_table(p, 2, ["all"])),
+        ({"families": {"all": {"weights": [0.5, 0.5]}}}, lambda p: read_table(p, 2, ["all"])),
         (
             {"family": "a", "shifts": [100.0, 1e5], "samples": 3, "share_of_maps": 0.5},
             _read_plan,

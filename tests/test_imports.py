@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # import each other. A new folder needs a place here.
 LAYERS = (
     {"version", "errors", "lazy"},
-    {"files", "limits", "precision"},
+    {"machine_faults", "limits", "precision"},
+    {"files"},
     {"survey"},
     {"priors", "optimise", "wave", "io"},
     {"objective"},

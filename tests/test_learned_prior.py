@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from fwi_refine.inversion.chains import likelihood_of, settled_by_chains
 from fwi_refine.objective import Full, PriorTerm
 from fwi_refine.objective.constraints import Held
-from fwi_refine.objective.misfit import VminTie
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.priors import LearnedPrior, VariationalTotalVariation, load
 from fwi_refine.priors.denoiser import (
     DENOISER_FILE,

@@ -29,10 +29,11 @@ from fwi_refine.errors import (
     PartError,
     SampleError,
 )
-from fwi_refine.files import is_machine_fault, open_regular, persistently
+from fwi_refine.files import open_regular
 from fwi_refine.io.hdf5 import Hdf5Array
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.records import open_records
+from fwi_refine.machine_faults import is_machine_fault, persistently
 from fwi_refine.runs import one_sample, starts
 from fwi_refine.runs.directory import RunDirectory, check_parts, look
 from fwi_refine.runs.directory.parts import read_part
@@ -45,7 +46,7 @@ NUMBERS = [errno.EIO, errno.ESTALE, errno.ENOENT, errno.EMFILE, errno.EACCES, er
 @pytest.fixture
 def impatient(monkeypatch):
     """Tries again at once."""
-    monkeypatch.setattr("fwi_refine.files.WAITS", (0.0, 0.0))
+    monkeypatch.setattr("fwi_refine.machine_faults.WAITS", (0.0, 0.0))
 
 
 @pytest.fixture

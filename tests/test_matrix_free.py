@@ -20,9 +20,10 @@ from fwi_refine.inversion.recipe import Stage, Subset
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
-from fwi_refine.objective.misfit import BandMisfit, VminTie
+from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.objective.source_cells import SourceCells
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import Status, gauss_newton_krylov
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D, load
 from fwi_refine.wave import Simulator
@@ -91,6 +92,9 @@ class WithProducts:
     def residual(self, x):
         self.count += 1
         return self.problem.residual(x)
+
+    def mean_square(self, r):
+        return self.problem.mean_square(r)
 
     def pull_back(self, x, r):
         self.count += 1

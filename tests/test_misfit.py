@@ -9,8 +9,9 @@ from helpers import taylor_test
 from misfit_cases import SURVEY, misfit_near, random
 
 from fwi_refine.objective import misfit as misfits
-from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.misfit import BandMisfit, DataMisfit
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.wave import Simulator
 
 

@@ -6,8 +6,8 @@ import torch
 from helpers import inner, taylor_test
 
 from fwi_refine.objective.base import Objective, PriorTerm, SumOfSquares
-from fwi_refine.objective.misfit import VminTie
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import lbfgs
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D
 

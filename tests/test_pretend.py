@@ -17,9 +17,10 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
-from fwi_refine.objective.misfit import BandMisfit, DataMisfit, VminTie
+from fwi_refine.objective.misfit import BandMisfit, DataMisfit
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
 from fwi_refine.objective.source_cells import SourceCells, source_cells
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import expectation_propagation, lbfgs, levenberg_marquardt
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
 from fwi_refine.wave import Simulator, first_differences, jacobian, released_record

@@ -5,6 +5,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,14 +34,38 @@ Compare = Callable[[NDArray[Any]], dict[str, float]]
 log = logging.getLogger(__name__)
 
 
-def _measure(v: NDArray[Any], truth: NDArray[Any], compare: Compare | None) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class ComparedMap:
+    """A map beside the truth.
+
+    Parameters
+    ----------
+    name : str
+        Its id.
+    family : str or None
+        Its family, where known.
+    v, truth : ndarray, (nz, nx)
+        The map and the true map, m/s.
+    compare : callable or None
+        Compares a map with its record, see `MapRecords.compare`.
+    """
+
+    name: str
+    family: str | None
+    v: NDArray[Any]
+    truth: NDArray[Any]
+    compare: Compare | None = None
+
+
+def _measure(pair: ComparedMap) -> dict[str, Any]:
+    v, truth = pair.v, pair.truth
     measured = {
         "mae": metrics.mean_absolute_error(v, truth),
         "mse": metrics.root_mean_square_error(v, truth) ** 2,
         "score": metrics.leaderboard_error(v, truth),
         "ssim": metrics.structural_similarity(v, truth),
     }
-    return measured | (compare(v) if compare else {})
+    return measured | (pair.compare(v) if pair.compare else {})
 
 
 def _rooted(measured: dict[str, Any]) -> dict[str, Any]:
@@ -61,29 +86,10 @@ class BySample:
     def __init__(self, survey: Survey) -> None:
         self._rows: list[dict[str, Any]] = []
 
-    def add(
-        self,
-        name: str,
-        family: str | None,
-        v: NDArray[Any],
-        truth: NDArray[Any],
-        compare: Compare | None,
-    ) -> None:
-        """Adds one sample.
-
-        Parameters
-        ----------
-        name : str
-            Its id.
-        family : str or None
-            Its family, where known.
-        v, truth : ndarray, (nz, nx)
-            The map and the true map, m/s.
-        compare : callable or None
-            Compares a map with its record, see `MapRecords.compare`.
-        """
-        which = {"id": name} | ({} if family is None else {"family": family})
-        self._rows.append(which | _rooted(_measure(v, truth, compare)))
+    def add(self, pair: ComparedMap) -> None:
+        """Adds one sample."""
+        which = {"id": pair.name} | ({} if pair.family is None else {"family": pair.family})
+        self._rows.append(which | _rooted(_measure(pair)))
 
     def rows(self) -> list[dict[str, Any]]:
         """The table so far: values by name of the column."""
@@ -104,30 +110,17 @@ class ByFamily:
         self._groups: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(float))
         self._counts: dict[str, int] = defaultdict(int)
 
-    def add(
-        self,
-        name: str,
-        family: str | None,
-        v: NDArray[Any],
-        truth: NDArray[Any],
-        compare: Compare | None,
-    ) -> None:
-        """Adds one sample.
-
-        Parameters
-        ----------
-        name, family, v, truth, compare
-            As for `BySample.add`.
-        """
-        measured = self._measure(v, truth, compare)
-        for group in (OVERALL, *(() if family is None else (family,))):
+    def add(self, pair: ComparedMap) -> None:
+        """Adds one sample."""
+        measured = self._measure(pair)
+        for group in (OVERALL, *(() if pair.family is None else (pair.family,))):
             self._counts[group] += 1
             for key, value in measured.items():
                 self._groups[group][key] += value
 
     @staticmethod
-    def _measure(v: NDArray[Any], truth: NDArray[Any], compare: Compare | None) -> dict[str, Any]:
-        return _measure(v, truth, compare)
+    def _measure(pair: ComparedMap) -> dict[str, Any]:
+        return _measure(pair)
 
     def _means(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """(family, number of samples, means) of each group, all samples last."""
@@ -150,8 +143,8 @@ class ByDepth(ByFamily):
     """
 
     @staticmethod
-    def _measure(v: NDArray[Any], truth: NDArray[Any], compare: Compare | None) -> dict[str, Any]:
-        return metrics.error_by_depth(v, truth)
+    def _measure(pair: ComparedMap) -> dict[str, Any]:
+        return metrics.error_by_depth(pair.v, pair.truth)
 
     def rows(self) -> list[dict[str, Any]]:
         """The table: a row for each depth, family by family, all samples last."""

@@ -28,7 +28,7 @@ from fwi_refine.io.inputs import (
     open_converted_records,
 )
 from fwi_refine.io.predictions import Predictions
-from fwi_refine.io.records import Records
+from fwi_refine.io.record_sources import Records
 from fwi_refine.io.report import Row, read_report
 from fwi_refine.runs.directory import Contents, RunDirectory
 from fwi_refine.survey import OPENFWI, Survey

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.io.samples import Chunk, Sample
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -49,7 +49,7 @@ def match(records: Any, shape: tuple[int, ...]) -> Any:
 
 @dataclass(frozen=True)
 class Record:
-    """A record in memory, as a source of io/records.py."""
+    """A record in memory, as a source as of io/record_sources.py."""
 
     values: NDArray[Any]
     number: int

@@ -26,10 +26,11 @@ from fwi_refine.objective.base import Objective, PriorTerm
 from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit, MatrixFreeSourceMisfit
-from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit, VminTie
+from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit
 from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Rows
 from fwi_refine.objective.source_cells import SourceCells
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import (
     Result,
     gauss_newton_krylov,

@@ -15,9 +15,10 @@ import torch
 from fwi_refine.inversion.layer_stripping import flat_layers
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.flat_misfit import has_flat_misfit
-from fwi_refine.objective.misfit import BandMisfit, VminTie
+from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Modes
 from fwi_refine.objective.source_cells import source_velocities
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors

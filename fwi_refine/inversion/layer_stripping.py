@@ -15,8 +15,8 @@ import torch
 
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import EDGE, FlatMisfit, window_before_return, window_to
-from fwi_refine.objective.misfit import VminTie
 from fwi_refine.objective.parameterisation import Rows
+from fwi_refine.objective.vmin_tie import VminTie
 from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator

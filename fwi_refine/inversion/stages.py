@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.by_jacobian import minimise_by_jacobian
@@ -47,44 +47,98 @@ def run_stages(
     StageResult
         Of all stages, or of those that the budget allows.
     """
-    good_fit = GOOD_FIT * data.survey.unit**2 + data.beyond_noise(data.square(0.0))
-    # misfits by all shots, where they are known
-    reference: float | None = None
-    exact: float | None = None
-    curvature = Curvature()
-    traces: tuple[Trace, ...] = ()
-    moved, asked, skipped = 0.0, None, False
+    course = _Course(model, misfit)
     for number, stage in enumerate(stages, 1):
-        if stage.skip_if not in (None, asked):  # asked once for all in a row with one number
-            # of all shots where it is known: a stage may have looked at some only
-            left = data.beyond_noise(misfit if exact is None else exact)
-            skipped = left < stage.skip_if and moved < AT_REST
-        asked = stage.skip_if
-        if (asked is not None and skipped) or not _is_long_enough(stage, data.survey):
+        course = course.asked(stage.skip_if, data)
+        if course.skips or not _is_long_enough(stage, data.survey):
             continue
-        if stage.must_fit and exact is None:
+        if stage.must_fit and course.by_all is None:
             if not budget.affords(data.cost):
-                return StageResult(model, curvature, traces, True)
-            exact = data.misfit(model, budget)
-            reference = exact if reference is None else reference
-        before, exact = exact, None
+                return course.result(stopped=True)
+            course = course.measured(data.misfit(course.model, budget))
         budget.enter(f"{name}, stage {number} of {len(stages)}")
         with budget.keeping(data.cost if stage.must_fit else 0):
-            found = run_stage(stage, data, model, priors, budget)
+            found = run_stage(stage, data, course.model, priors, budget)
+        by_all = None
         if stage.must_fit and found.traces:
-            exact = data.misfit(found.model, budget)
-            # what fits better than the data's own rounding has fitted some of it
-            limit = max(4 * data.beyond_noise(reference or 0.0), good_fit)
-            if data.beyond_noise(exact) > limit:
-                found, exact = replace(found, model=model, curvature=None), before
-        traces += found.traces
-        misfit = next((trace[-1][1] ** 2 for trace in reversed(traces) if trace), misfit)
-        curvature = curvature.then(found.curvature)
-        moved = found.model.mean_change(model.v)
-        model = found.model
+            by_all = data.misfit(found.model, budget)
+            if data.beyond_noise(by_all) > course.limit(data):
+                found, by_all = replace(found, model=course.model, curvature=None), course.by_all
+        course = course.then(found, by_all)
         if found.stopped or budget.should_stop():
-            return StageResult(model, curvature, traces, True)
-    return StageResult(model, curvature, traces, False)
+            return course.result(stopped=True)
+    return course.result(stopped=False)
+
+
+@dataclass(frozen=True)
+class _Course:
+    """Where the stages so far have led.
+
+    Attributes
+    ----------
+    model, curvature, traces
+        As of `StageResult`.
+    misfit
+        Mean square, of what the last stage looked at.
+    by_all
+        Mean square of the model's misfit by all data; None where it is not known.
+    reference
+        The first one that was known.
+    moved
+        Mean change by the last stage, m/s.
+    skip_if, skipped
+        That of the last stage, carried out or not, and whether stages with it are left out.
+    """
+
+    model: Model
+    misfit: float
+    curvature: Curvature = field(default_factory=Curvature)
+    traces: tuple[Trace, ...] = ()
+    by_all: float | None = None
+    reference: float | None = None
+    moved: float = 0.0
+    skip_if: float | None = None
+    skipped: bool = False
+
+    def asked(self, skip_if: float | None, data: Data) -> "_Course":
+        """With the answer for a stage; asked once for all in a row with one number."""
+        if skip_if in (None, self.skip_if):
+            return replace(self, skip_if=skip_if)
+        left = data.beyond_noise(self.misfit if self.by_all is None else self.by_all)
+        return replace(self, skip_if=skip_if, skipped=left < skip_if and self.moved < AT_REST)
+
+    @property
+    def skips(self) -> bool:
+        """Whether the stage that was asked for is left out."""
+        return self.skip_if is not None and self.skipped
+
+    def measured(self, by_all: float) -> "_Course":
+        """With the misfit by all data."""
+        reference = by_all if self.reference is None else self.reference
+        return replace(self, by_all=by_all, reference=reference)
+
+    def limit(self, data: Data) -> float:
+        """Mean square misfit beyond the noise above which a stage that must fit is dropped."""
+        # what fits better than the data's own rounding has fitted some of it
+        good_fit = GOOD_FIT * data.survey.unit**2 + data.beyond_noise(data.square(0.0))
+        return max(4 * data.beyond_noise(self.reference or 0.0), good_fit)
+
+    def then(self, found: StageResult, by_all: float | None) -> "_Course":
+        """After one more stage; by_all: misfit of its model by all data, where it is known."""
+        traces = self.traces + found.traces
+        return replace(
+            self,
+            model=found.model,
+            misfit=next((trace[-1][1] ** 2 for trace in reversed(traces) if trace), self.misfit),
+            curvature=self.curvature.then(found.curvature),
+            traces=traces,
+            by_all=by_all,
+            moved=found.model.mean_change(self.model.v),
+        )
+
+    def result(self, stopped: bool) -> StageResult:
+        """The result of all."""
+        return StageResult(self.model, self.curvature, self.traces, stopped)
 
 
 def _is_long_enough(stage: Stage, survey: Survey) -> bool:

@@ -171,7 +171,7 @@ class TrueMaps(ConvertedPredictions):
 
 
 class ConvertedRecords:
-    """Records of io/records.py, converted as they are read.
+    """Records of io/record_sources.py, converted as they are read.
 
     True maps beside them stay, unless they lie outside the survey's velocity bounds and their
     conversion within them.

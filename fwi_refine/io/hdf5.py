@@ -9,8 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fwi_refine.errors import FwiRefineError, InputError, MachineError, SampleError
-from fwi_refine.files import is_machine_fault, open_regular, persistently
+from fwi_refine.files import open_regular
 from fwi_refine.io.ids import check_id
+from fwi_refine.machine_faults import is_machine_fault, persistently
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LARGEST_ROW = 2**30  # bytes; a file of a few bytes may claim to hold any number of zeros

@@ -13,7 +13,7 @@ from fwi_refine.files import lines, open_text
 from fwi_refine.io.order import Order
 
 if TYPE_CHECKING:
-    from fwi_refine.io.records import Records
+    from fwi_refine.io.record_sources import Records
 
 # separators of folders, control characters but the tab, breaks of lines, bytes that are no text
 _UNFIT = re.compile(r"[/\\\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -205,7 +205,7 @@ def pair(
     count : int
         How many predictions there are.
     records : Records
-        Opened records, see io/records.py.
+        Opened records, see io/record_sources.py.
     order : Order or None
         That of the predictions, where it is one of files.
 

@@ -18,7 +18,8 @@ from fwi_refine.io.convert import (
 from fwi_refine.io.ids import Pair, pair, read_families, read_ids, resolve_ids
 from fwi_refine.io.order import check_listed
 from fwi_refine.io.predictions import Predictions, open_predictions
-from fwi_refine.io.records import Records, open_records
+from fwi_refine.io.record_sources import Records
+from fwi_refine.io.records import open_records
 from fwi_refine.io.samples import Candidate, Chunk, Sample, plan_samples, read_samples
 from fwi_refine.survey import OPENFWI, Survey
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fwi_refine.files import read_toml
-from fwi_refine.io.records import truth_paths
+from fwi_refine.io.record_sources import truth_paths
 
 
 def files_named_by(path: Path) -> list[Path]:

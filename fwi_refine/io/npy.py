@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
-from fwi_refine.files import open_regular, persistently, read_npy_header
+from fwi_refine.files import open_regular, read_npy_header
+from fwi_refine.machine_faults import persistently
 
 LARGEST = 2**30  # bytes of a row, or of a file of one sample
 

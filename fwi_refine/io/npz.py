@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import is_machine_fault, machine_error, open_regular, read_npy
+from fwi_refine.files import open_regular, read_npy
 from fwi_refine.io.ids import check_id
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 
 SIGNATURE = b"PK\x03\x04"
 LARGEST = 2**31  # bytes of an array, which stays in memory

@@ -14,7 +14,7 @@ from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import is_outside
 from fwi_refine.io.ids import Pair
 from fwi_refine.io.predictions import Predictions
-from fwi_refine.io.records import Records, RecordSource
+from fwi_refine.io.record_sources import Records, RecordSource
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record
 
@@ -40,7 +40,7 @@ class Sample:
     notes : tuple of str
         Candidates that could not be used, and why.
     source : RecordSource or None
-        Of the record, as long as it is not read; see io/records.py.
+        Of the record, as long as it is not read; see io/record_sources.py.
     """
 
     index: int

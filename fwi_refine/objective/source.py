@@ -4,7 +4,7 @@ A record is linear in the wavelet of its sources. With g the record of a single 
 
     s(v, w) = w * g(v),     w = mean + B c,     c ~ N(0, 1),
 
-* a convolution in time, so that one simulation tells s for all wavelets, and the best of them for
+where * is a convolution in time, one simulation tells s for all wavelets, and the best of them for
 a map is the solution of a small linear system,
 
     c(v) = (Phi^T Phi + noise)^-1 Phi^T (Q^T d - Q^T mean * g),     Phi = Q^T B * g,

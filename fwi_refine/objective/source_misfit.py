@@ -122,7 +122,7 @@ class FreeSourceMisfit(BandMisfit):
         return None if point is None else point.estimate.residual[None].to(self._record)
 
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
-        """As in `Objective`: 1 / N (|r|^2 + noise |c|^2), which the wavelets make least, so that
+        """As in `Objective`: 1 / N (r . r + noise c . c), which the wavelets make least, so that
         its gradient is 2 / N J^T r, however large the noise is."""
         point = self._point(x)
         if point is None:

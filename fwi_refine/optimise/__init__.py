@@ -1,5 +1,6 @@
 """Optimisers that know no physics: they see a vector of unknowns, a value and a gradient."""
 
+from fwi_refine.optimise.descent import weight_by_fraction
 from fwi_refine.optimise.expectation_propagation import (
     LevelProblem,
     Marginals,
@@ -8,7 +9,7 @@ from fwi_refine.optimise.expectation_propagation import (
 from fwi_refine.optimise.gauss_newton import gauss_newton_step
 from fwi_refine.optimise.krylov import gauss_newton_krylov
 from fwi_refine.optimise.lbfgs import lbfgs
-from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt, weight_by_fraction
+from fwi_refine.optimise.levenberg_marquardt import levenberg_marquardt
 from fwi_refine.optimise.line_search import Search, strong_wolfe
 from fwi_refine.optimise.preconditioned_lbfgs import preconditioned_lbfgs
 from fwi_refine.optimise.result import (

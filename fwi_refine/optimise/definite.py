@@ -18,7 +18,7 @@ Solve = Callable[[torch.Tensor], torch.Tensor]
 
 # Of the unit diagonal: rounding of a float32 factor of some thousand unknowns stays below it.
 SHIFT = 1e-5
-MORE = 10.0  # times, where that was too little
+SHIFT_INCREASE = 10.0  # times, where that was too little
 MOST_SHIFT = 1e-2
 TOLERANCE = 1e-11  # of the residual, relative
 MOST_PRODUCTS = 1000
@@ -43,7 +43,61 @@ def factorise(matrix: torch.Tensor) -> Solve | None:
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
         return None
+    return by_factor(factor)
+
+
+def by_factor(factor: torch.Tensor) -> Solve:
+    """The function b -> A^-1 b.
+
+    Parameters
+    ----------
+    factor : torch.Tensor, (n, n)
+        Cholesky's, of A.
+
+    Returns
+    -------
+    callable
+        Takes b (n,) to x (n,).
+    """
     return lambda b: torch.cholesky_solve(b[:, None], factor)[:, 0]
+
+
+def to_unit_diagonal(matrix: torch.Tensor, damping: float) -> torch.Tensor:
+    """Scales a matrix to a diagonal of 1, in place, and adds damping to that.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor of float64, (n, n)
+        A; what comes of it is A / scale / scale[:, None] + damping.
+    damping : float
+        Relative to the diagonal.
+
+    Returns
+    -------
+    torch.Tensor, (n,)
+        The scale.
+    """
+    scale = matrix.diagonal().clamp_min(1e-300).sqrt()
+    matrix.div_(scale).div_(scale[:, None]).diagonal().add_(damping)
+    return scale
+
+
+def scaled_back(solve: Solve, scale: torch.Tensor) -> Solve:
+    """The solver of a matrix from that of the one which `to_unit_diagonal` made of it.
+
+    Parameters
+    ----------
+    solve : callable
+        Of the scaled matrix.
+    scale : torch.Tensor, (n,)
+        The scale.
+
+    Returns
+    -------
+    callable
+        Takes b (n,) to x (n,).
+    """
+    return lambda b: solve(b / scale) / scale
 
 
 def _by_refinement(matrix: torch.Tensor) -> Solve | None:
@@ -54,7 +108,7 @@ def _by_refinement(matrix: torch.Tensor) -> Solve | None:
         factor, info = torch.linalg.cholesky_ex(single)
         if int(info) == 0 and math.isfinite(float(factor.diagonal().sum())):
             break
-        shift *= MORE
+        shift *= SHIFT_INCREASE
         if shift > MOST_SHIFT:
             return None
 

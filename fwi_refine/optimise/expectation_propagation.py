@@ -31,7 +31,8 @@ LEAST_SPREAD = 50.0  # m/s, of an unknown between levels
 # Times the standard deviation of a uniform density between the outermost levels: some lie beyond.
 STRETCH = 1.5
 DAMPING = 0.3  # fraction of a renewed site that is taken: all are renewed at once
-FLAT, LESS = 16.0, 0.8  # the variances of the likelihood at first, and from renewal to renewal
+# Variance of the likelihood, relative to what it is: at first, and from renewal to renewal.
+FIRST_TEMPERATURE, COOLING = 16.0, 0.8
 LEAST_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
 LEAST_OF_CAVITY = 1e-9  # (m/s)^-2, its precision, where rounding has left less
 
@@ -137,7 +138,7 @@ def expectation_propagation(
     mean = np.zeros(total)
     others = np.full(problem.others, problem.width**-2.0)
     for number in range(iterations):
-        power = min(1.0, LESS**-number / FLAT)  # of the likelihood
+        power = min(1.0, COOLING**-number / FIRST_TEMPERATURE)  # of the likelihood
         levels = problem.levels(mean[n:])
         mixture = _Mixture(levels, problem.near, problem.between)
         if precision is None:  # begin as if all lay between

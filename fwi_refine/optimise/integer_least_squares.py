@@ -1,6 +1,6 @@
 """Least squares with unknowns that are zero or one of a few values each.
 
-    minimise |y - A u|^2 over u, with u_i in {0, x_i1, x_i2, ...} and few u_i other than 0
+    minimise norm(y - A u)^2 over u, with u_i in {0, x_i1, x_i2, ...} and few u_i other than 0
 
 Picking one unknown after the other goes wrong where columns are alike: of 28 changes to a map it
 found 2. Expectation propagation (Minka, UAI 2001) weighs all at once. Each unknown has a prior of
@@ -18,8 +18,8 @@ import numpy as np
 EXPLAINED = 0.1  # fraction of |y|^2 that exchanges may leave to be enough
 PRIOR = 0.02  # probability that an unknown is not zero
 RENEWALS, DAMPING = 40, 0.4
-FLAT, SHARPER = 100.0, 0.85  # variance of the noise at first, and its factor per renewal
-SHARPEST = 4.0  # variance of the noise in the end: columns are wrong by more than white noise
+FIRST_VARIANCE, VARIANCE_DECREASE = 100.0, 0.85  # of the noise, and its factor per renewal
+LEAST_VARIANCE = 4.0  # of the noise in the end: columns are wrong by more than white noise
 WIDTH = 0.02  # standard deviation of a peak, of an unknown's largest value
 SPREAD = 0.3  # standard deviation of the first sites, likewise
 LEAST_PRECISION = 1e-9  # of a site or a cavity, times the square of the largest value
@@ -38,7 +38,7 @@ class IntegerProblem:
     pulled
         A^T y, (n,).
     energy
-        |y|^2.
+        ``y . y``.
     unknown, value
         (M,) each: unknown number `unknown[m]` may be `value[m]`, besides 0.
     """
@@ -50,7 +50,7 @@ class IntegerProblem:
     value: np.ndarray
 
     def misfit(self, u: np.ndarray) -> float:
-        """|y - A u|^2."""
+        """The square of the norm of y - A u."""
         return float(self.energy - 2 * self.pulled @ u + u @ self.normal @ u)
 
 
@@ -62,12 +62,12 @@ def integer_least_squares(problem: IntegerProblem, penalty: float) -> tuple[np.n
     problem
         At least one unknown, each with one value or more.
     penalty
-        What an unknown other than 0 costs, as a fraction of |y|^2.
+        What an unknown other than 0 costs, as a fraction of ``y . y``.
 
     Returns
     -------
     u, probability
-        (n,) each. u has the least |y - A u|^2 + penalty |y|^2 (number of u_i other than 0) that
+        (n,) each. u has the least norm(y - A u)^2 + penalty y . y (number of u_i other than 0) that
         was found; `probability` is that of u_i by expectation propagation, 1 where there was no
         need for it.
     """
@@ -91,7 +91,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
     peak = (WIDTH * scale)[:, None] ** 2
     least = LEAST_PRECISION / scale**2
     precision, shift = 1 / (SPREAD * scale) ** 2, np.zeros(len(scale))
-    variance = FLAT
+    variance = FIRST_VARIANCE
     for _ in range(RENEWALS):
         covariance = np.linalg.inv(problem.normal / variance + np.diag(precision))
         mean, own = covariance @ (problem.pulled / variance + shift), covariance.diagonal()
@@ -108,7 +108,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
         renewed = np.maximum(1 / moment - cavity, least)
         precision += DAMPING * (renewed - precision)
         shift += DAMPING * (expected / moment - centre[:, 0] * cavity - shift)
-        variance = max(SHARPEST, variance * SHARPER)
+        variance = max(LEAST_VARIANCE, variance * VARIANCE_DECREASE)
     return values, probabilities
 
 

@@ -12,31 +12,28 @@ a descent direction (T. Steihaug, SIAM J. Numer. Anal. 20, 1983), which is halve
 objective falls.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Residuals, Retract, Weight
 from fwi_refine.optimise.gauss_newton import PRODUCT_COST
-from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
 from fwi_refine.optimise.result import Result, Status
 
 # Damping, relative to D: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-3, 1e-6, 1.0
-LESS, MORE = 0.2, 10.0
-GOOD, POOR = 0.7, 0.2  # of the predicted decrease, from where on the damping falls or rises
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1.0
+DAMPING_DECREASE, DAMPING_INCREASE = 0.2, 10.0
+# Of a decrease to the predicted one, from where on the damping falls or rises.
+GOOD_RATIO, POOR_RATIO = 0.7, 0.2
 HALVINGS = 5
 # Conjugate gradients end where the last so many have gained less than this fraction each.
 LOOK_BACK, LEAST_GAIN = 8, 2e-3
 
 
-class Misfit(Protocol):
+class Misfit(Residuals, Protocol):
     """A mean of squared residuals, known by products."""
-
-    def residual(self, x: torch.Tensor) -> torch.Tensor | None:
-        """r(x), or None where there is none."""
-        ...
 
     def pull_back(self, x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
         """2 / N J(x)^T r, (n,)."""
@@ -122,92 +119,75 @@ def gauss_newton_krylov(
     Result
         As that of `levenberg_marquardt`.
     """
-    run = _Steps(misfit, prior, damped, weight, retract, max_evaluations)
-    return run.minimise(
-        x0.detach().to(torch.float64, copy=True),
-        max_iterations,
-        products,
-        relative_decrease,
-        target,
-        callback,
+    run = _KrylovGaussNewton(
+        misfit=misfit,
+        prior=prior,
+        damped=damped,
+        weight_of=weight,
+        max_iterations=max_iterations,
+        products=products,
+        damping=FIRST_DAMPING,
+        max_evaluations=max_evaluations,
+        relative_decrease=relative_decrease,
+        target=target,
+        retract=retract,
+        callback=callback,
     )
+    return run.minimise(x0.detach().to(torch.float64, copy=True))
 
 
-class _Steps:
-    def __init__(
-        self,
-        misfit: Misfit,
-        prior: Penalty,
-        damped: MakeDamped,
-        weight: Weight,
-        retract: Retract,
-        max_evaluations: int | None,
-    ):
-        self.misfit, self.prior, self.damped = misfit, prior, damped
-        self.weight_of, self.retract = weight, retract
-        self.limit = math.inf if max_evaluations is None else max_evaluations
-        self.evaluations = 0
-        self.weight = math.inf
-        self.damping = FIRST
+@dataclass(kw_only=True, eq=False)
+class _KrylovGaussNewton(Descent):
+    misfit: Misfit
+    prior: Penalty
+    damped: MakeDamped
+    products: int
 
-    def minimise(
-        self,
-        x: torch.Tensor,
-        max_iterations: int,
-        products: int,
-        relative_decrease: float,
-        target: float,
-        callback: Callback | None,
-    ) -> Result:
-        residual, squares, prior = self.trial(x)
-        if residual is None:
-            self.weight = 1.0
-            return Result(x, math.inf, None, Status.NOT_FINITE, 0, self.evaluations, [math.inf])
+    def minimise(self, x: torch.Tensor) -> Result:
+        here = self.evaluate(self.misfit, self.prior, x)
+        if not self.begin(here):
+            return self.result(here, Status.NOT_FINITE)
         diagonal: torch.Tensor | None = None
-        values: list[float] = []
-
-        def result(status: Status) -> Result:
-            value = squares + self.weight * prior
-            history = values or [value]
-            count = len(history) - 1
-            return Result(x, value, None, status, count, self.evaluations, history, squares)
-
-        self.follow(squares, prior)
-        values.append(squares + self.weight * prior)
-        for _ in range(max_iterations):
-            fixed = 2 if diagonal is not None else 2 + self.misfit.diagonal_cost()
-            if self.left < fixed + PRODUCT_COST:  # a gradient, a product and a residual
-                return result(Status.MAX_EVALUATIONS)
+        for _ in range(self.max_iterations):
+            cost = self.misfit.diagonal_cost() if diagonal is None else 0
+            if self.left < cost + 2 + PRODUCT_COST:  # a gradient, a product and a residual
+                return self.result(here, Status.MAX_EVALUATIONS)
             if diagonal is None:
-                diagonal = self.misfit.hessian_diagonal(x)
-                self.evaluations += self.misfit.diagonal_cost()
-            self.follow(squares, prior)
-            before = squares + self.weight * prior
-            gradient = self.misfit.pull_back(x, residual) + self.weight * self.prior.gradient(x)
-            self.evaluations += 1
-            step, predicted = self.solve(x, gradient, diagonal, products)
-            found, length = self.descend(x, step, before)
+                diagonal = self.misfit.hessian_diagonal(here.x)
+                self.evaluations += cost
+            self.follow(here)
+            before = here.value(self.weight)
+            step, predicted = self.solve(here.x, self.gradient(here), diagonal)
+            found, length = self.descend(here, step)
             if found is None:
-                if self.damping >= MOST or self.left < 1:
-                    return result(Status.STALLED)
-                self.damping = min(self.damping * MORE**2, MOST)
+                if self.damping >= MOST_DAMPING or self.left < 1:
+                    return self.result(here, Status.STALLED)
+                self.damping = min(self.damping * DAMPING_INCREASE**2, MOST_DAMPING)
                 continue
-            x, residual, squares, prior = found
-            after = squares + self.weight * prior
-            values.append(after)
-            ratio = (before - after) / max(predicted, 1e-300)
-            if length < 1 or ratio < POOR:
-                self.damping = min(self.damping * MORE, MOST)
-            elif ratio > GOOD:
-                self.damping = max(self.damping * LESS, LEAST)
-            if callback is not None and callback(result(Status.RUNNING)):
-                return result(Status.STOPPED)
-            if before - after < relative_decrease * after or squares < target:
-                return result(Status.CONVERGED)
-        return result(Status.MAX_ITERATIONS)
+            here, after = found, found.value(self.weight)
+            self.values.append(after)
+            self.damp(length, (before - after) / max(predicted, 1e-300))
+            if self.tell(here):
+                return self.result(here, Status.STOPPED)
+            if self.converged(here, before, after):
+                return self.result(here, Status.CONVERGED)
+        return self.result(here, Status.MAX_ITERATIONS)
+
+    def gradient(self, here: Evaluation) -> torch.Tensor:
+        assert here.residual is not None  # see `descend`
+        self.evaluations += 1
+        by_misfit = self.misfit.pull_back(here.x, here.residual)
+        return by_misfit + self.weight * self.prior.gradient(here.x)
+
+    def damp(self, length: float, ratio: float) -> None:
+        """Moves the damping; ratio: of the decrease to the predicted one."""
+        if length < 1 or ratio < POOR_RATIO:
+            self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
+        elif ratio > GOOD_RATIO:
+            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
 
     def solve(
-        self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor, products: int
+        self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor
     ) -> tuple[torch.Tensor, float]:
         """A step, and by how much the quadratic model falls with it."""
         rest = self.damped(x, self.weight, diagonal, self.damping)
@@ -215,7 +195,7 @@ class _Steps:
         z = rest.solve(r)
         p, rz = z, float(r @ z)
         falls: list[float] = []  # of the quadratic model, so far
-        while len(falls) < products and self.left >= PRODUCT_COST + 1:
+        while len(falls) < self.products and self.left >= PRODUCT_COST + 1:
             product = self.misfit.hessian_product(x, p) + rest.product(p)
             self.evaluations += PRODUCT_COST
             curvature = float(p @ product)
@@ -233,35 +213,15 @@ class _Steps:
             p = z + (rz / before) * p
         return step, falls[-1] if falls else 0.0
 
-    def descend(
-        self, x: torch.Tensor, step: torch.Tensor, before: float
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor, float, float] | None, float]:
+    def descend(self, here: Evaluation, step: torch.Tensor) -> tuple[Evaluation | None, float]:
         """The point that the step, or a half of a half of it, leads to; and how much of it."""
         length = 1.0
         for _ in range(HALVINGS):
             if self.left < 1:
                 break
-            there = self.retract(x, length * step)
-            residual, squares, prior = self.trial(there)
-            if residual is not None and squares + self.weight * prior < before:
-                return (there, residual, squares, prior), length
+            there = self.retract(here.x, length * step)
+            found = self.evaluate(self.misfit, self.prior, there)
+            if found.value(self.weight) < here.value(self.weight):
+                return found, length
             length /= 2
         return None, length
-
-    def trial(self, x: torch.Tensor) -> tuple[torch.Tensor | None, float, float]:
-        """Residual, mean square and prior at x; the residual is None where they are not finite."""
-        if not bool(torch.isfinite(x).all()):
-            return None, math.inf, math.inf
-        residual = self.misfit.residual(x)
-        self.evaluations += 1
-        if residual is None:
-            return None, math.inf, math.inf
-        squares, prior = float(residual.square().mean()), float(self.prior(x))
-        return (residual if math.isfinite(squares + prior) else None), squares, prior
-
-    @property
-    def left(self) -> float:
-        return self.limit - self.evaluations
-
-    def follow(self, misfit: float, prior: float) -> None:
-        self.weight = min(self.weight, self.weight_of(misfit, prior))

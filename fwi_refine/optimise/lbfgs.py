@@ -9,7 +9,7 @@ from fwi_refine.optimise.inverse_hessian import Pairs
 from fwi_refine.optimise.line_search import strong_wolfe
 from fwi_refine.optimise.result import Differentiable, Evaluator, Point, Result, Status, rounding_of
 
-QUIET = 10  # iterations in a row without progress that make a run stalled
+MAX_STAGNANT_ITERATIONS = 10  # iterations in a row without progress that make a run stalled
 LINE_SEARCH_EVALUATIONS = 20  # at most, in one line search
 
 
@@ -91,7 +91,7 @@ def lbfgs(
             return run.result(Status.STOPPED)
         if evaluate.left <= 0:  # before a failure, for it may be what cut the search short
             return run.result(Status.MAX_EVALUATIONS)
-        if run.failure is not None or run.quiet >= QUIET:
+        if run.failure is not None or run.stagnant >= MAX_STAGNANT_ITERATIONS:
             return run.result(run.failure or Status.STALLED)
         if len(run.values) > max_iterations:
             return run.result(Status.MAX_ITERATIONS)
@@ -113,7 +113,7 @@ def _check(x0: torch.Tensor, max_iterations: int, scale: float, initial_step: fl
 class _LineSearches:
     """The points of a run so far, and what follows from them for the next line search.
 
-    point: the last one; quiet: iterations in a row without progress; failure: what ends the run
+    point: the last one; stagnant: iterations in a row without progress; failure: what ends the run
     after a line search that found nothing lower.
     """
 
@@ -130,7 +130,7 @@ class _LineSearches:
         self.precondition, self.initial_step = precondition, initial_step
         self.curvature = curvature
         self.values = [start.value]
-        self.quiet = 0
+        self.stagnant = 0
         self.failure: Status | None = None
         self._size = initial_step or 1.0  # largest change of an unknown in the last step
         self._gentlest = start.steepness  # smallest gradient
@@ -196,6 +196,6 @@ class _LineSearches:
         self.pairs.add(change, point.gradient - previous.gradient)
         self._size = float(change.abs().max())
         lower = previous.value - point.value > rounding_of(previous.value)
-        self.quiet = 0 if lower or point.steepness < self._gentlest else self.quiet + 1
+        self.stagnant = 0 if lower or point.steepness < self._gentlest else self.stagnant + 1
         self._gentlest = min(self._gentlest, point.steepness)
         self._restarted = False

@@ -13,59 +13,20 @@ amplifies without bounds.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from fwi_refine.optimise.definite import Solve, factorise
+from fwi_refine.optimise.definite import Solve, factorise, scaled_back, to_unit_diagonal
+from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, Weight
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
-Weight = Callable[[float, float], float]
-Retract = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-Callback = Callable[[Result], bool | None]
-
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-6, 1e-9, 1.0
-LESS, MORE = 0.1, 30.0
-SLOW = 0.98  # corrections that leave more than this fraction of the objective are the last
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1.0
+DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 30.0
+STAGNATION = 0.98  # corrections that leave more than this fraction of the objective are the last
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
-FALLEN = 0.3
-
-
-def weight_by_fraction(fraction: float, misfit: float, prior: float, least: float = 0.0) -> float:
-    """The weight with which a prior counts a fraction of the misfit.
-
-    Parameters
-    ----------
-    fraction : float
-        Of the misfit, as a fraction.
-    misfit, prior : float
-        Their values.
-    least : float
-        The least weight.
-
-    Returns
-    -------
-    float
-        The weight.
-    """
-    # a prior of almost nothing, as of a constant map, must not get a weight without bounds
-    return max(least, fraction * misfit / max(prior, 1.0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """Where a step leads."""
-
-    step: torch.Tensor
-    x: torch.Tensor
-    residual: torch.Tensor | None
-    misfit: float
-    prior: float
-
-    def value(self, weight: float) -> float:
-        return self.misfit + weight * self.prior
+WEIGHT_RENEWAL = 0.3
 
 
 def levenberg_marquardt(
@@ -77,7 +38,7 @@ def levenberg_marquardt(
     max_iterations: int,
     corrections: int = 8,
     max_damping_increases: int = 3,
-    damping: float = FIRST,
+    damping: float = FIRST_DAMPING,
     max_evaluations: int | None = None,
     hessian_cost: int = 0,
     relative_decrease: float = 1e-3,
@@ -126,161 +87,119 @@ def levenberg_marquardt(
         `history` holds the objective, with the weight of its time, at the start and after each
         iteration.
     """
-    run = _Descent(
-        misfit,
-        prior,
-        weight,
-        retract,
-        callback,
-        max_evaluations,
-        hessian_cost,
-        max_damping_increases,
-        damping,
+    run = _LevenbergMarquardt(
+        misfit=misfit,
+        prior=prior,
+        weight_of=weight,
+        max_iterations=max_iterations,
+        corrections=corrections,
+        max_damping_increases=max_damping_increases,
+        damping=damping,
+        max_evaluations=max_evaluations,
+        hessian_cost=hessian_cost,
+        relative_decrease=relative_decrease,
+        target=target,
+        retract=retract,
+        callback=callback,
     )
-    return run.minimise(
-        x0.detach().to(torch.float64, copy=True),
-        max_iterations,
-        corrections,
-        relative_decrease,
-        target,
-    )
+    return run.minimise(x0.detach().to(torch.float64, copy=True))
 
 
-class _Descent:
-    def __init__(
-        self,
-        misfit: LeastSquares,
-        prior: Regulariser,
-        weight: Weight,
-        retract: Retract,
-        callback: Callback | None,
-        max_evaluations: int | None,
-        hessian_cost: int,
-        max_damping_increases: int,
-        damping: float,
-    ):
-        self.misfit, self.prior, self.weight_of = misfit, prior, weight
-        self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
-        self.max_damping_increases = max_damping_increases
-        self.limit = math.inf if max_evaluations is None else max_evaluations
-        self.evaluations = 0
-        self.weight = math.inf
-        self.damping = damping
-        self.values: list[float] = []
-        self.stopped = False
+@dataclass(kw_only=True, eq=False)
+class _LevenbergMarquardt(Descent):
+    misfit: LeastSquares
+    prior: Regulariser
+    corrections: int
+    max_damping_increases: int
+    hessian_cost: int
+    stopped: bool = False
 
-    def minimise(
-        self,
-        x: torch.Tensor,
-        max_iterations: int,
-        corrections: int,
-        relative_decrease: float,
-        target: float,
-    ) -> Result:
-        here = self.trial(x, torch.zeros_like(x))
-        if not math.isfinite(here.misfit + here.prior):
-            self.weight = 1.0
+    def minimise(self, x: torch.Tensor) -> Result:
+        here = self.evaluate(self.misfit, self.prior, x)
+        if not self.begin(here):
             return self.result(here, Status.NOT_FINITE)
-        self.follow(here)
-        self.values.append(here.value(self.weight))
-        for _ in range(max_iterations):
+        for _ in range(self.max_iterations):
             # the Jacobian, and a correction, which is a product and a residual
-            if self.limit - self.evaluations < self.hessian_cost + 2:
+            if self.left < self.hessian_cost + 2:
                 return self.result(here, Status.MAX_EVALUATIONS)
             hessian = self.misfit.hessian(here.x)
             self.evaluations += self.hessian_cost
-            found = self.correct(here, hessian, corrections)
+            found = self.correct(here, hessian)
             if found is here:
                 return self.result(here, Status.STALLED)
-            decrease = here.value(self.weight) - found.value(self.weight)
+            before, after = here.value(self.weight), found.value(self.weight)
             here = found
-            self.values.append(here.value(self.weight))
+            self.values.append(after)
             if self.stopped:
                 return self.result(here, Status.STOPPED)
-            if decrease < relative_decrease * here.value(self.weight) or here.misfit < target:
+            if self.converged(here, before, after):
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
-    def correct(self, base: _Trial, hessian: torch.Tensor, corrections: int) -> _Trial:
+    def correct(self, base: Evaluation, hessian: torch.Tensor) -> Evaluation:
         """The best point that the Jacobian of `base` leads to."""
-        here = _Trial(torch.zeros_like(base.x), base.x, base.residual, base.misfit, base.prior)
-        left, increases = corrections, 0
+        here, step = base, torch.zeros_like(base.x)
+        left, increases = self.corrections, 0
         while left > 0 and increases < self.max_damping_increases and not self.stopped:
             self.follow(here)
             before = here.value(self.weight)
             solve = self.factorise(hessian, here)
-            best, used = self.chain(base.x, here, solve, left)
+            best, used = self.chain(base.x, here, step, solve, left)
             left -= used
             if best is None:
-                self.damping, increases = self.damping * MORE, increases + 1
-                if self.damping > MOST or (used == 0 and solve is not None):
-                    self.damping = min(self.damping, MOST)
+                self.damping, increases = self.damping * DAMPING_INCREASE, increases + 1
+                if self.damping > MOST_DAMPING or (used == 0 and solve is not None):
+                    self.damping = min(self.damping, MOST_DAMPING)
                     break
                 continue
-            here = best
-            if here.value(self.weight) > SLOW * before and not self.fallen(here):
+            here, step = best
+            if here.value(self.weight) > STAGNATION * before and not self.fallen(here):
                 break
         if increases == 0:
-            self.damping = max(self.damping * LESS, LEAST)
-        return base if here.x is base.x else here
+            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+        return here
 
     def chain(
-        self, base: torch.Tensor, here: _Trial, solve: Solve | None, left: int
-    ) -> tuple[_Trial | None, int]:
-        """The best of a chain of corrections with one factor, or None; and its length."""
+        self,
+        base: torch.Tensor,
+        here: Evaluation,
+        step: torch.Tensor,
+        solve: Solve | None,
+        left: int,
+    ) -> tuple[tuple[Evaluation, torch.Tensor] | None, int]:
+        """The best of a chain of corrections with one factor, and the step to it, or None; and
+        the chain's length."""
         best, last, used, trial = None, math.inf, 0, here
         lowest = here.value(self.weight)
-        while solve is not None and used < left and self.limit - self.evaluations >= 2:
+        while solve is not None and used < left and self.left >= 2:
             assert trial.residual is not None  # a refused trial ends the chain
             self.evaluations += 1
             gradient = self.misfit.pull_back(base, trial.residual)
             gradient = gradient + self.weight * self.prior.gradient(trial.x)
-            step = trial.step - solve(gradient)
-            trial = self.trial(self.retract(base, step), step)
+            step = step - solve(gradient)
+            trial = self.evaluate(self.misfit, self.prior, self.retract(base, step))
             used += 1
             value = trial.value(self.weight)
-            if value < lowest:
-                best, lowest = trial, value
-                if self.callback is not None and self.callback(self.result(trial, Status.RUNNING)):
-                    self.stopped = True
+            lower = value < lowest
+            if lower:
+                best, lowest = (trial, step), value
+                self.stopped = self.tell(trial)
+                if self.stopped:
                     break
-            if not self.prior.quadratic or not value < SLOW * last:
+            if not self.prior.quadratic or not value < STAGNATION * last:
                 break
-            if best is trial and self.fallen(trial):
+            if lower and self.fallen(trial):
                 break
             last = value
         return best, used
 
-    def trial(self, x: torch.Tensor, step: torch.Tensor) -> _Trial:
-        refused = _Trial(step, x, None, math.inf, math.inf)
-        if not bool(torch.isfinite(x).all()):
-            return refused
-        residual = self.misfit.residual(x)
-        self.evaluations += 1
-        if residual is None:
-            return refused
-        misfit, prior = self.misfit.mean_square(residual), float(self.prior(x))
-        return (
-            _Trial(step, x, residual, misfit, prior) if math.isfinite(misfit + prior) else refused
-        )
-
-    def factorise(self, hessian: torch.Tensor, here: _Trial) -> Solve | None:
+    def factorise(self, hessian: torch.Tensor, here: Evaluation) -> Solve | None:
         """The function g -> (H + w P + damping)^-1 g, or None where that is not definite."""
         matrix = hessian.clone()
         self.prior.add_hessian(matrix, here.x, self.weight)
-        scale = matrix.diagonal().clamp_min(1e-300).sqrt()
-        matrix.div_(scale).div_(scale[:, None]).diagonal().add_(self.damping)
+        scale = to_unit_diagonal(matrix, self.damping)
         solve = factorise(matrix)
-        return None if solve is None else lambda g: solve(g / scale) / scale
+        return None if solve is None else scaled_back(solve, scale)
 
-    def follow(self, here: _Trial) -> None:
-        self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
-
-    def fallen(self, here: _Trial) -> bool:
-        return self.weight_of(here.misfit, here.prior) < FALLEN * self.weight
-
-    def result(self, here: _Trial, status: Status) -> Result:
-        value = here.value(self.weight)
-        values = self.values or [value]
-        count, history = len(values) - 1, list(values)
-        return Result(here.x, value, None, status, count, self.evaluations, history, here.misfit)
+    def fallen(self, here: Evaluation) -> bool:
+        return self.weight_of(here.misfit, here.prior) < WEIGHT_RENEWAL * self.weight

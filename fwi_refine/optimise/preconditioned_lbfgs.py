@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 import torch
 
-from fwi_refine.optimise.definite import Solve
+from fwi_refine.optimise.definite import Solve, by_factor, scaled_back, to_unit_diagonal
+from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, Weight
 from fwi_refine.optimise.lbfgs import lbfgs
-from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
 from fwi_refine.optimise.result import Differentiable, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST, LEAST, MOST = 1e-6, 1e-9, 1e-2
-LESS, MORE = 0.1, 100.0
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e-2
+DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 100.0
 
 
 class _Curved(Protocol):
@@ -84,120 +84,84 @@ def preconditioned_lbfgs(
     Result
         As that of `levenberg_marquardt`.
     """
-    run = _Descents(misfit, prior, weight, retract, callback, max_evaluations, hessian_cost)
-    return run.minimise(
-        x0.detach().to(torch.float64, copy=True),
-        max_iterations,
-        corrections,
-        relative_decrease,
-        target,
+    run = _PreconditionedLBFGS(
+        misfit=misfit,
+        prior=prior,
+        weight_of=weight,
+        max_iterations=max_iterations,
+        corrections=corrections,
+        damping=FIRST_DAMPING,
+        max_evaluations=max_evaluations,
+        hessian_cost=hessian_cost,
+        relative_decrease=relative_decrease,
+        target=target,
+        retract=retract,
+        callback=callback,
     )
+    return run.minimise(x0.detach().to(torch.float64, copy=True))
 
 
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """A point, with the misfit and the prior there."""
+@dataclass(kw_only=True, eq=False)
+class _PreconditionedLBFGS(Descent):
+    misfit: _Curved
+    prior: _Weighted
+    corrections: int
+    hessian_cost: int
 
-    x: torch.Tensor
-    misfit: float
-    prior: float
-
-    def value(self, weight: float) -> float:
-        return self.misfit + weight * self.prior
-
-
-class _Descents:
-    def __init__(
-        self,
-        misfit: _Curved,
-        prior: _Weighted,
-        weight: Weight,
-        retract: Retract,
-        callback: Callback | None,
-        max_evaluations: int | None,
-        hessian_cost: int,
-    ) -> None:
-        self.misfit, self.prior, self.weight_of = misfit, prior, weight
-        self.retract, self.callback, self.hessian_cost = retract, callback, hessian_cost
-        self.limit = math.inf if max_evaluations is None else max_evaluations
-        self.evaluations = 0
-        self.weight = math.inf
-        self.damping = FIRST
-        self.values: list[float] = []
-
-    def minimise(
-        self,
-        x: torch.Tensor,
-        max_iterations: int,
-        corrections: int,
-        relative_decrease: float,
-        target: float,
-    ) -> Result:
-        here = _Point(x, self.misfit(x), self.prior(x))
+    def minimise(self, x: torch.Tensor) -> Result:
+        here = Evaluation(x, self.misfit(x), self.prior(x))
         self.evaluations += 1
-        if not math.isfinite(here.misfit + here.prior):
-            self.weight = 1.0
+        if not self.begin(here):
             return self.result(here, Status.NOT_FINITE)
         curvature = None
-        for _ in range(max_iterations):
-            self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
+        for _ in range(self.max_iterations):
+            self.follow(here)
             before = here.value(self.weight)
-            self.values = self.values or [before]
-            if self.limit - self.evaluations < self.hessian_cost + 2:
+            if self.left < self.hessian_cost + 2:
                 return self.result(here, Status.MAX_EVALUATIONS)
             if curvature is None:
                 curvature = self.misfit.hessian(here.x)
                 self.evaluations += self.hessian_cost
-            inner, x = self.descend(here, curvature, corrections)
+            inner, found = self.descend(here, curvature)
             ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
             if not inner.value < before:
-                if ended or self.damping >= MOST:
+                if ended or self.damping >= MOST_DAMPING:
                     return self.result(here, inner.status if ended else Status.STALLED)
-                self.damping = min(self.damping * MORE, MOST)
+                self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
                 continue
-            self.damping = max(self.damping * LESS, LEAST)
-            penalty = self.prior(x)
-            here = _Point(x, inner.value - self.weight * penalty, penalty)
-            curvature = None
+            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            here, curvature = found, None
             self.values.append(inner.value)
             if ended:
                 return self.result(here, inner.status)
-            if before - inner.value < relative_decrease * inner.value or here.misfit < target:
+            if self.converged(here, before, inner.value):
                 return self.result(here, Status.CONVERGED)
         return self.result(here, Status.MAX_ITERATIONS)
 
-    def descend(
-        self, here: _Point, curvature: torch.Tensor, corrections: int
-    ) -> tuple[Result, torch.Tensor]:
+    def descend(self, here: Evaluation, curvature: torch.Tensor) -> tuple[Result, Evaluation]:
         """L-BFGS in the step from a point, with the matrix there; and where that leads."""
         hessian = curvature.clone()
         self.prior.add_hessian(hessian, here.x, self.weight)
         step = _Step(self.misfit + self.weight * self.prior, here.x, self.retract)
 
-        def watch(inner: Result) -> bool | None:
-            if self.callback is None:
-                return False
+        def trial(inner: Result) -> Evaluation:
             x = step.point(inner.x)
             penalty = self.prior(x)
-            at = _Point(x, inner.value - self.weight * penalty, penalty)
-            return self.callback(self.result(at, Status.RUNNING, used=inner.evaluations))
+            return Evaluation(x, inner.value - self.weight * penalty, penalty)
+
+        def watch(inner: Result) -> bool:
+            return self.tell(trial(inner), inner.evaluations)
 
         inner = lbfgs(
             step,
             torch.zeros_like(here.x),
-            max_iterations=corrections,
-            max_evaluations=None if math.isinf(self.limit) else int(self.limit - self.evaluations),
+            max_iterations=self.corrections,
+            max_evaluations=None if self.max_evaluations is None else int(self.left),
             precondition=_inverse(hessian, self.damping),
             callback=watch,
         )
         self.evaluations += inner.evaluations
-        return inner, step.point(inner.x)
-
-    def result(self, here: _Point, status: Status, used: int = 0) -> Result:
-        value = here.value(self.weight)
-        values = self.values or [value]
-        count, history, evaluations = len(values) - 1, list(values), self.evaluations + used
-        return Result(here.x, value, None, status, count, evaluations, history, here.misfit)
+        return inner, trial(inner)
 
 
 class _Step:
@@ -220,13 +184,12 @@ class _Step:
 
 
 def _inverse(matrix: torch.Tensor, damping: float) -> Solve:
-    """The function g -> (matrix + damping)^-1 g, with more damping where it is not definite."""
-    scale = matrix.diagonal().clamp_min(1e-300).sqrt()
-    unit = matrix / scale / scale[:, None]
-    unit.diagonal().add_(damping)
-    factor, info = torch.linalg.cholesky_ex(unit)
+    """The function g -> (matrix + damping)^-1 g, with more damping where it is not definite; the
+    matrix is overwritten."""
+    scale = to_unit_diagonal(matrix, damping)
+    factor, info = torch.linalg.cholesky_ex(matrix)
     while int(info) != 0 and damping < 1.0:
-        unit.diagonal().add_((MORE - 1) * damping)
-        damping *= MORE
-        factor, info = torch.linalg.cholesky_ex(unit)
-    return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale
+        matrix.diagonal().add_((DAMPING_INCREASE - 1) * damping)
+        damping *= DAMPING_INCREASE
+        factor, info = torch.linalg.cholesky_ex(matrix)
+    return scaled_back(by_factor(factor), scale)

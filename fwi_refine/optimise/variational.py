@@ -19,13 +19,13 @@ from typing import Generic, TypeVar
 
 import torch
 
-from fwi_refine.optimise.definite import Solve
-from fwi_refine.optimise.levenberg_marquardt import Callback, Retract, Weight
+from fwi_refine.optimise.definite import Solve, by_factor, scaled_back, to_unit_diagonal
+from fwi_refine.optimise.descent import Callback, Retract, Weight
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
-ENOUGH = 0.999  # corrections that leave more than this fraction of the objective are the last
-SHORTER = 0.3  # factor of a step whose corrections lowered nothing
+STAGNATION = 0.999  # corrections that leave more than this fraction of the objective are the last
+STEP_DECREASE = 0.3  # factor of a step whose corrections lowered nothing
 
 P = TypeVar("P", bound=Regulariser)
 
@@ -144,7 +144,7 @@ class _Renewals(Generic[P]):
             value = math.inf
             if found is not None:
                 value = self.misfit.mean_square(found) + self.weight * float(self.prior(there))
-            enough = not value < ENOUGH * last
+            enough = not value < STAGNATION * last
             if found is not None and value < lowest:
                 self.x, self.residual, lowest, moved = there, found, value, True
                 self.square = self.misfit.mean_square(found)
@@ -156,7 +156,7 @@ class _Renewals(Generic[P]):
             elif enough or found is None:  # the chain has ended above where it began
                 if moved:
                     break
-                length *= SHORTER
+                length *= STEP_DECREASE
                 step, last = length * first, math.inf
                 continue
             if enough or limit - self.spent < 2:
@@ -213,18 +213,13 @@ def settled(
     for k in range(rounds + 1):
         matrix = hessian.clone()
         prior.add_hessian(matrix, x + step, weight)
-        scale = matrix.diagonal().clamp_min(1e-300).sqrt()
-        matrix.div_(scale).div_(scale[:, None]).diagonal().add_(DAMPING)
+        scale = to_unit_diagonal(matrix, DAMPING)
         factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
             break
-        solve = _solver(factor, scale)
+        solve = scaled_back(by_factor(factor), scale)
         step = step - solve(gradient + hessian @ step + weight * prior.gradient(x + step))
         if renew is not None and k < rounds:
             covariance = torch.cholesky_inverse(factor).div_(scale).div_(scale[:, None])
             prior = renew(covariance.mul_(2 * weight))
     return prior, step, solve
-
-
-def _solver(factor: torch.Tensor, scale: torch.Tensor) -> Solve:
-    return lambda g: torch.cholesky_solve((g / scale)[:, None], factor)[:, 0] / scale

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion.budget import Progress
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import FoundSource
 from fwi_refine.io.report import Row, describe_evidence, mean_absolute_error
 from fwi_refine.io.samples import Sample, load_record
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.best_start import best_start, mean_squares
 from fwi_refine.runs.rounded import as_written
@@ -86,28 +86,9 @@ def refine_one(
         if sample.problem is not None:
             return failure(sample, sample.problem)
         with gpu_streams.one_thread():
-            record = sample.record
-            assert record is not None
-            name, start = best_start(sample, record, settings)
-            refined = refine_sample(
-                start,
-                record,
-                survey=settings.survey,
-                priors=settings.priors,
-                family=settings.family,
-                method=settings.method,
-                prior=settings.prior,
-                source=settings.source,
-                samples=settings.samples,
-                max_evaluations=settings.max_evaluations,
-                out_of_time=_deadline(started, settings.time_budget),
-                watch=watch,
-                simulator=simulator_for(settings),
-                weights=settings.weights,
-                fixed=settings.fixed,
-                bounds=settings.bounds,
-                force=True,  # whoever began the run has looked
-            )
+            name, start = best_start(sample, _record(sample), settings)
+            out_of_time = _deadline(started, settings.time_budget)
+            refined = _refined(start, _record(sample), settings, out_of_time, watch)
     except (SampleError, InputError) as error:
         return failure(sample, f"sample {sample.id}: {error}")
     except Exception as error:
@@ -118,18 +99,61 @@ def refine_one(
         # A defect that one sample brings to light must not cost the others their results.
         outcome = failure(sample, f"sample {sample.id}: {type(error).__name__}: {error}")
         return replace(outcome, traceback=traceback.format_exc())
+    refined, velocity = _as_written(sample, start, refined, settings)
+    row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
+    kept = None if refined.status == "failed" else velocity
+    deviation = refined.deviation if settings.keep_deviation else None
+    return Outcome(sample.index, row, kept, deviation, refined.history, refined.samples)
+
+
+def _record(sample: Sample) -> NDArray[np.float64]:
+    """The record of a sample that has no problem."""
+    assert sample.record is not None
+    return sample.record
+
+
+def _refined(
+    start: NDArray[np.float64],
+    record: NDArray[np.float64],
+    settings: Settings,
+    out_of_time: Callable[[], bool] | None,
+    watch: Callable[[Progress], object] | None,
+) -> Refined:
+    """One start refined by the settings of a run."""
+    return refine_sample(
+        start,
+        record,
+        survey=settings.survey,
+        priors=settings.priors,
+        family=settings.family,
+        method=settings.method,
+        prior=settings.prior,
+        source=settings.source,
+        samples=settings.samples,
+        max_evaluations=settings.max_evaluations,
+        out_of_time=out_of_time,
+        watch=watch,
+        simulator=simulator_for(settings),
+        weights=settings.weights,
+        fixed=settings.fixed,
+        bounds=settings.bounds,
+        force=True,  # whoever began the run has looked
+    )
+
+
+def _as_written(
+    sample: Sample, start: NDArray[np.float64], refined: Refined, settings: Settings
+) -> tuple[Refined, NDArray[np.float64]]:
+    """The result, and its map within the bounds and rounded as the file takes it."""
     # A start outside the bounds was simulated, and is reported on, as what is nearest to it.
     velocity = refined.velocity.clip(*settings.survey.velocity_bounds)
     told = settings.survey.water is not None or settings.bounds is not None
     if refined.status == "unchanged" and not told:  # what was not changed keeps its own numbers
         velocity = start
-    refined, velocity = as_written(
+    record = _record(sample)
+    return as_written(
         refined, velocity, settings.dtype, lambda v: mean_squares([v], record, settings)[0]
     )
-    row = _row(sample, name, start, refined, velocity, time.monotonic() - started)
-    kept = None if refined.status == "failed" else velocity
-    deviation = refined.deviation if settings.keep_deviation else None
-    return Outcome(sample.index, row, kept, deviation, refined.history, refined.samples)
 
 
 def _deadline(started: float, budget: float | None) -> Callable[[], bool] | None:

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError, WorkerError
-from fwi_refine.files import is_machine_fault, machine_error
 from fwi_refine.inversion import initial_model
-from fwi_refine.io.records import RecordSource
+from fwi_refine.io.record_sources import RecordSource
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.runs import gpu_streams
 from fwi_refine.runs.executors import Executor
 

@@ -20,9 +20,10 @@ import tomli_w
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.errors import InputError
-from fwi_refine.files import is_machine_fault, open_regular, read_npy, read_toml
+from fwi_refine.files import open_regular, read_npy, read_toml
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.outputs import atomic_path, is_temporary
+from fwi_refine.machine_faults import is_machine_fault
 from fwi_refine.runs import locks
 from fwi_refine.runs.directory.config import differences, files_of
 from fwi_refine.survey import Survey

@@ -1,6 +1,7 @@
 """`fwi-refine evaluate`: how far maps are from the truth."""
 
 import csv
+import functools
 import json
 import logging
 import sys
@@ -92,7 +93,7 @@ def command(
     --by depth: mae, rmse and bias (positive where PRED is too fast) of each row, m/s.
     """
     from fwi_refine import io
-    from fwi_refine.analysis.evaluation import TABLES, MapRecords, match
+    from fwi_refine.analysis.evaluation import TABLES, ComparedMap, MapRecords, match
 
     survey = load_survey(survey_file)
     maps = open_converted_predictions(pred, survey, conversion)
@@ -108,13 +109,14 @@ def command(
         look_at_maps_of(maps, seen.pairs, seen.records, survey, force)
     family_of = _families(families, names, maps, seen, priors_file)
 
-    table: Any = TABLES[by](survey)
+    table = TABLES[by](survey)
     failed = 0
     for k, index in enumerate(indices[:limit]):
         name = names[k] if names else f"number {k + 1}"
         try:
             v, true = _read(maps, k, survey), _read(true_maps, index, survey)
-            table.add(name, family_of(k, v), v, true, seen and (lambda v, k=k: seen.compare(k, v)))
+            compare = functools.partial(seen.compare, k) if seen else None
+            table.add(ComparedMap(name, family_of(k, v), v, true, compare))
         except SampleError as error:
             failed += 1
             log.error("%s failed: %s", name, error)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fwi_refine.io.results import Results
     from fwi_refine.runs.directory.parts import Part
     from fwi_refine.runs.executors import Executor
+    from fwi_refine.runs.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def command(
 
     The n-th prediction belongs to the n-th record in sorted file order, unless the predictions
     have ids. With --limit or --shard the output holds those samples only; with --run-dir, --limit
-    is that of the whole run, and --shard gets its share of that. The shapes are those of OpenFWI;
+    is that of the whole run, and --shard takes its part of that. The shapes are those of OpenFWI;
     with --survey they are as that file says.
     """
     check(outputs, kept, choice.shard, history, dry_run)
@@ -120,51 +121,32 @@ def command(
         conversion=conversion,
     )
     need_some(inputs.pairs, choice.shard, "samples")
-    from fwi_refine.io.outputs import samples_path
-    from fwi_refine.runs.settings import check_memory, kernel_name
-
     if outputs.out is not None or not dry_run:
         outputs.claim(history)
-
     look_at_inputs(inputs, survey, force, recipe.source)
     hidden = kept.run_dir is None
     folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
     shard = None if hidden else choice.shard
     # those of an earlier process leave cores to the rest, and so do other shards
-    left = len(missing_samples(folder, len(inputs.pairs), kept.chunk_size, shard))
-    resources = resources.for_samples(max(1, left))
-    assert resources.jobs is not None  # see `Resources.for_samples`
+    missing = missing_samples(folder, len(inputs.pairs), kept.chunk_size, shard)
+    left = max(1, len(missing))
+    resources = resources.for_samples(left)
     deviation = kept.keep_deviation or bool(outputs.deviation)
     settings = replace(recipe.settings(resources, deviation, survey), dtype=dtype)
-    if settings.samples and outputs.out is not None:
-        options.claim(samples_path(outputs.out), outputs.overwrite)
-    log.info("kernel: %s; %s", kernel_name(settings), resources)
-    check_memory(settings)
+    check_settings(settings, outputs, resources)
     if pictures:
         opened.load("plots")
         check_folder(pictures)
     if dry_run:
         resources.check()
+    assert resources.jobs is not None  # see `Resources.for_samples`
     if folder is None:  # see `check`
         return print_plan(inputs, settings, resources.jobs)
-    job = RunJob(
-        folder,
-        inputs,
-        settings,
-        kept.chunk_size,
-        shard,
-        resources.chunk_size(max(1, left)),
-        hidden,
-    )
-    if dry_run and hidden:
-        job.make_room(outputs.overwrite, dry=True)
-        return print_plan(inputs, settings, resources.jobs)
+    task_size = resources.chunk_size(left)
+    job = RunJob(folder, inputs, settings, kept.chunk_size, shard, task_size, hidden)
     if dry_run:
-        return job.plan(resources.jobs)
-    draw: Callable[[Sequence[int], Part], None] = no_drawing
-    if pictures:
-        goes_on = (folder / "run.toml").exists()
-        draw = drawing(pictures, inputs, goes_on, outputs.overwrite)
+        return plan(job, outputs, resources.jobs)
+    draw = picture_maker(pictures, job, outputs)
     if hidden:
         return refine(job, resources, outputs, history, draw)
     with resources.executor() as executor:
@@ -192,6 +174,38 @@ def check(
             f"--out {out}: one shard is not the whole run; leave it out, and when all shards are "
             f"done: fwi-refine merge {run_dir} --out {out}"
         )
+
+
+def check_settings(
+    settings: "Settings", outputs: Outputs, resources: resource_options.Resources
+) -> None:
+    """Raises an error where the posterior's maps may not be written or memory does not suffice;
+    logs where and how the samples are refined."""
+    from fwi_refine.io.outputs import samples_path
+    from fwi_refine.runs.settings import check_memory, kernel_name
+
+    if settings.samples and outputs.out is not None:
+        options.claim(samples_path(outputs.out), outputs.overwrite)
+    log.info("kernel: %s; %s", kernel_name(settings), resources)
+    check_memory(settings)
+
+
+def plan(job: RunJob, outputs: Outputs, jobs: int) -> int:
+    """Prints what a run would do, and writes nothing. Returns the exit code."""
+    if not job.hidden:
+        return job.plan(jobs)
+    job.make_room(outputs.overwrite, dry=True)
+    return print_plan(job.inputs, job.settings, jobs)
+
+
+def picture_maker(
+    pictures: Path | None, job: RunJob, outputs: Outputs
+) -> "Callable[[Sequence[int], Part], None]":
+    """A function that is told indices and results, and draws them where pictures are asked for."""
+    if pictures is None:
+        return no_drawing
+    goes_on = (job.path / "run.toml").exists()
+    return drawing(pictures, job.inputs, goes_on, outputs.overwrite)
 
 
 def no_drawing(indices: Sequence[int], part: "Part") -> None:

@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,11 @@ from fwi_refine.cli.options import resources as resource_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_records, select
+
+if TYPE_CHECKING:
+    from fwi_refine.io.map_writer import MapWriter
+    from fwi_refine.io.record_sources import Records
+    from fwi_refine.runs.starts import Made, Numbered
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +71,6 @@ def command(
     zeros. A map that is made is kept beside --out until that is written: the same command goes on
     from there.
     """
-    import numpy as np
-
     from fwi_refine import io
     from fwi_refine.runs import starts
     from fwi_refine.runs.directory.config import priors_of
@@ -82,11 +86,6 @@ def command(
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     resources = resources.for_samples(len(numbers))
-    size = resources.chunk_size(len(numbers))
-    tasks = (
-        [(n, source.alone(numbers[n])) for n in range(i, min(i + size, len(numbers)))]
-        for i in range(0, len(numbers), size)
-    )
     how: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
@@ -96,39 +95,86 @@ def command(
         "per_job": resources.per_job,
     }
     make = functools.partial(starts.make_starts, **how)
+    tasks = numbered_tasks(source, numbers, resources.chunk_size(len(numbers)))
     kernel = Simulator(survey, kernel=resources.kernel, device=resources.kind).kernel
     ids, files = [source.ids[n] for n in numbers], source.files(numbers)
     priors = priors_of(how["priors"])
     table = describe_command(path, files, ids, survey, conversion, kernel, priors=priors)
     folder = out.with_name(f".{out.name}.start")
-    made = failed = 0
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
         kept = stack.enter_context(kept_maps(folder, survey.shape, table, overwrite))
         executor = stack.enter_context(resources.executor())
         advance = stack.enter_context(bar(len(numbers), "records"))
-        try:
-            for (n, record), v in starts.each_kept(executor, make, tasks, kept):
-                if isinstance(v, Exception):
-                    failed += 1
-                    log.error(
-                        "record %s (%s) failed: %s", source.ids[numbers[n]], record.where(0), v
-                    )
-                    v = np.zeros(survey.shape)
-                else:
-                    made += 1
-                writer.write(n, v)
-                advance(1)
-        except BaseException:
-            if made:
-                partial = io.marked(out, io.partial_mark([out]))
-                writer.publish(partial)
-                log.error("finished maps are kept in %s, the others are zeros there", partial)
-                log.error("%d of %d maps are finished; to go on: %s",
-                          made, len(numbers), command_line())  # fmt: skip
-            raise
+        made = starts.each_kept(executor, make, tasks, kept)
+        failed = fill(writer, out, survey.shape, made, ids, advance)
         writer.publish(out)
         kept.remove()
-    log.info("%d maps in %s", made, out)
+    log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
+
+
+def numbered_tasks(
+    source: "Records", numbers: Sequence[int], size: int
+) -> "Iterator[list[Numbered]]":
+    """Tasks of up to `size` records: places among `numbers`, each with its record alone."""
+    for i in range(0, len(numbers), size):
+        stop = min(i + size, len(numbers))
+        yield [(n, source.alone(numbers[n])) for n in range(i, stop)]
+
+
+def fill(
+    writer: "MapWriter",
+    out: Path,
+    shape: tuple[int, int],
+    made: "Iterable[tuple[Numbered, Made]]",
+    ids: Sequence[str],
+    advance: Callable[[int], object],
+) -> int:
+    """Writes maps as they are made, and keeps those that are there where the run breaks off.
+
+    Parameters
+    ----------
+    writer : MapWriter
+        Takes the maps; it is not published here.
+    out : Path
+        Its final name, after which an unfinished file is named.
+    shape : (int, int)
+        Of a map, (nz, nx).
+    made : iterable
+        Places and records, with the map of each, (nz, nx) in m/s, or an error.
+    ids : sequence of str
+        Of the records, by their places.
+    advance : callable
+        Told 1 after each record.
+
+    Returns
+    -------
+    int
+        How many records failed, whose maps are zeros.
+    """
+    import numpy as np
+
+    from fwi_refine import io
+
+    finished = failed = 0
+    try:
+        for (n, record), v in made:
+            if isinstance(v, Exception):
+                failed += 1
+                log.error("record %s (%s) failed: %s", ids[n], record.where(0), v)
+                v = np.zeros(shape)
+            else:
+                finished += 1
+            writer.write(n, v)
+            advance(1)
+    except BaseException:
+        if finished:
+            partial = io.marked(out, io.partial_mark([out]))
+            writer.publish(partial)
+            log.error("finished maps are kept in %s, the others are zeros there", partial)
+            log.error("%d of %d maps are finished; to go on: %s",
+                      finished, len(ids), command_line())  # fmt: skip
+        raise
+    return failed

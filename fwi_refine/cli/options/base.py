@@ -88,6 +88,10 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """For the help: click names a limit also where there is none."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 class Command(click.Command):
     """A command whose help lists its options under headings, see `under`.

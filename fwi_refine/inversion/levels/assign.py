@@ -167,9 +167,11 @@ class EdgeCells:
     def _assigned(self, found: Marginals) -> AssignedLevels:
         """Levels and probabilities of all cells, from the marginals of the open ones."""
         count = len(self.cells)
-        # beyond its levels a cell makes up for others that are wrong, and far from where it is, too
+        # beyond its levels a cell makes up for others that are wrong, and far from where it is,
+        # too; it may stay there, as it may have a level of too few cells to be found
         most = self.settings.unsure_step
-        inside = np.clip(found.mean[:count], found.low, found.high).clip(-most, most)
+        low, high = np.minimum(found.low, 0.0), np.maximum(found.high, 0.0)
+        inside = np.clip(found.mean[:count], low, high).clip(-most, most)
         best = found.probabilities[:-1].argmax(0)
         level = found.levels[best, np.arange(count)]
         alike = np.abs(found.levels - level) < self.settings.same_level
@@ -186,7 +188,7 @@ class EdgeCells:
             levels=torch.from_numpy(self.levels + shift),
             level_variance=torch.from_numpy(found.variance),
             probabilities=torch.from_numpy(probabilities).reshape(-1, *self.shape),
-            between=self._with_cells(at_levels, between.clip(found.low, found.high)),
+            between=self._with_cells(at_levels, between.clip(low, high)),
             between_variance=self._with_cells(none, between_variance).reshape(self.shape),
         )
 

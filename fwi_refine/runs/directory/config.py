@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fwi_refine.files import is_machine_fault
 from fwi_refine.io import Inputs
+from fwi_refine.machine_faults import is_machine_fault
 from fwi_refine.priors import Priors, to_table
 from fwi_refine.runs.settings import Settings, identity
 

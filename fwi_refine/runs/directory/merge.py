@@ -56,28 +56,15 @@ def merge(
         If an output stands already. Nothing is written in any of these cases.
     """
     run = runs[0]
-    for other in runs[1:]:
-        if lines := differences(run.config, other.config):
-            raise InputError(f"{run.path} and {other.path} are not the same run: {lines[0]}")
+    _check_same_run(runs)
     if deviation is not None and DEVIATION not in run.map_names:
         raise InputError(
             f"{run.path}: has no expected errors of cells; a run keeps them that is begun with "
             "refine --keep-deviation"
         )
-    listings = [(one, one.parts()) for one in runs]
-    files = [
-        [(one, path) for one, parts in listings for path in parts.get(number, ())]
-        for number in run.chunks()
-    ]
-    missing = [number for number, paths in enumerate(files) if not paths]
-    if missing:
-        first = run.samples(missing[0]).start + 1
-        raise RunError(
-            f"{run.path}: {len(missing)} of {run.chunk_count} parts are missing, the first that of "
-            f"sample number {first}: continue the run, or give the directories that have them"
-        )
+    files = _part_files(runs)
     seconds = measured_seconds(runs)
-    ids = [""] * run.count
+    ids = [""] * run.count  # the results take them as the parts are read
     shape = (run.count, *run.sample_shape)
     map_shape = run.config["survey"]["shape"]
     dtype = run.config["settings"].get("dtype", "float32")
@@ -86,12 +73,11 @@ def merge(
     )
     with closing(results):
         for number, paths in enumerate(files):
-            part = _read(paths)
+            indices, part = run.samples(number), _read(paths)
             rows = [
-                replace(row, seconds=seconds(k))
-                for row, k in zip(part.rows, run.samples(number), strict=True)
+                replace(row, seconds=seconds(k)) for k, row in zip(indices, part.rows, strict=True)
             ]
-            for n, (k, row) in enumerate(zip(run.samples(number), rows, strict=True)):
+            for n, (k, row) in enumerate(zip(indices, rows, strict=True)):
                 ids[k] = row.id
                 results.add(
                     k,
@@ -104,6 +90,32 @@ def merge(
             told(rows)
         with shielded():
             results.publish()
+
+
+def _check_same_run(runs: Sequence[RunDirectory]) -> None:
+    """Raises InputError where the directories hold parts of different runs."""
+    first, *others = runs
+    for other in others:
+        if lines := differences(first.config, other.config):
+            raise InputError(f"{first.path} and {other.path} are not the same run: {lines[0]}")
+
+
+def _part_files(runs: Sequence[RunDirectory]) -> list[list[tuple[RunDirectory, Path]]]:
+    """The files of each chunk, in all directories. Raises RunError where a chunk has none."""
+    run = runs[0]
+    listings = [(one, one.parts()) for one in runs]
+    files = [
+        [(one, path) for one, parts in listings for path in parts.get(number, ())]
+        for number in run.chunks()
+    ]
+    missing = [number for number, paths in enumerate(files) if not paths]
+    if missing:
+        first = run.samples(missing[0]).start + 1
+        raise RunError(
+            f"{run.path}: {len(missing)} of {run.chunk_count} parts are missing, the first that of "
+            f"sample number {first}: continue the run, or give the directories that have them"
+        )
+    return files
 
 
 def _read(paths: Sequence[tuple[RunDirectory, Path]]) -> Part:

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.errors import DamagedPartError, PartError
-from fwi_refine.files import open_regular, persistently
+from fwi_refine.files import open_regular
 from fwi_refine.io.hdf5 import ERRORS as HDF5_ERRORS
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.outputs import open_temporary, publish
 from fwi_refine.io.report import Row
+from fwi_refine.machine_faults import persistently
 
 VELOCITY, DEVIATION, SAMPLES = "velocity", "deviation", "samples"  # names of maps
 MEASURED = ("seconds",)  # columns that differ from run to run: they stand in the journal

@@ -10,8 +10,9 @@ from typing import Any
 import tomli_w
 
 from fwi_refine.errors import DamagedPartError, InputError, PartError
-from fwi_refine.files import is_machine_fault, machine_error, read_toml
+from fwi_refine.files import read_toml
 from fwi_refine.io.outputs import atomic_path, is_temporary
+from fwi_refine.machine_faults import is_machine_fault, machine_error
 from fwi_refine.runs import locks
 from fwi_refine.runs.directory.config import FILE, FORMAT, config_hash, differences
 from fwi_refine.runs.directory.parts import (
