@@ -45,6 +45,32 @@ def test_the_registry_holds_the_families_of_the_routing():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_family_has_stages_for_far_starts(name):
+    """Lower frequencies, from the lowest on, which near starts leave out."""
+    stages = find_family(name).recipe("gauss-newton").stages
+    far = [stage for stage in stages if stage.data.frequency is not None]
+    frequencies = [stage.data.frequency for stage in far]
+    assert far == list(stages[: len(far)])
+    assert frequencies == sorted(frequencies)
+    assert frequencies[:3] == [0.15, 0.22, 0.32]
+    assert all(stage.skip_if is not None for stage in far)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["style-a", "style-b", "flat-vel"])
+def test_a_start_hundreds_of_metres_per_second_off(name):
+    truth, _ = cases.MAPS[name]()
+    rows = np.arange(20)[:, None]
+    wave = np.zeros(25) if name == "flat-vel" else np.arange(25) / 9
+    start = np.clip(truth + 250 * np.sin(rows / 5 + wave + 1), 1450, 4900)
+    assert cases.error(start, truth) > 120
+    how = {"survey": cases.SURVEY, "family": name, "method": "gauss-newton"}
+    found = refine_sample(start, cases.record_of(truth), **how)
+    assert "poor fit" not in found.flags
+    assert cases.error(found.velocity, truth) < 15
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_complete(name):
     """Its name, made samples, where to look next, and for each method stages that can be run."""
     family = find_family(name)

@@ -13,9 +13,15 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data, Model
 from fwi_refine.inversion.families.layered import GAUSS_NEWTON
 from fwi_refine.inversion.levels import rounds as level_rounds
+from fwi_refine.inversion.levels.assign import EdgeCells
 from fwi_refine.inversion.levels.refine import _are_better_integers, assign_levels
 from fwi_refine.inversion.levels.rounding import rounding_of
-from fwi_refine.inversion.levels.rounds import Candidate, _best_assignment, assign_twice
+from fwi_refine.inversion.levels.rounds import (
+    Candidate,
+    _best_assignment,
+    assign_twice,
+    repaired,
+)
 from fwi_refine.inversion.levels.settings import LevelSettings
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.objective.parameterisation import Full
@@ -122,6 +128,45 @@ def test_cells_between_two_levels_are_left_between(truth, simulator):
     start[5, 3:8] += torch.tensor([60.0, -50.0, 40.0, 30.0, -60.0])
     found, _, _ = assign(simulator, record, start)
     assert float((found - v).abs().max()) <= 1.0
+
+
+def test_a_cell_beyond_all_levels_stays_where_the_record_has_it(truth):
+    """As one of a level of too few cells to be found."""
+    v = truth.clone()
+    v[6:8, 9] = v.max() + 300.0
+    cells = EdgeCells(v, v.min())
+    # each cell is known to a tenth of a m/s, and is where it should be
+    normal = torch.eye(len(cells.cells) + len(cells.levels) + 1, dtype=torch.float64)
+    gradient = torch.zeros(v.numel() + 1, dtype=torch.float64)
+    found = cells.assign(normal, gradient, 1e-2, lambda: False)
+    step = found.step[:-1].reshape(v.shape)
+    assert not found.sure[6:8, 9].any()
+    assert float(step.abs().max()) < 1e-3
+
+
+def repair_of(v, record, simulator, most=None):
+    """What first differences put right in a map of integers."""
+    data, budget = Data.of_sample(record, v, simulator), Budget(most)
+    misfit = rounding_of(Model.of(v), data, budget).misfit
+    return repaired(Model.of(v), misfit, data, budget)
+
+
+def test_first_differences_put_a_cell_right(truth, released, simulator):
+    wrong = truth.clone()
+    wrong[14, 9] += 50.0
+    repair = repair_of(wrong, released, simulator)
+    assert torch.equal(repair.integers.v, truth)
+    assert repair.exact
+    assert repair.rounding.misfit < 1e-20
+    assert repair_of(wrong, released, simulator, most=4) is None
+    assert repair_of(truth, released, simulator) is None
+
+
+def test_nothing_is_put_right_in_other_records(truth, exact, simulator):
+    """Their first differences are of another arithmetic."""
+    wrong = truth.clone()
+    wrong[9, 9] += 300.0
+    assert repair_of(wrong, exact, simulator) is None
 
 
 def test_a_map_that_fits_to_the_noise_is_left(truth, exact, simulator):

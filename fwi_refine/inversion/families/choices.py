@@ -143,21 +143,33 @@ def newton(
     return Stage(unknowns, prior, options.pop("weight", 0.0), how, **options)
 
 
-def from_lowest_frequencies(stage: Stage) -> tuple[Stage, ...]:
-    """A stage at the lowest frequencies in turn, for starts hundreds of m/s off.
+def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]:
+    """A stage at lower frequencies in turn, for starts that may be a cycle off.
 
-    Every fourth receiver tells all of so long waves.
+    At the lowest, for starts hundreds of m/s off, every fourth receiver tells all of so long waves.
+    near: mean square misfit below which a start is not a cycle off at the survey's frequency.
     """
-    assert isinstance(stage.optimiser, LevenbergMarquardt)
-    return tuple(
+    how = stage.optimiser
+    assert isinstance(how, LevenbergMarquardt)
+    lowest = (
         replace(
             stage,
-            optimiser=replace(stage.optimiser, iterations=iterations, corrections=3, target=None),
+            optimiser=replace(how, iterations=iterations, corrections=3, target=None),
             data=Subset(frequency=frequency, receivers=4),
             skip_if=FARTHEST_CYCLE_SKIP_MISFIT,
         )
         for frequency, iterations in LOWEST
     )
+    lower = (
+        replace(
+            stage,
+            optimiser=replace(how, iterations=iterations, target=misfit),
+            data=Subset(frequency=frequency),
+            skip_if=misfit,
+        )
+        for frequency, iterations, misfit in ((0.4, 2, FAR_CYCLE_SKIP_MISFIT), (0.6, 1, near))
+    )
+    return (*lowest, *lower)
 
 
 def settled_on(prior: MakePrior, *noise: float, rounds: int = 8) -> Stage:

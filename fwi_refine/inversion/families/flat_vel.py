@@ -10,8 +10,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import (
+    FAR_CYCLE_SKIP_MISFIT,
     every_row,
     flat_layers_smoothed,
+    from_far,
     layers_smoothed,
     newton,
     tied,
@@ -48,6 +50,16 @@ FAMILY = FamilyDefinition(
     openfwi=("FlatVel_A", "FlatVel_B"),
     gauss_newton=Recipe(
         (
+            *from_far(
+                newton(
+                    every_row,
+                    flat_layers_smoothed(30.0),
+                    weight=1e-10,
+                    prior_fraction=0.3,
+                    max_damping_increases=6,
+                ),
+                near=FAR_CYCLE_SKIP_MISFIT,
+            ),
             newton(every_row, flat_layers_smoothed(10.0), 2, weight=1e-8, **_first_shot),
             newton(every_row, flat_layers_smoothed(1.0), 3, weight=1e-9, **_first_shot),
             newton(every_row, flat_layers_smoothed(0.1), 2, weight=1e-9, **_first_shot),

@@ -12,11 +12,9 @@ from functools import partial
 from typing import Any
 
 from fwi_refine.inversion.families.choices import (
-    CYCLE_SKIP_MISFIT,
-    FAR_CYCLE_SKIP_MISFIT,
     every_cell,
     few_levels,
-    from_lowest_frequencies,
+    from_far,
     layers_smoothed,
     levels_and_edges,
     lowest_level,
@@ -32,18 +30,6 @@ from fwi_refine.inversion.recipe import GOOD_FIT, LevelAssignment, Recipe, Stage
 # starts may be far off: short steps first
 _newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)
 _stop_at_noise: dict[str, Any] = {"iterations": 4, "target": GOOD_FIT}
-
-
-def _lower_frequency(misfit: float, frequency: float, iterations: int) -> Stage:
-    """At a fraction of the frequency, where the start leaves more than a mean square misfit."""
-    return _newton(
-        layers_smoothed(30.0),
-        iterations,
-        prior_fraction=0.3,
-        target=misfit,
-        skip_if=misfit,
-        data=Subset(frequency=frequency),
-    )
 
 
 def on_levels(width: Any, ratio: float) -> Stage:
@@ -67,9 +53,7 @@ def on_levels(width: Any, ratio: float) -> Stage:
 
 
 _FROM_FAR = (
-    *from_lowest_frequencies(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
-    _lower_frequency(FAR_CYCLE_SKIP_MISFIT, 0.4, 2),
-    _lower_frequency(CYCLE_SKIP_MISFIT, 0.6, 1),
+    *from_far(_newton(layers_smoothed(30.0), prior_fraction=0.3)),
     _newton(layers_smoothed(30.0), prior_fraction=0.3, data=Subset(receivers=2)),
     _newton(layers_smoothed(10.0), prior_fraction=0.3, data=Subset(receivers=2)),
 )

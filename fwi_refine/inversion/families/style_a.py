@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import (
+    FAR_CYCLE_SKIP_MISFIT,
     every_cell,
+    from_far,
     newton,
     smooth,
     style_a_modes,
@@ -66,6 +68,16 @@ FAMILY = FamilyDefinition(
     openfwi=("Style_A",),
     gauss_newton=Recipe(
         (
+            *from_far(
+                newton(
+                    style_a_modes(PUBLISHED_MODES),
+                    unit_modes,
+                    weight=NOISE,
+                    prior_fraction=0.3,
+                    max_damping_increases=6,
+                ),
+                near=FAR_CYCLE_SKIP_MISFIT,
+            ),
             newton(
                 style_a_modes(PUBLISHED_MODES),
                 unit_modes,

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_refine.inversion.families.choices import (
+    FAR_CYCLE_SKIP_MISFIT,
     MakePrior,
     edges,
     every_cell,
+    from_far,
     learned,
     newton,
     rough,
@@ -58,7 +60,15 @@ FAMILY = FamilyDefinition(
     name="style-b",
     openfwi=("Style_B",),
     gauss_newton=Recipe(
-        (newton(every_cell, rough, 8, weight=NOISE, prior_fraction=0.05, target=NEAR_NOISE),),
+        (
+            *from_far(
+                newton(
+                    every_cell, rough, weight=NOISE, prior_fraction=0.3, max_damping_increases=6
+                ),
+                near=FAR_CYCLE_SKIP_MISFIT,
+            ),
+            newton(every_cell, rough, 8, weight=NOISE, prior_fraction=0.05, target=NEAR_NOISE),
+        ),
         round=False,
     ),
     published=Recipe(

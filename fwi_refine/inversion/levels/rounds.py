@@ -25,7 +25,7 @@ from fwi_refine.objective.parameterisation import Full
 
 # Rms misfit of integers below which first differences are looked at: single cells near the top
 # leave as much. And the evaluations that this takes at most.
-REPAIRED, REPAIR_EVALUATIONS = 1e-3, 80
+REPAIRED, REPAIR_EVALUATIONS = 1e-2, 80
 
 
 @dataclass(frozen=True)
