@@ -135,6 +135,14 @@ def test_integers_are_those_of_the_levels_and_lie_between_them():
     assert (integers[2, 2], integers[15, 15], integers[5, 7]) == (2000.0, 3000.0, 2440.0)
 
 
+def test_cells_above_the_highest_level_may_stay():
+    v = layers()
+    v[2, 2], v[15, 15], v[5, 7] = 1900.0, 3100.4, 2440.4
+    integers, vmin = to_integers(v, above=True)
+    assert vmin == 2000.0
+    assert (integers[2, 2], integers[15, 15], integers[5, 7]) == (2000.0, 3100.0, 2440.0)
+
+
 def test_cells_that_scatter_about_a_velocity_get_it():
     """A deep area of a few dozen cells, one whose velocity a dozen of its cells have, and one of
     which no cell is right."""

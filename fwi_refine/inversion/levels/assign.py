@@ -168,9 +168,12 @@ class EdgeCells:
         """Levels and probabilities of all cells, from the marginals of the open ones."""
         count = len(self.cells)
         # beyond its levels a cell makes up for others that are wrong, and far from where it is,
-        # too; it may stay there, as it may have a level of too few cells to be found
+        # too; one that is known may have a level of too few cells to be found
         most = self.settings.unsure_step
-        low, high = np.minimum(found.low, 0.0), np.maximum(found.high, 0.0)
+        between, between_variance = found.between
+        known = between_variance < self.settings.settled**2
+        low = np.where(known, np.minimum(found.low, 0.0), found.low)
+        high = np.where(known, np.maximum(found.high, 0.0), found.high)
         inside = np.clip(found.mean[:count], low, high).clip(-most, most)
         best = found.probabilities[:-1].argmax(0)
         level = found.levels[best, np.arange(count)]
@@ -180,7 +183,6 @@ class EdgeCells:
         at_levels = self.step + self.along @ shift
         probabilities = np.vstack([self._settled_at(), np.zeros(len(self.base))])
         probabilities[:, self.cells] = found.probabilities
-        between, between_variance = found.between
         settled, none = np.ones(len(self.base), dtype=bool), np.zeros(len(self.base))
         return AssignedLevels(
             step=self._with_cells(at_levels, np.where(sure, level, inside)),

@@ -249,7 +249,11 @@ def level_labels(v: torch.Tensor) -> torch.Tensor:
 
 
 def to_integers(
-    v: torch.Tensor, snap: float | None = None, reading: LevelReading = READING
+    v: torch.Tensor,
+    snap: float | None = None,
+    reading: LevelReading = READING,
+    *,
+    above: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round a map of levels to integers.
 
@@ -261,6 +265,9 @@ def to_integers(
         Distance from a level, m/s, within which a cell takes its velocity; default as read.
     reading : LevelReading
         How levels are read.
+    above : bool
+        Whether cells may stay above the highest level: the fastest may be too few to be found as
+        one.
 
     Returns
     -------
@@ -278,7 +285,8 @@ def to_integers(
     rounded = torch.where(
         off < (reading.snap_tolerance if snap is None else snap), velocities[which], rounded
     )
-    return rounded.clamp(velocities[0], velocities[-1]), velocities[0]
+    highest = None if above else velocities[-1]
+    return rounded.clamp(velocities[0], highest), velocities[0]
 
 
 def merge_scattered(v: torch.Tensor, reading: LevelReading = READING) -> torch.Tensor:

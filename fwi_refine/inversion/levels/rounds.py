@@ -94,11 +94,16 @@ class Linear:
 def levels_in_integers(
     model: Model, settings: LevelSettings, snap: float | None = None
 ) -> list[Model]:
-    """The map in integers, and that with cells that scatter about a velocity at it: at most two."""
+    """The map in integers, and that with cells that scatter about a velocity at it, each with cells
+    above the highest level at that or not: at most four."""
     reading = settings.reading
-    maps = (model.v, merge_scattered(model.v, reading))
-    models = [Model(*to_integers(v, snap, reading)) for v in maps]
-    return models[:1] if models[0].same_as(models[1]) else models
+    found: list[Model] = []
+    for v in (model.v, merge_scattered(model.v, reading)):
+        for above in (False, True):
+            integers = Model(*to_integers(v, snap, reading, above=above))
+            if not any(integers.same_as(other) for other in found):
+                found.append(integers)
+    return found
 
 
 def round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
