@@ -316,6 +316,40 @@ def faults() -> str:
     return table(head, lines)
 
 
+def real_search() -> str:
+    """One line for each real map: before and after the search for a proven map."""
+    lines = [
+        [
+            row["case"],
+            f"{row['wrong_before']}",
+            f"{row['equal_before']:.1%}",
+            f"{row['equal_after']:.1%}",
+            f"{row['inversion_evaluations']}",
+            f"{row['inversion_seconds']}",
+            f"{row['search_evaluations']:.0f}",
+            f"{row['search_seconds']}",
+        ]
+        for row in result("real_search")["rows"]
+    ]
+    head = ["map", "wrong cells before", "equal samples before", "after"]
+    head += ["evaluations before", "seconds before", "of the search", "its seconds"]
+    return table(head, lines)
+
+
+def poor_fits() -> str:
+    """One line for each thing that is wrong: of its maps, the fraction of the start's misfit that
+    is left, and errors before and after."""
+    cases: dict[str, list[dict]] = {}
+    for row in result("poor_fits")["rows"]:
+        cases.setdefault(row["case"], []).append(row)
+    maps = [f"{row['family']}" for row in next(iter(cases.values()))]
+    lines = [
+        [case, *(f"{r['left']:.2f}: {r['start']:.0f} -> {r['refined']:.0f}" for r in rows)]
+        for case, rows in cases.items()
+    ]
+    return table(["wrong", *maps], lines)
+
+
 def step_ways() -> str:
     """One line for each way to make a Gauss-Newton step faster."""
     ways = result("gauss_newton_step")["ways"]
@@ -386,6 +420,8 @@ TABLES: dict[str, Callable[[], str]] = {
         size,
         pairs,
         faults,
+        poor_fits,
+        real_search,
         step_ways,
         style_priors,
         style_ways,
