@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -18,6 +19,7 @@ RATE = 1.5e-3  # of Adam, at most
 WARM = 200  # steps in which the rate rises
 AVERAGE = 0.998  # of the running mean of the weights, which is what is kept
 KEEP = 100  # steps between two calls of `watch`
+MOMENTS = "step", "exp_avg", "exp_avg_sq"  # of Adam, for each weight
 
 Watch = Callable[[int, float, Denoiser], bool]
 
@@ -150,24 +152,51 @@ def measure(network: Denoiser, maps: ArrayLike) -> dict[float, float]:
 
 
 def _keep(path: str | Path, parts: dict[str, Any], settings: list[float], step: int) -> None:
-    """Write a checkpoint, whole or not at all."""
-    states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save(states | {"settings": settings, "step": step}, f"{path}.part")
+    """Write a checkpoint, whole or not at all: HDF5, reading which runs no code."""
+    with h5py.File(f"{path}.part", "w") as file:
+        file["settings"], file["step"] = np.asarray(settings, float), step
+        for name, values in _tensors(parts).items():
+            file[name] = values.numpy()
     os.replace(f"{path}.part", path)
 
 
 def _resume(path: str | Path, parts: dict[str, Any], settings: list[float]) -> int:
     """Set the parts to the states of a checkpoint, and say after which step it was written."""
-    found = torch.load(path, weights_only=True)
-    if found["settings"] != settings:
+    try:
+        with h5py.File(path) as file:
+            found, step = file["settings"][...].tolist(), int(file["step"][()])
+            tensors = {name: torch.from_numpy(file[name][...]) for name in _names(parts)}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: is no checkpoint of a training: {error}") from error
+    if found != [float(value) for value in settings]:
         raise ValueError(
             f"{path}: is of other maps, first weights or settings: (steps, seed, batch, bfloat16, "
-            f"rate) are {found['settings'][:5]}, expected {settings[:5]}; delete it to begin anew"
+            f"rate) are {found[:5]}, expected {settings[:5]}; delete it to begin anew"
         )
-    for name, part in parts.items():
-        part.load_state_dict(found[name])
-    step: int = found["step"]
+    for name in ("network", "mean"):
+        parts[name].load_state_dict({k: tensors[f"{name}/{k}"] for k in parts[name].state_dict()})
+    optimiser = parts["optimiser"]
+    numbers = range(len(list(parts["network"].parameters())))
+    state = {n: {k: tensors[f"optimiser/{n}/{k}"] for k in MOMENTS} for n in numbers}
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     return step
+
+
+def _names(parts: dict[str, Any]) -> list[str]:
+    """The names of a checkpoint's tensors."""
+    names = [f"{name}/{key}" for name in ("network", "mean") for key in parts[name].state_dict()]
+    numbers = range(len(list(parts["network"].parameters())))
+    return names + [f"optimiser/{n}/{key}" for n in numbers for key in MOMENTS]
+
+
+def _tensors(parts: dict[str, Any]) -> dict[str, Tensor]:
+    """What a training goes on from, by name."""
+    found = {
+        f"{n}/{key}": v for n in ("network", "mean") for key, v in parts[n].state_dict().items()
+    }
+    for number, moments in parts["optimiser"].state_dict()["state"].items():
+        found |= {f"optimiser/{number}/{key}": moments[key] for key in MOMENTS}
+    return found
 
 
 def _rate(step: int, steps: int, most: float) -> float:

@@ -57,7 +57,7 @@ def small():
 def test_they_spread_as_the_deviation_says_and_are_the_same_again(small):
     start, record, options = small
     # the curvature is known after few steps as well
-    options = options | {"prior": "gp", "max_evaluations": 40}
+    options = options | {"prior": "gp", "max_evaluations": 160}
     found, again = (refine_sample(start, record, samples=200, **options) for _ in range(2))
     assert found.samples.shape == (200, *SMALL.shape)
     assert found.samples.dtype == np.float32

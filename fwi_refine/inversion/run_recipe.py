@@ -140,10 +140,9 @@ def run_recipe(
     far = fits_poorly(result, data) and result.after[0] > MOST_LEFT**2 * misfit
     if better and (result.stopped or not far):
         return result
-    left = f"the best fit leaves {result.rms / math.sqrt(misfit):.0%} of the start's misfit"
     return replace(
         unchanged,
-        reason=f"{left}: the start is likelier to be nearer" if better else NOTHING_BETTER,
+        reason=_nearer(result.rms / math.sqrt(misfit)) if better else NOTHING_BETTER,
         stopped=result.stopped,
         rounded=result.rounded,
         certificate=result.certificate if result.model.same_as(given) else NOT_TRIED,
@@ -153,6 +152,13 @@ def run_recipe(
 def fits_poorly(result: RecipeResult, data: Data) -> bool:
     """Whether a result is too far from its record for an error that is known to first order."""
     return result.status != "failed" and result.after[0] > data.square(POOR_FIT)
+
+
+def _nearer(left: float) -> str:
+    """The reason for a start that is kept, from the fraction of its rms misfit that is left."""
+    return (
+        f"the best fit leaves {left:.0%} of the start's misfit: the start is likelier to be nearer"
+    )
 
 
 @dataclass(frozen=True)

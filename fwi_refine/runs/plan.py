@@ -100,7 +100,7 @@ def _kind(message: str, place: str) -> str:
 def plan_families(
     counts: Mapping[str, int], settings: Settings, seconds: float
 ) -> Iterator[FamilyPlan]:
-    """The plan of each family: every stage with all its iterations.
+    """The plan of each family: every stage with all its iterations, but those of far starts.
 
     Parameters
     ----------
@@ -114,7 +114,8 @@ def plan_families(
     kernel = kernel_name(settings)
     for family in sorted(counts):
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
-        stages = find_family(family).recipe(method, settings.prior).stages
+        every = find_family(family).recipe(method, settings.prior).stages
+        stages = [stage for stage in every if stage.data.frequency is None] or every
         shots = len(settings.survey.sources)
         steps = [
             (s.optimiser, s.optimiser.iterations * len(s.data.survey(settings.survey).sources))
