@@ -162,7 +162,8 @@ def outcomes(chunk, settings, refine=None):
 
 
 def assert_same(found, expected):
-    assert [o.row.status for o in expected].count("refined") >= 3
+    # two of these maps are fitted poorly by flat layers, so that their starts are kept
+    assert [o.row.status for o in expected].count("refined") >= 2
     for one, other in zip(found, expected, strict=True):
         assert replace(one.row, seconds=0.0) == replace(other.row, seconds=0.0)
         assert np.array_equal(one.velocity, other.velocity)
