@@ -185,7 +185,9 @@ def load_denoiser(path: str | Path = DENOISER_FILE) -> Denoiser:
     network = Denoiser()
     try:
         with zipfile.ZipFile(path) as file:
-            found = {k: _weight(file, k, tuple(w.shape)) for k, w in network.state_dict().items()}
+            found = {
+                k: read_weight(file, k, tuple(w.shape)) for k, w in network.state_dict().items()
+            }
         network.load_state_dict(found)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not the weights of a denoiser: {error}") from error
@@ -194,8 +196,30 @@ def load_denoiser(path: str | Path = DENOISER_FILE) -> Denoiser:
     return network.train(False).requires_grad_(False)
 
 
-def _weight(file: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Tensor:
-    """One weight, float32, of the shape that is expected: a header may claim any."""
+def read_weight(file: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Read one weight from an .npz file, of the shape that is expected: a header may claim any.
+
+    Parameters
+    ----------
+    file : ZipFile
+        Holds `name`.npy.
+    name : str
+        Of the weight.
+    shape : tuple of int
+        What it has to be.
+
+    Returns
+    -------
+    Tensor
+        float32, of that shape.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape, or does not hold floating-point numbers.
+    KeyError
+        If the file does not hold it.
+    """
     with file.open(f"{name}.npy") as member:
         read_magic(member)
         found, _, dtype = read_array_header_1_0(member)

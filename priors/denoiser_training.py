@@ -1,24 +1,27 @@
 """Training of the denoiser of `denoiser.py` on maps, on one core."""
 
+import json
 import math
 import os
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
+from numpy.lib.format import write_array
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .denoiser import LEVELS, SPREAD, Denoiser, trend_of
+from .denoiser import LEVELS, SPREAD, Denoiser, read_weight, trend_of
 
 RATE = 1.5e-3  # of Adam, at most
 WARM = 200  # steps in which the rate rises
 AVERAGE = 0.998  # of the running mean of the weights, which is what is kept
 KEEP = 100  # steps between two calls of `watch`
+BROKEN = zipfile.BadZipFile, zlib.error
 MOMENTS = "step", "exp_avg", "exp_avg_sq"  # of Adam, for each weight
 
 Watch = Callable[[int, float, Denoiser], bool]
@@ -152,23 +155,25 @@ def measure(network: Denoiser, maps: ArrayLike) -> dict[float, float]:
 
 
 def _keep(path: str | Path, parts: dict[str, Any], settings: list[float], step: int) -> None:
-    """Write a checkpoint, whole or not at all: HDF5, reading which runs no code."""
-    with h5py.File(f"{path}.part", "w") as file:
-        file["settings"], file["step"] = np.asarray(settings, float), step
+    """Write a checkpoint, whole or not at all: arrays and numbers, reading which runs no code."""
+    with zipfile.ZipFile(f"{path}.part", "w") as file:
+        file.writestr("settings.json", json.dumps([step, *settings]))
         for name, values in _tensors(parts).items():
-            file[name] = values.numpy()
+            with file.open(f"{name}.npy", "w") as member:
+                write_array(member, values.numpy(), allow_pickle=False)
     os.replace(f"{path}.part", path)
 
 
 def _resume(path: str | Path, parts: dict[str, Any], settings: list[float]) -> int:
     """Set the parts to the states of a checkpoint, and say after which step it was written."""
+    shapes = _shapes(parts)
     try:
-        with h5py.File(path) as file:
-            found, step = file["settings"][...].tolist(), int(file["step"][()])
-            tensors = {name: torch.from_numpy(file[name][...]) for name in _names(parts)}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        with zipfile.ZipFile(path) as file:
+            step, *found = json.loads(file.read("settings.json"))
+            tensors = {name: read_weight(file, name, shape) for name, shape in shapes.items()}
+    except (OSError, KeyError, TypeError, ValueError, EOFError, *BROKEN) as error:
         raise ValueError(f"{path}: is no checkpoint of a training: {error}") from error
-    if found != [float(value) for value in settings]:
+    if found != settings:
         raise ValueError(
             f"{path}: is of other maps, first weights or settings: (steps, seed, batch, bfloat16, "
             f"rate) are {found[:5]}, expected {settings[:5]}; delete it to begin anew"
@@ -179,14 +184,18 @@ def _resume(path: str | Path, parts: dict[str, Any], settings: list[float]) -> i
     numbers = range(len(list(parts["network"].parameters())))
     state = {n: {k: tensors[f"optimiser/{n}/{k}"] for k in MOMENTS} for n in numbers}
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-    return step
+    return int(step)
 
 
-def _names(parts: dict[str, Any]) -> list[str]:
-    """The names of a checkpoint's tensors."""
-    names = [f"{name}/{key}" for name in ("network", "mean") for key in parts[name].state_dict()]
-    numbers = range(len(list(parts["network"].parameters())))
-    return names + [f"optimiser/{n}/{key}" for n in numbers for key in MOMENTS]
+def _shapes(parts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's tensors, by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in ("network", "mean"):
+        shapes |= {f"{name}/{k}": tuple(v.shape) for k, v in parts[name].state_dict().items()}
+    for n, weight in enumerate(parts["network"].parameters()):
+        own = {key: () if key == "step" else tuple(weight.shape) for key in MOMENTS}
+        shapes |= {f"optimiser/{n}/{key}": shape for key, shape in own.items()}
+    return shapes
 
 
 def _tensors(parts: dict[str, Any]) -> dict[str, Tensor]:
