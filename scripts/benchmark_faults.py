@@ -10,14 +10,11 @@ same name in benchmarks/faults.json.
 
 import argparse
 import json
-import platform
-import subprocess
 import time
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_real import ROOT, origin, write
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
@@ -25,7 +22,6 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "faults.json"
 SURVEY = Survey(
     shape=(20, 25),
@@ -47,11 +43,13 @@ def true_map() -> np.ndarray:
     return v
 
 
-def record_of(v: np.ndarray, frequency: float = 15.0, delay: float = 0.0) -> np.ndarray:
+def record_of(
+    v: np.ndarray, frequency: float = 15.0, delay: float = 0.0, survey: Survey = SURVEY
+) -> np.ndarray:
     """The record of another Ricker wavelet, float32."""
-    t = (np.arange(SURVEY.n_steps) - SURVEY.wavelet_centre) * SURVEY.dt - delay
+    t = (np.arange(survey.n_steps) - survey.wavelet_centre) * survey.dt - delay
     b = (np.pi * frequency * t) ** 2
-    simulator = Simulator(SURVEY.with_wavelet((1 - 2 * b) * np.exp(-b)))
+    simulator = Simulator(survey.with_wavelet((1 - 2 * b) * np.exp(-b)))
     return simulator.forward(torch.from_numpy(v)[None])[0].numpy().astype(np.float32)
 
 
@@ -117,21 +115,8 @@ def main() -> None:
         }
         print(row, flush=True)
         rows = [old for old in rows if old["case"] != name] + [row]
-        store(sorted(rows, key=lambda row: list(known).index(row["case"])))
-
-
-def store(rows: list[dict]) -> None:
-    """Writes the result file."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    content = {
-        "rows": rows,
-        "date": date.today().isoformat(),
-        "commit": commit,
-        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__} (CPU)",
-        "command": "python scripts/benchmark_faults.py",
-    }
-    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        rows.sort(key=lambda row: list(known).index(row["case"]))
+        write(RESULTS, {"rows": rows, **origin("benchmark_faults.py")})
 
 
 if __name__ == "__main__":

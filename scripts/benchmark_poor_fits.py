@@ -10,16 +10,13 @@ benchmarks/poor_fits.json as each map ends.
 """
 
 import argparse
-import json
 import math
-import platform
-import subprocess
 from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_faults import record_of
+from benchmark_real import ROOT, origin, write
 from scipy.ndimage import gaussian_filter
 from scipy.signal import fftconvolve
 
@@ -27,9 +24,7 @@ from fwi_refine.inversion import run_recipe
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.survey import Survey
 from fwi_refine.synthetic import make_map
-from fwi_refine.wave import Simulator
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "poor_fits.json"
 SURVEY = Survey(
     shape=(24, 30),
@@ -56,14 +51,6 @@ def draw_map(family: str, rng: np.random.Generator) -> np.ndarray:
     return make_map(family, rng).astype(float)[::every, ::every][:nz, :nx]
 
 
-def record_of(v: np.ndarray, frequency: float = 15.0, delay: float = 0.0) -> np.ndarray:
-    """The record of another Ricker wavelet, float32."""
-    t = (np.arange(SURVEY.n_steps) - SURVEY.wavelet_centre) * SURVEY.dt - delay
-    b = (np.pi * frequency * t) ** 2
-    simulator = Simulator(SURVEY.with_wavelet((1 - 2 * b) * np.exp(-b)))
-    return simulator.forward(torch.from_numpy(v)[None])[0].numpy().astype(np.float32)
-
-
 def off_by(metres_per_second: float, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A start with a smooth error of such a mean size."""
     error = gaussian_filter(rng.standard_normal(start.shape), 5, mode="nearest")
@@ -75,15 +62,15 @@ def cases(
     truth: np.ndarray, rng: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(what is wrong, start, record)"""
-    near, clean = gaussian_filter(truth, 2.0, mode="nearest"), record_of(truth)
+    near, clean = gaussian_filter(truth, 2.0, mode="nearest"), record_of(truth, survey=SURVEY)
     for error in (250.0, 500.0, 800.0):
         yield f"start {error:.0f} m/s off", off_by(error, near, rng), clean
     for louder in (1.02, 1.05):
         yield f"{louder - 1:.0%} louder", near, np.float32(louder) * clean
     for delay in (0.5, 2.0):
-        yield f"{delay} ms late", near, record_of(truth, delay=1e-3 * delay)
+        yield f"{delay} ms late", near, record_of(truth, delay=1e-3 * delay, survey=SURVEY)
     for frequency in (14.0, 16.0):
-        yield f"{frequency:.0f} Hz for 15", near, record_of(truth, frequency)
+        yield f"{frequency:.0f} Hz for 15", near, record_of(truth, frequency, survey=SURVEY)
     drawn = fftconvolve(
         rng.standard_normal(clean.shape), SURVEY.whole_wavelet[None, :, None], "same", axes=1
     )
@@ -119,22 +106,7 @@ def main() -> None:
             }
             print(row, flush=True)
             rows.append(row)
-        store(rows, options)
-
-
-def store(rows: list[dict], options: argparse.Namespace) -> None:
-    """Writes the result file."""
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    command = f"python scripts/benchmark_poor_fits.py --maps {options.maps} --seed {options.seed}"
-    content = {
-        "rows": rows,
-        "date": date.today().isoformat(),
-        "commit": commit,
-        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__} (CPU)",
-        "command": command,
-    }
-    RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write(RESULTS, {"rows": rows, **origin("benchmark_poor_fits.py")})
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The map that takes the place of what the stages found: as a file holds it, and proven."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data, Model, distinct
 from fwi_refine.inversion.levels.exact import Certificate, certify, search
 from fwi_refine.inversion.levels.levels import (
     find_levels,
@@ -42,7 +42,7 @@ def written(model: Model, curvature: Curvature | None) -> list[Model]:
         lifted = with_minimum(model, curvature.uncertainty)
         if lifted is not None:
             maps.insert(0, lifted.v.clamp_min(lifted.vmin).float().double())
-    return _distinct(map(Model.of, maps))
+    return distinct(map(Model.of, maps))
 
 
 def integers(model: Model) -> list[Model]:
@@ -54,7 +54,7 @@ def integers(model: Model) -> list[Model]:
     rounded, levels = model.v.round(), to_integers(model.v)[0]
     merged = to_integers(merge_scattered(levels))[0]
     maps = (rounded, rounded.clamp_min(model.vmin.round()), levels, merged)
-    return _distinct(map(Model.of, maps))
+    return distinct(map(Model.of, maps))
 
 
 def proven(
@@ -103,21 +103,13 @@ def _most_equal(
     """
     best, most = whole.v, own
     fewer = (Model.of(without_rare(whole.v, within)) for within in RARE)
-    for model in _distinct([whole, *fewer])[1:]:
+    for model in distinct([whole, *fewer])[1:]:
         if most.exact is not False or not torch.equal(data.possible(model).v, model.v):
             continue
         found = certify(model.v, data, budget)
         if (found.equal_fraction or 0.0) > (most.equal_fraction or 0.0):
             best, most = model.v, found
     return best, most
-
-
-def _distinct(models: Iterable[Model]) -> list[Model]:
-    found: list[Model] = []
-    for model in models:
-        if not any(model.same_as(other) for other in found):
-            found.append(model)
-    return found
 
 
 def best_of(models: Sequence[Model], data: Data, budget: Budget) -> tuple[Model, float]:

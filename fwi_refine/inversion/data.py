@@ -1,6 +1,7 @@
 """A map and the data that it is to explain."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -51,6 +52,15 @@ class Model:
     def mean_change(self, other: torch.Tensor) -> float:
         """Mean absolute difference from another map (nz, nx), m/s."""
         return float((self.v - other).abs().mean())
+
+
+def distinct(models: Iterable[Model]) -> list[Model]:
+    """The models without those that are the same as one before."""
+    found: list[Model] = []
+    for model in models:
+        if not any(model.same_as(other) for other in found):
+            found.append(model)
+    return found
 
 
 @dataclass(frozen=True)

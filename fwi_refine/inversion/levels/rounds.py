@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data, Model, distinct
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
 from fwi_refine.inversion.levels.exact import ATTEMPTS, certify, search
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
@@ -97,13 +97,11 @@ def levels_in_integers(
     """The map in integers, and that with cells that scatter about a velocity at it, each with cells
     above the highest level at that or not: at most four."""
     reading = settings.reading
-    found: list[Model] = []
-    for v in (model.v, merge_scattered(model.v, reading)):
-        for above in (False, True):
-            integers = Model(*to_integers(v, snap, reading, above=above))
-            if not any(integers.same_as(other) for other in found):
-                found.append(integers)
-    return found
+    return distinct(
+        Model(*to_integers(v, snap, reading, above=above))
+        for v in (model.v, merge_scattered(model.v, reading))
+        for above in (False, True)
+    )
 
 
 def round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
