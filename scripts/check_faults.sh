@@ -50,9 +50,10 @@ survey = replace(
 )
 write_survey(survey, "s.toml")
 rows = np.arange(20)[:, None]
-truth = np.stack([np.where(rows < 6 + k % 8, 1800.0, 2400 + 20 * k) + np.zeros((20, 25)) for k in range(24)])
-start = np.roll(truth, 1, axis=1)
-start[:, 0] = truth[:, 0]
+# no prediction may look like the next sample's: their order would be refused
+lower = [2400 + 20 * (7 * k % 24) for k in range(24)]
+truth = np.stack([np.where(rows < 6 + k % 8, 1800.0, lower[k]) + np.zeros((20, 25)) for k in range(24)])
+start = np.where(truth > 1800, truth + 40, truth)
 np.save("p.npy", start.astype("f4"))
 os.mkdir("rec")
 for k, record in enumerate(simulate(truth, survey=survey)):

@@ -221,6 +221,19 @@ def test_a_stop_within_the_last_round_is_said(truth, released, simulator):
     assert result.stopped
 
 
+@pytest.mark.parametrize("limit", [1, 8, 9])
+def test_time_that_is_used_up_ends_a_round_within_its_jacobian(limit, truth, released, simulator):
+    asked = iter(range(1000))
+    v = with_wrong_cells(truth)
+    data = Data.of_sample(released, v, simulator)
+    budget = Budget(out_of_time=lambda: next(asked) >= limit)
+    found = assign_levels(ASSIGNMENT, data, Model.of(v), load(), budget, Curvature())
+    assert budget.iterations == 0
+    assert torch.equal(found.model.v, v)
+    assert found.stopped
+    assert next(asked) <= limit + 4
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_less_noise_that_changes_no_integer_leaves_no_doubt(
     same, truth, released, simulator, monkeypatch

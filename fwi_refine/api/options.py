@@ -88,4 +88,6 @@ def look_at_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str =
             raise SampleError(str(error)) from error
 
     ids = [str(k) for k in range(len(maps))]
-    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)
+    look_at_pairs(
+        ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source, each=True
+    )

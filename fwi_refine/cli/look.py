@@ -47,6 +47,7 @@ def look_at_maps_of(
         survey,
         force,
         source=source,
+        each=True,
     )
 
 

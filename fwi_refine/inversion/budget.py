@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TypeVar
 
 from fwi_refine.wave import asking
 
 Cost = int | Fraction
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,14 @@ class Budget:
             return
         with asking(self._end_in_time):
             yield
+
+    def in_time(self, work: Callable[[], T], otherwise: T) -> T:
+        """What `work` returns; `otherwise` where there is no more time before its end."""
+        try:
+            with self.interruptible():
+                return work()
+        except OutOfTime:
+            return otherwise
 
     def _end_in_time(self) -> None:
         if self._out_of_time is not None and self._out_of_time():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.by_jacobian import minimise_by_jacobian
@@ -186,7 +187,10 @@ def _on_part(
     which = stage.data
     if which.take_out is not None:
         rest = replace(stage, data=replace(which, take_out=None))
-        return run_stage(rest, which.take_out(model, data, budget), model, priors, budget)
+        cleared = budget.in_time(partial(which.take_out, model, data, budget), None)
+        if cleared is None:
+            return StageResult(model, None, (), True)
+        return run_stage(rest, cleared, model, priors, budget)
     part = which.survey(data.survey)
     if part is not data.survey and data.tells(part, which.receivers):
         subset = data.subset(part, which.receivers)

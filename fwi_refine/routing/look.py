@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.routing.recognise import Others, further, looked_at, recognise
-from fwi_refine.routing.recognise_form import Finding, describe
+from fwi_refine.objective.source_cells import source_velocities
+from fwi_refine.routing.recognise import Others, fit_of_pairs, further, looked_at, recognise
+from fwi_refine.routing.recognise_exchanged import exchanged
+from fwi_refine.routing.recognise_form import Finding, describe, is_record
 from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_other_maps
 from fwi_refine.routing.recognise_source import warning as source_warning
 from fwi_refine.survey import Survey
 
 SEARCHED = 200  # samples among which the partner of another is looked for
 NEAR = 5  # samples before and after it that are among them
+EACH = 2000  # samples at most whose first rows are looked at, as all of their records are read
 ADVICE = "Give the option that fits, or --force to go on as it is."
 ADVICE_FOR_ARRAYS = (
     "(options are those of the command line; convert the arrays, or pass force=True)"
@@ -87,6 +90,7 @@ def look_at_pairs(
     force: bool = False,
     advice: str = ADVICE,
     source: str = "known",
+    each: bool = False,
 ) -> None:
     """Looks at a few maps with their records.
 
@@ -98,6 +102,9 @@ def look_at_pairs(
         Give map and record of a sample by its number.
     survey, force, advice, source
         As for `look`.
+    each : bool
+        Whether the first rows of all records are looked at, too, which tell single ones that were
+        exchanged.
 
     Raises
     ------
@@ -119,6 +126,35 @@ def look_at_pairs(
                 yield ids[k], _numbers(record_of(k)), lambda k=k: as_map(map_of(k), survey)
 
     look(maps, records, survey, force, others, advice, source, [values for _, values in more])
+    if each:
+        _look_at_each(ids, pair, survey, force, advice)
+
+
+def _look_at_each(
+    ids: Sequence[str],
+    pair: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    survey: Survey,
+    force: bool,
+    advice: str,
+) -> None:
+    """Looks at the first row of each record, up to a number. Raises InputError, or warns."""
+    ids = ids[:EACH]
+    told, predicted = np.full((2, len(ids), len(survey.sources)), np.nan)
+    at = tuple(np.array(survey.sources).reshape(-1, 2).T.clip(0))
+
+    def as_pair(k: int) -> tuple[np.ndarray, np.ndarray]:
+        v, d = pair(k)
+        return as_map(v, survey), d
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k, (v, d) in _some(range(len(ids)), as_pair):
+            if v.shape == survey.shape and is_record(d.shape, survey):
+                predicted[k] = v[at]
+                told[k] = source_velocities(d, survey)
+        found = exchanged(ids, predicted, told, fit_of_pairs(as_pair, survey))
+    tell([found.finding] if found.finding else [], force, advice)
+    if found.warning:
+        log.warning("%s", found.warning)
 
 
 def look_at_both(

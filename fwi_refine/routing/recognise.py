@@ -10,12 +10,13 @@ a record whose own physics contradicts the survey, whatever the map is.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
 from fwi_refine.routing.recognise_first_rows import recognise_first_rows
 from fwi_refine.routing.recognise_form import (
@@ -214,6 +215,42 @@ def _fit(v: np.ndarray, x: np.ndarray, simulator: Simulator) -> tuple[np.ndarray
         return None
     (s,) = _simulate(v[None], simulator)
     return s, regress(s, x)
+
+
+def fit_of_pairs(pair: Callable[[int], Pair], survey: Survey) -> Callable[[int, int], Fit | None]:
+    """A function that fits the record of sample j to the prediction of sample i by a few shots.
+
+    Parameters
+    ----------
+    pair : callable
+        Gives map and record of a sample. Raises SampleError where they cannot be used.
+    survey : Survey
+        Theirs.
+
+    Returns
+    -------
+    callable
+        Of (i, j); None where one of them cannot be used.
+    """
+    simulator = _few(None, survey)
+    shots = [survey.sources.index(source) for source in simulator.survey.sources]
+
+    @cache
+    def simulated(i: int) -> np.ndarray | None:
+        v = _filled(np.asarray(pair(i)[0]), survey)
+        usable = v is not None and simulator.is_stable(torch.from_numpy(v)[None])
+        return _simulate(v[None], simulator)[0] if v is not None and usable else None
+
+    def fit(i: int, j: int) -> Fit | None:
+        try:
+            s, d = simulated(i), pair(j)[1]
+        except SampleError:
+            return None
+        if s is None or not is_record(np.shape(d), survey):
+            return None
+        return regress(s, cut(d, survey)[shots])
+
+    return fit
 
 
 def _few(simulator: Simulator | None, survey: Survey) -> Simulator:

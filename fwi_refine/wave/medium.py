@@ -46,6 +46,7 @@ class Medium:
         self, v: torch.Tensor, vmin: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The same in released arithmetic, with the strength of the sources."""
+        may_go_on()
         v = self._checked(v)
         vmin = None if vmin is None else self.of_each(v, vmin, "vmin")
         return released_medium(v, vmin, self.survey)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -66,9 +67,11 @@ def assign_levels(
     maps = levels_in_integers(model, settings, settings.snap_tolerance)
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
-    given = Candidate(model, data.misfit(model, budget))
-    noise_floor = data.square(settings.noise_floor_rms)
-    so_far = _before_rounds(assignment, given, maps, data, curvature, budget)
+    begin = partial(_before_rounds, assignment, model, maps, data, curvature, budget)
+    so_far = budget.in_time(begin, None)
+    if so_far is None:
+        return StageResult(model, curvature, (), True)
+    given, noise_floor = so_far.closest, data.square(settings.noise_floor_rms)
     for number in range(1, 1 if so_far.best.misfit < noise_floor else assignment.rounds + 1):
         if not budget.affords(round_cost(so_far.data, model, settings)) or budget.should_stop():
             so_far = replace(so_far, stopped=True)
@@ -108,19 +111,20 @@ class _Rounds:
 
 def _before_rounds(
     assignment: LevelAssignment,
-    given: Candidate,
+    model: Model,
     maps: list[Model],
     data: Data,
     curvature: Curvature,
     budget: Budget,
 ) -> _Rounds:
-    """State before the rounds; maps: the given model in integers."""
+    """State before the rounds, the given model the closest; maps: that in integers."""
+    given = Candidate(model, data.misfit(model, budget))
     noise = assignment.settings.noise_of_misfit * math.sqrt(given.misfit)
     integers, added, shift = roundings_of(maps, data, budget)
     return _Rounds(
         data=data,
         cleared=data.without(shift),
-        model=given.model,
+        model=model,
         noise=max(assignment.noise[1], noise),
         curvature=curvature,
         best=Candidate(integers, added.misfit),
@@ -159,7 +163,8 @@ def _carry_out_round(
     after, go_on = _fit_between(assignment, before, found, given, priors, budget)
     if not go_on:
         return after, False
-    return _in_integers(after, found.assigned.belief, noise_floor, budget, settings)
+    whole = partial(_in_integers, after, found.assigned.belief, noise_floor, budget, settings)
+    return budget.in_time(whole, (after, True))
 
 
 def _fit_between(

@@ -146,9 +146,9 @@ def assign_twice(
     hardly another one, or if they fit to the noise floor and less noise has changed no integer.
     """
     settings = assignment.settings
-    linear = _linearise(data, model, budget, settings)
-    first = _assign_once(linear, data, cleared, noise, budget)
-    if first is None:
+    linear = budget.in_time(partial(_linearise, data, model, budget, settings), None)
+    first = None if linear is None else _assign_once(linear, data, cleared, noise, budget)
+    if linear is None or first is None:
         return [], False
     nearby = first.assigned.model.mean_change(model.v) < settings.nearby_change
     less = first.noise_within(assignment)
@@ -167,6 +167,11 @@ def _assign_once(
     linear: Linear, data: Data, cleared: Data, noise: float, budget: Budget
 ) -> Round | None:
     """A round on data without their rounding; None where it was stopped before its end."""
+    return budget.in_time(partial(_round, linear, data, cleared, noise, budget), None)
+
+
+def _round(linear: Linear, data: Data, cleared: Data, noise: float, budget: Budget) -> Round | None:
+    """The same, but for time that is used up."""
     assigned = _assign_cells(linear, cleared, noise, budget)
     if assigned.belief is None and budget.should_stop():
         return None
