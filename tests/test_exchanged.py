@@ -97,6 +97,22 @@ def test_a_source_of_another_size_hides_nothing(samples):
                            each=True)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("factor", "words"), [(0.5, "with 0.5 times its size"), (-1.0, "of the other sign")]
+)
+def test_records_of_another_form_among_others(samples, caplog, factor, words):
+    maps, records = samples
+    one, many = records.copy(), records.copy()
+    one[UNSEEN[6]] *= factor
+    looked_at_all(maps, one)
+    assert f"records of 1 of {COUNT} samples" in caplog.text
+    assert f"that of s{UNSEEN[6]}" in caplog.text
+    assert words in caplog.text
+    many[UNSEEN[:6]] *= factor
+    with pytest.raises(InputError, match=words):
+        looked_at_all(maps, many)
+
+
 def test_what_tells_nothing_is_no_finding(samples, caplog):
     """Bad samples, predictions that are constant."""
     maps, records = samples

@@ -47,11 +47,28 @@ def early(d):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda d: np.repeat(d[:, ::2], 2, axis=1), "repeat each of their rows"),
+        (lambda d: np.repeat(d, 2, axis=2)[:, :, : d.shape[2]], "each receiver twice"),
+        (lambda d: np.stack([d[0], d[1], d[1]]), "one shot twice"),
+        (np.abs, "one sign alone"),
+    ],
+)
+def test_a_record_that_no_wave_has(pairs, change, words):
+    starts, records = pairs
+    for maps in ([], starts):
+        (finding,) = recognise(maps, [change(d) for d in records], SURVEY)
+        assert words in finding.text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
         (lambda d: 1.02 * d, "1.02 times as large"),
         (lambda d: 0.97 * d, "0.97 times as large"),
         (late, "begin late"),
         (early, "scaled, or of another wavelet or start"),
         (lambda d: d - d.mean(1, keepdims=True), "levels of their own"),
+        (lambda d: d + np.linspace(0, 0.2, d.shape[1])[:, None], "levels of their own"),
     ],
 )
 def test_a_record_that_contradicts_its_first_rows(pairs, change, words):

@@ -15,8 +15,10 @@ from fwi_refine.errors import InputError, SampleError
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.recognise import Others, fit_of_pairs, further, looked_at, recognise
 from fwi_refine.routing.recognise_exchanged import exchanged
+from fwi_refine.routing.recognise_first_rows import scales
 from fwi_refine.routing.recognise_form import Finding, describe, is_record
 from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_other_maps
+from fwi_refine.routing.recognise_physics import cut
 from fwi_refine.routing.recognise_source import warning as source_warning
 from fwi_refine.survey import Survey
 
@@ -127,7 +129,7 @@ def look_at_pairs(
 
     look(maps, records, survey, force, others, advice, source, [values for _, values in more])
     if each:
-        _look_at_each(ids, pair, survey, force, advice)
+        _look_at_each(ids, pair, survey, force, advice, source)
 
 
 def _look_at_each(
@@ -136,6 +138,7 @@ def _look_at_each(
     survey: Survey,
     force: bool,
     advice: str,
+    source: str,
 ) -> None:
     """Looks at the first row of each record, up to a number. Raises InputError, or warns."""
     ids = ids[:EACH]
@@ -151,7 +154,15 @@ def _look_at_each(
             if v.shape == survey.shape and is_record(d.shape, survey):
                 predicted[k] = v[at]
                 told[k] = source_velocities(d, survey)
-        found = exchanged(ids, predicted, told, fit_of_pairs(as_pair, survey))
+                other = -source_velocities(-d, survey)
+                told[k] = np.where(np.isnan(told[k]), other, told[k])
+
+        def scale_of(k: int) -> float | None:
+            found, _ = scales(cut(pair(k)[1], survey), survey)
+            return float(np.median(found)) if found.size else None
+
+        fit_of = fit_of_pairs(as_pair, survey)
+        found = exchanged(ids, predicted, told, fit_of, scale_of if source == "known" else None)
     tell([found.finding] if found.finding else [], force, advice)
     if found.warning:
         log.warning("%s", found.warning)

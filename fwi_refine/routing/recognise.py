@@ -35,6 +35,7 @@ from fwi_refine.routing.recognise_regression import (
     scaled,
     times,
 )
+from fwi_refine.routing.recognise_repeats import recognise_repeats
 from fwi_refine.routing.recognise_told import recognise_told
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
@@ -136,13 +137,16 @@ def _recognise(
         alone = [cut(d, survey) for d in records if is_record(np.shape(d), survey)]
         alone = [d for d in alone if d.any()]
         found = by_physics(alone, survey, _few(simulator, survey)) if alone else []
+        found = recognise_repeats(alone, survey) or found
         return findings + (found or recognise_first_rows(alone, survey))
     both = _usable(zip(maps, records, strict=False), survey)
     if both:
         turn = (undo or AS_THEY_ARE).velocity
         rest = [(turn(np.asarray(v)), order.record(np.asarray(d))) for v, d in more]
         found = _recognise_values(both, survey, order, others, simulator, rest)
-        findings += found or recognise_first_rows([d for _, d in both], survey)
+        whole = [d for _, d in both]
+        found = recognise_repeats(whole, survey) or found
+        findings += found or recognise_first_rows(whole, survey)
     if not findings and (finding := recognise_told(maps, velocities, survey)) is not None:
         findings.append(finding)
     return findings

@@ -1,4 +1,4 @@
-"""Single records that stand at the place of others, among any number that stand where they belong.
+"""Single records of other samples or of another form, among any number that are as they should be.
 
 The first row of a record tells the velocity at each source (objective/source_cells.py), without a
 simulation. Predictions that contradict the velocities of their own records, and agree with those
@@ -17,12 +17,18 @@ from fwi_refine.routing.recognise_regression import BETTER, Fit
 
 CONTRADICTS = 0.002  # least relative deviation at the sources of a record that may be another's
 NEARER = 0.3  # deviation from the record that a prediction may belong to, over its own
+LOOKED_AT = 20  # records at most of which the scale is looked at
 SIMULATED = 20  # predictions at most, those that deviate most
 OUTLIER, TIMES = 0.1, 5.0  # deviation without a partner that is told of: at least, over the median
 FEWEST = 8  # samples among which one is an outlier
+TURNED = 0.5  # deviation from -1 of a told velocity over the predicted one: the other sign
+SCALE_OFF = 0.05  # relative deviation of the scale of a record of another form
+MANY = 0.1  # fraction of such records from which on a run is refused
 
 # gives the residual of the regression of record j on prediction i; None where it is not to be had
 FitOf = Callable[[int, int], Fit | None]
+# gives how many times too large the first rows of record k are, whatever its map is; None: not told
+ScaleOf = Callable[[int], float | None]
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,9 @@ class Misplaced:
     Attributes
     ----------
     finding
-        That some seem exchanged, or None.
+        That some seem exchanged, or many of another form; or None.
     warning
-        On records without a partner, empty where there are none.
+        On other single records, empty where there are none.
     """
 
     finding: Finding | None = None
@@ -42,9 +48,13 @@ class Misplaced:
 
 
 def exchanged(
-    ids: Sequence[str], predicted: NDArray[np.float64], told: NDArray[np.float64], fit_of: FitOf
+    ids: Sequence[str],
+    predicted: NDArray[np.float64],
+    told: NDArray[np.float64],
+    fit_of: FitOf,
+    scale_of: ScaleOf | None,
 ) -> Misplaced:
-    """Records that seem to belong to each other's predictions.
+    """Records that seem to belong to each other's predictions, or to be of another form.
 
     Parameters
     ----------
@@ -52,9 +62,11 @@ def exchanged(
         N samples.
     predicted, told : ndarray (N, shots)
         Velocities at the sources, m/s: of the maps, and as the first rows of the records tell
-        them; NaN where they are not known. A factor of all of the latter does not count.
-    fit_of : callable
-        Simulates; asked for a few samples.
+        them; NaN where they are not known, negative where the record has the other sign. A factor
+        of all of the latter does not count.
+    fit_of, scale_of : callable
+        Asked for a few samples; the former simulates. Without the latter, scale and sign of a
+        record are no finding.
 
     Returns
     -------
@@ -65,6 +77,7 @@ def exchanged(
     known = np.isfinite(ratio) & (ratio > 0)
     if not known.any():
         return Misplaced()
+    turned = (np.abs(ratio + 1) < TURNED).any(1) & ~known.any(1)
     told = np.where(known, told / np.median(ratio[known]), np.nan)
     own = np.array([_apart(v, u) for v, u in zip(predicted, told, strict=True)])
     order = np.argsort(-np.nan_to_num(own))
@@ -75,6 +88,12 @@ def exchanged(
     moved = {k: partner[k] for k in closed if _belongs(k, partner[k], fit)}
     if len({*moved.values()}) == len(moved) >= 2:
         return Misplaced(_finding(ids, moved))
+    reverse = np.flatnonzero(turned).tolist()
+    if scale_of is not None and (changed := _changed(ids, reverse, suspects, scale_of)):
+        text, fraction = changed
+        if fraction > MANY:
+            return Misplaced(Finding(f"{text}; give them as they were recorded", of_source=True))
+        return Misplaced(warning=text)
     median = float(np.median(own[np.isfinite(own)]))
     far = [k for k in suspects if own[k] > max(OUTLIER, TIMES * median)]
     if len(ids) < FEWEST or not far or len(far) > len(ids) // 4:
@@ -101,6 +120,26 @@ def _partner(
     apart = np.array([_apart(v, told[k]) for k in suspects])
     best = int(np.nanargmin(apart))
     return suspects[best] if apart[best] < NEARER * own else -1
+
+
+def _changed(
+    ids: Sequence[str], turned: Sequence[int], suspects: Sequence[int], scale_of: ScaleOf
+) -> tuple[str, float] | None:
+    """A text on records of another sign or scale, and the fraction of all that they are."""
+    if turned:
+        text = f"seem of the other sign than the rest, for instance that of {ids[turned[0]]}"
+        found = len(turned)
+    else:
+        looked_at = suspects[:LOOKED_AT]
+        scales = {k: scale for k in looked_at if (scale := scale_of(k)) is not None}
+        off = {k: scale for k, scale in scales.items() if abs(scale - 1) > SCALE_OFF}
+        if not off:
+            return None
+        first, scale = next(iter(off.items()))
+        text = f"begin other than the survey's wavelet, for instance that of {ids[first]} with "
+        text += f"{scale:.3g} times its size"
+        found = round(len(off) / len(looked_at) * len(suspects))
+    return f"the records of {found} of {len(ids)} samples {text}", found / len(ids)
 
 
 def _belongs(k: int, j: int, fit_of: FitOf) -> bool:

@@ -133,16 +133,21 @@ def _quantum(d: Array) -> float:
 
 
 def _has_levels(d: Array, survey: Survey) -> bool:
-    """Whether most traces are constant, and not 0, before the first arrival."""
+    """Whether most traces are a line, and not 0, before the first arrival."""
     early = _early(survey)
     rows = early.sum(axis=1)
     enough = rows >= 10
     if enough.sum() < 10:
         return False
-    values = np.where(early, d, 0.0)
-    means = values.sum(axis=1)[enough] / rows[enough]
-    squares = np.square(values).sum(axis=1)[enough] / rows[enough]
-    spread = np.sqrt(np.maximum(0.0, squares - means**2))
+    values, count = np.where(early, d, 0.0), np.maximum(rows, 1)[:, None]
+    time = np.arange(d.shape[1])[None, :, None] - (count - 1) / 2
+    time = np.where(early, time, 0.0)
+    slope = (values * time).sum(axis=1) / np.maximum(np.square(time).sum(axis=1), 1.0)
+    line = np.where(early, values.sum(axis=1, keepdims=True) / count + slope[:, None] * time, 0.0)
+
+    def size(x: Array) -> float:
+        """Rms of a trace before its first arrival, the median of all traces."""
+        return float(np.median(np.sqrt(np.square(x).sum(axis=1)[enough] / rows[enough])))
+
     rms = float(np.sqrt(np.mean(np.square(d))))
-    level = float(np.median(np.abs(means)))
-    return level > LEVEL * rms and level > TOLD * float(np.median(spread))
+    return size(line) > LEVEL * rms and size(line) > TOLD * size(values - line)
