@@ -1,8 +1,10 @@
 """Files that no program means to write, and files that are read though no option names them."""
 
 import errno
+import io
 import os
 import struct
+import warnings
 import zipfile
 from dataclasses import replace
 
@@ -90,6 +92,38 @@ def test_such_a_header_in_an_option(case):
     for option in ("--weights", "--fixed", "--bounds"):
         with pytest.raises(InputError, match=f"{option} bad.npy: cannot be read .*header"):
             load_array(case.relative_to(case) / "bad.npy", option)
+
+
+def test_hdf5_behind_bytes_of_its_user(tmp_path):
+    path = tmp_path / "maps.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["velocity"] = np.full((2, 70, 70), 2000.0)
+    with open(path, "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(512))
+    assert open_predictions(path).count == 2
+    assert run(["info", str(path)]) == 0
+
+
+def test_bytes_behind_an_array_are_told_of(case, caplog):
+    for name, what in [("starts.npy", open_predictions), ("all.npy", open_records)]:
+        if name == "all.npy":
+            np.save(name, np.zeros((2, 5, 1000, 70), np.float32))
+        with open(name, "ab") as file:
+            np.save(file, np.zeros(8))
+        what(name)
+        assert f"{name}: 192 bytes behind its array" in caplog.text
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    one = io.BytesIO()
+    np.save(one, np.full((2, 70, 70), 2000.0))
+    path = tmp_path / "maps.npz"
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as file:
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            file.writestr("velocity.npy", one.getvalue())
+    with pytest.raises(InputError, match="two arrays of one name"):
+        open_predictions(path)
 
 
 def test_rows_without_values_are_no_samples(tmp_path):

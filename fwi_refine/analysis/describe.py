@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fwi_refine import io
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import lines, open_text
-from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
+from fwi_refine.io.hdf5 import Hdf5Array, is_hdf5
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.npz import SIGNATURE as NPZ_SIGNATURE
 from fwi_refine.io.npz import NpzArray
@@ -94,8 +94,9 @@ def _directory(path: Path, survey: Survey) -> Facts:
 def _array(path: Path, survey: Survey) -> Facts:
     with open(path, "rb") as file:
         start = file.read(8)
+        hdf5 = is_hdf5(file)
     array: Any
-    if start == SIGNATURE:
+    if hdf5:
         array = Hdf5Array(path, (*MAPS, *HDF5_NAMES))
     elif start.startswith(NPZ_SIGNATURE):
         array = NpzArray(path, (*MAPS, *HDF5_NAMES))

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 
@@ -14,6 +14,8 @@ from fwi_refine.io.ids import check_id
 from fwi_refine.machine_faults import is_machine_fault, persistently
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# Where it may stand: a file may begin with bytes of its user, as those of MATLAB do.
+PLACES = (0, 512, 1024, 2048)
 LARGEST_ROW = 2**30  # bytes; a file of a few bytes may claim to hold any number of zeros
 # Rows that a file may claim without holding them: a copy that broke off has some.
 MOST_MISSING = 100_000
@@ -23,6 +25,15 @@ LARGEST_RATIO = 1100  # of bytes to compressed bytes: deflate reaches 1032
 ERRORS = (
     OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
 )  # fmt: skip
+
+
+def is_hdf5(file: BinaryIO) -> bool:
+    """Whether an open file is HDF5."""
+    for place in PLACES:
+        file.seek(place)
+        if file.read(len(SIGNATURE)) == SIGNATURE:
+            return True
+    return False
 
 
 class Hdf5Array:

@@ -5,6 +5,7 @@ stay readable, so that a broken copy costs the samples that are missing and no o
 read and not mapped: a disk that fails under a memory map ends the process.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fwi_refine.files import open_regular, read_npy_header
 from fwi_refine.machine_faults import persistently
 
 LARGEST = 2**30  # bytes of a row, or of a file of one sample
+
+log = logging.getLogger(__name__)
 
 
 class NpyArray:
@@ -78,6 +81,13 @@ class NpyArray:
             f"file is truncated: found {self._found_bytes} bytes of values, expected "
             f"{self._expected_bytes}"
         )
+
+    def tell_of_rest(self) -> None:
+        """Warns of what stands behind the array: a second one, for instance."""
+        rest = self._found_bytes - self._expected_bytes
+        if rest > 0:
+            log.warning("%s: %d bytes behind its array of shape %s are not read",
+                        self.path, rest, self.shape)  # fmt: skip
 
     def read(self) -> NDArray[Any]:
         """The whole array, in memory.

@@ -60,11 +60,14 @@ class NpzArray:
         """Bytes of each array by its name, and those that they are packed in."""
 
         def read(file: zipfile.ZipFile) -> dict[str, tuple[int, int]]:
-            found = (entry for entry in file.infolist() if entry.filename.endswith(SUFFIX))
-            return {
+            found = [entry for entry in file.infolist() if entry.filename.endswith(SUFFIX)]
+            sizes = {
                 entry.filename.removesuffix(SUFFIX): (entry.file_size, entry.compress_size)
                 for entry in found
             }
+            if len(sizes) < len(found):
+                raise ValueError("holds two arrays of one name")
+            return sizes
 
         return self._guarded(read)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fwi_refine.errors import InputError
 
-_NUMBER = re.compile("([0-9]+)")
+_NUMBER = re.compile(r"(\d+)")  # of any script, as int() reads them
 
 log = logging.getLogger(__name__)
 

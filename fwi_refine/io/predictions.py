@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import open_regular
 from fwi_refine.io import npz
-from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
+from fwi_refine.io.hdf5 import Hdf5Array, is_hdf5
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.order import Order, in_order
@@ -94,8 +94,9 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
     if not path.exists():
         raise InputError(f"predictions {path}: no such file or directory")
     with open_regular(path) as file:
-        start = file.read(len(SIGNATURE))
-    if start == SIGNATURE:
+        start = file.read(8)
+        hdf5 = is_hdf5(file)
+    if hdf5:
         array = Hdf5Array(path, ("velocity",))
         return ArrayPredictions(array, array.ids(), survey)
     torch_file = path.suffix.lower() in (".pt", ".pth")  # a ZIP file too
@@ -109,6 +110,7 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
             raise InputError(f"predictions {error}") from error
         if rows.truncated:
             raise InputError(f"predictions {path}: {rows.truncation()}")
+        rows.tell_of_rest()
         return ArrayPredictions(rows, None, survey)
     if path.suffix.lower() == ".csv":
         return SubmissionPredictions(path, survey)

@@ -82,6 +82,7 @@ def open_array(path: Path) -> NpyArray:
         raise InputError(
             f"records {path}: claims the shape {array.shape}, but {array.truncation()}"
         )
+    array.tell_of_rest()
     return array
 
 

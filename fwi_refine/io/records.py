@@ -8,7 +8,7 @@ from pathlib import Path
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.files import open_regular
 from fwi_refine.io import npz
-from fwi_refine.io.hdf5 import SIGNATURE, Hdf5Array
+from fwi_refine.io.hdf5 import Hdf5Array, is_hdf5
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.order import Order, in_order
 from fwi_refine.io.record_sources import (
@@ -51,8 +51,9 @@ def open_records(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> Reco
     if not path.exists():
         raise InputError(f"records {path}: no such file or directory")
     with open_regular(path) as file:
-        start = file.read(len(SIGNATURE))
-    if start == SIGNATURE:
+        start = file.read(8)
+        hdf5 = is_hdf5(file)
+    if hdf5:
         return Hdf5Records(path, Hdf5Array(path, HDF5_NAMES))
     if start.startswith(npz.SIGNATURE):
         return Hdf5Records(path, npz.NpzArray(path, HDF5_NAMES))

@@ -22,7 +22,7 @@ SIMULATED = 20  # predictions at most, those that deviate most
 OUTLIER, TIMES = 0.1, 5.0  # deviation without a partner that is told of: at least, over the median
 FEWEST = 8  # samples among which one is an outlier
 TURNED = 0.5  # deviation from -1 of a told velocity over the predicted one: the other sign
-SCALE_OFF = 0.05  # relative deviation of the scale of a record of another form
+SCALE_OFF = 0.1  # of the scale of a record of another form; 0.02 at most in real and made maps
 MANY = 0.1  # fraction of such records from which on a run is refused
 
 # gives the residual of the regression of record j on prediction i; None where it is not to be had
