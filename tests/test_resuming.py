@@ -43,6 +43,21 @@ COMMAND = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--
 COMMAND += ["--force"]
 
 
+def test_results_are_not_replaced_by_those_of_samples_that_all_failed(case, monkeypatch, capsys):
+    assert run_command(COMMAND) == 0
+    before = {name: (case / name).read_bytes() for name in ("o.npy", "o.csv")}
+    maps = np.load("starts.npy")
+    np.save("starts.npy", np.full_like(maps, np.nan))
+    assert run_command([*COMMAND, "--overwrite"]) == 3
+    assert "earlier results stay as they are" in capsys.readouterr().err
+    assert {name: (case / name).read_bytes() for name in before} == before
+    assert np.isnan(np.load("o.partial.npy")).all()
+    maps[1:] = np.nan
+    np.save("starts.npy", maps)
+    assert run_command([*COMMAND, "--overwrite"]) == 3
+    assert (case / "o.npy").read_bytes() != before["o.npy"]
+
+
 def stop_at(name, error):
     def refine(sample, settings, watch=None):
         if sample.id == name:

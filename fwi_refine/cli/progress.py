@@ -116,6 +116,11 @@ class RunProgress:
             rate = len(running) / mean
         return console.View(self.total, self._done, running, rate, rest, self._reduction())
 
+    @property
+    def all_failed(self) -> bool:
+        """Whether there are results, and none is one."""
+        return 0 < self._status["failed"] == self._status.total()
+
     def summary(self) -> int:
         """Logs how the run went, what matters most first; returns its exit code."""
         failed = self._status["failed"]

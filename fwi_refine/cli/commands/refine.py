@@ -249,6 +249,7 @@ def refine(
 
     inputs, settings = job.inputs, job.settings
     job.make_room(outputs.overwrite)
+    earlier = outputs.out.exists()
     results = Results(
         outputs.out,
         outputs.report,
@@ -262,10 +263,11 @@ def refine(
         settings.dtype,
     )
     with contextlib.closing(results), resources.executor() as executor:
-        bar = _fill(results, job, executor, draw)
+        bar = _fill(results, job, executor, draw, earlier)
     job.remove()
     code = bar.summary()
-    log.info("%s, report in %s", outputs.out, outputs.report)
+    if not (earlier and bar.all_failed):
+        log.info("%s, report in %s", outputs.out, outputs.report)
     return code
 
 
@@ -274,8 +276,10 @@ def _fill(
     job: RunJob,
     executor: "Executor",
     draw: "Callable[[Sequence[int], Part], None]",
+    earlier: bool,
 ) -> RunProgress:
-    """Runs the samples and publishes their results."""
+    """Runs the samples and publishes their results; earlier: whether there are such, which only
+    samples that did not fail replace."""
     from fwi_refine import io
 
     def store(indices: Sequence[int], part: "Part") -> None:
@@ -289,6 +293,10 @@ def _fill(
         for k, pair in enumerate(inputs.pairs):
             results.start(k, io.read_start(inputs.predictions, pair.index, job.settings.survey))
         bar = job.refine(executor, store)
+        if earlier and bar.all_failed:
+            log.error("no sample could be refined: the earlier results stay as they are")
+            _keep_partial(results)
+            return bar
         with SIGNALS.shielded(final=True):
             results.publish()
     except BaseException:
