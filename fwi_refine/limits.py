@@ -1,4 +1,4 @@
-"""Whole numbers that users give, and the most that makes sense of them."""
+"""Whole numbers and truth values that users give, and the most that makes sense of them."""
 
 import operator
 import os
@@ -53,6 +53,14 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
         found = value if number.bit_length() < 100 else f"a number of {number.bit_length()} bits"
         raise InputError(f"{name} {found}: expected a whole number, {expected}")
     return number
+
+
+def truth_value(value: Any, name: str) -> bool:
+    """True or False that was given, of Python's or numpy's. Raises InputError for others: a text
+    such as "no" would count as true."""
+    if type(value).__name__ not in ("bool", "bool_"):  # numpy is not loaded for this
+        raise InputError(f"{name} {value!r}: expected True or False")
+    return bool(value)
 
 
 def check_jobs(jobs: Any, name: str, least: int = 1) -> int:

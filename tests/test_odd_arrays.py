@@ -7,7 +7,15 @@ import pytest
 import torch
 from small_survey_cases import SURVEY
 
-from fwi_refine import InputError, classify, jacobian_operator, refine, refine_sample, simulate
+from fwi_refine import (
+    InputError,
+    SampleError,
+    classify,
+    jacobian_operator,
+    refine,
+    refine_sample,
+    simulate,
+)
 from fwi_refine.objective.constraints import check_fixed
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.weights import check_weights, sample_weights
@@ -157,11 +165,23 @@ def test_weights_count_by_their_ratios_alone(records, factor):
     np.testing.assert_array_equal(expected, mean / mean.mean())
 
 
+def test_quantised_tensors_are_no_maps(records):
+    tensor = torch.from_numpy(STARTS).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.quantize_per_tensor(tensor, 1.0, 0, torch.qint32)
+    with pytest.raises(SampleError, match="dequantize"):
+        refined(quantised, records)
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
         ({"bounds": (STARTS[0],)}, "expected two"),
         ({"bounds": [*STARTS, STARTS[0]]}, "expected two"),
+        ({"bounds": 3}, "expected two"),
+        ({"time_budget": True}, "expected more than 0 seconds"),
+        ({"force": "no"}, "expected True or False"),
         ({"callback": 3}, "expected a function"),
         ({"priors": {}}, "load_priors reads a TOML file"),
         ({"fixed": np.ones(SURVEY.shape, bool)}, "every cell is fixed"),

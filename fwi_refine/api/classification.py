@@ -10,6 +10,7 @@ from fwi_refine.api.arrays import match
 from fwi_refine.api.options import check_priors, look_at_arrays
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion import routes
+from fwi_refine.limits import truth_value
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Classification
 from fwi_refine.survey import OPENFWI, Survey
@@ -63,7 +64,7 @@ def classify(
     maps, shape = to_maps(predictions, survey, "predictions")
     records = match(records, shape)
     priors = check_priors(priors)
-    if not force and routing.can_classify(survey):
+    if not truth_value(force, "force") and routing.can_classify(survey):
         look_at_arrays(maps, records, survey)
     found = []
     for k, v in enumerate(maps):

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import criteria, inferred
+from fwi_refine.limits import truth_value
 from fwi_refine.priors import GaussianProcess, Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import (
@@ -229,7 +230,7 @@ class FamilyClassifier(
             len(X),
             lambda k: to_numpy(X[k][0]),
             self._survey,
-            self.force,
+            truth_value(self.force, "force"),
             advice=ADVICE_FOR_ARRAYS,
         )
 

@@ -27,7 +27,7 @@ from fwi_refine.inversion.families import METHODS, NAMES, PRIORS
 from fwi_refine.inversion.method import WITHOUT_MATRIX, takes_prior
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
-from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
+from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, truth_value, whole
 from fwi_refine.objective.constraints import check_bounds, check_fixed
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
@@ -227,7 +227,8 @@ def refine(
     threads = None if threads is None else whole(threads, "threads", 1, MOST_THREADS)
     if max_evaluations is not None:
         max_evaluations = whole(max_evaluations, "max_evaluations", 1)
-    if time_budget is not None and not (isinstance(time_budget, Real) and time_budget > 0):
+    seconds = isinstance(time_budget, Real) and not isinstance(time_budget, bool)
+    if time_budget is not None and not (seconds and time_budget > 0):
         raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
     if callback is not None and not callable(callback):
         raise InputError(f"callback {callback!r}: expected a function")
@@ -254,7 +255,7 @@ def refine(
     )
     check_memory(settings)
     _tell_of_no_effect(prior, samples, method, families)
-    if not force:
+    if not truth_value(force, "force"):
         look_at_arrays(maps, records, survey, source)
     executor: Executor = Serial() if jobs == 1 else Processes(jobs, threads, gpus)
     work = None if isinstance(families, str) else partial(_refine_as, families=families)
@@ -282,8 +283,8 @@ def _tell_of_no_effect(
 def _bounds(
     bounds: tuple[ArrayLike, ArrayLike], survey: Survey
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if len(bounds) != 2:
-        raise InputError(f"bounds: found {len(bounds)} arrays, expected two: (low, high)")
+    if not isinstance(bounds, Sequence | np.ndarray) or len(bounds) != 2:
+        raise InputError(f"bounds: found {type(bounds).__name__}, expected two arrays: (low, high)")
     low, high = bounds
     return check_bounds(to_numpy(low), to_numpy(high), survey)
 

@@ -23,6 +23,7 @@ from fwi_refine.inversion.run_recipe import RecipeResult, fits_poorly
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.try_routes import try_routes
 from fwi_refine.inversion.uncertainty import Solution, expected_error
+from fwi_refine.limits import truth_value
 from fwi_refine.objective.constraints import Constraints, constraints_of
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
@@ -121,7 +122,7 @@ def refine_sample(
     _check_choices(method, prior, source, max_evaluations)
     prediction = check_prediction(to_numpy(prediction), survey=survey)
     record = check_record(to_numpy(record), survey=survey, gaps=True)
-    if not force:
+    if not truth_value(force, "force"):
         look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
     record, counts = _weighted(record, survey, weights)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)

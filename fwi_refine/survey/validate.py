@@ -162,7 +162,7 @@ def to_numpy(values: Any) -> NDArray[Any]:
     Raises
     ------
     SampleError
-        For a tensor without values, and a masked array whose type has no NaN.
+        For a tensor without values or of quantised ones, and a masked array whose type has no NaN.
     """
     import torch  # here, as it takes seconds, which `--help` does not have
 
@@ -170,6 +170,8 @@ def to_numpy(values: Any) -> NDArray[Any]:
         if values.is_meta:
             raise SampleError("found a tensor of the device meta, which has no values")
         values = values.detach().cpu()
+        if values.is_quantized:
+            raise SampleError("found a quantised tensor; give tensor.dequantize()")
         if values.layout != torch.strided:
             values = values.to_dense()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
