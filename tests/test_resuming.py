@@ -20,6 +20,7 @@ from run_cases import expected_maps, merged, prepare, refine_all, trivial, write
 from fwi_refine import io
 from fwi_refine.cli import logs
 from fwi_refine.cli import run as run_command
+from fwi_refine.cli.commands import refine
 from fwi_refine.errors import InputError, RunError
 from fwi_refine.io.outputs import open_temporary
 from fwi_refine.runs import executors, locks, one_sample
@@ -41,6 +42,27 @@ def case(tmp_path, monkeypatch):
 # The records are noise, which the program would rather not refine: --force.
 COMMAND = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--out", "o.npy"]
 COMMAND += ["--force"]
+
+
+def test_a_kill_between_two_outputs_leaves_names_that_are_the_commands_own(case, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(self, path):
+        raise Killed
+
+    history = ["--history", "h.csv"]
+    with monkeypatch.context() as patch:
+        patch.setattr(io.MapWriter, "publish", killed)
+        patch.setattr(refine, "_keep_partial", lambda results: None)
+        with pytest.raises(Killed):
+            run_command([*COMMAND, *history])
+    assert (case / "o.csv").exists()
+    assert not (case / "o.npy").exists()
+    assert run_command([*COMMAND, *history]) == 0
+    np.testing.assert_array_equal(np.load("o.npy"), expected_maps(case))
+    assert not (case / ".o.npy.run").exists()
+    assert run_command([*COMMAND, *history]) == 2
 
 
 def test_results_are_not_replaced_by_those_of_samples_that_all_failed(case, monkeypatch, capsys):

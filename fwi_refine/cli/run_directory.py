@@ -31,6 +31,12 @@ def hidden_directory(out: Path) -> Path:
     return out.with_name(f".{out.name}.run")
 
 
+def publishing_mark(out: Path) -> Path:
+    """A file in the hidden directory while the outputs get their names: those that have theirs, as
+    the process was killed between two, are the run's own."""
+    return hidden_directory(out) / "publishing"
+
+
 def missing_samples(
     path: Path | None, count: int, chunk_size: int, shard: tuple[int, int] | None
 ) -> list[int]:

@@ -19,7 +19,13 @@ from fwi_refine.cli.options.outputs import Outputs, output_options
 from fwi_refine.cli.pictures import check_folder, drawing
 from fwi_refine.cli.plan import print_plan
 from fwi_refine.cli.progress import RunProgress
-from fwi_refine.cli.run_directory import RunJob, hidden_directory, merge_runs, missing_samples
+from fwi_refine.cli.run_directory import (
+    RunJob,
+    hidden_directory,
+    merge_runs,
+    missing_samples,
+    publishing_mark,
+)
 from fwi_refine.cli.signals import SIGNALS
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
@@ -122,7 +128,7 @@ def command(
     )
     need_some(inputs.pairs, choice.shard, "samples")
     if outputs.out is not None or not dry_run:
-        outputs.claim(history)
+        outputs.claim(history, _names_given(outputs, kept.run_dir is None))
     look_at_inputs(inputs, survey, force, recipe.source)
     hidden = kept.run_dir is None
     folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
@@ -133,7 +139,7 @@ def command(
     resources = resources.for_samples(left)
     deviation = kept.keep_deviation or bool(outputs.deviation)
     settings = replace(recipe.settings(resources, deviation, survey), dtype=dtype)
-    check_settings(settings, outputs, resources)
+    check_settings(settings, outputs, resources, hidden)
     if pictures:
         opened.load("plots")
         check_folder(pictures)
@@ -177,7 +183,7 @@ def check(
 
 
 def check_settings(
-    settings: "Settings", outputs: Outputs, resources: resource_options.Resources
+    settings: "Settings", outputs: Outputs, resources: resource_options.Resources, hidden: bool
 ) -> None:
     """Raises an error where the posterior's maps may not be written or memory does not suffice;
     logs where and how the samples are refined."""
@@ -185,7 +191,8 @@ def check_settings(
     from fwi_refine.runs.settings import check_memory, kernel_name
 
     if settings.samples and outputs.out is not None:
-        options.claim(samples_path(outputs.out), outputs.overwrite)
+        again = _names_given(outputs, hidden)
+        options.claim(samples_path(outputs.out), outputs.overwrite or again)
     log.info("kernel: %s; %s", kernel_name(settings), resources)
     check_memory(settings)
 
@@ -256,14 +263,14 @@ def refine(
         (len(inputs.pairs), *inputs.predictions.shape[1:]),
         settings.survey.shape,
         [pair.id for pair in inputs.pairs],
-        outputs.overwrite,
+        outputs.overwrite or _names_given(outputs, True),
         outputs.deviation,
         history,
         settings.samples,
         settings.dtype,
     )
     with contextlib.closing(results), resources.executor() as executor:
-        bar = _fill(results, job, executor, draw, earlier)
+        bar = _fill(results, job, outputs.out, executor, draw, earlier)
     job.remove()
     code = bar.summary()
     if not (earlier and bar.all_failed):
@@ -274,6 +281,7 @@ def refine(
 def _fill(
     results: "Results",
     job: RunJob,
+    out: Path,
     executor: "Executor",
     draw: "Callable[[Sequence[int], Part], None]",
     earlier: bool,
@@ -298,11 +306,18 @@ def _fill(
             _keep_partial(results)
             return bar
         with SIGNALS.shielded(final=True):
+            with contextlib.suppress(OSError):  # a full disk, which the names do not need
+                publishing_mark(out).touch()
             results.publish()
     except BaseException:
         _keep_partial(results)
         raise
     return bar
+
+
+def _names_given(outputs: Outputs, hidden: bool) -> bool:
+    """Whether the same command was killed while its outputs got their names."""
+    return hidden and outputs.out is not None and publishing_mark(outputs.out).exists()
 
 
 def _keep_partial(results: "Results") -> None:

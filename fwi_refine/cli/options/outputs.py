@@ -33,14 +33,15 @@ class Outputs:
         if self.report is None and self.out is not None:
             object.__setattr__(self, "report", self.out.with_suffix(".csv"))
 
-    def claim(self, history: Path | None = None) -> None:
+    def claim(self, history: Path | None = None, again: bool = False) -> None:
         """Raises OutputExistsError or InputError if one of them, or a history, may not be written,
-        is an input, or has the name of another, as the report may that was not named."""
+        is an input, or has the name of another, as the report may that was not named. again:
+        whether those that exist are the run's own."""
         files = [*filter(None, (self.out, self.report, self.deviation, history))]
         for k, path in enumerate(files):
             if any(is_same_file(path, other) for other in files[:k]):
                 raise InputError(f"{path}: two outputs with one name; give each its own")
-            options.claim(path, self.overwrite)
+            options.claim(path, self.overwrite or again)
 
 
 def output_options(required: bool) -> options.Decorator:
