@@ -121,3 +121,21 @@ def test_what_tells_nothing_is_no_finding(samples, caplog):
     bad[UNSEEN[0]], bad[UNSEEN[1]] = np.full((2, 3), np.nan), np.full_like(records[0], np.nan)
     looked_at_all(maps, bad)
     assert "seem" not in caplog.text
+
+
+def test_two_maps_that_were_exchanged_beside_others(samples):
+    maps, _ = samples
+    rng = np.random.default_rng(2)
+    others = maps + rng.normal(0, 20, maps.shape)
+
+    def look_at(others, force=False):
+        words = ("predictions", "true maps")
+        look.look_at_both(COUNT, lambda k: maps[k], lambda k: others[k], words, SURVEY, force)
+
+    look_at(others)
+    a, b = sorted((UNSEEN[2], UNSEEN[11]))
+    wrong = moved(others, {a: b, b: a})
+    with pytest.raises(InputError, match=f"true maps number {a + 1} and {b + 1} seem"):
+        look_at(wrong)
+    look_at(wrong, force=True)
+    look_at(np.full_like(others, 2000.0))

@@ -133,7 +133,8 @@ def refine(
     records : array-like
         Of one map its record; of N maps anything that has a length N and gives record k as
         `records[k]`: an array (N, shots, rows, receivers), a tensor, a memory map, an HDF5
-        dataset, a list. A record is read when its turn comes, so they need not fit into memory.
+        dataset, a list. A record is read when its turn comes, and once before, if it is among the
+        first 2000, so they need not fit into memory.
         Rows from `survey.n_steps` on are not used. Samples that are NaN, traces of zeros and rows
         of zeros among others are missing: they do not count, and reports say how many they are.
     survey : Survey

@@ -14,7 +14,7 @@ import numpy as np
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.routing.recognise import Others, fit_of_pairs, further, looked_at, recognise
-from fwi_refine.routing.recognise_exchanged import exchanged
+from fwi_refine.routing.recognise_exchanged import exchanged, exchanged_maps
 from fwi_refine.routing.recognise_first_rows import scales
 from fwi_refine.routing.recognise_form import Finding, describe, is_record
 from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_other_maps
@@ -207,7 +207,15 @@ def look_at_both(
 
     findings = recognise_other_maps([pair for _, pair in few], words)
     every = [pair for _, pair in (*few, *more)]
-    tell(findings or recognise_order(every, words, others), force)
+    findings = findings or recognise_order(every, words, others)
+    apart = np.full(min(count, EACH), np.nan)
+    if not findings:
+        for k, (v, u) in _some(range(len(apart)), pair):
+            if v.shape == u.shape:
+                apart[k] = np.sqrt(np.mean(np.square(v - u, dtype=np.float64)))
+        found = exchanged_maps(apart, pair, words[1])
+        findings = [] if found is None else [found]
+    tell(findings, force)
 
 
 def tell(findings: Sequence[Finding], force: bool = False, advice: str = ADVICE) -> None:

@@ -106,6 +106,35 @@ def exchanged(
     )
 
 
+def exchanged_maps(
+    apart: NDArray[np.float64], read: Callable[[int], tuple[np.ndarray, np.ndarray]], what: str
+) -> Finding | None:
+    """The finding that two maps beside others of the same samples took each other's place.
+
+    Parameters
+    ----------
+    apart : ndarray (N,)
+        Rms difference of both maps of each sample; NaN where it is not known.
+    read : callable
+        Gives both maps of a sample.
+    what : str
+        What the second ones are called.
+    """
+    order = [int(k) for k in np.argsort(-np.nan_to_num(apart)) if apart[k] > 0][:SIMULATED]
+    maps = {k: read(k) for k in order}
+    for k in order:
+        for j in order:
+            across = (_rms(maps[a][0] - maps[b][1]) for a, b in ((k, j), (j, k)))
+            if k < j and max(across) < NEARER * min(apart[k], apart[j]):
+                text = f"{what} number {k + 1} and {j + 1} seem to be exchanged: each is far nearer"
+                return Finding(f"{text} to the other's map; put them right, or give ids")
+    return None
+
+
+def _rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64))))
+
+
 def _apart(v: NDArray[np.float64], u: NDArray[np.float64]) -> float:
     """Relative rms deviation at the sources that are known; NaN where none is."""
     deviation = (u - v) / v
