@@ -129,7 +129,8 @@ def look_at_pairs(
 
     look(maps, records, survey, force, others, advice, source, [values for _, values in more])
     if each:
-        _look_at_each(ids, pair, survey, force, advice, source)
+        seen = dict((*few, *more))
+        _look_at_each(ids, lambda k: seen.get(k) or pair(k), survey, force, advice, source)
 
 
 def _look_at_each(
