@@ -28,10 +28,11 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.chains import settled_by_chains
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import PRIORS
 from fwi_refine.inversion.families.choices import surface_minimum
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.objective import Full, PriorTerm

@@ -13,8 +13,9 @@ from small_survey_cases import SURVEY as SMALL
 from wave_cases import NATIVE
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import KrylovGaussNewton
 from fwi_refine.inversion.recipe import Stage, Subset
 from fwi_refine.inversion.stages import run_stage

@@ -9,9 +9,10 @@ from scipy.ndimage import gaussian_filter
 
 from fwi_refine.inversion.accept import written
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.minimum import TOLERANCE, with_minimum
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.priors import load

@@ -14,7 +14,8 @@ from pretend import pretended
 
 from fwi_refine.inversion.accept import best_of, integers
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit

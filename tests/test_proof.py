@@ -10,7 +10,8 @@ from wave_cases import NATIVE, THREE_SHOTS, tilted_layers
 from fwi_refine.cli import run
 from fwi_refine.inversion.accept import proven
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.survey.toml import write_survey
 from fwi_refine.wave import Simulator, released_record

@@ -10,7 +10,7 @@ from wave_cases import THREE_SHOTS as SURVEY
 from wave_cases import tilted_layers
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.layered import GAUSS_NEWTON
 from fwi_refine.inversion.levels import rounds as level_rounds
 from fwi_refine.inversion.levels.assign import EdgeCells
@@ -23,6 +23,7 @@ from fwi_refine.inversion.levels.rounds import (
     repaired,
 )
 from fwi_refine.inversion.levels.settings import LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load

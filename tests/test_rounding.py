@@ -6,7 +6,7 @@ import torch
 from wave_cases import THREE_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
 from fwi_refine.inversion.levels.rounding import (
     COST,
@@ -14,6 +14,7 @@ from fwi_refine.inversion.levels.rounding import (
     rounding_of,
     without_expected_rounding,
 )
+from fwi_refine.inversion.model import Model
 from fwi_refine.wave import Simulator, released_record
 
 

@@ -14,7 +14,8 @@ from fwi_refine.analysis import diagnose
 from fwi_refine.api import refine
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.stage_result import Curvature

@@ -10,7 +10,7 @@ import torch
 from wave_cases import TWO_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.choices import (
     every_cell,
     every_row,
@@ -19,6 +19,7 @@ from fwi_refine.inversion.families.choices import (
     newton,
 )
 from fwi_refine.inversion.families.flat_vel import tied_rows
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.recipe import GOOD_FIT, Subset
 from fwi_refine.inversion.stages import run_stage, run_stages
 from fwi_refine.priors import load

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model, distinct
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.exact import Certificate, certify, search
 from fwi_refine.inversion.levels.levels import (
     find_levels,
@@ -15,6 +15,7 @@ from fwi_refine.inversion.levels.levels import (
     without_rare,
 )
 from fwi_refine.inversion.minimum import with_minimum
+from fwi_refine.inversion.model import Model, distinct
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.inversion.uncertainty import Solution
 

@@ -1,7 +1,6 @@
-"""A map and the data that it is to explain."""
+"""The data of a sample: a measured record and the simulator that is to reproduce it."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.model import Model
 from fwi_refine.objective.arithmetic import has_released_arithmetic, is_of_an_arithmetic
 from fwi_refine.objective.constraints import Constraints
 from fwi_refine.objective.misfit import BandMisfit
@@ -25,42 +25,6 @@ from fwi_refine.wave import Simulator
 
 UNKNOWN = Noise(math.inf, math.inf)
 MOSTLY = 0.6  # of the samples of a part of a record that is to stand for all of it
-
-
-@dataclass(frozen=True)
-class Model:
-    """A velocity map v (nz, nx) m/s, and vmin (), the velocity that scales the damping, m/s."""
-
-    v: torch.Tensor
-    vmin: torch.Tensor
-
-    @classmethod
-    def of(cls, v: torch.Tensor) -> "Model":
-        """A map with its own minimum."""
-        return cls(v, v.min())
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(nz, nx) of the map."""
-        nz, nx = self.v.shape
-        return nz, nx
-
-    def same_as(self, other: "Model") -> bool:
-        """Whether both are equal, to the bit."""
-        return torch.equal(self.v, other.v) and torch.equal(self.vmin, other.vmin)
-
-    def mean_change(self, other: torch.Tensor) -> float:
-        """Mean absolute difference from another map (nz, nx), m/s."""
-        return float((self.v - other).abs().mean())
-
-
-def distinct(models: Iterable[Model]) -> list[Model]:
-    """The models without those that are the same as one before."""
-    found: list[Model] = []
-    for model in models:
-        if not any(model.same_as(other) for other in found):
-            found.append(model)
-    return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ This is the conditional mean of a Gaussian posterior (Tarantola, "Inverse Proble
 
 import torch
 
-from fwi_refine.inversion.data import Model
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.uncertainty import Solution, scaled_factor
 
 ROUNDS = 6  # of lifting: the others may fall below vmin in turn

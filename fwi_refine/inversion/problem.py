@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.recipe import Stage
 from fwi_refine.objective.base import Objective, PriorTerm
 from fwi_refine.objective.parameterisation import Parameters

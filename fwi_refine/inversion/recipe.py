@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, Optimiser, in_squared_unit
 from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Parameters

@@ -7,9 +7,10 @@ import torch
 
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.exact import Certificate
 from fwi_refine.inversion.levels.refine import assign_levels
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace

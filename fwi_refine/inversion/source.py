@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, Solution, scaled_factor
 from fwi_refine.objective.source import Estimate, impulse_record

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.by_jacobian import minimise_by_jacobian
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep
 from fwi_refine.inversion.problem import Problem
 from fwi_refine.inversion.published import minimise_published

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.io.samples import Sample
 from fwi_refine.runs.settings import Settings, simulator_for
 from fwi_refine.survey.weights import sample_weights

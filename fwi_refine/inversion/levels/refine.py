@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels import rounding
 from fwi_refine.inversion.levels.levels import to_integers
 from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
@@ -20,6 +20,7 @@ from fwi_refine.inversion.levels.rounds import (
     rounding_limit,
 )
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace

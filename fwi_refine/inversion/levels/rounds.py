@@ -12,12 +12,13 @@ from functools import partial
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model, distinct
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
 from fwi_refine.inversion.levels.exact import ATTEMPTS, certify, search
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.levels.rounding import COST, Rounding, rounding_of, roundings_of
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model, distinct
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.uncertainty import LevelBelief
 from fwi_refine.objective.noise import noise_variance
