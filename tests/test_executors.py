@@ -169,7 +169,7 @@ def test_a_neighbour_on_the_same_dask_worker_does_not_fail_with_it(tmp_path):
 
 @pytest.mark.process
 def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "DEATHS", 2)
+    monkeypatch.setattr(batch, "MAX_DEATHS", 2)
     case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(2)])
     run = prepare(case, tmp_path / "run", chunk_size=1)
     with pytest.raises(WorkerError, match=r"2 samples in a row.*use fewer --jobs"):

@@ -97,7 +97,7 @@ def test_a_minimum_above_vmin_is_lowered(ended):
 
 def test_a_map_that_is_far_from_its_end_is_not_lifted(ended, monkeypatch):
     _, model, solution = ended
-    monkeypatch.setattr("fwi_refine.inversion.minimum.MOST", 0)
+    monkeypatch.setattr("fwi_refine.inversion.minimum.MAX_CELLS", 0)
     assert with_minimum(model, solution) is None
 
 

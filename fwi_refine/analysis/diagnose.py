@@ -16,7 +16,7 @@ from fwi_refine.objective.arithmetic import (
 )
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.objective.source_shape import compare_wavelet
-from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
+from fwi_refine.routing.first_arrivals import FALLBACK_VELOCITY, first_arrivals
 from fwi_refine.routing.look import as_map
 from fwi_refine.routing.recognise import recognise
 from fwi_refine.routing.recognise_source import WITH_MAP, WITHOUT_MAP, source_near
@@ -141,7 +141,7 @@ def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
         )
     known = plausible and told.size == velocities.size
     arrivals = first_arrivals(
-        record, velocities if known else np.full_like(velocities, FALLBACK), simulator
+        record, velocities if known else np.full_like(velocities, FALLBACK_VELOCITY), simulator
     )
     if arrivals is None:
         return checks

@@ -20,9 +20,9 @@ from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.inversion.uncertainty import Solution
 
 # Rms misfit of integers from which the search for a proven map begins.
-SEARCHED = 1e-3
+MAX_RMS_FOR_SEARCH = 1e-3
 # m/s by which cells of rare velocities change before the search, where more samples are equal then.
-RARE = (2.0, 5.0)
+RARE_VELOCITY_TOLERANCES = (2.0, 5.0)
 NOT_TRIED = Certificate(None)
 
 
@@ -68,7 +68,7 @@ def proven(
     whole
         A map of integers.
     misfit
-        Its mean square misfit; what fits worse than `SEARCHED` is too far off to be searched from.
+        Its mean square misfit. No search begins above `MAX_RMS_FOR_SEARCH`.
     data, budget
         As for `run_stage`. The search takes at most as many evaluations as all before it.
 
@@ -78,7 +78,7 @@ def proven(
         The map, its misfit, and what the record says of it; the given map where nothing better was
         found.
     """
-    if misfit > data.square(SEARCHED) or not budget.affords(2 * data.cost):
+    if misfit > data.square(MAX_RMS_FOR_SEARCH) or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
         own = certify(whole.v, data, budget)
@@ -103,7 +103,7 @@ def _most_equal(
     The misfit does not tell: a cell that is 1 m/s off is less than the rounding of the record.
     """
     best, most = whole.v, own
-    fewer = (Model.of(without_rare(whole.v, within)) for within in RARE)
+    fewer = (Model.of(without_rare(whole.v, within)) for within in RARE_VELOCITY_TOLERANCES)
     for model in distinct([whole, *fewer])[1:]:
         if most.exact is not False or not torch.equal(data.possible(model).v, model.v):
             continue

@@ -14,7 +14,7 @@ from fwi_refine.objective.constraints import Constraints
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.objective.source import RENEWED, SourceFit, convolve, impulse_record
+from fwi_refine.objective.source import NOISE_RENEWALS, SourceFit, convolve, impulse_record
 from fwi_refine.objective.source_cells import source_cells
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.objective.source_shape import first_estimate
@@ -23,8 +23,8 @@ from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
 
-UNKNOWN = Noise(math.inf, math.inf)
-MOSTLY = 0.6  # of the samples of a part of a record that is to stand for all of it
+UNKNOWN_NOISE = Noise(math.inf, math.inf)
+MIN_RECORDED_FRACTION = 0.6  # of the samples of a part of a record that is to stand for all of it
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Data:
         missing = None if weights is None else weights == 0
         if noise is None and is_of_an_arithmetic(record, survey, missing):
             noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
-        cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
+        cells = source_cells(record, start, survey, UNKNOWN_NOISE if noise is None else noise)
         return cls(
             record,
             simulator,
@@ -163,7 +163,7 @@ class Data:
         if self.weights is None:
             return True
         part = self.weights.subset(len(survey.sources), receivers)
-        return part.count > MOSTLY * part.samples.size
+        return part.count > MIN_RECORDED_FRACTION * part.samples.size
 
     def low_passed(self, factor: float, model: Model) -> "Data":
         """The record as with a wavelet of a lower frequency, in which a start that is a cycle off
@@ -309,7 +309,7 @@ class Data:
         impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
         record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
         source = self.source
-        for _ in range(RENEWED):
+        for _ in range(NOISE_RENEWALS):
             source = source.with_noise_of(source.estimate(impulse, record))
         survey = self.survey.with_wavelet(source.all_of(impulse, record).mean(0).numpy())
         return replace(

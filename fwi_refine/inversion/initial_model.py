@@ -32,13 +32,13 @@ from fwi_refine.wave import Simulator
 FREQUENCIES = (3.0, 4.0, 6.0)
 TREND_FREQUENCY = 2.0  # for the choice of the slope: at 4 Hz it may come out 20 m/s too small
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
-VELOCITIES = 6  # tried at the surface where no source tells
+SURFACE_VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 MAX_DAMPING_INCREASES = 6  # trends may be far off
 PRIOR_FRACTION = 0.05  # fraction of the misfit that the prior counts
 # Distance of trends from the survey's velocity bounds, as a fraction of their range: as modes they
 # overshoot, and beyond the bounds nothing is simulated.
-INSIDE = 0.01
+BOUND_MARGIN = 0.01
 
 
 def start_from_record(
@@ -133,7 +133,7 @@ def _velocity_at_depth(record: np.ndarray, survey: Survey) -> tuple[Sequence[flo
         rows = np.array([row for row, _ in survey.sources])[found]
         return [float(known[found].mean())], max(float(rows.mean()) - 1.0, 0.0)
     slowest, fastest = survey.velocity_bounds
-    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES).tolist(), 0.0
+    return np.linspace(slowest, (slowest + fastest) / 2, SURFACE_VELOCITIES).tolist(), 0.0
 
 
 def _best_trend(
@@ -152,7 +152,7 @@ def _best_trend(
     slopes = SLOPES * survey.spacing / 10.0
     simulator = Simulator(survey, **how)
     slowest, fastest = survey.velocity_bounds
-    margin = INSIDE * (fastest - slowest)
+    margin = BOUND_MARGIN * (fastest - slowest)
     trends = torch.stack([velocity + slope * below for velocity in velocities for slope in slopes])
     trends = trends.clamp(slowest + margin, fastest - margin).to(simulator.device)
     measured = torch.from_numpy(record).expand(len(trends), *survey.record_shape)

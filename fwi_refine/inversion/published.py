@@ -8,7 +8,7 @@ from fwi_refine.inversion.problem import Problem
 from fwi_refine.objective.misfit import DataMisfit
 from fwi_refine.optimise import Result, gauss_newton_step, interrupted, lbfgs, unmoved
 
-WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
+WALL_WEIGHT = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
 
 
 def minimise_published(
@@ -30,7 +30,7 @@ def minimise_published(
     penalties = problem.stage.weight * problem.prior
     walls = problem.walls
     if walls is not None:
-        penalties = penalties + WALLS * data.survey.unit**2 * walls
+        penalties = penalties + WALL_WEIGHT * data.survey.unit**2 * walls
     misfit: DataMisfit
     if data.source is None:
         misfit = DataMisfit(data.simulator, problem.parameters, data.record, data.weights)

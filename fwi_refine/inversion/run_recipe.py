@@ -26,14 +26,14 @@ from fwi_refine.routing.edges import blended_edges
 # rounded up. Rounding to integers is kept if it leaves so little, or at most twice as much as was
 # left before; what fits worse has some cell that is not right yet, whose unrounded value is the
 # better guess. And where the family was only inferred, another route is tried above it.
-FIT = 1e-4
+FIT_RMS = 1e-4
 # Rms misfit above which a result is a poor fit: the published method's accuracy falls off from 1e-4
 # rms on, and a start that is usable for the benchmark begins near 1e-1.
-POOR_FIT = 1e-2
+POOR_FIT_RMS = 1e-2
 # Fraction of the start's rms misfit above which a poor fit gives way to the start, as that is
 # likelier to be nearer: what is left is then of another source or of noise, which the map has taken
 # up. benchmarks/poor_fits.json has the cases.
-MOST_LEFT = 0.2
+MAX_RMS_RATIO = 0.2
 
 
 NOTHING_BETTER = "nothing better than the start found"
@@ -138,7 +138,7 @@ def run_recipe(
         return replace(unchanged, stopped=True, reason=reason)
     result = _as_written(found, recipe, unchanged, priors, budget)
     better = result.after[1] < before[1]
-    far = fits_poorly(result, data) and result.after[0] > MOST_LEFT**2 * misfit
+    far = fits_poorly(result, data) and result.after[0] > MAX_RMS_RATIO**2 * misfit
     if better and (result.stopped or not far):
         return result
     return replace(
@@ -152,7 +152,7 @@ def run_recipe(
 
 def fits_poorly(result: RecipeResult, data: Data) -> bool:
     """Whether a result is too far from its record for an error that is known to first order."""
-    return result.status != "failed" and result.after[0] > data.square(POOR_FIT)
+    return result.status != "failed" and result.after[0] > data.square(POOR_FIT_RMS)
 
 
 def _nearer(left: float) -> str:
@@ -257,7 +257,7 @@ def _in_integers(found: _Minimised, misfit: float, budget: Budget) -> _Whole:
     beyond = data.beyond_noise(misfit)
     limit = misfit
     if not found.blended:
-        limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
+        limit = max(data.square(FIT_RMS), 4 * beyond + (misfit - beyond))
     certificate = NOT_TRIED
     if squares <= limit or not found.blended:
         whole, squares, certificate = proven(whole, squares, data, budget)
@@ -270,7 +270,7 @@ def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
     parameters = Full(model.shape)
     misfit = BandMisfit(data.simulator, parameters, data.record, data.weights)
     residual = misfit.residual(parameters.from_velocity(model.v, model.vmin))
-    return data if residual is None else data.with_noise_of(residual[0], FIT)
+    return data if residual is None else data.with_noise_of(residual[0], FIT_RMS)
 
 
 def _possible(models: list[Model], data: Data) -> list[Model]:

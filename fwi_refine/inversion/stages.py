@@ -17,8 +17,8 @@ from fwi_refine.optimise import Status
 from fwi_refine.priors import Priors
 from fwi_refine.survey import Survey
 
-PERIODS = 0.9  # of a lower frequency that a record must hold, at least
-AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
+MIN_PERIODS = 0.9  # of a lower frequency that a record must hold, at least
+CONVERGED_CHANGE = 4.0  # m/s, mean change by a stage, after less of which a map may be done
 
 
 def run_stages(
@@ -106,7 +106,9 @@ class _Course:
         if skip_if in (None, self.skip_if):
             return replace(self, skip_if=skip_if)
         left = data.beyond_noise(self.misfit if self.by_all is None else self.by_all)
-        return replace(self, skip_if=skip_if, skipped=left < skip_if and self.moved < AT_REST)
+        return replace(
+            self, skip_if=skip_if, skipped=left < skip_if and self.moved < CONVERGED_CHANGE
+        )
 
     @property
     def skips(self) -> bool:
@@ -145,7 +147,7 @@ class _Course:
 def _is_long_enough(stage: Stage, survey: Survey) -> bool:
     """Whether the records of a survey hold a wavelet of the frequency that a stage looks at."""
     factor = stage.data.frequency
-    return factor is None or survey.n_steps * survey.dt * survey.frequency * factor >= PERIODS
+    return factor is None or survey.n_steps * survey.dt * survey.frequency * factor >= MIN_PERIODS
 
 
 def run_stage(

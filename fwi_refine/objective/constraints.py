@@ -19,9 +19,9 @@ from fwi_refine.objective.parameterisation import Full, Parameters, Regions, Row
 from fwi_refine.survey import Survey
 
 NOTHING_FREE = "every cell is fixed: there is nothing to refine"
-ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
-WALL = 10.0  # m/s, standard deviation of a cell beyond its bound
-SPREAD = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
+FIT_ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
+WALL_WIDTH = 10.0  # m/s, standard deviation of a cell beyond its bound
+FIXED_DEVIATION = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
 
 
 class Held(Parameters):
@@ -66,7 +66,7 @@ class Held(Parameters):
         inner = self.inner
         c = inner.fit(v)
         if not isinstance(inner, Full | Regions):
-            for _ in range(ROUNDS):
+            for _ in range(FIT_ROUNDS):
                 c = inner.fit(torch.where(self.fixed, inner.offset + inner.expand(c), v))
         return c[..., self._kept]
 
@@ -94,10 +94,10 @@ class Held(Parameters):
         return super().prior_pullback(g[..., self._kept])
 
     def map_covariance(self, covariance: Tensor) -> Tensor:
-        """As in `Parameters`; a fixed cell has a standard deviation of `SPREAD`."""
+        """As in `Parameters`; a fixed cell has a standard deviation of `FIXED_DEVIATION`."""
         found = covariance.new_zeros(2 * (self.fixed.numel(),))
         found[self._kept[:, None], self._kept] = covariance[:-1, :-1]
-        found.diagonal().add_(SPREAD**2 * self.fixed.flatten().to(found))
+        found.diagonal().add_(FIXED_DEVIATION**2 * self.fixed.flatten().to(found))
         return found
 
     def _scattered(self, c: Tensor) -> Tensor:
@@ -120,7 +120,9 @@ class Walls(AddedHessian):
         Standard deviation of a cell beyond its bound in m/s.
     """
 
-    def __init__(self, low: Tensor, high: Tensor, parameters: Parameters, width: float = WALL):
+    def __init__(
+        self, low: Tensor, high: Tensor, parameters: Parameters, width: float = WALL_WIDTH
+    ):
         self.low, self.high, self.parameters, self.width = low, high, parameters, width
 
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:

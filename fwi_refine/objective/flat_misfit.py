@@ -24,7 +24,7 @@ from fwi_refine.wave import (
     has_flat_jacobian,
 )
 
-EDGE = 0.75  # periods of the wavelet, in which a window falls from 1 to 0
+TAPER = 0.75  # periods of the wavelet, in which a window falls from 1 to 0
 
 
 class FlatMisfit(BandMisfit):
@@ -126,7 +126,7 @@ def window_to(end: float, survey: Survey) -> Tensor:
         Weights of the time steps, float64.
     """
     after = np.arange(survey.n_steps) * survey.dt - survey.wavelet_centre * survey.dt
-    ramp = ((end - after) * survey.frequency / EDGE + 0.5).clip(0, 1)
+    ramp = ((end - after) * survey.frequency / TAPER + 0.5).clip(0, 1)
     return torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
 
 
@@ -136,7 +136,7 @@ def window_before_return(layers: Tensor, survey: Survey) -> Tensor:
     end = (
         first_return(layers, survey)
         - survey.wavelet_centre * survey.dt
-        - EDGE / 2 / survey.frequency
+        - TAPER / 2 / survey.frequency
     )
     return window_to(end, survey)
 

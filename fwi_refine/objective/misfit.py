@@ -28,7 +28,7 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 COLUMNS_PER_EVALUATION = 3
 # A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
 # change its coefficient of the record by 0.3 of the float32 rounding or more.
-HIDDEN = 0.3 * LEAST_NOISE / 30
+MIN_SENSITIVITY = 0.3 * LEAST_NOISE / 30
 
 
 class DataMisfit(Objective):
@@ -219,7 +219,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             if self._band is None:
                 self.last_hessian = self._accumulated(x)
             else:
-                hidden = HIDDEN * self.simulator.survey.unit
+                hidden = MIN_SENSITIVITY * self.simulator.survey.unit
                 self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)
@@ -280,7 +280,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         v, vmin = self._medium(x)
         survey, how = self.simulator.survey, self.simulator.how
         columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
-        hidden = HIDDEN * survey.unit
+        hidden = MIN_SENSITIVITY * survey.unit
         unit_and_scale = normal_matrix(v[0], vmin[0], columns, survey=survey, hidden=hidden, **how)
         return self._hessian_of(*unit_and_scale)
 

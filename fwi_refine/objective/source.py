@@ -31,7 +31,7 @@ from fwi_refine.wave import Simulator, record_basis
 SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
 
 NOISE_FLOOR = 0.01  # of the rounding of float32 records: least noise of a coefficient
-RENEWED = 3  # times that the noise is taken from what is left
+NOISE_RENEWALS = 3  # times that the noise is taken from what is left
 
 
 def impulse_record(simulator: Simulator, v: Tensor, vmin: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class SourceFit:
         systems = torch.stack(triangles if self.model.each else [_triangle(torch.cat(triangles))])
         designs, lefts = systems[..., :-1], systems[..., -1:]
         noise = self.noise
-        for _ in range(RENEWED):  # what is left is the noise
+        for _ in range(NOISE_RENEWALS):  # what is left is the noise
             orthogonal, triangle = _damped_factor(designs, noise)
             coefficients = _solve(orthogonal, triangle, lefts)
             left_over = float((designs @ coefficients - lefts).square().sum())

@@ -26,9 +26,9 @@ from fwi_refine.precision import widened
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Jacobian, Simulator, gram, jacobian
 
-KEPT = 2  # points whose wavelets are kept
+CACHED_POINTS = 2  # points whose wavelets are kept
 ROWS = 4096  # of the Jacobian in one product
-WATER = 1e-4  # of a spectrum's largest power, below which two wavelets count as the same
+WATER_LEVEL = 1e-4  # of a spectrum's largest power, below which two wavelets count as the same
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class FreeSourceMisfit(BandMisfit):
         impulse = impulse_record(self.simulator, *medium)
         estimate = self._fit.estimate(impulse, self._record[0])
         point = _Point(x.clone(), estimate, self._fit.noise)
-        self._points = [point, *self._points][:KEPT]
+        self._points = [point, *self._points][:CACHED_POINTS]
         return point
 
     def _known_point(self, x: Tensor) -> _Point:
@@ -335,7 +335,7 @@ def _filter_in_band(basis: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
     length = 2 * len(basis)
     a, b = (np.fft.rfft(w.numpy(), length) for w in (given, wanted))
     power = np.abs(a) ** 2
-    filter_ = torch.from_numpy(1 + (b - a) * a.conj() / (power + WATER * power.max()))
+    filter_ = torch.from_numpy(1 + (b - a) * a.conj() / (power + WATER_LEVEL * power.max()))
     spectra = torch.fft.rfft(basis, length, dim=0)
     moved = torch.fft.irfft(filter_[:, None] * spectra, length, dim=0)[: len(basis)]
     return basis.T @ moved

@@ -22,7 +22,7 @@ import torch
 BLOCK = 128  # pairs in a block
 # A pair is used if the cosine of the angle between s and y is above this. For a Hessian of
 # condition c the cosine is at least 2 / sqrt(c), so this only leaves out what is not convex.
-COSINE = 1e-10
+MIN_COSINE = 1e-10
 
 
 class Block:
@@ -85,7 +85,7 @@ class Pairs:
     def add(self, s: torch.Tensor, y: torch.Tensor) -> bool:
         """Add a pair, unless the curvature along s is not positive. True if it was added."""
         sy, yy = float(torch.dot(s, y)), float(torch.dot(y, y))
-        if not sy > COSINE * float(torch.linalg.vector_norm(s)) * yy**0.5:
+        if not sy > MIN_COSINE * float(torch.linalg.vector_norm(s)) * yy**0.5:
             return False
         if not self.blocks or self.blocks[-1].full:
             self.blocks.append(Block(min(BLOCK, self.history or BLOCK), s))

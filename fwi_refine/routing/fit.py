@@ -26,7 +26,7 @@ from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_prediction
 
 SLOWEST, FASTEST = 50.0, 10_000.0  # m/s, of the ground: soils and the lower mantle are within
-FEW = 30  # maps of a family: their mean is known to a fifth of the spread of one map
+MIN_MAPS = 30  # maps of a family: their mean is known to a fifth of the spread of one map
 MADE = ("families.csv", "samples.csv")  # what scripts/make_samples.py writes beside its maps
 
 
@@ -106,9 +106,9 @@ def _fit_section(
     process = GaussianProcess.fit(maps, mean=getattr(priors, key).mean)
     priors = priors.with_process(key, process)
     notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
-    if len(maps) < FEW:
+    if len(maps) < MIN_MAPS:
         notes.append(
-            f"Caution: {len(maps)} maps are few: of fewer than {FEW} the numbers of [{key}] "
+            f"Caution: {len(maps)} maps are few: of fewer than {MIN_MAPS} the numbers of [{key}] "
             "say more of these maps than of their family."
         )
     if key != "style_b":
@@ -136,10 +136,10 @@ def _fit_thresholds(
         )
     routing, wrong = fit_routing(groups, priors, criteria)
     counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
-    scarce = [str(group) for group, maps in groups.items() if len(maps) < FEW]
+    scarce = [str(group) for group, maps in groups.items() if len(maps) < MIN_MAPS]
     notes.append(f"[routing] fitted to predictions in {path}: {counts}.")
     if scarce:
-        notes.append(f"Caution: fewer than {FEW} predictions of {', '.join(scarce)}.")
+        notes.append(f"Caution: fewer than {MIN_MAPS} predictions of {', '.join(scarce)}.")
     notes += [f"{name}: {count} of them on its wrong side." for name, count in wrong.items()]
     return replace(priors, routing=routing)
 

@@ -18,8 +18,8 @@ from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_o
 from fwi_refine.routing.recognise_source import warning as source_warning
 from fwi_refine.survey import Survey
 
-SEARCHED = 200  # samples among which the partner of another is looked for
-NEAR = 5  # samples before and after it that are among them
+MAX_SAMPLES_SEARCHED = 200  # samples among which the partner of another is looked for
+NEIGHBOURS_SEARCHED = 5  # samples before and after it that are among them
 ADVICE = "Give the option that fits, or --force to go on as it is."
 ADVICE_FOR_ARRAYS = (
     "(options are those of the command line; convert the arrays, or pass force=True)"
@@ -196,12 +196,12 @@ def _some(numbers: Sequence[int], read: Read) -> list[tuple[int, Any]]:
 
 def searched(count: int, of: Sequence[int]) -> list[int]:
     """Samples among which the partners of some are looked for: their neighbours, those as far from
-    the other end, and as many of all as `SEARCHED` allows, the first ones first."""
-    near = {k + step for k in of for step in range(-NEAR, NEAR + 1)}
+    the other end, and as many of all as `MAX_SAMPLES_SEARCHED` allows, the first ones first."""
+    near = {k + step for k in of for step in range(-NEIGHBOURS_SEARCHED, NEIGHBOURS_SEARCHED + 1)}
     near |= {count - 1 - k + step for k in of for step in (-1, 0, 1)}
     chosen = dict.fromkeys(k for k in sorted(near) if 0 <= k < count)
-    chosen |= dict.fromkeys(range(min(count, SEARCHED)))
-    return [*chosen][:SEARCHED]
+    chosen |= dict.fromkeys(range(min(count, MAX_SAMPLES_SEARCHED)))
+    return [*chosen][:MAX_SAMPLES_SEARCHED]
 
 
 def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from fwi_refine.io.convert import AXES, OUTSIDE, UNITS, Conversion, is_outside
 from fwi_refine.survey import Survey
 
-SPEEDS = ("km/s", "ft/s")  # of UNITS
-SLOWNESS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
-SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
+VELOCITY_UNITS = ("km/s", "ft/s")  # of UNITS
+SLOWNESS_UNITS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
+MAX_OF_SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def recognise_maps(
     if not candidates:
         return Finding(f"{found}; convert them to m/s"), None
     name = min(candidates, key=lambda name: _distance(name, maps, told, survey))
-    if name in SPEEDS:
+    if name in VELOCITY_UNITS:
         text = f"{found}: they seem to be {name}"
         return Finding(text, f"--units {name}"), Conversion(units=name)
     text = f"{found}: they seem to be scaled to {name}, as OpenFWI's loaders do"
@@ -112,10 +112,10 @@ def _may_be(name: str, x: np.ndarray, survey: Survey) -> bool:
     factor, offset = UNITS[name]
     low, high = survey.velocity_bounds
     inside = np.mean((factor * x + offset >= low) & (factor * x + offset <= high)) >= OUTSIDE
-    if name in SPEEDS:
+    if name in VELOCITY_UNITS:
         return bool(inside)
-    lowest = -SCALED if name == "-1..1" else 1 - SCALED
-    return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED)
+    lowest = -MAX_OF_SCALED if name == "-1..1" else 1 - MAX_OF_SCALED
+    return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= MAX_OF_SCALED)
 
 
 def _slowness(
@@ -126,7 +126,7 @@ def _slowness(
     survey: Survey,
 ) -> str:
     """The unit of slowness that values have, empty where they have another one more likely."""
-    for name, factor in SLOWNESS.items():
+    for name, factor in SLOWNESS_UNITS.items():
         if not (x > 0).all() or is_outside(factor / x, survey):
             continue
         apart = _apart(partial(np.divide, factor), maps, told, survey)

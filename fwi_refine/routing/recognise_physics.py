@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.routing.first_arrivals import FALLBACK, FirstArrivals, first_arrivals
+from fwi_refine.routing.first_arrivals import FALLBACK_VELOCITY, FirstArrivals, first_arrivals
 from fwi_refine.routing.recognise_form import Finding, is_record
-from fwi_refine.routing.recognise_regression import OFFSET, span
+from fwi_refine.routing.recognise_regression import MIN_OFFSET, span
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-AMPLITUDE = (0.5, 2.0)  # of first arrivals over simulated ones
-DELAY = 0.003  # s
-TOLD = 10.0  # first row over noise, from which on the first row tells velocities
+AMPLITUDE_RANGE = (0.5, 2.0)  # of first arrivals over simulated ones
+MAX_DELAY = 0.003  # s
+MIN_SIGNAL_TO_NOISE = 10.0  # first row over noise, from which on the first row tells velocities
 
 
 def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) -> list[Finding]:
@@ -23,7 +23,7 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
     levels = [
         q[0]
         for q, r in zip(quiet, rms, strict=True)
-        if q is not None and abs(q[0]) > max(OFFSET * r, 3 * q[1])
+        if q is not None and abs(q[0]) > max(MIN_OFFSET * r, 3 * q[1])
     ]
     if len(levels) == len(records):
         text = f"records are {levels[0]:.3g} before the first arrival, expected 0: they seem "
@@ -35,7 +35,7 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
         known = bool(np.isfinite(velocities).all())
         exact &= known
         shots = [survey.sources.index(source) for source in simulator.survey.sources]
-        velocities = velocities[shots] if known else np.full(len(shots), FALLBACK)
+        velocities = velocities[shots] if known else np.full(len(shots), FALLBACK_VELOCITY)
         arrival = first_arrivals(d[shots], velocities, simulator)
         if arrival is None:
             return []
@@ -48,7 +48,7 @@ def _of_arrivals(arrivals: list[FirstArrivals], exact: bool) -> list[Finding]:
     are known, so that a delay counts."""
     found: list[Finding] = []
     amplitudes = np.array([arrival.amplitude for arrival in arrivals])
-    low, high = AMPLITUDE
+    low, high = AMPLITUDE_RANGE
     if (amplitudes < 0).all():
         found.append(
             Finding(
@@ -68,7 +68,7 @@ def _of_arrivals(arrivals: list[FirstArrivals], exact: bool) -> list[Finding]:
             )
         )
     delays = np.array([arrival.delay for arrival in arrivals])
-    if not found and exact and ((delays > DELAY).all() or (delays < -DELAY).all()):
+    if not found and exact and ((delays > MAX_DELAY).all() or (delays < -MAX_DELAY).all()):
         found.append(
             Finding(
                 f"first arrivals come {delays.mean():.3g} s later than simulated ones: time step, "
@@ -100,7 +100,9 @@ def told_velocities(d: np.ndarray, survey: Survey, quiet: tuple[float, float] | 
     first = (velocities * survey.dt) ** 2 * abs(float(survey.wavelet[0]))
     noise = quiet[1] if quiet else 0.0
     with np.errstate(invalid="ignore"):
-        plausible = (velocities >= low) & (velocities <= high) & (first > TOLD * noise)
+        plausible = (
+            (velocities >= low) & (velocities <= high) & (first > MIN_SIGNAL_TO_NOISE * noise)
+        )
     return np.where(plausible, velocities, np.nan)
 
 

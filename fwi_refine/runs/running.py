@@ -52,9 +52,9 @@ class Running:
 
 def refine_and_tell(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
     """refine(sample, settings, watch), with a file in `folder` that says how far the sample is."""
-    from fwi_refine.inversion.run_recipe import FIT
+    from fwi_refine.inversion.run_recipe import FIT_RMS
 
-    state = Running(sample.id, time.time(), noise=FIT * settings.survey.unit)
+    state = Running(sample.id, time.time(), noise=FIT_RMS * settings.survey.unit)
     with _told(Path(folder) / f"{sample.index}{SUFFIX}", state) as watch:
         return refine(sample, settings, watch)
 

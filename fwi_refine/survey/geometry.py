@@ -18,7 +18,7 @@ from fwi_refine.survey.stability import (
     CFL_LIMIT,
     DISPERSION_LIMIT,
     HALF_POWER,
-    LEAST_POINTS,
+    MIN_POINTS,
     fastest_stable,
     phase_velocity_error,
 )
@@ -28,9 +28,9 @@ Points = tuple[tuple[int, int], ...]
 # Rows and columns of a padded grid. In a block of four time steps the CPU kernel would overwrite
 # rows that it still needs where there are fewer than six; where there is one column, its
 # neighbours at distance 1 and 2 are itself.
-LEAST_PADDED = (6, 2)
-LARGEST = 1_000_000  # of any whole number of a survey: more is a mistake, or takes all memory
-SMALLEST = 1e-30  # of spacing, dt and frequency in their units, and 1 over the largest
+MIN_PADDED = (6, 2)
+MAX_NUMBER = 1_000_000  # of any whole number of a survey: more is a mistake, or takes all memory
+MIN_NUMBER = 1e-30  # of spacing, dt and frequency in their units, and 1 over the largest
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Survey:
     def _check_numbers(self) -> None:
         nz = self.shape[0]
         for name in ("spacing", "dt", "frequency"):
-            if not SMALLEST < getattr(self, name) < 1 / SMALLEST:
+            if not MIN_NUMBER < getattr(self, name) < 1 / MIN_NUMBER:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
         slowest, fastest = self.velocity_bounds
         if not 0 < slowest < fastest < math.inf:
@@ -163,7 +163,7 @@ class Survey:
     def _check_dispersion(self) -> None:
         if self.dispersion > DISPERSION_LIMIT:
             slowest = self.velocity_bounds[0]
-            spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
+            spacing = slowest / (HALF_POWER * self.frequency * MIN_POINTS)
             finer = spacing / self.spacing
             raise ValueError(
                 f"the grid is too coarse: {self.dispersion_words()}. Expected at most "
@@ -179,14 +179,14 @@ class Survey:
         whole |= {name: (getattr(self, name), 1) for name in ("n_steps", "file_rows")}
         whole["absorbing_cells"] = (self.absorbing_cells, 0)
         for name, (value, least) in whole.items():
-            if not (_is_whole(value) and least <= value <= LARGEST):
+            if not (_is_whole(value) and least <= value <= MAX_NUMBER):
                 raise ValueError(
-                    f"{name} is {value!r}, expected a whole number of {least} to {LARGEST}"
+                    f"{name} is {value!r}, expected a whole number of {least} to {MAX_NUMBER}"
                 )
-        if any(n < least for n, least in zip(self.padded_shape, LEAST_PADDED, strict=True)):
+        if any(n < least for n, least in zip(self.padded_shape, MIN_PADDED, strict=True)):
             raise ValueError(
                 f"the padded grid has {self.padded_shape} rows and columns, expected at least "
-                f"{LEAST_PADDED}"
+                f"{MIN_PADDED}"
             )
 
     def stable_velocities(self, vmin: float) -> tuple[float, float]:

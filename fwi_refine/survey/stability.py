@@ -21,7 +21,7 @@ HALF_POWER = 1.442
 # wavelengths, with 5 % after 10, which no inversion can make good. OpenFWI has 0.3 % at 1500 m/s
 # and 1.6 % at 1000 m/s, its lower bound.
 DISPERSION_WARNING, DISPERSION_LIMIT = 0.02, 0.05
-LEAST_POINTS = 3.6  # in a wavelength there, for less than 5 %
+MIN_POINTS = 3.6  # in a wavelength there, for less than 5 %
 
 
 def phase_velocity_error(velocity: float, frequency: float, spacing: float, dt: float) -> float:

@@ -59,7 +59,7 @@ import tomli_w
 
 from fwi_refine.errors import InputError
 from fwi_refine.files import LARGEST_WRITTEN, read_toml
-from fwi_refine.survey.geometry import LARGEST, Points, Survey
+from fwi_refine.survey.geometry import MAX_NUMBER, Points, Survey
 from fwi_refine.survey.stability import DISPERSION_WARNING
 from fwi_refine.survey.wavelet_file import peak_frequency, read_wavelet
 
@@ -71,11 +71,11 @@ SECTIONS = {
     "velocity": ("slowest", "fastest"),
     "water": ("rows", "velocity"),
 }
-OPTIONAL = ("water",)
-MAY_BE_ABSENT = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavelet"]))
+OPTIONAL_SECTIONS = ("water",)
+OPTIONAL_KEYS = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavelet"]))
 POINTS = ("sources", "receivers")
-LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
-LEAST_CELLS = 4  # of a map, in depth and position
+LINE_KEYS = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
+MIN_CELLS = 4  # of a map, in depth and position
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +210,7 @@ def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
         known = ", ".join([*SECTIONS, *POINTS])
         raise ValueError(f"found {unknown[0]!r}, expected only the sections {known}")
     for name, keys in SECTIONS.items():
-        if name in OPTIONAL and name not in table:
+        if name in OPTIONAL_SECTIONS and name not in table:
             continue
         _check_keys(table.get(name), name, keys, f"a section [{name}]")
     time, velocity = table["time"], table["velocity"]
@@ -218,7 +218,7 @@ def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
     cells = _whole(table["absorbing"]["cells"], "absorbing.cells", 0)
     steps = _whole(time["steps"], "time.steps", 1)
     rows, columns = (
-        _whole(table["grid"][key], f"grid.{key}", LEAST_CELLS) for key in ("rows", "columns")
+        _whole(table["grid"][key], f"grid.{key}", MIN_CELLS) for key in ("rows", "columns")
     )
     slowest, fastest = (
         _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
@@ -249,7 +249,7 @@ def _positions(value: Any, name: str, least: int) -> Points:
     found: list[tuple[int, int]] = []
     for i, line in enumerate(lines):
         where = f"{name}[{i}]" if isinstance(value, list) else name
-        _check_keys(line, where, LINE, f"a section [{name}]", needed=False)
+        _check_keys(line, where, LINE_KEYS, f"a section [{name}]", needed=False)
         found += _of_line(line, where, least)
     if not found:
         raise ValueError(f"{name}: found no positions, expected at least one")
@@ -322,12 +322,12 @@ def _check_keys(
         if key not in keys:
             raise ValueError(f"{name}: found key {key!r}, expected only {', '.join(keys)}")
     for key in keys if needed else ():
-        if key not in section and f"{name}.{key}" not in MAY_BE_ABSENT:
+        if key not in section and f"{name}.{key}" not in OPTIONAL_KEYS:
             raise ValueError(f"{name}.{key} is missing")
 
 
 def _whole(value: Any, name: str, least: int) -> int:
-    if type(value) is not int or not least <= value <= LARGEST:
+    if type(value) is not int or not least <= value <= MAX_NUMBER:
         raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
     return value
 

@@ -27,8 +27,8 @@ CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT, FARTHEST_CYCLE_SKIP_MISFIT = 9e-4, 6.4
 # Of the lowest frequencies: fraction of the survey's, and Jacobians, with few corrections for each,
 # as one costs no more than two of these. The released records are free of noise, and the wavelet of
 # 15 Hz has 2 Hz in it.
-LOWEST = ((0.15, 6), (0.22, 4), (0.32, 3))
-# m/s, of total variation as a density: an e-fold for so much of an edge, and what smooths it.
+LOWEST_FREQUENCIES = ((0.15, 6), (0.22, 4), (0.32, 3))
+# m/s, of total variation as a density exp(-TV / VARIATION), smoothed over EPSILON
 VARIATION, EPSILON = 20.0, 0.1
 
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
@@ -158,7 +158,7 @@ def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]
             data=Subset(frequency=frequency, receivers=4),
             skip_if=FARTHEST_CYCLE_SKIP_MISFIT,
         )
-        for frequency, iterations in LOWEST
+        for frequency, iterations in LOWEST_FREQUENCIES
     )
     lower = (
         replace(
