@@ -7,9 +7,9 @@ from typing import Any
 from fwi_refine.errors import InputError
 
 # OpenMP ends the process where the system cannot make as many as it is told
-MOST_THREADS = 4096
-MOST_SAMPLES = 10_000  # from the posterior of a map
-MOST_AT_A_TIME = 256  # samples in a process
+MAX_THREADS = 4096
+MAX_SAMPLES = 10_000  # from the posterior of a map
+MAX_AT_A_TIME = 256  # samples in a process
 FEW_JOBS = 64  # that any machine may be told
 JOBS_PER_CORE = 4
 

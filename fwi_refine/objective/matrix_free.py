@@ -29,7 +29,7 @@ SOURCES_AT_A_TIME = 2  # of them, whose fields are in memory
 # Products image every so many steps, of the most that hold the wavelet: they are then within 2e-6
 # of exact ones on a survey of 20 x 25 cells, and within 8e-5 at the most.
 IMAGING_FRACTION = 0.65
-LEAST_DIAGONAL = 1e-4  # of the mean: cells that nothing lights keep a positive entry
+MIN_DIAGONAL = 1e-4  # of the mean: cells that nothing lights keep a positive entry
 
 
 class MatrixFreeMisfit(BandMisfit):
@@ -63,7 +63,7 @@ class MatrixFreeMisfit(BandMisfit):
         signs = torch.randint(0, 2, (len(x) - 1,), generator=generator).to(x) * 2 - 1
         trace = signs @ self.hessian_product(x, torch.cat((signs, signs.new_zeros(1))))[:-1]
         of_coefficients.mul_(trace.clamp_min(1e-300) / of_coefficients.sum().clamp_min(1e-300))
-        of_coefficients.clamp_min_(LEAST_DIAGONAL * float(of_coefficients.mean()))
+        of_coefficients.clamp_min_(MIN_DIAGONAL * float(of_coefficients.mean()))
         last = torch.zeros_like(x)
         last[-1] = 1.0
         of_vmin = self.hessian_product(x, last)[-1:].clamp_min(1e-300)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals
-from fwi_refine.objective.noise import LEAST_NOISE
+from fwi_refine.objective.noise import MIN_NOISE
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.precision import widened
@@ -28,7 +28,7 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 COLUMNS_PER_EVALUATION = 3
 # A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
 # change its coefficient of the record by 0.3 of the float32 rounding or more.
-MIN_SENSITIVITY = 0.3 * LEAST_NOISE / 30
+MIN_SENSITIVITY = 0.3 * MIN_NOISE / 30
 
 
 class DataMisfit(Objective):

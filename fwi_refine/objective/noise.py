@@ -11,13 +11,13 @@ from fwi_refine.survey.weights import distances
 from fwi_refine.wave import record_basis
 
 # Of float32 records, rms per coefficient of the wavelet's band: no record is better than this.
-LEAST_NOISE = 5e-6
+MIN_NOISE = 5e-6
 # Fraction of the time of the first possible arrival that counts as before it: the scheme sends
 # faint short waves ahead, 3e-7 rms before this.
 EARLY_FRACTION = 0.5
 MIN_EARLY_SAMPLES = 100  # early samples that tell a level
 # Rms of a clean record before the first arrival: most samples are 0, whatever the map.
-CLEAN_NOISE = 0.1 * LEAST_NOISE
+CLEAN_NOISE = 0.1 * MIN_NOISE
 NORMAL_FACTOR = 1.4826  # standard deviation over median of absolute values
 # Of the samples, with another one at a lag: fewer tell no correlation at that lag
 MIN_PAIR_FRACTION = 0.1

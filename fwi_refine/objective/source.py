@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.objective.noise import MIN_NOISE, noise_variance
 from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.survey import Survey
@@ -143,7 +143,7 @@ class SourceFit:
     @property
     def _least(self) -> float:
         """Least variance that counts as noise."""
-        return (NOISE_FLOOR * LEAST_NOISE * self.survey.unit) ** 2
+        return (NOISE_FLOOR * MIN_NOISE * self.survey.unit) ** 2
 
     def on(self, survey: Survey, weights: Weights | None = None) -> "SourceFit":
         """The same for some of the shots, receivers and steps, from the first on; weights: of

@@ -18,7 +18,7 @@ from fwi_refine.survey.frequency import lower_wavelet
 SPREAD = 0.3
 MAX_LENGTH = 1.7
 CORRELATION_LENGTH = 0.6
-LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
+MIN_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,6 @@ def _modes(survey: Survey) -> NDArray[np.float64]:
     size = min(survey.n_steps, math.ceil(MAX_LENGTH * survey.whole_wavelet.size))
     t = np.arange(size) * survey.dt * np.pi * survey.frequency / CORRELATION_LENGTH
     variance, modes = np.linalg.eigh(np.exp(-0.5 * (t[:, None] - t) ** 2))
-    kept = variance > LEAST_MODE * variance[-1]
+    kept = variance > MIN_MODE * variance[-1]
     modes = SPREAD * modes[:, kept][:, ::-1] * np.sqrt(variance[kept][::-1])
     return np.concatenate([modes, np.zeros((survey.n_steps - size, modes.shape[1]))])

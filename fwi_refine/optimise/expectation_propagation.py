@@ -34,7 +34,7 @@ BETWEEN_STRETCH = 1.5
 DAMPING = 0.3  # fraction of a renewed site that is taken: all are renewed at once
 # Variance of the likelihood, relative to what it is: at first, and from renewal to renewal.
 FIRST_TEMPERATURE, COOLING = 16.0, 0.8
-LEAST_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
+MIN_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
 MIN_CAVITY_PRECISION = 1e-9  # (m/s)^-2, its precision, where rounding has left less
 
 
@@ -161,7 +161,7 @@ def expectation_propagation(
         expected = (probabilities * means).sum(0)
         width = (probabilities * (variances + (means - expected) ** 2)).sum(0)
         renewed = 1 / width - 1 / cavity, expected / width - centre / cavity
-        useful = renewed[0] > LEAST_PRECISION
+        useful = renewed[0] > MIN_PRECISION
         precision = precision + DAMPING * np.where(useful, renewed[0] - precision, 0.0)
         slope = slope + DAMPING * np.where(useful, renewed[1] - slope, 0.0)
     assert probabilities is not None  # there was a renewal

@@ -19,12 +19,12 @@ ENOUGH_RESIDUAL = 0.1  # fraction of |y|^2 that exchanges may leave to be enough
 NONZERO_PROBABILITY = 0.02  # probability that an unknown is not zero
 MAX_RENEWALS, DAMPING = 40, 0.4
 FIRST_VARIANCE, VARIANCE_DECREASE = 100.0, 0.85  # of the noise, and its factor per renewal
-LEAST_VARIANCE = 4.0  # of the noise in the end: columns are wrong by more than white noise
+MIN_VARIANCE = 4.0  # of the noise in the end: columns are wrong by more than white noise
 PEAK_DEVIATION = 0.02  # standard deviation of a peak, of an unknown's largest value
 FIRST_DEVIATION = 0.3  # standard deviation of the first sites, likewise
-LEAST_PRECISION = 1e-9  # of a site or a cavity, times the square of the largest value
+MIN_PRECISION = 1e-9  # of a site or a cavity, times the square of the largest value
 MAX_EXCHANGES = 600  # moves of which pairs are tried
-LEAST_GAIN = 1e-9  # of |y|^2, by an exchange
+MIN_GAIN = 1e-9  # of |y|^2, by an exchange
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
     scale = np.abs(values).max(1)
     scale[scale == 0] = 1.0  # no choice
     peak = (PEAK_DEVIATION * scale)[:, None] ** 2
-    least = LEAST_PRECISION / scale**2
+    least = MIN_PRECISION / scale**2
     precision, shift = 1 / (FIRST_DEVIATION * scale) ** 2, np.zeros(len(scale))
     variance = FIRST_VARIANCE
     for _ in range(MAX_RENEWALS):
@@ -108,7 +108,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
         renewed = np.maximum(1 / moment - cavity, least)
         precision += DAMPING * (renewed - precision)
         shift += DAMPING * (expected / moment - centre[:, 0] * cavity - shift)
-        variance = max(LEAST_VARIANCE, variance * VARIANCE_DECREASE)
+        variance = max(MIN_VARIANCE, variance * VARIANCE_DECREASE)
     return values, probabilities
 
 
@@ -147,6 +147,6 @@ def _exchange(problem: IntegerProblem, u: np.ndarray, penalty: float) -> np.ndar
         one, other = divmod(int(pairs.argmin()), len(best))
         single = change[best[0]]
         chosen = best[:1] if single <= pairs[one, other] else best[[one, other]]
-        if min(single, pairs[one, other]) > -LEAST_GAIN * problem.energy:
+        if min(single, pairs[one, other]) > -MIN_GAIN * problem.energy:
             return u
         u[unknown[chosen]] = value[chosen]

@@ -23,13 +23,13 @@ from fwi_refine.optimise.gauss_newton import PRODUCT_COST
 from fwi_refine.optimise.result import Result, Status
 
 # Damping, relative to D: at the start, its bounds, and how it moves.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1.0
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-3, 1e-6, 1.0
 DAMPING_DECREASE, DAMPING_INCREASE = 0.2, 10.0
 # Of a decrease to the predicted one, from where on the damping falls or rises.
 GOOD_RATIO, POOR_RATIO = 0.7, 0.2
 HALVINGS = 5
 # Conjugate gradients end where the last so many have gained less than this fraction each.
-LOOK_BACK, LEAST_GAIN = 8, 2e-3
+LOOK_BACK, MIN_GAIN = 8, 2e-3
 
 
 class Misfit(Residuals, Protocol):
@@ -160,9 +160,9 @@ class _KrylovGaussNewton(Descent):
             step, predicted = self.solve(here.x, self.gradient(here), diagonal)
             found, length = self.descend(here, step)
             if found is None:
-                if self.damping >= MOST_DAMPING or self.left < 1:
+                if self.damping >= MAX_DAMPING or self.left < 1:
                     return self.result(here, Status.STALLED)
-                self.damping = min(self.damping * DAMPING_INCREASE**2, MOST_DAMPING)
+                self.damping = min(self.damping * DAMPING_INCREASE**2, MAX_DAMPING)
                 continue
             here, after = found, found.value(self.weight)
             self.values.append(after)
@@ -182,9 +182,9 @@ class _KrylovGaussNewton(Descent):
     def damp(self, length: float, ratio: float) -> None:
         """Moves the damping; ratio: of the decrease to the predicted one."""
         if length < 1 or ratio < POOR_RATIO:
-            self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
+            self.damping = min(self.damping * DAMPING_INCREASE, MAX_DAMPING)
         elif ratio > GOOD_RATIO:
-            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            self.damping = max(self.damping * DAMPING_DECREASE, MIN_DAMPING)
 
     def solve(
         self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor
@@ -206,7 +206,7 @@ class _KrylovGaussNewton(Descent):
             falls.append(0.5 * float(step @ (r - gradient)))
             if len(falls) > LOOK_BACK:
                 gained = falls[-1] - falls[-1 - LOOK_BACK]
-                if gained < LOOK_BACK * LEAST_GAIN * falls[-1]:
+                if gained < LOOK_BACK * MIN_GAIN * falls[-1]:
                     break
             z = rest.solve(r)
             before, rz = rz, float(r @ z)

@@ -22,7 +22,7 @@ from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, 
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1.0
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-6, 1e-9, 1.0
 DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 30.0
 STAGNATION = 0.98  # corrections that leave more than this fraction of the objective are the last
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
@@ -148,15 +148,15 @@ class _LevenbergMarquardt(Descent):
             left -= used
             if best is None:
                 self.damping, increases = self.damping * DAMPING_INCREASE, increases + 1
-                if self.damping > MOST_DAMPING or (used == 0 and solve is not None):
-                    self.damping = min(self.damping, MOST_DAMPING)
+                if self.damping > MAX_DAMPING or (used == 0 and solve is not None):
+                    self.damping = min(self.damping, MAX_DAMPING)
                     break
                 continue
             here, step = best
             if here.value(self.weight) > STAGNATION * before and not self.fallen(here):
                 break
         if increases == 0:
-            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            self.damping = max(self.damping * DAMPING_DECREASE, MIN_DAMPING)
         return here
 
     def chain(

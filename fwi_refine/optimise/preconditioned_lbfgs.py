@@ -21,7 +21,7 @@ from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.result import Differentiable, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e-2
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-6, 1e-9, 1e-2
 DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 100.0
 
 
@@ -125,11 +125,11 @@ class _PreconditionedLBFGS(Descent):
             inner, found = self.descend(here, curvature)
             ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
             if not inner.value < before:
-                if ended or self.damping >= MOST_DAMPING:
+                if ended or self.damping >= MAX_DAMPING:
                     return self.result(here, inner.status if ended else Status.STALLED)
-                self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
+                self.damping = min(self.damping * DAMPING_INCREASE, MAX_DAMPING)
                 continue
-            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            self.damping = max(self.damping * DAMPING_DECREASE, MIN_DAMPING)
             here, curvature = found, None
             self.values.append(inner.value)
             if ended:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation, maximum_filter1d
 
-from fwi_refine.inversion.levels.levels import LEAST_AREA, along_edges
+from fwi_refine.inversion.levels.levels import MIN_AREA, along_edges
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered, scattering_cost
 from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
 from fwi_refine.wave import Simulator
@@ -185,7 +185,7 @@ def find_front(
         open_[source] = False
     cells = np.flatnonzero(open_)
     levels, sizes = np.unique(values, return_counts=True)
-    levels = levels[sizes >= LEAST_AREA]
+    levels = levels[sizes >= MIN_AREA]
     if not len(levels) or not len(cells):
         return None
     # a level shows where the first of its cells does

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_ed
 from fwi_refine.inversion.levels.settings import READING, LevelReading
 from fwi_refine.objective.connected import connected_areas
 
-LEAST_AREA = READING.least_area
+MIN_AREA = READING.least_area
 SQUARE = np.ones((3, 3), dtype=bool)
 
 
