@@ -78,14 +78,14 @@ def proven(
         The map, its misfit, and what the record says of it; the given map where nothing better was
         found.
     """
-    if misfit > data.square(MAX_RMS_FOR_SEARCH) or not budget.affords(2 * data.cost):
+    if misfit > data.misfit_limit(MAX_RMS_FOR_SEARCH) or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
         own = certify(whole.v, data, budget)
         begin, before = _most_equal(whole, own, data, budget)
         levels = find_levels(begin).velocities
         v, certificate = search(begin, before, levels, data, budget)
-    if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
+    if torch.equal(v, whole.v) or not torch.equal(data.constrained(Model.of(v)).v, v):
         return whole, misfit, own
     found = Model.of(v)
     fit = data.misfit(found, budget)
@@ -105,7 +105,7 @@ def _most_equal(
     best, most = whole.v, own
     fewer = (Model.of(without_rare(whole.v, within)) for within in RARE_VELOCITY_TOLERANCES)
     for model in distinct([whole, *fewer])[1:]:
-        if most.exact is not False or not torch.equal(data.possible(model).v, model.v):
+        if most.exact is not False or not torch.equal(data.constrained(model).v, model.v):
             continue
         found = certify(model.v, data, budget)
         if (found.equal_fraction or 0.0) > (most.equal_fraction or 0.0):

@@ -158,7 +158,7 @@ class Data:
             source=self.source and self.source.on(survey, weights),
         )
 
-    def tells(self, survey: Survey, receivers: int) -> bool:
+    def covers(self, survey: Survey, receivers: int) -> bool:
         """Whether most samples of a part of the record, as of `subset`, are not missing."""
         if self.weights is None:
             return True
@@ -257,7 +257,7 @@ class Data:
             residual = self.weights.root(residual) * residual
         return float(residual.square().mean())
 
-    def square(self, rms: float) -> float:
+    def misfit_limit(self, rms: float) -> float:
         """The mean square misfit that the noise of the record leaves where a clean one of OpenFWI's
         unit leaves an rms misfit."""
         noise = 0.0 if self.noise is None else MARGIN**2 * self.noise.misfit()
@@ -287,7 +287,7 @@ class Data:
         """Samples that count."""
         return math.prod(self.survey.record_shape) if self.weights is None else self.weights.count
 
-    def possible(self, model: Model) -> Model:
+    def constrained(self, model: Model) -> Model:
         """The model with its map within the constraints of single cells."""
         if self.constraints is None:
             return model

@@ -18,8 +18,8 @@ from fwi_refine.objective.flat_misfit import has_flat_misfit
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Modes
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.objective.vmin_tie import VminTie
-from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
+from fwi_refine.objective.vmin_prior import VminPrior
+from fwi_refine.optimise import DescentSettings, levenberg_marquardt, weight_by_fraction
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import are_flat
@@ -112,12 +112,14 @@ def _low_frequencies_first(
         misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
-            PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
+            PriorTerm(SumOfSquares(), parameters) + VminPrior(parameters.velocity(x).min()),
             x,
-            weight=partial(weight_by_fraction, PRIOR_FRACTION),
-            max_iterations=ITERATIONS,
+            DescentSettings(
+                weight=partial(weight_by_fraction, PRIOR_FRACTION),
+                max_iterations=ITERATIONS,
+                retract=parameters.retract,
+            ),
             max_damping_increases=MAX_DAMPING_INCREASES,
-            retract=parameters.retract,
         ).x
     return parameters.velocity(x)
 

@@ -16,8 +16,8 @@ import torch
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.flat_misfit import TAPER, FlatMisfit, window_before_return, window_to
 from fwi_refine.objective.parameterisation import Rows
-from fwi_refine.objective.vmin_tie import VminTie
-from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
+from fwi_refine.objective.vmin_prior import VminPrior
+from fwi_refine.optimise import DescentSettings, levenberg_marquardt, weight_by_fraction
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -74,6 +74,8 @@ def flat_layers(
     parameters = Rows(survey.shape)
     v = torch.full(survey.shape, surface, dtype=torch.float64, device=simulator.device)
     x = parameters.from_velocity(v)
+    least = MIN_PRIOR_WEIGHT * survey.unit**2
+    weight = partial(weight_by_fraction, PRIOR_FRACTION, least=least)
     smooth = PriorTerm(SumOfSquaredDifferences(ROW_STEP_DEVIATION), parameters)
     for window in _windows(survey):
         window = torch.minimum(window, window_before_return(x[:-1], survey))
@@ -82,15 +84,15 @@ def flat_layers(
             continue
         x = levenberg_marquardt(
             misfit,
-            smooth + VminTie(parameters.velocity(x).min()),
+            smooth + VminPrior(parameters.velocity(x).min()),
             x,
-            weight=partial(
-                weight_by_fraction, PRIOR_FRACTION, least=MIN_PRIOR_WEIGHT * survey.unit**2
+            DescentSettings(
+                weight=weight,
+                max_iterations=ITERATIONS,
+                target=TARGET_MISFIT * survey.unit**2,
+                retract=parameters.retract,
             ),
-            max_iterations=ITERATIONS,
             max_damping_increases=MAX_DAMPING_INCREASES,
-            target=TARGET_MISFIT * survey.unit**2,
-            retract=parameters.retract,
         ).x
     return parameters.velocity(x)
 

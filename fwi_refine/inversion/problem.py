@@ -44,16 +44,16 @@ class Problem:
         """The stage at a model; cells that the data fix are no unknowns."""
         parameters = stage.unknowns(model.v, priors)
         if data.constraints is not None:
-            parameters = data.constraints.held(parameters)
+            parameters = data.constraints.with_fixed_cells(parameters)
         prior = PriorTerm(stage.prior(model.v, priors), parameters)
         x = parameters.from_velocity(model.v, model.vmin)
         return cls(stage, data, model, parameters, prior, x)
 
     @property
-    def walls(self) -> Objective | None:
-        """The walls of cells with bounds of their own; None where there are none."""
+    def bound_penalty(self) -> Objective | None:
+        """The penalty of cells beyond bounds of their own; None where there are none."""
         constraints = self.data.constraints
-        return None if constraints is None else constraints.walls(self.parameters)
+        return None if constraints is None else constraints.bound_penalty(self.parameters)
 
 
 def penalty(stage: Stage, model: Model, priors: Priors) -> float:

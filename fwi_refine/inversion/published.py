@@ -8,7 +8,7 @@ from fwi_refine.inversion.problem import Problem
 from fwi_refine.objective.misfit import DataMisfit
 from fwi_refine.optimise import Result, gauss_newton_step, interrupted, lbfgs, unmoved
 
-WALL_WEIGHT = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
+BOUND_WEIGHT = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
 
 
 def minimise_published(
@@ -28,9 +28,9 @@ def minimise_published(
     """
     data = problem.data
     penalties = problem.stage.weight * problem.prior
-    walls = problem.walls
-    if walls is not None:
-        penalties = penalties + WALL_WEIGHT * data.survey.unit**2 * walls
+    bound_penalty = problem.bound_penalty
+    if bound_penalty is not None:
+        penalties = penalties + BOUND_WEIGHT * data.survey.unit**2 * bound_penalty
     misfit: DataMisfit
     if data.source is None:
         misfit = DataMisfit(data.simulator, problem.parameters, data.record, data.weights)

@@ -152,7 +152,7 @@ def run_recipe(
 
 def fits_poorly(result: RecipeResult, data: Data) -> bool:
     """Whether a result is too far from its record for an error that is known to first order."""
-    return result.status != "failed" and result.after[0] > data.square(POOR_FIT_RMS)
+    return result.status != "failed" and result.after[0] > data.misfit_limit(POOR_FIT_RMS)
 
 
 def _nearer(left: float) -> str:
@@ -188,7 +188,7 @@ def _minimise(
     """Stages and level assignment; misfit: mean square, of the given model."""
     by_edges = bool(recipe.if_blended)
     blended = by_edges and family == Family.BLENDED
-    start = data.possible(Model(data.with_source_velocities(given.v), given.vmin))
+    start = data.constrained(Model(data.with_source_velocities(given.v), given.vmin))
     found = run_stages(recipe.stages, data, start, priors, budget, misfit, family)
     if found.stopped:
         return _Minimised(found, data, family, blended)
@@ -214,13 +214,13 @@ def _as_written(
 ) -> RecipeResult:
     """The map as a file holds it, or in integers where these explain the record."""
     stages, data, first = found.stages, found.data, recipe.stages[0]
-    maps = _possible(written(stages.model, stages.curvature), data)
+    maps = _constrained(written(stages.model, stages.curvature), data)
     model, misfit = best_of(maps, data, budget)
     after = misfit, misfit + penalty(first, model, priors)
     rounded: bool | None = None
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
-        whole = _in_integers(found, misfit, budget)
+        whole = _best_integers(found, misfit, budget)
         objective = whole.misfit + penalty(first, whole.model, priors)
         better = whole.fits and objective < unchanged.before[1]
         if whole.certificate.exact or better:
@@ -241,7 +241,7 @@ def _as_written(
 
 
 @dataclass(frozen=True)
-class _Whole:
+class _IntegerMap:
     """A map of integers: its mean square misfit, whether that is little enough, and its proof."""
 
     model: Model
@@ -250,18 +250,18 @@ class _Whole:
     certificate: Certificate
 
 
-def _in_integers(found: _Minimised, misfit: float, budget: Budget) -> _Whole:
+def _best_integers(found: _Minimised, misfit: float, budget: Budget) -> _IntegerMap:
     """The best map of integers; misfit: mean square, of the map as it is."""
     data = found.data
-    whole, squares = best_of(_possible(integers(found.stages.model), data), data, budget)
+    whole, squares = best_of(_constrained(integers(found.stages.model), data), data, budget)
     beyond = data.beyond_noise(misfit)
     limit = misfit
     if not found.blended:
-        limit = max(data.square(FIT_RMS), 4 * beyond + (misfit - beyond))
+        limit = max(data.misfit_limit(FIT_RMS), 4 * beyond + (misfit - beyond))
     certificate = NOT_TRIED
     if squares <= limit or not found.blended:
         whole, squares, certificate = proven(whole, squares, data, budget)
-    return _Whole(whole, squares, squares <= limit, certificate)
+    return _IntegerMap(whole, squares, squares <= limit, certificate)
 
 
 def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
@@ -273,8 +273,8 @@ def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
     return data if residual is None else data.with_noise_of(residual[0], FIT_RMS)
 
 
-def _possible(models: list[Model], data: Data) -> list[Model]:
+def _constrained(models: list[Model], data: Data) -> list[Model]:
     """The maps within the constraints of single cells, each with its own minimum."""
     if data.constraints is None:
         return models
-    return [Model.of(data.possible(model).v) for model in models]
+    return [Model.of(data.constrained(model).v) for model in models]

@@ -92,7 +92,7 @@ def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Seq
 
 
 def _fits(result: RecipeResult, data: Data) -> bool:
-    return result.fit**2 <= data.square(FIT_RMS)
+    return result.fit**2 <= data.misfit_limit(FIT_RMS)
 
 
 def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:

@@ -1,7 +1,8 @@
 """Constraints of single cells: a velocity that is fixed, or bounds.
 
-Fixed cells are no unknowns: `Held` takes them out of a parameterisation. Bounds of single cells are
-walls, which cost more the further a cell lies beyond them; what is left beyond is brought back.
+Fixed cells are no unknowns: `WithFixedCells` takes them out of a parameterisation. Bounds of single
+cells are a penalty, which rises with the distance beyond them; `Constraints.applied` moves what is
+left beyond to the bounds.
 """
 
 from collections.abc import Callable
@@ -20,11 +21,11 @@ from fwi_refine.survey import Survey
 
 NOTHING_FREE = "every cell is fixed: there is nothing to refine"
 FIT_ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
-WALL_WIDTH = 10.0  # m/s, standard deviation of a cell beyond its bound
+BOUND_WIDTH = 10.0  # m/s, standard deviation of a cell beyond its bound
 FIXED_DEVIATION = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
 
 
-class Held(Parameters):
+class WithFixedCells(Parameters):
     """A parameterisation whose map has some cells fixed.
 
     Parameters
@@ -107,7 +108,7 @@ class Held(Parameters):
         return found
 
 
-class Walls(AddedHessian):
+class BoundPenalty(AddedHessian):
     """Sum of ((v - nearest allowed) / width)^2 over cells beyond their bounds.
 
     Parameters
@@ -121,7 +122,7 @@ class Walls(AddedHessian):
     """
 
     def __init__(
-        self, low: Tensor, high: Tensor, parameters: Parameters, width: float = WALL_WIDTH
+        self, low: Tensor, high: Tensor, parameters: Parameters, width: float = BOUND_WIDTH
     ):
         self.low, self.high, self.parameters, self.width = low, high, parameters, width
 
@@ -180,17 +181,17 @@ class Constraints:
             v = v.clamp(self.low.to(v), self.high.to(v))
         return torch.where(self.fixed, self.values.to(v), v)
 
-    def held(self, parameters: Parameters) -> Parameters:
+    def with_fixed_cells(self, parameters: Parameters) -> Parameters:
         """A parameterisation of the cells that are not fixed."""
         if not bool(self.fixed.any()):
             return parameters
-        return Held(parameters, self.fixed, self.values)
+        return WithFixedCells(parameters, self.fixed, self.values)
 
-    def walls(self, parameters: Parameters) -> Walls | None:
-        """The walls of unknowns at their bounds; None where there are none."""
+    def bound_penalty(self, parameters: Parameters) -> BoundPenalty | None:
+        """The penalty of cells beyond their bounds; None where there are none."""
         if self.low is None or self.high is None:
             return None
-        return Walls(self.low, self.high, parameters)
+        return BoundPenalty(self.low, self.high, parameters)
 
 
 def check_fixed(fixed: ArrayLike, survey: Survey, where: str = "fixed") -> NDArray[np.bool_]:

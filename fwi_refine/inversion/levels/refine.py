@@ -68,7 +68,7 @@ def assign_levels(
     if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     given = Candidate(model, data.misfit(model, budget))
-    noise_floor = data.square(settings.noise_floor_rms)
+    noise_floor = data.misfit_limit(settings.noise_floor_rms)
     so_far = _before_rounds(assignment, given, maps, data, curvature, budget)
     for number in range(1, 1 if so_far.best.misfit < noise_floor else assignment.rounds + 1):
         if not budget.affords(round_cost(so_far.data, model, settings)) or budget.should_stop():
@@ -79,7 +79,7 @@ def assign_levels(
         if not go_on:
             break
     explained = so_far.best.misfit < noise_floor
-    far = min(so_far.closest.misfit, so_far.best.misfit) > data.square(settings.hopeless_rms)
+    far = min(so_far.closest.misfit, so_far.best.misfit) > data.misfit_limit(settings.hopeless_rms)
     if assignment.softer and not (explained or far or so_far.stopped or budget.should_stop()):
         return _from_softer(assignment, so_far, priors, budget)
     return _likeliest(so_far, given, curvature, budget, settings)
@@ -150,7 +150,7 @@ def _carry_out_round(
     if not made or budget.should_stop():
         return before, False
     found = min(reversed(made), key=lambda found: max(found.misfit, noise_floor))
-    hopeless = found.misfit > before.data.square(settings.hopeless_rms)
+    hopeless = found.misfit > before.data.misfit_limit(settings.hopeless_rms)
     if hopeless and given.misfit < found.misfit and assignment.softer:
         return before, False
     last = before.assigned

@@ -113,7 +113,7 @@ def round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
 
 def rounding_limit(data: Data, settings: LevelSettings) -> float:
     """`max_rms_for_rounding` as a mean square, in the unit of the record."""
-    return data.square(settings.max_rms_for_rounding)
+    return data.misfit_limit(settings.max_rms_for_rounding)
 
 
 def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings) -> Linear:
@@ -206,7 +206,7 @@ def _assign_cells(linear: Linear, data: Data, noise: float, budget: Budget) -> A
         # a step changes a velocity by (new / old)^3 of its change
         between=(between, assigned.between_variance.to(v) * (between / v) ** 6),
     )
-    model = data.possible(Model(parameters.velocity(y), parameters.vmin(y)))
+    model = data.constrained(Model(parameters.velocity(y), parameters.vmin(y)))
     return Assigned(model, assigned.sure, belief)
 
 
@@ -259,7 +259,7 @@ def repaired(whole: Model, misfit: float, data: Data, budget: Budget) -> Repair 
     What is wrong near the top shows there well above what all other wrong cells leave of the
     record, in which an assignment sees all at once.
     """
-    if misfit >= data.square(REPAIRED) or not Model.of(whole.v).same_as(whole):
+    if misfit >= data.misfit_limit(REPAIRED) or not Model.of(whole.v).same_as(whole):
         return None
     with budget.at_most(REPAIR_EVALUATIONS * data.cost):
         own = certify(whole.v, data, budget)
@@ -267,7 +267,7 @@ def repaired(whole: Model, misfit: float, data: Data, budget: Budget) -> Repair 
         v, certificate = search(whole.v, own, levels, data, budget, ATTEMPTS[:1])
     better = (certificate.equal_fraction or 0.0) > (own.equal_fraction or 0.0)
     integers = Model.of(v)
-    if not better or not data.possible(integers).same_as(integers):
+    if not better or not data.constrained(integers).same_as(integers):
         return None
     if not budget.affords(COST * data.cost):
         return None
