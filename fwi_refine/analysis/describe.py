@@ -64,9 +64,9 @@ def describe_file(path: Path, survey: Survey = OPENFWI) -> Facts:
 
 def _directory(path: Path, survey: Survey) -> Facts:
     if (path / "run.toml").is_file():
-        from fwi_refine.runs import RunDirectory, look
+        from fwi_refine.runs import RunDirectory, read_state
 
-        state = look(RunDirectory(path))
+        state = read_state(RunDirectory(path))
         done = f"{state.done} of {state.samples} samples done; see fwi-refine status {path}"
         return [("what", "a run directory"), ("samples", done)]
     if (path / "predictions.npy").is_file() and (path / "seismic").is_dir():

@@ -16,8 +16,8 @@ from fwi_refine.objective.arithmetic import (
 )
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.objective.source_shape import compare_wavelet
+from fwi_refine.routing.check_inputs import as_map
 from fwi_refine.routing.first_arrivals import FALLBACK_VELOCITY, first_arrivals
-from fwi_refine.routing.look import as_map
 from fwi_refine.routing.recognise import recognise
 from fwi_refine.routing.recognise_source import WITH_MAP, WITHOUT_MAP, source_near
 from fwi_refine.survey import OPENFWI, Survey

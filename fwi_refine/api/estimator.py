@@ -22,7 +22,7 @@ from fwi_refine.routing import (
     map_features,
     sample_features,
 )
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_some
+from fwi_refine.routing.check_inputs import ADVICE_FOR_ARRAYS, check_some
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -225,7 +225,7 @@ class FamilyClassifier(
     def _look(self, X: Sequence[Sample]) -> None:
         """Raises InputError where a few maps seem to be in other units; of the records only the
         symmetry matters."""
-        look_at_some(
+        check_some(
             len(X),
             lambda k: to_numpy(X[k][0]),
             self._survey,

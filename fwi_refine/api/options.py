@@ -13,7 +13,7 @@ from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import families
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs
+from fwi_refine.routing.check_inputs import ADVICE_FOR_ARRAYS, check_pairs
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import to_numpy
 from fwi_refine.wave import devices, gpu_problem
@@ -78,7 +78,7 @@ def torch_device(device: str | torch.device, gpus: Sequence[str]) -> str:
     return str(device)
 
 
-def look_at_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
+def check_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
     """Raises InputError where a few samples seem to be in other units, or in another order."""
 
     def record(k: int) -> NDArray[Any]:
@@ -88,4 +88,4 @@ def look_at_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str =
             raise SampleError(str(error)) from error
 
     ids = [str(k) for k in range(len(maps))]
-    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)
+    check_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from fwi_refine.analysis.notebook import result_as_html
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.api.options import (
+    check_arrays,
     check_choice,
     check_priors,
     families_of,
     gpus_meant,
-    look_at_arrays,
     torch_device,
 )
 from fwi_refine.errors import InputError
@@ -253,9 +253,9 @@ def refine(
         bounds=None if bounds is None else _bounds(bounds, survey),
     )
     check_memory(settings)
-    _tell_of_no_effect(prior, samples, method, families)
+    _warn_of_no_effect(prior, samples, method, families)
     if not force:
-        look_at_arrays(maps, records, survey, source)
+        check_arrays(maps, records, survey, source)
     executor: Executor = Serial() if jobs == 1 else Processes(jobs, threads, gpus)
     work = None if isinstance(families, str) else partial(_refine_as, families=families)
     found = _Gathered(maps, samples, survey)
@@ -267,7 +267,7 @@ def refine(
     return found.refinement(shape)
 
 
-def _tell_of_no_effect(
+def _warn_of_no_effect(
     prior: str, samples: int, method: str, families: str | tuple[str, ...]
 ) -> None:
     """Warns of options without effect, as the command line does."""

@@ -217,7 +217,7 @@ def _on_data(stage: Stage, data: Data, model: Model, priors: Priors, budget: Bud
     def note(misfit: float, evaluations: int) -> None:
         so_far = math.ceil(budget.evaluations + data.cost * evaluations)
         trace.append((so_far, math.sqrt(misfit)))
-        budget.tell(trace[-1][1])
+        budget.report(trace[-1][1])
 
     how, curvature = stage.optimiser, None
     if isinstance(how, LBFGS | GaussNewtonStep):

@@ -175,7 +175,7 @@ class DirectoryPredictions:
             for entry in self.path.iterdir()
             if entry.name.endswith(".npy") and not entry.name.startswith(".")
         ]
-        self.order: Order = in_order(names).told(path)
+        self.order: Order = in_order(names).logged(path)
         self.ids: list[str] | None = self.order.names
         self.count = len(names)
         self.shape: tuple[int, ...] = (self.count, *survey.shape)

@@ -24,17 +24,17 @@ from fwi_refine.routing.recognise_form import (
     recognise_axes,
     recognise_maps,
 )
-from fwi_refine.routing.recognise_order import mixed_up
-from fwi_refine.routing.recognise_physics import by_physics, cut, told
+from fwi_refine.routing.recognise_order import recognise_misplaced
+from fwi_refine.routing.recognise_physics import cut, recognise_physics, velocities_at_sources
 from fwi_refine.routing.recognise_regression import (
     Fit,
     all_better,
+    recognise_scales,
     regress,
     relative,
-    scaled,
     times,
 )
-from fwi_refine.routing.recognise_told import recognise_told
+from fwi_refine.routing.recognise_source_velocities import recognise_source_velocities
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
@@ -121,7 +121,7 @@ def _recognise(
     maps = [np.asarray(v) for v in maps]
     records = [d if d.dtype.kind == "f" else NO_RECORD for d in map(np.asarray, records)]
     findings: list[Finding] = []
-    velocities = told(records, survey)
+    velocities = velocities_at_sources(records, survey)
     finding, undo = recognise_maps(maps, survey, velocities)
     if finding is not None:
         findings.append(finding)
@@ -135,7 +135,7 @@ def _recognise(
     if not maps:
         alone = [cut(d, survey) for d in records if is_record(np.shape(d), survey)]
         alone = [d for d in alone if d.any()]
-        found = by_physics(alone, survey, _few(simulator, survey)) if alone else []
+        found = recognise_physics(alone, survey, _few(simulator, survey)) if alone else []
         return findings + (found or recognise_first_rows(alone, survey))
     both = _usable(zip(maps, records, strict=False), survey)
     if both:
@@ -143,7 +143,10 @@ def _recognise(
         rest = [(turn(np.asarray(v)), order.record(np.asarray(d))) for v, d in more]
         found = _recognise_values(both, survey, order, others, simulator, rest)
         findings += found or recognise_first_rows([d for _, d in both], survey)
-    if not findings and (finding := recognise_told(maps, velocities, survey)) is not None:
+    if (
+        not findings
+        and (finding := recognise_source_velocities(maps, velocities, survey)) is not None
+    ):
         findings.append(finding)
     return findings
 
@@ -187,12 +190,12 @@ def _recognise_values(
             strange.append(fitted)
     if len(strange) >= 2:
         fit = partial(_fit, simulator=simulator)
-        finding = mixed_up(strange, survey, order, others, shots, fit)
+        finding = recognise_misplaced(strange, survey, order, others, shots, fit)
         if finding is not None:
             return [finding]
     fit_well = all(fit.residual < GOOD_RESIDUAL for fit in fits)
     if fit_well and any(fit.residual < POOR_RESIDUAL_OF_MAP for fit in fits):
-        return scaled(fits, as_they_are, records)
+        return recognise_scales(fits, as_they_are, records)
     for name, turn, option in TURNS:
         turned = turn(maps)
         if turned.shape != maps.shape or not simulator.is_stable(torch.from_numpy(turned)):
@@ -201,7 +204,7 @@ def _recognise_values(
         new = [regress(s, x) for s, x in zip(seen, records, strict=True)]
         if all_better(new, fits, GOOD_RESIDUAL):
             text = f"predictions fit their records {times(fits, new)} times better with {name}"
-            return [Finding(text, option), *scaled(new, as_they_are, records)]
+            return [Finding(text, option), *recognise_scales(new, as_they_are, records)]
     for name, axis in REVERSED:
         turned_records = [np.flip(d, axis)[shots] for _, d in usable]
         new = [regress(s, x) for s, x in zip(simulated, turned_records, strict=True)]
@@ -209,8 +212,8 @@ def _recognise_values(
             text = f"records fit their predictions {times(fits, new)} times better with {name}"
             return [Finding(f"{text} reversed; give them as they were recorded")]
     if fit_well:
-        return scaled(fits, as_they_are, records)
-    return by_physics([d for _, d in usable], survey, simulator)
+        return recognise_scales(fits, as_they_are, records)
+    return recognise_physics([d for _, d in usable], survey, simulator)
 
 
 def _fit(v: np.ndarray, x: np.ndarray, simulator: Simulator) -> tuple[np.ndarray, Fit] | None:
@@ -249,21 +252,25 @@ SAMPLES_CHECKED = 4
 SAMPLES_CHECKED_FOR_ORDER = 6  # samples of which the order alone is looked at
 
 
-def looked_at(count: int) -> list[int]:
+def checked_positions(count: int) -> list[int]:
     """Positions of the samples that are looked at, of `count`: the first, the last, and between."""
     return sorted(
         {k * (count - 1) // (SAMPLES_CHECKED - 1) for k in range(SAMPLES_CHECKED) if count}
     )
 
 
-def further(count: int) -> list[int]:
+def more_positions(count: int) -> list[int]:
     """Positions of `SAMPLES_CHECKED_FOR_ORDER` other samples, or of as many as there are.
 
     One of each stretch, at random, so that no rule of an order passes them by; the same for the
     same count.
     """
-    rest = [k for k in range(count) if k not in looked_at(count)] if count < 1000 else range(count)
+    rest = (
+        [k for k in range(count) if k not in checked_positions(count)]
+        if count < 1000
+        else range(count)
+    )
     stretches = np.array_split(rest, SAMPLES_CHECKED_FOR_ORDER)
     rng = np.random.default_rng(count)
     drawn = {int(rng.choice(one)) for one in stretches if len(one)}
-    return sorted(drawn - {*looked_at(count)})
+    return sorted(drawn - {*checked_positions(count)})

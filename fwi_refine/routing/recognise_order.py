@@ -40,7 +40,7 @@ class _Partner:
     read: Callable[[], np.ndarray] | None
 
 
-def mixed_up(
+def recognise_misplaced(
     strange: list[tuple[np.ndarray, Fit]],
     survey: Survey,
     order: Conversion,

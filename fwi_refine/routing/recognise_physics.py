@@ -16,7 +16,9 @@ MAX_DELAY = 0.003  # s
 MIN_SIGNAL_TO_NOISE = 10.0  # first row over noise, from which on the first row tells velocities
 
 
-def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) -> list[Finding]:
+def recognise_physics(
+    records: list[np.ndarray], survey: Survey, simulator: Simulator
+) -> list[Finding]:
     """Contradictions of the survey in each record, whatever the maps are."""
     quiet = [_quiet(d, survey) for d in records]
     rms = [float(np.sqrt(np.mean(np.square(d)))) for d in records]
@@ -31,7 +33,7 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
     arrivals: list[FirstArrivals] = []
     exact = True
     for d, q in zip(records, quiet, strict=True):
-        velocities = told_velocities(d, survey, q)
+        velocities = velocities_of_record(d, survey, q)
         known = bool(np.isfinite(velocities).all())
         exact &= known
         shots = [survey.sources.index(source) for source in simulator.survey.sources]
@@ -93,7 +95,9 @@ def _quiet(d: np.ndarray, survey: Survey) -> tuple[float, float] | None:
     return median, 1.4826 * float(np.median(np.abs(values - median)))
 
 
-def told_velocities(d: np.ndarray, survey: Survey, quiet: tuple[float, float] | None) -> np.ndarray:
+def velocities_of_record(
+    d: np.ndarray, survey: Survey, quiet: tuple[float, float] | None
+) -> np.ndarray:
     """(shots,) m/s at the sources; NaN where the first row does not stand out of the noise."""
     velocities = source_velocities(d, survey)
     low, high = survey.velocity_bounds
@@ -106,10 +110,10 @@ def told_velocities(d: np.ndarray, survey: Survey, quiet: tuple[float, float] | 
     return np.where(plausible, velocities, np.nan)
 
 
-def told(records: Sequence[np.ndarray], survey: Survey) -> list[np.ndarray]:
+def velocities_at_sources(records: Sequence[np.ndarray], survey: Survey) -> list[np.ndarray]:
     """The velocities at the sources of each record, for those that have its shape."""
     return [
-        told_velocities(x, survey, _quiet(x, survey))
+        velocities_of_record(x, survey, _quiet(x, survey))
         for x in (cut(d, survey) for d in records if is_record(np.shape(d), survey))
     ]
 

@@ -35,7 +35,9 @@ def regress(s: np.ndarray, x: np.ndarray) -> Fit:
     return logged if logged.residual < MAX_LOG_RESIDUAL_RATIO * plain.residual else plain
 
 
-def scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]) -> list[Finding]:
+def recognise_scales(
+    fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]
+) -> list[Finding]:
     """Findings from scales, offsets and logarithms, of fits that hold for every sample."""
     logs = [fit.log for fit in fits]
     scales = np.array([fit.scale for fit in fits])

@@ -50,17 +50,17 @@ class Running:
     noise: float | None = None
 
 
-def refine_and_tell(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
+def refine_and_report(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
     """refine(sample, settings, watch), with a file in `folder` that says how far the sample is."""
     from fwi_refine.inversion.run_recipe import FIT_RMS
 
     state = Running(sample.id, time.time(), noise=FIT_RMS * settings.survey.unit)
-    with _told(Path(folder) / f"{sample.index}{SUFFIX}", state) as watch:
+    with _reported(Path(folder) / f"{sample.index}{SUFFIX}", state) as watch:
         return refine(sample, settings, watch)
 
 
 @contextlib.contextmanager
-def _told(path: Path, state: Running) -> Iterator[Any]:
+def _reported(path: Path, state: Running) -> Iterator[Any]:
     """Gives a function that is told each `Progress`, and writes it where the last is old enough."""
     first: float | None = None
     written = time.monotonic()

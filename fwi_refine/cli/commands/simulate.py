@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.cli.console import bar
-from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.predictions import Predictions
@@ -116,8 +116,8 @@ def command(
         )
     for name in standing:
         options.refuse_input(out / f"{name}.npy", options.inputs(), "--out")
-    look_at(source, survey, force)
-    _tell_of_others(out, set(names))
+    check_source(source, survey, force)
+    _warn_of_others(out, set(names))
     out.mkdir(parents=True, exist_ok=True)
     io.sweep(out, {f"{name}.npy" for _, name in samples} | {begun.name})
     if more:  # what stands is of the same command, which was stopped
@@ -143,7 +143,7 @@ def _simulator(survey: Survey, precision: str, device: str, kernel: str) -> "Sim
     return Simulator(survey, getattr(torch, precision), kernel, device=where)
 
 
-def _tell_of_others(out: Path, names: set[str]) -> None:
+def _warn_of_others(out: Path, names: set[str]) -> None:
     """Warns of other records in the folder: what reads it takes them for records of these maps."""
     others = [path.name for path in out.glob("*.npy") if path.stem not in names]
     if others:

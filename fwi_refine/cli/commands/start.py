@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, command_line, options
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.cli.console import bar
-from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import resources as resource_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
 from fwi_refine.io.convert import Conversion
@@ -82,7 +82,7 @@ def command(
     options.claim(out, overwrite)
     path = records.absolute() if resources.dask else records
     source = open_converted_records(path, survey, conversion)
-    look_at(source, survey, force, records=True)
+    check_source(source, survey, force, records=True)
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     resources = resources.for_samples(len(numbers))

@@ -13,7 +13,7 @@ means that a part stands under its final name and has the digest that its name g
 else is believed, and nothing finished can be lost with the process that made it.
 """
 
-from fwi_refine.runs.directory.check import RunState, check_parts, look
+from fwi_refine.runs.directory.check import RunState, check_parts, read_state
 from fwi_refine.runs.directory.config import describe, differences
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
@@ -33,8 +33,8 @@ __all__ = [
     "describe",
     "differences",
     "log_file",
-    "look",
     "merge",
+    "read_state",
     "running_files",
     "shard_chunks",
 ]

@@ -68,7 +68,7 @@ class RunState:
         return left / self.rate if rest is None and self.rate else rest
 
 
-def look(run: RunDirectory) -> RunState:
+def read_state(run: RunDirectory) -> RunState:
     """The progress of a run; changes nothing and reads no part."""
     parts = run.parts()
     pieces = {place for place in run.pieces() if run.chunk_of(place) not in parts}

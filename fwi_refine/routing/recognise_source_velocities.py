@@ -14,7 +14,7 @@ from fwi_refine.routing.recognise_form import Finding
 from fwi_refine.survey import Survey
 
 MIN_SOURCES = 4  # sources that tell their velocity
-MIN_LOG_SPREAD = 0.05  # of the logarithms of told velocities, from which on a power can be told
+MIN_LOG_SPREAD = 0.05  # of the logarithms of these velocities, from which on a power can be fitted
 MAX_LOG_RESIDUAL = 0.03  # residual of the logarithms
 MIN_LOG_DEVIATION = 0.2  # deviation of the mean logarithm that is no error of a start
 POWERS = (0.75, 1.6)  # of impedance with Gardner's density it is 1.25
@@ -23,8 +23,8 @@ POWERS = (0.75, 1.6)  # of impedance with Gardner's density it is 1.25
 ODD_UNITS = {"km/h": 3.6, "miles an hour": 2.236936}
 
 
-def recognise_told(
-    maps: Sequence[np.ndarray], told: Sequence[np.ndarray], survey: Survey
+def recognise_source_velocities(
+    maps: Sequence[np.ndarray], at_sources: Sequence[np.ndarray], survey: Survey
 ) -> Finding | None:
     """Findings on maps whose values at the sources contradict the records.
 
@@ -32,7 +32,7 @@ def recognise_told(
     ----------
     maps : sequence of ndarray, (nz, nx)
         What is taken for m/s.
-    told : sequence of ndarray, (shots,)
+    at_sources : sequence of ndarray, (shots,)
         Velocities at the sources of each, m/s, NaN where they are not known.
     survey : Survey
         Its sources count.
@@ -45,7 +45,7 @@ def recognise_told(
     rows, columns = np.array(survey.sources).reshape(-1, 2).T.clip(0)
     pairs = [
         (v[rows, columns].astype(np.float64), velocities)
-        for v, velocities in zip(maps, told, strict=False)
+        for v, velocities in zip(maps, at_sources, strict=False)
         if v.shape == survey.shape and v.dtype.kind == "f"
     ]
     if not pairs:
