@@ -22,7 +22,7 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
+def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
     """A whole number that was given.
 
     Parameters
@@ -58,7 +58,7 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
 def check_jobs(jobs: Any, name: str, least: int = 1) -> int:
     """A number of processes. Raises InputError for more than the cores can serve."""
     most = max(FEW_JOBS, JOBS_PER_CORE * cores())
-    number = whole(jobs, name, least)
+    number = whole_number(jobs, name, least)
     if number > most:
         raise InputError(
             f"{name} {number if number < 2**53 else 'of so many digits'}: expected at most {most} "

@@ -214,7 +214,7 @@ def _misfit_of(problem: Problem, optimiser: ByJacobian, budget: Budget) -> BandM
             return MatrixFreeSourceMisfit(simulator, parameters, data.record, data.source)
         return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
     if isinstance(optimiser, PreconditionedLBFGS):  # it needs gradients to which every step adds
-        simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
+        simulator = Simulator(data.survey, imaging_step=1, **simulator.options)
     by_trace = data.weights is None or data.weights.by_trace
     rows, known = problem.x[:-1], data.source is None and by_trace
     if known and isinstance(parameters, Rows) and has_flat_misfit(rows, data.survey):

@@ -125,7 +125,7 @@ class Data:
         scaled = record.astype(np.float64) / amplitude
         return cls(
             scaled,
-            Simulator(source.survey, **simulator.how),
+            Simulator(source.survey, **simulator.options),
             (none, none, none.double()),
             weights=source.weights,
             noise=early_noise(scaled, source.survey, weights),
@@ -151,7 +151,7 @@ class Data:
         return replace(
             self,
             record=self.record[:shots, :, ::receivers],
-            simulator=Simulator(survey, **self.simulator.how),
+            simulator=Simulator(survey, **self.simulator.options),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
             weights=weights,
             constraints=self.constraints and self.constraints.without_bounds(),
@@ -183,7 +183,7 @@ class Data:
         return replace(
             self,
             record=record,
-            simulator=Simulator(lower, **self.simulator.how),
+            simulator=Simulator(lower, **self.simulator.options),
             constraints=self.constraints and self.constraints.without_bounds(),
             source=self.source and self.source.low_passed(factor, lower),
         )
@@ -196,7 +196,7 @@ class Data:
         return replace(
             self,
             record=self.record[:, :steps],
-            simulator=Simulator(shorter, **self.simulator.how),
+            simulator=Simulator(shorter, **self.simulator.options),
             cost=self.cost * Fraction(steps, self.survey.n_steps),
             weights=weights,
             constraints=self.constraints and self.constraints.without_bounds(),
@@ -314,7 +314,7 @@ class Data:
         survey = self.survey.with_wavelet(source.all_of(impulse, record).mean(0).numpy())
         return replace(
             self,
-            simulator=Simulator(survey, **self.simulator.how),
+            simulator=Simulator(survey, **self.simulator.options),
             source=source.on(survey, self.weights),
         )
 

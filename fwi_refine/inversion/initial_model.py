@@ -81,15 +81,15 @@ def start_from_record(
     the survey of OpenFWI come out sharp. It takes some ten Jacobians.
     """
     record = check_record(record, survey=survey)
-    how: dict[str, Any] = {"threads": threads, "device": device, "kernel": kernel}
+    options: dict[str, Any] = {"threads": threads, "device": device, "kernel": kernel}
     velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     constant = torch.full(survey.shape[:1], velocities[0], dtype=torch.float64)
     flat = are_flat(record, priors, survey) and has_flat_misfit(constant, survey)
     if len(velocities) == 1 and flat:
-        v = flat_layers(record, velocities[0], survey, **how)
+        v = flat_layers(record, velocities[0], survey, **options)
     else:
-        v = _low_frequencies_first(record, velocities, depth, survey, priors, how)
+        v = _low_frequencies_first(record, velocities, depth, survey, priors, options)
     return v.clamp(*survey.velocity_bounds).cpu().numpy()
 
 
@@ -99,17 +99,17 @@ def _low_frequencies_first(
     depth: float,
     survey: Survey,
     priors: Priors,
-    how: dict[str, Any],
+    options: dict[str, Any],
 ) -> torch.Tensor:
     """A map (nz, nx) m/s, on the device, by the Style A modes, at one frequency after the other."""
     unit = survey.frequency / 15.0
     lower, filtered = lower_frequency(record, TREND_FREQUENCY * unit, survey)
-    v = _best_trend(velocities, depth, lower, filtered, how)
+    v = _best_trend(velocities, depth, lower, filtered, options)
     parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
         lower, filtered = lower_frequency(record, frequency * unit, survey)
-        misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
+        misfit = BandMisfit(Simulator(lower, **options), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
             PriorTerm(SumOfSquares(), parameters) + VminPrior(parameters.velocity(x).min()),
@@ -143,7 +143,7 @@ def _best_trend(
     depth: float,
     survey: Survey,
     record: np.ndarray,
-    how: dict[str, Any],
+    options: dict[str, Any],
 ) -> torch.Tensor:
     """The linear increase with depth whose record fits best, (nz, nx) m/s, on the device.
 
@@ -152,7 +152,7 @@ def _best_trend(
     nz, nx = survey.shape
     below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
     slopes = SLOPES * survey.spacing / 10.0
-    simulator = Simulator(survey, **how)
+    simulator = Simulator(survey, **options)
     slowest, fastest = survey.velocity_bounds
     margin = BOUND_MARGIN * (fastest - slowest)
     trends = torch.stack([velocity + slope * below for velocity in velocities for slope in slopes])

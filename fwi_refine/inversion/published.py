@@ -13,7 +13,7 @@ BOUND_WEIGHT = 1e-7  # weight of cells beyond their bounds where no misfit says 
 
 def minimise_published(
     problem: Problem,
-    how: LBFGS | GaussNewtonStep,
+    optimiser: LBFGS | GaussNewtonStep,
     budget: Budget,
     note: Callable[[float, int], None],
 ) -> Result:
@@ -23,7 +23,7 @@ def minimise_published(
     ----------
     problem, budget, note
         As for `minimise_by_jacobian`.
-    how
+    optimiser
         The optimiser's settings.
     """
     data = problem.data
@@ -49,11 +49,11 @@ def minimise_published(
         nonlocal latest
         latest = result
         left = noted(result)
-        return (how.target is not None and left < how.target) or budget.should_stop()
+        return (optimiser.target is not None and left < optimiser.target) or budget.should_stop()
 
     try:
         with budget.interruptible():
-            if isinstance(how, GaussNewtonStep):
+            if isinstance(optimiser, GaussNewtonStep):
                 result = gauss_newton_step(
                     objective, problem.x, max_evaluations=limit, should_stop=budget.should_stop
                 )
@@ -62,11 +62,11 @@ def minimise_published(
                 result = lbfgs(
                     objective,
                     problem.x,
-                    max_iterations=how.iterations,
+                    max_iterations=optimiser.iterations,
                     max_evaluations=limit,
-                    gradient_tolerance=how.gradient_tolerance,
+                    gradient_tolerance=optimiser.gradient_tolerance,
                     scale=COST_SCALE,
-                    initial_step=how.initial_step,
+                    initial_step=optimiser.initial_step,
                     callback=callback,
                 )
     except OutOfTime:

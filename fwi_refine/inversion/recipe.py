@@ -142,8 +142,8 @@ class Stage:
         if noise == CLEAN:
             return self
         more = self.density * noise.coefficient**2 / samples
-        how = self.optimiser.with_noise(noise, survey)
-        return replace(self, weight=self.weight + more, optimiser=how)
+        optimiser = self.optimiser.with_noise(noise, survey)
+        return replace(self, weight=self.weight + more, optimiser=optimiser)
 
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""

@@ -35,7 +35,7 @@ from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
 # In flags, what takes the place of Gauss-Newton with the full Jacobian.
-METHOD_WORDS = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
+METHOD_NAMES = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
 
 
 def refine_sample(
@@ -282,7 +282,7 @@ def _choose(
         .with_noise(data.noise, survey, data.count)
         for route in (first, *(find_family(first).others if several else ()))
     }
-    return _Choice(recipes, evidence, reason, f"{METHOD_WORDS[method]}: {why}" if why else "")
+    return _Choice(recipes, evidence, reason, f"{METHOD_NAMES[method]}: {why}" if why else "")
 
 
 def _deviation(best: RecipeResult) -> torch.Tensor | None:

@@ -41,7 +41,7 @@ class FoundSource:
     delay_deviation: float
     added_error: float | None = None
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For a report."""
         shape = self.shape
         added = "" if self.added_error is None else f"; adds {self.added_error:.2g} m/s"

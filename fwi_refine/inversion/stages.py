@@ -219,11 +219,11 @@ def _on_data(stage: Stage, data: Data, model: Model, priors: Priors, budget: Bud
         trace.append((so_far, math.sqrt(misfit)))
         budget.report(trace[-1][1])
 
-    how, curvature = stage.optimiser, None
-    if isinstance(how, LBFGS | GaussNewtonStep):
-        result = minimise_published(problem, how, budget, note)
+    optimiser, curvature = stage.optimiser, None
+    if isinstance(optimiser, LBFGS | GaussNewtonStep):
+        result = minimise_published(problem, optimiser, budget, note)
     else:
-        result, curvature = minimise_by_jacobian(problem, how, budget, note)
+        result, curvature = minimise_by_jacobian(problem, optimiser, budget, note)
     budget.iterations += result.iterations
     if result.iterations:
         by, x = problem.parameters, result.x

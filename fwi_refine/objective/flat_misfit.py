@@ -81,7 +81,7 @@ class FlatMisfit(BandMisfit):
         """Gauss-Newton Hessian 2 / N J^T J, (n, n), at the unknowns x (n,)."""
         v, vmin = self._medium(x)
         survey = self.simulator.survey
-        by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.how).double()
+        by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.options).double()
         by_vmin = self._columns(v, vmin, torch.eye(len(x))[-1:]).view(survey.record_shape)
         by_vmin = torch.einsum("tk,str->srk", self._basis, by_vmin)
         both = torch.cat([by_row, by_vmin[..., None]], dim=-1).flatten(0, 1)

@@ -80,8 +80,8 @@ class MatrixFreeMisfit(BandMisfit):
         if self._single is None:
             survey = self.simulator.survey
             every = max(1, int(IMAGING_FRACTION * longest_interval(survey)))
-            how = self.simulator.how
-            self._single = Simulator(survey, torch.float32, imaging_step=every, **how)
+            options = self.simulator.options
+            self._single = Simulator(survey, torch.float32, imaging_step=every, **options)
         return self._single
 
     def _energy(self, points: tuple[tuple[int, int], ...], v: Tensor, vmin: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class MatrixFreeMisfit(BandMisfit):
         for i in range(0, len(points), SOURCES_AT_A_TIME):
             some = replace(survey, sources=points[i : i + SOURCES_AT_A_TIME])
             fields = Simulator(
-                some, torch.float32, imaging_step=every, **self.simulator.how
+                some, torch.float32, imaging_step=every, **self.simulator.options
             ).wavefields(v, vmin)
             energy = fields.square_().sum((0, 1, 2))
             total = energy if total is None else total + energy

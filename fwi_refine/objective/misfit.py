@@ -270,7 +270,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _jacobian(self, x: Tensor) -> Jacobian:
         """The full Jacobian; its rows have their weights."""
         v, vmin = self._medium(x)
-        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
+        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.options)
         if self._band is not None:
             self._band.weigh(full.matrix)
         return full
@@ -278,10 +278,12 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _accumulated(self, x: Tensor) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""
         v, vmin = self._medium(x)
-        survey, how = self.simulator.survey, self.simulator.how
+        survey, options = self.simulator.survey, self.simulator.options
         columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
         hidden = MIN_SENSITIVITY * survey.unit
-        unit_and_scale = normal_matrix(v[0], vmin[0], columns, survey=survey, hidden=hidden, **how)
+        unit_and_scale = normal_matrix(
+            v[0], vmin[0], columns, survey=survey, hidden=hidden, **options
+        )
         return self._hessian_of(*unit_and_scale)
 
     def _normal_matrix(
@@ -313,7 +315,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _columns(self, v: Tensor, vmin: Tensor, dx: Tensor) -> Tensor:
         """J dx for each row of dx (k, n): (k, samples) float64."""
         if self._single is None:
-            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
+            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.options)
         dv, dvmin = self.parameters.tangent(dx.to(v))
         shape = (len(dx), *v.shape[1:])
         change = self._single.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)

@@ -51,7 +51,7 @@ def impulse_record(simulator: Simulator, v: Tensor, vmin: Tensor) -> Tensor:
     Tensor of float64, shape (shots, n_steps, receivers)
     """
     impulse = simulator.survey.with_wavelet((1.0,))
-    return Simulator(impulse, torch.float64, **simulator.how).forward(v, vmin)[0].double()
+    return Simulator(impulse, torch.float64, **simulator.options).forward(v, vmin)[0].double()
 
 
 @dataclass(frozen=True)

@@ -285,7 +285,7 @@ class FreeSourceMisfit(BandMisfit):
         v, vmin = self._medium(point.x)
         wavelets = point.estimate.wavelets
         mean = wavelets.mean(0)
-        full = jacobian(v[0], vmin[0], survey=self._survey(mean), **self.simulator.how)
+        full = jacobian(v[0], vmin[0], survey=self._survey(mean), **self.simulator.options)
         if len(wavelets) > 1:
             by_shot = full.matrix.unflatten(0, (len(wavelets), -1, full.basis.shape[1]))
             for rows, wavelet in zip(by_shot, wavelets, strict=True):

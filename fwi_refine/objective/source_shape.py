@@ -46,7 +46,7 @@ class SourceShape:
     frequency: float
     difference: float
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For a report."""
         return (
             f"amplitude {self.amplitude:.5g} times, delay {1e3 * self.delay:+.3g} ms, peak at "

@@ -157,7 +157,7 @@ def apply_thresholds(
     for name, test in criteria.items():
         number = measured[test.feature]
         nearest = max(nearest, test.closeness(number, routing, cells))
-        words = test.words(number, routing)
+        words = test.describe(number, routing)
         if test.holds(number, routing):
             family = name
             break

@@ -226,8 +226,8 @@ def _fit(v: np.ndarray, x: np.ndarray, simulator: Simulator) -> tuple[np.ndarray
 
 def _few(simulator: Simulator | None, survey: Survey) -> Simulator:
     """A simulator of the first shots alone, like the one that is given."""
-    how = simulator.how if simulator else {"device": "cpu"}
-    return Simulator(_few_shots(survey), dtype=torch.float32, **how)
+    options = simulator.options if simulator else {"device": "cpu"}
+    return Simulator(_few_shots(survey), dtype=torch.float32, **options)
 
 
 def _few_shots(survey: Survey) -> Survey:

@@ -169,8 +169,8 @@ def warning(
     if found is None:
         return ""
     return (
-        f"the source looks different from the survey's: {found.words()}; --source fit estimates it "
-        "with each map"
+        f"the source looks different from the survey's: {found.describe()}; --source fit estimates "
+        "it with each map"
     )
 
 

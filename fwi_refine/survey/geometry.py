@@ -166,7 +166,7 @@ class Survey:
             spacing = slowest / (HALF_POWER * self.frequency * MIN_POINTS)
             finer = spacing / self.spacing
             raise ValueError(
-                f"the grid is too coarse: {self.dispersion_words()}. Expected at most "
+                f"the grid is too coarse: {self.describe_dispersion()}. Expected at most "
                 f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * spacing:.3g} m, a wavelet "
                 f"of at most {0.999 * finer * self.frequency:.3g} Hz, or a slowest velocity of at "
                 f"least {1.001 * slowest / finer:.4g} m/s"
@@ -223,7 +223,7 @@ class Survey:
             for v in self.velocity_bounds
         )
 
-    def dispersion_words(self) -> str:
+    def describe_dispersion(self) -> str:
         """Its numbers, for a message."""
         frequency = HALF_POWER * self.frequency
         points = self.velocity_bounds[0] / frequency / self.spacing

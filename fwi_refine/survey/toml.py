@@ -112,7 +112,7 @@ def read_survey(path: str | PathLike[str]) -> Survey:
     except ValueError as error:
         raise InputError(f"survey {path}: {error}") from error
     if survey.dispersion > DISPERSION_WARNING:
-        log.warning("survey %s: %s", path, survey.dispersion_words())
+        log.warning("survey %s: %s", path, survey.describe_dispersion())
     return survey
 
 
@@ -215,10 +215,10 @@ def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
         _check_keys(table.get(name), name, keys, f"a section [{name}]")
     time, velocity = table["time"], table["velocity"]
     dt = _positive(time["dt"], "time.dt")
-    cells = _whole(table["absorbing"]["cells"], "absorbing.cells", 0)
-    steps = _whole(time["steps"], "time.steps", 1)
+    cells = _whole_number(table["absorbing"]["cells"], "absorbing.cells", 0)
+    steps = _whole_number(time["steps"], "time.steps", 1)
     rows, columns = (
-        _whole(table["grid"][key], f"grid.{key}", MIN_CELLS) for key in ("rows", "columns")
+        _whole_number(table["grid"][key], f"grid.{key}", MIN_CELLS) for key in ("rows", "columns")
     )
     slowest, fastest = (
         _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
@@ -226,14 +226,14 @@ def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
     water = None
     if "water" in table:
         section = table["water"]
-        depth = _whole(section["rows"], "water.rows", 1)
+        depth = _whole_number(section["rows"], "water.rows", 1)
         water = depth, _positive(section["velocity"], "water.velocity")
     return Survey(
         shape=(rows, columns),
         spacing=_positive(table["grid"]["spacing"], "grid.spacing"),
         dt=dt,
         n_steps=steps,
-        file_rows=_whole(time.get("file_rows", steps), "time.file_rows", steps),
+        file_rows=_whole_number(time.get("file_rows", steps), "time.file_rows", steps),
         **_wavelet(table["wavelet"], dt, folder),
         absorbing_cells=cells,
         velocity_bounds=(slowest, fastest),
@@ -268,7 +268,7 @@ def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, in
             raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
         names = [f"{where}.positions[{i}]" for i in range(len(pairs))]
         return [
-            (_whole(row, name, least), _whole(column, name, least))
+            (_whole_number(row, name, least), _whole_number(column, name, least))
             for (row, column), name in zip(pairs, names, strict=True)
         ]
     fixed = [key for key in ("row", "column") if key in line]
@@ -286,7 +286,7 @@ def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, in
         raise ValueError(
             f"{where}: {found}; with {fixed[0]}, expected {along}, or first, last and step"
         )
-    place = _whole(line[fixed[0]], f"{where}.{fixed[0]}", least)
+    place = _whole_number(line[fixed[0]], f"{where}.{fixed[0]}", least)
     numbers = _numbers(line, where, along, least)
     return [(place, n) if fixed == ["row"] else (n, place) for n in numbers]
 
@@ -296,10 +296,10 @@ def _numbers(line: dict[str, Any], where: str, along: str, least: int) -> Iterab
     if along in line:
         if not isinstance(line[along], list):
             raise ValueError(f"{where}.{along} is {line[along]!r}, expected a list of numbers")
-        return [_whole(n, f"{where}.{along}[{i}]", least) for i, n in enumerate(line[along])]
-    first = _whole(line["first"], f"{where}.first", least)
-    last = _whole(line["last"], f"{where}.last", first)
-    return range(first, last + 1, _whole(line.get("step", 1), f"{where}.step", 1))
+        return [_whole_number(n, f"{where}.{along}[{i}]", least) for i, n in enumerate(line[along])]
+    first = _whole_number(line["first"], f"{where}.first", least)
+    last = _whole_number(line["last"], f"{where}.last", first)
+    return range(first, last + 1, _whole_number(line.get("step", 1), f"{where}.step", 1))
 
 
 def _as_line(points: Points) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def _check_keys(
             raise ValueError(f"{name}.{key} is missing")
 
 
-def _whole(value: Any, name: str, least: int) -> int:
+def _whole_number(value: Any, name: str, least: int) -> int:
     if type(value) is not int or not least <= value <= MAX_NUMBER:
         raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
     return value

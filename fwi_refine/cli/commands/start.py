@@ -86,7 +86,7 @@ def command(
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     resources = resources.for_samples(len(numbers))
-    how: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
         "threads": resources.threads,
@@ -94,11 +94,11 @@ def command(
         "kernel": resources.kernel,
         "per_job": resources.per_job,
     }
-    make = functools.partial(starts.make_starts, **how)
+    make = functools.partial(starts.make_starts, **settings)
     tasks = numbered_tasks(source, numbers, resources.chunk_size(len(numbers)))
     kernel = Simulator(survey, kernel=resources.kernel, device=resources.kind).kernel
     ids, files = [source.ids[n] for n in numbers], source.files(numbers)
-    priors = priors_of(how["priors"])
+    priors = priors_of(settings["priors"])
     table = describe_command(path, files, ids, survey, conversion, kernel, priors=priors)
     folder = out.with_name(f".{out.name}.start")
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)

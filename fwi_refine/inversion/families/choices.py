@@ -139,8 +139,8 @@ def newton(
     **options: Any,
 ) -> Stage:
     """A stage of the main method; a weight that is not named is 0."""
-    how = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
-    return Stage(unknowns, prior, options.pop("weight", 0.0), how, **options)
+    optimiser = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
+    return Stage(unknowns, prior, options.pop("weight", 0.0), optimiser, **options)
 
 
 def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]:
@@ -149,12 +149,12 @@ def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]
     At the lowest, for starts hundreds of m/s off, every fourth receiver tells all of so long waves.
     near: mean square misfit below which a start is not a cycle off at the survey's frequency.
     """
-    how = stage.optimiser
-    assert isinstance(how, LevenbergMarquardt)
+    optimiser = stage.optimiser
+    assert isinstance(optimiser, LevenbergMarquardt)
     lowest = (
         replace(
             stage,
-            optimiser=replace(how, iterations=iterations, corrections=3, target=None),
+            optimiser=replace(optimiser, iterations=iterations, corrections=3, target=None),
             data=Subset(frequency=frequency, receivers=4),
             skip_if=FARTHEST_CYCLE_SKIP_MISFIT,
         )
@@ -163,7 +163,7 @@ def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]
     lower = (
         replace(
             stage,
-            optimiser=replace(how, iterations=iterations, target=misfit),
+            optimiser=replace(optimiser, iterations=iterations, target=misfit),
             data=Subset(frequency=frequency),
             skip_if=misfit,
         )

@@ -37,8 +37,8 @@ def _at(frequency: float) -> Stage:
         data=Subset(frequency=frequency),
         skip_if=CYCLE_SKIP_MISFIT,
     )
-    how = LevenbergMarquardt(2, max_damping_increases=6, remainder=MAX_REMAINDER)
-    return replace(stage, optimiser=how)
+    optimiser = LevenbergMarquardt(2, max_damping_increases=6, remainder=MAX_REMAINDER)
+    return replace(stage, optimiser=optimiser)
 
 
 FAMILY = FamilyDefinition(

@@ -135,7 +135,7 @@ class Front:
 def resized(simulator: Simulator, **changes: object) -> Simulator:
     """The same simulator for a survey with changes, in float64."""
     survey = dataclasses.replace(simulator.survey, **changes)  # type: ignore[arg-type]
-    return Simulator(survey, torch.float64, **simulator.how)
+    return Simulator(survey, torch.float64, **simulator.options)
 
 
 def apply_changes(v: torch.Tensor, changes: list[Change]) -> torch.Tensor:

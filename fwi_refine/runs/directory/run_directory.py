@@ -91,7 +91,7 @@ class RunDirectory:
             check_place(path)
             for folder in (path, path / "parts", path / "shards"):
                 folder.mkdir(parents=True, exist_ok=True)
-            with locks.held(path / "shards" / "making.lock", MAKING, needs_locks):
+            with locks.locked(path / "shards" / "making.lock", MAKING, needs_locks):
                 if not (path / FILE).exists():
                     _refuse_orphans(path)
                     with atomic_path(path / FILE) as temporary:

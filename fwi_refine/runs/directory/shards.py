@@ -75,7 +75,7 @@ def claimed(
     with contextlib.ExitStack() as stack:
         try:
             path = folder / f"{shard_name(shard)}.lock"
-            stack.enter_context(locks.held(path, WAIT, needs_locks))
+            stack.enter_context(locks.locked(path, WAIT, needs_locks))
         except locks.LockHeld:
             raise RunError(_in_use(folder, shard)) from None
         # Its own lock first: of two processes that begin at once, at least one sees the other.
@@ -91,7 +91,7 @@ def _overlapping(
     folder: Path, shard: tuple[int, int], own: range, count: int
 ) -> tuple[int, int] | None:
     """A shard that is held now and has chunks of this one."""
-    for other in held_shards(folder):
+    for other in locked_shards(folder):
         chunks = shard_chunks(other, count)
         if other != shard and max(own.start, chunks.start) < min(own.stop, chunks.stop):
             return other
@@ -105,12 +105,12 @@ def known_shards(folder: Path) -> list[tuple[int, int]]:
     return [(i, n) for i, n in shards if 1 <= i <= n]
 
 
-def held_shards(folder: Path) -> list[tuple[int, int]]:
+def locked_shards(folder: Path) -> list[tuple[int, int]]:
     """Shards that a process holds now."""
-    return [shard for shard in known_shards(folder) if _is_held(folder, shard)]
+    return [shard for shard in known_shards(folder) if _is_locked(folder, shard)]
 
 
-def _is_held(folder: Path, shard: tuple[int, int]) -> bool:
+def _is_locked(folder: Path, shard: tuple[int, int]) -> bool:
     try:
         number = locks.take(folder / f"{shard_name(shard)}.lock", create=False)
     except (OSError, locks.NoLocks):  # somebody else's run, or no locks: nothing can be said
