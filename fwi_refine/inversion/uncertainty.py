@@ -13,7 +13,7 @@ import torch
 
 from fwi_refine.objective.noise import MIN_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.objective.source_misfit import SourceHessian
+from fwi_refine.objective.source_hessian import SourceHessian
 from fwi_refine.survey import Survey
 
 WIDE = 1000.0  # m/s, standard deviation that an unknown has without data

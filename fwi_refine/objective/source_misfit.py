@@ -21,6 +21,7 @@ from torch import Tensor
 from fwi_refine.objective.misfit import COLUMNS, FEW_UNKNOWNS, BandMisfit
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.source import Estimate, SourceFit, impulse_record
+from fwi_refine.objective.source_hessian import SourceHessian
 from fwi_refine.objective.weights import BandWeights
 from fwi_refine.precision import widened
 from fwi_refine.survey import Survey
@@ -29,36 +30,6 @@ from fwi_refine.wave import Jacobian, Simulator, gram, jacobian
 CACHED_POINTS = 2  # points whose wavelets are kept
 ROWS = 4096  # of the Jacobian in one product
 WATER_LEVEL = 1e-4  # of a spectrum's largest power, below which two wavelets count as the same
-
-
-@dataclass(frozen=True)
-class SourceHessian:
-    """How map and wavelets depend on each other, in the unit of the Hessian of the misfit.
-
-    Attributes
-    ----------
-    shared : Tensor (k, n)
-        sqrt(2 / N) R^-T C, by the coefficients of all groups and the unknowns.
-    triangle : Tensor (k, k)
-        sqrt(2 / N) R, R^T R = Phi^T Phi + noise, block by block.
-    """
-
-    shared: Tensor
-    triangle: Tensor
-
-    @property
-    def cross(self) -> Tensor:
-        """2 / N C."""
-        return self.triangle.mT @ self.shared
-
-    @property
-    def own(self) -> Tensor:
-        """2 / N (Phi^T Phi + noise)."""
-        return self.triangle.mT @ self.triangle
-
-    def reduce(self, hessian: Tensor) -> Tensor:
-        """Take from the Hessian, in place, what the wavelets explain."""
-        return hessian.sub_((self.shared.T @ self.shared).to(hessian))
 
 
 @dataclass(frozen=True)

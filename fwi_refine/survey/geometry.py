@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.survey.stability import (
-    CFL_LIMIT,
-    DISPERSION_LIMIT,
-    HALF_POWER,
-    MIN_POINTS,
+    check_dispersion,
     fastest_stable,
-    phase_velocity_error,
+    largest_dispersion,
+    remedies,
 )
 
 Points = tuple[tuple[int, int], ...]
@@ -94,7 +92,7 @@ class Survey:
         self._check_points()
         self._check_stability()
         self._check_wavelet()
-        self._check_dispersion()
+        check_dispersion(self.velocity_bounds, self.frequency, self.spacing, self.dt)
 
     def _check_numbers(self) -> None:
         nz = self.shape[0]
@@ -129,21 +127,17 @@ class Survey:
 
     def _check_stability(self) -> None:
         slowest, fastest = self.velocity_bounds
-        margin = self.absorbing_cells
         # no map of any use is fast everywhere: half of the fastest velocity is taken for vmin
         vmin = max(slowest, fastest / 2)
         undamped, stable = self.stable_velocities(vmin)
         if fastest > stable:
-            # kappa = damping vmin, damping in proportion to dt / dx: in r = fastest dt / dx the
-            # limit r^2 = CFL_LIMIT^2 (1 - kappa / 2) is a quadratic
-            b = CFL_LIMIT**2 * self._strongest_damping * vmin / 2
-            b /= fastest * self.dt / self.spacing
-            courant = (math.sqrt(b**2 + 4 * CFL_LIMIT**2) - b) / 2
+            damping = self._strongest_damping * vmin
+            dt, spacing = remedies(fastest, damping, self.spacing, self.dt)
             raise ValueError(
                 f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m, dt "
-                f"{self.dt} s and {margin} absorbing cells the scheme is stable up to {stable:.0f} "
-                f"m/s. Expected dt of at most {0.999 * courant * self.spacing / fastest:.3g} s, or "
-                f"a spacing of at least {1.001 * fastest * self.dt / courant:.3g} m, "
+                f"{self.dt} s and {self.absorbing_cells} absorbing cells the scheme is stable up "
+                f"to {stable:.0f} m/s. Expected dt of at most {dt:.3g} s, or a spacing of at least "
+                f"{spacing:.3g} m, "
                 + ("more absorbing cells, " if fastest <= undamped else "")
                 + "or a lower bound"
             )
@@ -159,18 +153,6 @@ class Survey:
             given = np.asarray(self.given_wavelet, dtype=np.float64)
             if given.ndim != 1 or not np.isfinite(given).all() or not given.any():
                 raise ValueError("wavelet: expected samples that are finite and not all zero")
-
-    def _check_dispersion(self) -> None:
-        if self.dispersion > DISPERSION_LIMIT:
-            slowest = self.velocity_bounds[0]
-            spacing = slowest / (HALF_POWER * self.frequency * MIN_POINTS)
-            finer = spacing / self.spacing
-            raise ValueError(
-                f"the grid is too coarse: {self.describe_dispersion()}. Expected at most "
-                f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * spacing:.3g} m, a wavelet "
-                f"of at most {0.999 * finer * self.frequency:.3g} Hz, or a slowest velocity of at "
-                f"least {1.001 * slowest / finer:.4g} m/s"
-            )
 
     def _check_sizes(self) -> None:
         if len(self.shape) != 2:
@@ -215,24 +197,8 @@ class Survey:
 
     @property
     def dispersion(self) -> float:
-        """Largest error of the phase velocity, as a fraction, at the upper frequency at which the
-        wavelet has half of its power, for the velocities between the bounds."""
-        frequency = HALF_POWER * self.frequency
-        return max(
-            abs(phase_velocity_error(v, frequency, self.spacing, self.dt))
-            for v in self.velocity_bounds
-        )
-
-    def describe_dispersion(self) -> str:
-        """Its numbers, for a message."""
-        frequency = HALF_POWER * self.frequency
-        points = self.velocity_bounds[0] / frequency / self.spacing
-        return (
-            f"at {self.velocity_bounds[0]:g} m/s, the slowest velocity, a wave of {frequency:.1f} "
-            f"Hz (the wavelet of {self.frequency:g} Hz has half of its power there) has "
-            f"{points:.1f} points of {self.spacing:g} m in its wavelength, and phase velocities "
-            f"are up to {self.dispersion:.1%} wrong"
-        )
+        """Largest error of the phase velocity, a fraction; see `stability.largest_dispersion`."""
+        return largest_dispersion(self.velocity_bounds, self.frequency, self.spacing, self.dt)
 
     @property
     def padded_shape(self) -> tuple[int, int]:
