@@ -118,7 +118,7 @@ def command(
 def numbered_tasks(
     source: "Records", numbers: Sequence[int], size: int
 ) -> "Iterator[list[Numbered]]":
-    """Tasks of up to `size` records: places among `numbers`, each with its record alone."""
+    """Tasks of up to `size` records: positions among `numbers`, each with its record alone."""
     for i in range(0, len(numbers), size):
         stop = min(i + size, len(numbers))
         yield [(n, source.alone(numbers[n])) for n in range(i, stop)]
@@ -145,7 +145,7 @@ def fill(
     made : iterable
         Places and records, with the map of each, (nz, nx) in m/s, or an error.
     ids : sequence of str
-        Of the records, by their places.
+        Of the records, by their positions.
     advance : callable
         Told 1 after each record.
 
