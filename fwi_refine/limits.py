@@ -56,7 +56,27 @@ def whole_number(value: Any, name: str, least: int, most: int | None = None) -> 
 
 
 def check_jobs(jobs: Any, name: str, least: int = 1) -> int:
-    """A number of processes. Raises InputError for more than the cores can serve."""
+    """Check a number of processes.
+
+    Parameters
+    ----------
+    jobs : int
+        As it was given.
+    name : str
+        Of the option.
+    least : int
+        The smallest that is taken.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    InputError
+        For what is no whole number, and for more than the cores can serve.
+    """
     most = max(FEW_JOBS, JOBS_PER_CORE * cores())
     number = whole_number(jobs, name, least)
     if number > most:

@@ -20,7 +20,22 @@ from fwi_refine.wave import devices, gpu_problem
 
 
 def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
-    """Raises InputError for an option of another value than these."""
+    """Check an option that is one of a few words.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    choice : str
+        Its value.
+    choices : sequence of str
+        All values that it may have.
+
+    Raises
+    ------
+    InputError
+        For another one.
+    """
     if choice not in choices:
         raise InputError(f"{name} {choice!r}: expected one of {', '.join(choices)}")
 
@@ -35,7 +50,27 @@ def check_priors(priors: Priors | None) -> Priors:
 
 
 def families_of(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:
-    """A name for all samples, or one for each. Raises InputError for others."""
+    """The families of some samples.
+
+    Parameters
+    ----------
+    family : str or sequence of str
+        As `refine` takes it.
+    count : int
+        Of the samples.
+    survey : Survey
+        Its families may be told from the samples, or not.
+
+    Returns
+    -------
+    str or tuple of str
+        A name for all samples, or one for each.
+
+    Raises
+    ------
+    InputError
+        For a name that is none, another number of names, and "auto" where families cannot be told.
+    """
     known = ("auto", *families.names())
     if not isinstance(family, Iterable):
         raise InputError(f"family {family!r}: expected a name, or a list of names")
@@ -57,7 +92,23 @@ def families_of(family: str | Sequence[str], count: int, survey: Survey) -> str 
 
 
 def gpus_meant(device: str | torch.device) -> list[str]:
-    """The GPUs that are meant, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
+    """The GPUs that a device stands for.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto", "cpu", "cuda" or "cuda:<number>".
+
+    Returns
+    -------
+    list of str
+        As CUDA_VISIBLE_DEVICES names them; empty for the CPU.
+
+    Raises
+    ------
+    InputError
+        For another name, and for a GPU that is not there.
+    """
     device = str(device)
     if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", device):
         raise InputError(f"device {device!r}: expected auto, cpu, cuda or cuda:<number>")
@@ -79,7 +130,24 @@ def torch_device(device: str | torch.device, gpus: Sequence[str]) -> str:
 
 
 def check_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
-    """Raises InputError where a few samples seem to be in other units, or in another order."""
+    """Check a few samples of arrays.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (N, nz, nx)
+        What is taken for m/s.
+    records : sequence
+        Gives record k as `records[k]`.
+    survey : Survey
+        Of maps and records.
+    source : str
+        As `refine` takes it.
+
+    Raises
+    ------
+    InputError
+        Where they seem to be in other units, or in another order.
+    """
 
     def record(k: int) -> NDArray[Any]:
         try:

@@ -114,9 +114,21 @@ def _most_equal(
 
 
 def best_of(models: Sequence[Model], data: Data, budget: Budget) -> tuple[Model, float]:
-    """The model that fits best and its mean square misfit, of those that the budget affords.
+    """The model that fits best, of those that the budget affords.
 
-    Infinite where it affords none.
+    Parameters
+    ----------
+    models
+        At least one.
+    data
+        What they are to explain.
+    budget
+        Is charged for a simulation of each.
+
+    Returns
+    -------
+    model, misfit
+        Mean square misfit; infinite where the budget affords none.
     """
     best, least = models[0], math.inf
     for model in models:

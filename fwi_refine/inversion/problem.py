@@ -57,7 +57,22 @@ class Problem:
 
 
 def penalty(stage: Stage, model: Model, priors: Priors) -> float:
-    """Weighted prior of a model, as a stage has it."""
+    """Weighted prior of a model, as a stage has it.
+
+    Parameters
+    ----------
+    stage
+        Whose unknowns, prior and weight count.
+    model
+        The map, and its vmin.
+    priors
+        On the grid of the survey.
+
+    Returns
+    -------
+    float
+        In the unit of a mean square misfit.
+    """
     parameters = stage.unknowns(model.v, priors)
     prior = PriorTerm(stage.prior(model.v, priors), parameters)
     return stage.weight * float(prior(parameters.from_velocity(model.v, model.vmin)))

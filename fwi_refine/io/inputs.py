@@ -123,7 +123,26 @@ def open_inputs(
 def open_converted_predictions(
     path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
 ) -> Predictions:
-    """The maps at `path`, in m/s. Raises InputError."""
+    """Predicted maps, in m/s as they are read.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Where they are.
+    survey : Survey
+        Theirs.
+    conversion : Conversion
+        From what is stored.
+
+    Returns
+    -------
+    Predictions
+
+    Raises
+    ------
+    InputError
+        For what cannot be opened, or is none.
+    """
     source = open_predictions(path, conversion.stored_survey(survey))
     return source if conversion == AS_THEY_ARE else ConvertedPredictions(source, conversion)
 
@@ -131,9 +150,25 @@ def open_converted_predictions(
 def open_true_maps(
     path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
 ) -> Predictions:
-    """The true maps at `path`, in m/s also where they have the units of the predictions.
+    """True maps, in m/s as they are read, also where they have the units of the predictions.
 
-    Raises InputError.
+    Parameters
+    ----------
+    path : str or PathLike
+        Where they are.
+    survey : Survey
+        Theirs.
+    conversion : Conversion
+        That of the predictions.
+
+    Returns
+    -------
+    Predictions
+
+    Raises
+    ------
+    InputError
+        For what cannot be opened, or is none.
     """
     source = open_predictions(path, survey)
     return source if conversion == AS_THEY_ARE else TrueMaps(source, conversion, survey)
@@ -142,7 +177,26 @@ def open_true_maps(
 def open_converted_records(
     path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
 ) -> Records:
-    """The records at `path`, in their own units. Raises InputError."""
+    """Records, in their own units as they are read.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Where they are.
+    survey : Survey
+        Theirs.
+    conversion : Conversion
+        From what is stored.
+
+    Returns
+    -------
+    Records
+
+    Raises
+    ------
+    InputError
+        For what cannot be opened, or is none.
+    """
     source = open_records(path, survey)
     return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion, survey)
 
@@ -192,7 +246,22 @@ def indices_in(
 
 
 def select(items: Sequence[T], limit: int | None, shard: tuple[int, int] | None) -> Sequence[T]:
-    """The part of a list that --shard and then --limit ask for."""
+    """The part of a list that --shard and then --limit ask for.
+
+    Parameters
+    ----------
+    items : sequence
+        All of it.
+    limit : int or None
+        How many at most, from the first on.
+    shard : (int, int) or None
+        (i, n) for part i of n, i from 1.
+
+    Returns
+    -------
+    sequence
+        Of the type of `items`.
+    """
     if shard is not None:
         i, n = shard
         items = items[len(items) * (i - 1) // n : len(items) * i // n]

@@ -71,7 +71,18 @@ def read_samples(
     records: Records,
     survey: Survey = OPENFWI,
 ) -> Iterator[Sample]:
-    """Reads and checks one sample after another: both steps at once."""
+    """Read and check one sample after another: `plan_samples` and `load_record` at once.
+
+    Parameters
+    ----------
+    pairs, predictions, records, survey
+        As for `plan_samples`.
+
+    Yields
+    ------
+    Sample
+        With its record, or with what is wrong with it.
+    """
     for sample in plan_samples(pairs, predictions, records, survey):
         yield load_record(sample, survey)
 

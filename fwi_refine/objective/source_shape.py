@@ -89,7 +89,22 @@ def compare_wavelet(wavelet: ArrayLike, survey: Survey) -> SourceShape:
 
 
 def shifted(wavelet: ArrayLike, steps: float, n_steps: int) -> NDArray[np.float64]:
-    """A wavelet (n,), later by a number of steps that need not be whole; cut to (n_steps,)."""
+    """A wavelet that comes later.
+
+    Parameters
+    ----------
+    wavelet : array_like, shape (n,)
+        One sample for each step.
+    steps : float
+        By how many steps it is later; they need not be whole.
+    n_steps : int
+        Length of the result.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_steps,)
+        By a phase in frequency; cut off, or zero after its end.
+    """
     w = np.asarray(wavelet, np.float64)
     length = 2 * max(n_steps, w.size)
     phase = np.exp(-2j * np.pi * np.fft.rfftfreq(length) * steps)

@@ -39,24 +39,29 @@ class Block:
 
     @property
     def full(self) -> bool:
+        """Whether no further pair fits in."""
         return self.last == len(self.S)
 
     def append(self, s: torch.Tensor, y: torch.Tensor) -> None:
+        """Add a pair s (n,), y (n,), and its column of R = S Y^T."""
         row = self.last
         self.S[row], self.Y[row] = s, y
         self.R[: row + 1, row] = self.S[: row + 1] @ y
         self.last += 1
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """S and Y (m, n), and R (m, m), of the pairs in use."""
         used = slice(self.first, self.last)
         return self.S[used], self.Y[used], self.R[used, used]
 
     def first_loop(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Coefficients (m,) and q (n,) after the first loop of the two-loop recursion."""
         S, Y, R = self.rows()
         a = torch.linalg.solve_triangular(R, (S @ q)[:, None], upper=True)[:, 0]
         return a, q - a @ Y
 
     def second_loop(self, r: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        """r (n,) after the second loop, with the coefficients of the first."""
         S, Y, R = self.rows()
         right = R.diagonal() * a - Y @ r
         b = torch.linalg.solve_triangular(R.T, right[:, None], upper=False)[:, 0]
@@ -79,6 +84,7 @@ class Pairs:
         return sum(len(block) for block in self.blocks)
 
     def clear(self) -> None:
+        """Leave out all pairs."""
         self.blocks: list[Block] = []
         self.scaling = 1.0  # s.y / y.y of the newest pair (N&W eq. 7.20)
 

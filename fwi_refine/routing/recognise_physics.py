@@ -19,7 +19,22 @@ MIN_SIGNAL_TO_NOISE = 10.0  # first row over noise, from which on the first row 
 def recognise_physics(
     records: list[np.ndarray], survey: Survey, simulator: Simulator
 ) -> list[Finding]:
-    """Contradictions of the survey in each record, whatever the maps are."""
+    """Contradictions of the survey in each record, whatever the maps are.
+
+    Parameters
+    ----------
+    records : list of ndarray, shape (shots, n_steps, receivers)
+        Some records.
+    survey : Survey
+        What they are taken to be of.
+    simulator : Simulator
+        Of some of its shots.
+
+    Returns
+    -------
+    list of Finding
+        Those that hold for every record.
+    """
     quiet = [_quiet(d, survey) for d in records]
     rms = [float(np.sqrt(np.mean(np.square(d)))) for d in records]
     levels = [
@@ -98,7 +113,22 @@ def _quiet(d: np.ndarray, survey: Survey) -> tuple[float, float] | None:
 def velocities_of_record(
     d: np.ndarray, survey: Survey, quiet: tuple[float, float] | None
 ) -> np.ndarray:
-    """(shots,) m/s at the sources; NaN where the first row does not stand out of the noise."""
+    """Velocities at the sources of a record, from its first row.
+
+    Parameters
+    ----------
+    d : ndarray, shape (shots, n_steps, receivers)
+        The record.
+    survey : Survey
+        Its velocity bounds and wavelet count.
+    quiet : (float, float) or None
+        Median and deviation before the first arrival; None: not known.
+
+    Returns
+    -------
+    ndarray, shape (shots,)
+        m/s; NaN where the first row does not stand out of the noise.
+    """
     velocities = source_velocities(d, survey)
     low, high = survey.velocity_bounds
     first = (velocities * survey.dt) ** 2 * abs(float(survey.wavelet[0]))

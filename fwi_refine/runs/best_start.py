@@ -43,7 +43,22 @@ def best_start(
 def mean_squares(
     velocities: Sequence[NDArray[np.float64]], record: NDArray[np.float64], settings: Settings
 ) -> list[float]:
-    """Mean square misfit of each map (nz, nx) to a record; inf where it cannot be simulated."""
+    """Mean square misfits of some maps to one record.
+
+    Parameters
+    ----------
+    velocities : sequence of ndarray, shape (nz, nx)
+        Maps in m/s.
+    record : ndarray, shape (shots, >= n_steps, receivers)
+        The measured record.
+    settings : Settings
+        Survey, kernel, source and weights.
+
+    Returns
+    -------
+    list of float
+        inf where a map cannot be simulated.
+    """
     survey = settings.survey
     maps = np.stack(velocities).clip(*survey.velocity_bounds)
     simulator = simulator_for(settings)

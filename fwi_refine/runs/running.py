@@ -51,7 +51,22 @@ class Running:
 
 
 def refine_and_report(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
-    """refine(sample, settings, watch), with a file in `folder` that says how far the sample is."""
+    """Refine a sample, with a file that says how far it is.
+
+    Parameters
+    ----------
+    sample, settings
+        As `refine` takes them.
+    folder : str
+        Of the files of running samples.
+    refine : callable
+        refine(sample, settings, watch), such as `refine_one`.
+
+    Returns
+    -------
+    Outcome
+        What `refine` returns.
+    """
     from fwi_refine.inversion.run_recipe import FIT_RMS
 
     state = Running(sample.id, time.time(), noise=FIT_RMS * settings.survey.unit)

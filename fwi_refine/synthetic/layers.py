@@ -137,10 +137,24 @@ def draw_section(layering: Layering, rng: np.random.Generator) -> Section:
 
 
 def draw_bottoms(count: int, layering: Layering, rng: np.random.Generator) -> np.ndarray:
-    """Rows of the interfaces in an undisturbed section: (n - 1,) int.
+    """Draw the interfaces of an undisturbed section.
 
     The inner layers have one thickness within a cell, and the bottom of the map cuts the last.
     In the B families they have 7 to 10 cells, save for a thick one in some.
+
+    Parameters
+    ----------
+    count : int
+        Layers; 0: as many as fit.
+    layering : Layering
+        Of the family.
+    rng : Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray of int, shape (n - 1,)
+        Rows at which layers end.
     """
     nz = SHAPE[0]
     if layering.faulted and not layering.blended:

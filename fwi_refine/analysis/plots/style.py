@@ -157,7 +157,21 @@ def difference_scale(
     colours: str = "RdBu_r",
     clipped: float = SHOWN_FRACTION,
 ) -> Scale:
-    """Centred on zero; the few values that lie far out have the colour of its ends."""
+    """A scale centred on zero, for differences.
+
+    Parameters
+    ----------
+    *maps : array_like or None
+        Values that it is for; None is left out.
+    label, colours : str
+        Text beside the colour bar, and matplotlib's name of the colours.
+    clipped : float
+        Fraction of the values within the scale; the few beyond it have the colour of its ends.
+
+    Returns
+    -------
+    Scale
+    """
     high, extend = _limit(maps, clipped)
     return Scale(label, colours, -high, high, "both" if extend else "neither")
 
@@ -210,8 +224,17 @@ def map_extent(survey: Survey) -> tuple[float, float, float, float]:
 
 
 def few_ticks(ax: Any, width: float, height: float) -> None:
-    """Ticks whose labels do not meet on axes of so many inches, whatever their numbers are; the
-    labels at the ends stay within the axes, as others begin there."""
+    """Set ticks whose labels do not meet, whatever their numbers are.
+
+    The labels at the ends stay within the axes, as others begin there.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        The axes.
+    width, height : float
+        Their size, inches.
+    """
     for axis, size, room in ((ax.xaxis, width, TICK_WIDTH), (ax.yaxis, height, TICK_HEIGHT)):
         low, high = sorted(axis.get_view_interval())
         ticks = MaxNLocator(max(1, int(size / room))).tick_values(low, high)

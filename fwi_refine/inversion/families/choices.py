@@ -138,7 +138,17 @@ def newton(
     max_damping_increases: int = 3,
     **options: Any,
 ) -> Stage:
-    """A stage of the main method; a weight that is not named is 0."""
+    """A stage of the main method.
+
+    Parameters
+    ----------
+    unknowns, prior
+        From the present map; see `Stage`.
+    iterations, target, max_damping_increases
+        As of `LevenbergMarquardt`, with ten corrections.
+    **options
+        Others of `Stage`; a weight that is not named is 0.
+    """
     optimiser = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
     return Stage(unknowns, prior, options.pop("weight", 0.0), optimiser, **options)
 
