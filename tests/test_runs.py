@@ -25,8 +25,15 @@ from run_cases import (
 from fwi_refine.errors import InputError, OutputExistsError, PartError, RunError
 from fwi_refine.io.predictions import read_start
 from fwi_refine.priors import load
-from fwi_refine.runs.directory import RunDirectory, check_parts, describe, merge, read_state
-from fwi_refine.runs.directory.shards import Journal, claimed, read_journal, shard_chunks
+from fwi_refine.runs.directory import (
+    RunDirectory,
+    check_parts,
+    describe,
+    merge,
+    read_state,
+    shard_chunks,
+)
+from fwi_refine.runs.directory.shards import Journal, claimed, read_journal
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]  # four chunks of two, the last with one
 

@@ -15,8 +15,9 @@ from fwi_refine.io.convert import (
     ConvertedRecords,
     TrueMaps,
 )
-from fwi_refine.io.ids import Pair, pair, read_families, read_ids, resolve_ids
+from fwi_refine.io.ids import read_families, read_ids, resolve_ids
 from fwi_refine.io.order import check_listed
+from fwi_refine.io.pairing import Pair, pair
 from fwi_refine.io.predictions import Predictions, open_predictions
 from fwi_refine.io.record_sources import Records
 from fwi_refine.io.records import open_records

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import is_outside
-from fwi_refine.io.ids import Pair
+from fwi_refine.io.pairing import Pair
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.io.record_sources import Records, RecordSource
 from fwi_refine.survey import OPENFWI, Survey

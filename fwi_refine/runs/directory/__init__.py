@@ -17,8 +17,8 @@ from fwi_refine.runs.directory.check import RunState, check_parts, read_state
 from fwi_refine.runs.directory.config import describe, differences
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
-from fwi_refine.runs.directory.run_directory import RunDirectory, check_place
-from fwi_refine.runs.directory.shards import claimed, log_file, running_files, shard_chunks
+from fwi_refine.runs.directory.run_directory import RunDirectory, check_place, shard_chunks
+from fwi_refine.runs.directory.shards import claimed, log_file, running_files
 from fwi_refine.runs.directory.work import Work, carry_out
 
 __all__ = [

@@ -10,14 +10,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fwi_refine.errors import RunError
 from fwi_refine.files import read_bytes
 from fwi_refine.runs import locks
-
-if TYPE_CHECKING:
-    from fwi_refine.runs.directory.run_directory import RunDirectory
+from fwi_refine.runs.directory.run_directory import RunDirectory, shard_chunks
 
 WAIT = 1.5  # s; whoever only looks at a lock holds it for a moment
 LARGEST_JOURNAL = 2**32  # bytes
@@ -27,13 +25,7 @@ _LOCK = re.compile(r"(\d{1,9})-of-(\d{1,9})\.lock")
 log = logging.getLogger(__name__)
 
 
-def shard_chunks(shard: tuple[int, int], count: int) -> range:
-    """Chunks of shard (i, n), i from 1, of a run of `count` chunks; it may have none."""
-    i, n = shard
-    return range(count * (i - 1) // n, count * i // n)
-
-
-def log_file(run: "RunDirectory", shard: tuple[int, int]) -> Path:
+def log_file(run: RunDirectory, shard: tuple[int, int]) -> Path:
     """Where the messages of a shard go."""
     return run.shards_folder / f"{shard_name(shard)}.log"
 
@@ -193,7 +185,7 @@ def stored_samples(folder: Path, shard: tuple[int, int]) -> Iterator[dict[str, A
             yield entry
 
 
-def measured_seconds(runs: Iterable["RunDirectory"]) -> Callable[[int], float | None]:
+def measured_seconds(runs: Iterable[RunDirectory]) -> Callable[[int], float | None]:
     """A function that gives the seconds that a sample took by its place, None where not known."""
     known: dict[int, object] = {}
     for run in runs:
