@@ -75,8 +75,10 @@ def test_neighbours_break_a_tie():
     p = problem(np.array([[1e-3]]), np.zeros(1), levels)
     even = expectation_propagation(p).probabilities
     assert even[0] == pytest.approx(even[1])
-    favour = np.array([[1.0], [0.0], [0.0]])
-    odd = expectation_propagation(replace(p, favour=lambda before: favour)).probabilities
+    neighbour_bonus = np.array([[1.0], [0.0], [0.0]])
+    odd = expectation_propagation(
+        replace(p, neighbour_bonus=lambda before: neighbour_bonus)
+    ).probabilities
     assert odd[0] == pytest.approx(np.e * odd[1])
 
 

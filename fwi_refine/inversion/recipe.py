@@ -167,7 +167,7 @@ class LevelAssignment:
         noise to the least.
     settings
         The tuning constants of the rounds.
-    softer
+    relaxed
         Stages that follow rounds whose integers do not explain the record, the first of these after
         the first rounds; then rounds begin again.
     """
@@ -176,7 +176,7 @@ class LevelAssignment:
     noise: tuple[float, float]
     between: Callable[..., Stage]
     settings: LevelSettings = SETTINGS
-    softer: tuple[tuple[Stage, ...], ...] = ()
+    relaxed: tuple[tuple[Stage, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,9 +229,9 @@ class Recipe:
         assignment = self.assignment
         if assignment is not None:
             between = assignment.between
-            softer = tuple(tuple(map(change, stages)) for stages in assignment.softer)
+            relaxed = tuple(tuple(map(change, stages)) for stages in assignment.relaxed)
             assignment = replace(
-                assignment, between=lambda *how: change(between(*how)), softer=softer
+                assignment, between=lambda *how: change(between(*how)), relaxed=relaxed
             )
         return replace(
             self,

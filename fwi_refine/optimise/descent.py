@@ -93,7 +93,7 @@ class DescentSettings:
     max_evaluations: int | None = None
     relative_decrease: float = 1e-3
     target: float = 0.0
-    retract: Retract = torch.add
+    retract: Retract = field(default_factory=lambda: torch.add)
     callback: Callback | None = None
 
 

@@ -59,7 +59,7 @@ class LevelProblem:
         may have, or all where that is less than two.
     between : float
         The fraction b.
-    favour : callable
+    neighbour_bonus : callable
         From the probabilities (K + 1, n), the last of lying between, to what neighbours add to
         their logarithms, of the same shape; called with None at first.
     """
@@ -71,7 +71,7 @@ class LevelProblem:
     levels: Callable[[Floats], Floats]
     near: NDArray[np.bool_]
     between: float
-    favour: Callable[[Floats | None], Floats]
+    neighbour_bonus: Callable[[Floats | None], Floats]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def expectation_propagation(
         cavity = 1 / np.maximum(1 / variance[:n] - precision, MIN_CAVITY_PRECISION)
         centre = cavity * (mean[:n] / variance[:n] - slope)
         probabilities, means, variances = mixture.times_normal(
-            centre, cavity, problem.favour(probabilities)
+            centre, cavity, problem.neighbour_bonus(probabilities)
         )
         expected = (probabilities * means).sum(0)
         width = (probabilities * (variances + (means - expected) ** 2)).sum(0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
-from fwi_refine.inversion.levels.rounding import SHALLOW, without_rounding_of_levels
+from fwi_refine.inversion.levels.rounding import SHALLOW_ROWS, without_rounding_of_levels
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGaussNewton
 from fwi_refine.inversion.recipe import Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
@@ -127,7 +127,7 @@ def surface_minimum(v: torch.Tensor) -> tuple[float, float]:
     velocity was right to 0.02 m/s.
     """
     row = int(v.argmin()) // v.shape[1]
-    return (float(v.min()), 0.05) if row < SHALLOW else smallest(v)
+    return (float(v.min()), 0.05) if row < SHALLOW_ROWS else smallest(v)
 
 
 def newton(
