@@ -9,8 +9,8 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
 from fwi_refine.inversion.levels.rounding import (
-    EVALUATIONS,
     DRAWS,
+    EVALUATIONS,
     rounding_of,
     without_expected_rounding,
 )

@@ -16,7 +16,7 @@ from fwi_refine.inversion.levels.levels import find_levels, near_edges
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.optimise import LevelProblem, Marginals, expectation_propagation
 
-FOUR_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
+FOUR_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)

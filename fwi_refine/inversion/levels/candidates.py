@@ -18,8 +18,8 @@ from fwi_refine.inversion.levels.scattering import arrival_steps, scattered, sca
 from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
 from fwi_refine.wave import Simulator
 
-# Noise of a sample p: ROUNDING_NOISE (1 + |p|), and MODEL_NOISE times the largest difference within NOISE_REACH
-# steps, as the linear record is wrong by as much.
+# Noise of a sample p: ROUNDING_NOISE (1 + |p|), and MODEL_NOISE times the largest difference within
+# NOISE_REACH steps, as the linear record is wrong by as much.
 ROUNDING_NOISE, MODEL_NOISE, NOISE_REACH = 5e-7, 0.05, 15
 SIGNAL_TO_ROUNDING = 6.0  # times the rounding, from which on a difference is taken for a signal
 WINDOW_LEAD, WINDOW_WIDTH = 20, 100  # steps: of a window before the first signal, and in all

@@ -25,7 +25,7 @@ from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.model import Model
 from fwi_refine.wave import first_unequal
 
-EVALUATIONS = 2  # simulations
+EVALUATIONS = 2  # of `rounding_of`
 # Draws of the last digits, m/s, of which the mean is taken: one leaves 3.1e-5 rms of a coefficient
 # on a released Style_B map, four 2.4e-5, sixteen as much.
 DRAWS, DIGITS, SEED = 4, 0.01, 0
