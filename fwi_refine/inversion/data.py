@@ -300,7 +300,7 @@ class Data:
             return BandMisfit(simulator, parameters, self.record, self.weights)
         return FreeSourceMisfit(simulator, parameters, self.record, self.source)
 
-    def at(self, model: Model, budget: Budget) -> "Data":
+    def with_wavelets_of(self, model: Model, budget: Budget) -> "Data":
         """The data with the wavelets that explain the record best with a model, and what is left
         as the noise; themselves where the wavelets are known. One simulation."""
         if self.source is None or not self.simulator.is_stable(model.v[None], model.vmin[None]):

@@ -179,7 +179,7 @@ def run_stage(
     part = _on_part(stage, data, model, priors, budget)
     if part is not None:
         return part
-    return _on_data(stage, data.at(model, budget), model, priors, budget)
+    return _on_data(stage, data.with_wavelets_of(model, budget), model, priors, budget)
 
 
 def _on_part(

@@ -39,8 +39,8 @@ from fwi_refine.wave import Simulator, first_unequal
 # Changes that are tried one by one, likeliest first, with what was chosen or without
 MAX_SINGLE_CHANGES = 12
 SURE_PROBABILITY = 0.95  # probability of a change that is tried without those that are less likely
-# Fractions of the weighted sum of squares in the window: changes that leave more are none, and below
-# the second no more are tried.
+# Fractions of the weighted sum of squares in the window: changes that leave more are none, and no
+# more are tried below the second.
 MAX_REMAINING_FRACTION, ENOUGH_FRACTION = 0.9, 0.02
 # Of a change in a trial, as a fraction of that sum: what gains less may be chance
 TRIAL_PENALTY = 0.01

@@ -63,7 +63,7 @@ def assign_levels(
         As of a stage, with a trace for each stage in between.
     """
     settings = assignment.settings
-    data = data.at(model, budget)
+    data = data.with_wavelets_of(model, budget)
     maps = integer_levels(model, settings, settings.snap_tolerance)
     if not budget.affords((1 + rounding.EVALUATIONS * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
@@ -180,7 +180,7 @@ def _fit_between(
     between = assignment.between(width, noise / least)
     with budget.keeping(before.data.cost):
         stage = run_stage(between, found.data, assigned, priors, budget)
-    cleared = found.data.at(stage.model, budget)
+    cleared = found.data.with_wavelets_of(stage.model, budget)
     misfit = cleared.misfit(stage.model, budget)
     after = replace(
         before,

@@ -64,7 +64,7 @@ class Rounding:
 def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     """The rounding in the record of a map of integers; two simulations."""
     budget.charge(EVALUATIONS * data.cost)
-    data = data.at(integers, budget)
+    data = data.with_wavelets_of(integers, budget)
     simulator, v, vmin = data.simulator, integers.v[None], integers.vmin[None]
     exact = simulator.forward(v, vmin)[0].double()
     released = simulator.released(v, vmin)[0]
