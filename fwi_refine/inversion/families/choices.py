@@ -149,7 +149,7 @@ def newton(
     **options
         Others of `Stage`; a weight that is not named is 0.
     """
-    optimiser = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
+    optimiser = LevenbergMarquardt(iterations, 10, max_damping_increases, target=target)
     return Stage(unknowns, prior, options.pop("weight", 0.0), optimiser, **options)
 
 

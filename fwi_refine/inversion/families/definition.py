@@ -118,4 +118,5 @@ def _preconditioned(stage: Stage) -> Stage:
         return stage
     corrections = getattr(optimiser, "corrections", 10)
     iterations = getattr(optimiser, "iterations", 1)
-    return replace(stage, optimiser=PreconditionedLBFGS(iterations, corrections, optimiser.target))
+    changed = PreconditionedLBFGS(iterations, corrections, target=optimiser.target)
+    return replace(stage, optimiser=changed)
