@@ -128,7 +128,7 @@ class FamilyClassifier(
             For a family that there is not.
         """
         check_consistent_length(X, y)
-        self._look(X)
+        self._check_inputs(X)
         groups: dict[str, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
@@ -172,7 +172,7 @@ class FamilyClassifier(
             A ValueError, where maps are in other units.
         """
         check_is_fitted(self)
-        self._look(X)
+        self._check_inputs(X)
         tests = criteria()
         rows = np.empty((len(X), len(tests)))
         for k, (v, record) in enumerate(X):
@@ -222,7 +222,7 @@ class FamilyClassifier(
         """Names of the columns of `transform`."""
         return np.array(feature_names(criteria()), dtype=object)
 
-    def _look(self, X: Sequence[Sample]) -> None:
+    def _check_inputs(self, X: Sequence[Sample]) -> None:
         """Raises InputError where a few maps seem to be in other units; of the records only the
         symmetry matters."""
         check_some(

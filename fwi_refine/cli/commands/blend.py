@@ -139,7 +139,7 @@ def command(
     for what, path in outputs.items():
         options.claim(path, overwrite, what)
     ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file), conversion)
-    _look(ensemble, force)
+    _check_ensemble(ensemble, force)
     priors = load_priors(priors_file) if str(families) == AUTO else None
     family_of, problems = family_of_each(
         ensemble, families, priors, lambda numbers: tracked(numbers, "maps classified")
@@ -189,7 +189,7 @@ def _check_usage(
         refuse("--families auto needs --records: the family is told from both.")
 
 
-def _look(ensemble: "Ensemble", force: bool) -> None:
+def _check_ensemble(ensemble: "Ensemble", force: bool) -> None:
     """Looks at a few maps of each member, with the records, the truth and each other.
 
     Raises InputError.
