@@ -60,12 +60,8 @@ def check_jobs(jobs: Any, name: str, least: int = 1) -> int:
 
     Parameters
     ----------
-    jobs : int
-        As it was given.
-    name : str
-        Of the option.
-    least : int
-        The smallest that is taken.
+    jobs, name, least
+        As for `whole_number`.
 
     Returns
     -------
@@ -75,7 +71,7 @@ def check_jobs(jobs: Any, name: str, least: int = 1) -> int:
     Raises
     ------
     InputError
-        For what is no whole number, and for more than the cores can serve.
+        As `whole_number` does, and for more processes than the cores can serve.
     """
     most = max(FEW_JOBS, JOBS_PER_CORE * cores())
     number = whole_number(jobs, name, least)

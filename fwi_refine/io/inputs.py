@@ -155,21 +155,20 @@ def open_true_maps(
 
     Parameters
     ----------
-    path : str or PathLike
-        Where they are.
-    survey : Survey
-        Theirs.
+    path, survey
+        As for `open_converted_predictions`.
     conversion : Conversion
         That of the predictions.
 
     Returns
     -------
     Predictions
+        See `convert.true_velocity`.
 
     Raises
     ------
     InputError
-        For what cannot be opened, or is none.
+        As `open_converted_predictions` does.
     """
     source = open_predictions(path, survey)
     return source if conversion == AS_THEY_ARE else TrueMaps(source, conversion, survey)
@@ -182,21 +181,18 @@ def open_converted_records(
 
     Parameters
     ----------
-    path : str or PathLike
-        Where they are.
-    survey : Survey
-        Theirs.
-    conversion : Conversion
-        From what is stored.
+    path, survey, conversion
+        As for `open_converted_predictions`.
 
     Returns
     -------
     Records
+        An opened source.
 
     Raises
     ------
     InputError
-        For what cannot be opened, or is none.
+        As `open_converted_predictions` does.
     """
     source = open_records(path, survey)
     return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion, survey)
