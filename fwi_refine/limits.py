@@ -66,7 +66,7 @@ def check_jobs(jobs: Any, name: str, least: int = 1) -> int:
     Returns
     -------
     int
-        The number.
+        At most `JOBS_PER_CORE` for each core, or `FEW_JOBS`.
 
     Raises
     ------
