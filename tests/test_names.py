@@ -184,7 +184,7 @@ def test_what_stands_beside_shards_is_told_of(tmp_path, caplog):
 
 
 def test_one_record_of_two_predictions_is_told_of(caplog):
-    from fwi_refine.routing.check_inputs import _warn_of_equal
+    from fwi_refine.routing.checks.inputs import _warn_of_equal
 
     maps, records = [np.zeros(3), np.ones(3)], [np.ones(4), np.ones(4)]
     _warn_of_equal(["a", "b"], maps[:1] * 2, records)

@@ -8,8 +8,8 @@ from small_survey_cases import SURVEY
 from fwi_refine import InputError, refine, simulate
 from fwi_refine.cli import run
 from fwi_refine.io.predictions import check_id
-from fwi_refine.routing.check_inputs import check_both, check_pairs
-from fwi_refine.routing.recognise import checked_positions, more_positions
+from fwi_refine.routing.checks.inputs import check_both, check_pairs
+from fwi_refine.routing.checks.recognise import checked_positions, more_positions
 from fwi_refine.survey.toml import write_survey
 
 COUNT = 14

@@ -12,7 +12,7 @@ from fwi_refine import refine as refine_arrays
 from fwi_refine.cli import run
 from fwi_refine.io.convert import AXES, Conversion, conversion_of, forward_log
 from fwi_refine.io.samples import Sample
-from fwi_refine.routing.recognise import checked_positions, recognise
+from fwi_refine.routing.checks.recognise import checked_positions, recognise
 from fwi_refine.runs import one_sample
 from fwi_refine.runs.one_sample import refine_one
 from fwi_refine.runs.settings import Settings

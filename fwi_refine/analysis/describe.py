@@ -17,9 +17,9 @@ from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.npz import SIGNATURE as NPZ_SIGNATURE
 from fwi_refine.io.npz import NpzArray
 from fwi_refine.io.records import HDF5_NAMES
+from fwi_refine.routing.checks.form import is_record
+from fwi_refine.routing.checks.recognise import recognise
 from fwi_refine.routing.families import OPENFWI_FAMILIES
-from fwi_refine.routing.recognise import recognise
-from fwi_refine.routing.recognise_form import is_record
 from fwi_refine.survey import OPENFWI, Survey, read_survey
 
 MAX_VALUES_READ = 20  # maps or records whose values are read, evenly spaced

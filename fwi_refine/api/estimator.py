@@ -22,7 +22,7 @@ from fwi_refine.routing import (
     map_features,
     sample_features,
 )
-from fwi_refine.routing.check_inputs import ADVICE_FOR_ARRAYS, check_some
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_some
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 

@@ -13,7 +13,7 @@ from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import families
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing.check_inputs import ADVICE_FOR_ARRAYS, check_pairs
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_pairs
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import to_numpy
 from fwi_refine.wave import devices, gpu_problem

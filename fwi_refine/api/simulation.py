@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.api.options import gpus_meant, torch_device
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.routing.recognise_form import recognise_maps
+from fwi_refine.routing.checks.form import recognise_maps
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps
 from fwi_refine.wave import Simulator

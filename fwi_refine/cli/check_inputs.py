@@ -1,4 +1,4 @@
-"""A check of a few samples of opened files before a command begins; see routing/check_inputs.py."""
+"""A check of a few samples of opened files before a command; see routing/checks/inputs.py."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def check_maps_of(
     source: str = "known",
 ) -> None:
     """Checks a few maps with their records: pairs as `io.pair` gives them. Raises InputError."""
-    from fwi_refine.routing.check_inputs import check_pairs
+    from fwi_refine.routing.checks.inputs import check_pairs
 
     known = [pair for pair in pairs if pair.record is not None]
     check_pairs(
@@ -61,7 +61,7 @@ def check_both_of(
 
     Raises InputError.
     """
-    from fwi_refine.routing.check_inputs import check_both
+    from fwi_refine.routing.checks.inputs import check_both
 
     (source, indices), (others, other_indices) = one, other
     check_both(
@@ -76,7 +76,7 @@ def check_both_of(
 
 def check_source(source: Any, survey: Survey, force: bool, records: bool = False) -> None:
     """Checks a few maps of an opened source, or a few records. Raises InputError."""
-    from fwi_refine.routing.check_inputs import check_some
+    from fwi_refine.routing.checks.inputs import check_some
 
     count = len(source.ids) if records else source.count
     check_some(count, source.read, survey, force, records)

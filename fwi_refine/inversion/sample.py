@@ -28,7 +28,7 @@ from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import can_classify
-from fwi_refine.routing.check_inputs import ADVICE_FOR_ARRAYS, check_samples
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_samples
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record, to_numpy
 from fwi_refine.survey.weights import sample_weights

@@ -17,10 +17,10 @@ from fwi_refine.priors import (
     denoiser_training,
 )
 from fwi_refine.priors.denoiser import Denoiser, save_denoiser
-from fwi_refine.routing.check_inputs import report_findings
+from fwi_refine.routing.checks.form import recognise_maps
+from fwi_refine.routing.checks.inputs import report_findings
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import OPENFWI_FAMILIES
-from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_prediction

@@ -117,7 +117,7 @@ def open_run(given: Given) -> "OpenedRun":
 def check_run(run: "OpenedRun", force: bool) -> None:
     """Looks at a few maps of a run with their records, starts and truths. Raises InputError."""
     from fwi_refine.errors import SampleError
-    from fwi_refine.routing.check_inputs import check_both, check_pairs
+    from fwi_refine.routing.checks.inputs import check_both, check_pairs
 
     def read(name: str, k: int) -> Any:
         values = run.map(name, k)

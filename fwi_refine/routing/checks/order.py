@@ -14,9 +14,9 @@ import numpy as np
 
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import Conversion
-from fwi_refine.routing.recognise_form import Finding, is_record
-from fwi_refine.routing.recognise_physics import cut
-from fwi_refine.routing.recognise_regression import MAX_MISFIT_RATIO, Fit, regress
+from fwi_refine.routing.checks.form import Finding, is_record
+from fwi_refine.routing.checks.physics import cut
+from fwi_refine.routing.checks.regression import MAX_MISFIT_RATIO, Fit, regress
 from fwi_refine.survey import Survey
 
 # Residual of a regression, of the record's rms, of the record that belongs to a map

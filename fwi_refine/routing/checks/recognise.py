@@ -17,16 +17,16 @@ import numpy as np
 import torch
 
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
-from fwi_refine.routing.recognise_first_rows import recognise_first_rows
-from fwi_refine.routing.recognise_form import (
+from fwi_refine.routing.checks.first_rows import recognise_first_rows
+from fwi_refine.routing.checks.form import (
     Finding,
     is_record,
     recognise_axes,
     recognise_maps,
 )
-from fwi_refine.routing.recognise_order import recognise_misplaced
-from fwi_refine.routing.recognise_physics import cut, recognise_physics, velocities_at_sources
-from fwi_refine.routing.recognise_regression import (
+from fwi_refine.routing.checks.order import recognise_misplaced
+from fwi_refine.routing.checks.physics import cut, recognise_physics, velocities_at_sources
+from fwi_refine.routing.checks.regression import (
     Fit,
     all_better,
     recognise_scales,
@@ -34,7 +34,7 @@ from fwi_refine.routing.recognise_regression import (
     relative,
     times,
 )
-from fwi_refine.routing.recognise_source_velocities import recognise_source_velocities
+from fwi_refine.routing.checks.source_velocities import recognise_source_velocities
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 

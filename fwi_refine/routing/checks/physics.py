@@ -5,9 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.routing.first_arrivals import FALLBACK_VELOCITY, FirstArrivals, first_arrivals
-from fwi_refine.routing.recognise_form import Finding, is_record
-from fwi_refine.routing.recognise_regression import MIN_OFFSET, span
+from fwi_refine.routing.checks.first_arrivals import (
+    FALLBACK_VELOCITY,
+    FirstArrivals,
+    first_arrivals,
+)
+from fwi_refine.routing.checks.form import Finding, is_record
+from fwi_refine.routing.checks.regression import MIN_OFFSET, span
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 

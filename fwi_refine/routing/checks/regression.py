@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fwi_refine.io.convert import forward_log
-from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.checks.form import Finding
 
 MAX_MISFIT_RATIO = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
 MAX_LOG_RESIDUAL_RATIO = 0.7  # residual with the logarithm over that without it

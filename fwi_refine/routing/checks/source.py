@@ -21,7 +21,7 @@ from fwi_refine.objective.source_shape import (
     SourceShape,
     compare_wavelet,
 )
-from fwi_refine.routing.recognise_form import is_record
+from fwi_refine.routing.checks.form import is_record
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 

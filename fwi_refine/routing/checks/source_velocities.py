@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fwi_refine.io.convert import UNITS
-from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.checks.form import Finding
 from fwi_refine.survey import Survey
 
 MIN_SOURCES = 4  # sources that tell their velocity

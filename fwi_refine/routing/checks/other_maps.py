@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.errors import SampleError
-from fwi_refine.routing.recognise_form import Finding
-from fwi_refine.routing.recognise_order import MIN_PAIRS, MIN_PAIRS_OF_MANY
-from fwi_refine.routing.recognise_regression import MAX_MISFIT_RATIO
+from fwi_refine.routing.checks.form import Finding
+from fwi_refine.routing.checks.order import MIN_PAIRS, MIN_PAIRS_OF_MANY
+from fwi_refine.routing.checks.regression import MAX_MISFIT_RATIO
 
 MIN_DIFFERENCE = 0.01  # relative rms difference, below which two maps agree
 MIN_SCALE_DEVIATION = 0.2  # relative deviation of a factor that is no error of a map

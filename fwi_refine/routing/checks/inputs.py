@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.routing.recognise import Others, checked_positions, more_positions, recognise
-from fwi_refine.routing.recognise_form import Finding, describe
-from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_other_maps
-from fwi_refine.routing.recognise_source import warning as source_warning
+from fwi_refine.routing.checks.form import Finding, describe
+from fwi_refine.routing.checks.other_maps import recognise_order, recognise_other_maps
+from fwi_refine.routing.checks.recognise import Others, checked_positions, more_positions, recognise
+from fwi_refine.routing.checks.source import warning as source_warning
 from fwi_refine.survey import Survey
 
 MAX_SAMPLES_SEARCHED = 200  # samples among which the partner of another is looked for
