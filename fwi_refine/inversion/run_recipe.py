@@ -33,7 +33,7 @@ POOR_FIT_RMS = 1e-2
 # Fraction of the start's rms misfit above which a poor fit gives way to the start, as that is
 # likelier to be nearer: what is left is then of another source or of noise, which the map has taken
 # up. benchmarks/poor_fits.json has the cases.
-MAX_RMS_RATIO = 0.2
+MAX_RMS_RATIO_TO_START = 0.2
 
 
 NOTHING_BETTER = "nothing better than the start found"
@@ -138,7 +138,7 @@ def run_recipe(
         return replace(unchanged, stopped=True, reason=reason)
     result = _as_written(found, recipe, unchanged, priors, budget)
     better = result.after[1] < before[1]
-    far = fits_poorly(result, data) and result.after[0] > MAX_RMS_RATIO**2 * misfit
+    far = fits_poorly(result, data) and result.after[0] > MAX_RMS_RATIO_TO_START**2 * misfit
     if better and (result.stopped or not far):
         return result
     return replace(

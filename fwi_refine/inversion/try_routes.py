@@ -17,7 +17,7 @@ from fwi_refine.routing import Family
 
 # Where no route leads to a fit, another takes the place of the first if it leaves less than this
 # fraction of the rms: noise alone is fitted better by the one with more unknowns.
-MAX_RMS_RATIO = 0.5
+MAX_RMS_RATIO_TO_FIRST = 0.5
 
 
 def try_routes(
@@ -85,7 +85,7 @@ def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Seq
     for k in range(1, len(tried)):
         better = (right[k], fits[k]) > (right[best], fits[best])
         if not (fits[k] or fits[best]):
-            far = tried[k].rms < MAX_RMS_RATIO * tried[best].rms
+            far = tried[k].rms < MAX_RMS_RATIO_TO_FIRST * tried[best].rms
             better = far and tried[k].status == "refined"
         best = k if better else best
     return best
