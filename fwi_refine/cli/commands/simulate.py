@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     Map = np.ndarray[Any, np.dtype[np.float64]]  # (nz, nx), m/s
 
-BATCH = 8  # maps simulated at a time, so that shots keep every core busy
-GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
-
 log = logging.getLogger(__name__)
 
 
@@ -158,8 +155,10 @@ def _simulate(
     simulator: "Simulator",
 ) -> int:
     """Writes the records; returns how many maps could not be used."""
+    from fwi_refine.api.simulation import batch_size
+
     log.info("kernel: %s", simulator.kernel)
-    batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
+    batch = batch_size(simulator)
     failed = 0
     waiting: list[tuple[str, Map]] = []
     with bar(len(samples), "records") as advance:
