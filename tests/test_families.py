@@ -29,7 +29,7 @@ from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES, Family
 from fwi_refine.synthetic import FAMILIES
 from fwi_refine.wave import released_record
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 

@@ -20,7 +20,7 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.priors import load
 from fwi_refine.survey.toml import read_survey, write_survey
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 

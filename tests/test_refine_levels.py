@@ -28,7 +28,7 @@ from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
 from fwi_refine.wave import Simulator, released_record
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 

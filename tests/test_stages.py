@@ -26,7 +26,7 @@ from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
