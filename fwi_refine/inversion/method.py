@@ -10,10 +10,10 @@ from fwi_refine.wave import jacobian_bytes
 WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
 # must not depend on where it was computed.
-MOST_MEMORY = 16e9
+MAX_MEMORY = 16e9
 # Square matrices of all cells that a step has at a time in float64: the Hessian, the one before
 # it, that of the prior and its parts, their sum, its factor, and copies.
-SQUARES = 10
+MATRICES_PER_STEP = 10
 
 
 def gauss_newton_bytes(survey: Survey, family: str) -> float:
@@ -34,7 +34,7 @@ def gauss_newton_bytes(survey: Survey, family: str) -> float:
     rows, columns = survey.shape
     if family == Family.FLAT_VEL and rows + 1 <= FEW_UNKNOWNS:
         return 0.0  # a column for each row, and no full Jacobian
-    return jacobian_bytes(survey) + SQUARES * 8.0 * (rows * columns + 1) ** 2
+    return jacobian_bytes(survey) + MATRICES_PER_STEP * 8.0 * (rows * columns + 1) ** 2
 
 
 def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tuple[str, str]:
@@ -63,11 +63,11 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
     if kernel == "reference":  # the shots of one Jacobian would take it many minutes
         return "lbfgs", "the compiled kernel is missing"
     needed = gauss_newton_bytes(survey, family)
-    if needed > MOST_MEMORY:
+    if needed > MAX_MEMORY:
         rows, columns = survey.shape
         return "matrix-free" if find_family(family).large else "lbfgs", (
             f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
-            f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
+            f"memory, more than {MAX_MEMORY / 1e9:.0f} GB"
         )
     return "gauss-newton", ""
 
