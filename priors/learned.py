@@ -17,8 +17,8 @@ White noise hides nothing of what extends over many cells, so no level moves it:
 chain began. Each begins with a draw from the posterior of a Gaussian process, whose long waves are
 as uncertain as the data leave them, and the levels need no more noise than an edge's height.
 
-The median of some chains is an estimate, which their randomness must not blur: they come in pairs
-of opposite random numbers [4]_. What a pair has in common stays, and what is odd in the numbers,
+The mean of some chains is an estimate, which their randomness must not blur: they come in pairs of
+opposite random numbers [4]_. What a pair has in common stays, and what is odd in the numbers,
 nearly all, cancels.
 
 References
@@ -44,7 +44,7 @@ from torch import Tensor
 from .denoiser import Denoiser
 from .gaussian_process import GaussianProcess
 
-MOST, LEAST = 60.0, 1.5  # m/s, noise of the first and the last level
+MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
 LEVELS = 15
 CHAINS = 16
 LEAST_DEVIATION = 1.0  # m/s, of the normal prior that stands for the samples
@@ -147,7 +147,7 @@ class LearnedPrior:
     likelihood : Likelihood, optional
         What the data say; see `update`.
     mean, deviation : Tensor, shape (nz, nx), optional
-        Estimate, by the median of the samples, and standard deviation in m/s; see `update`.
+        Estimate, by the mean of the samples, and their rms distance from it, m/s; see `update`.
     site : Tensor, shape (nz, nx), optional
         Mean of the normal prior that stands for the denoiser, m/s; see `update`.
 
@@ -159,13 +159,11 @@ class LearnedPrior:
 
         value = sum over cells of ((v - u) / d)^2,    u = m - d^2 (b - A m).
 
-    m is the estimate, `mean`, and b - A m what the likelihood pulls at it. The samples have seen the
-    data, so a density about m would count these twice. With u the likelihood's own quadratic has its
-    posterior mean at m: only what a record changes against that quadratic, its nonlinearity, moves
-    the map from m, by (A + d^-2)^-1 times the change of the pull. The mean of a posterior follows a
-    change of b by its covariance, for any prior.
-
-    The median of each cell is the estimate with the least mean absolute error.
+    m is the estimate, `mean`, and b - A m what the likelihood pulls at it. The samples have seen
+    the data, so a density about m would count these twice. With u the likelihood's own quadratic
+    has its posterior mean at m: only what a record changes against that quadratic, its
+    nonlinearity, moves the map from m, by (A + d^-2)^-1 times the change of the pull. The mean of a
+    posterior follows a change of b by its covariance, whatever the prior.
     """
 
     denoiser: Denoiser
@@ -205,20 +203,19 @@ class LearnedPrior:
         likelihood : Likelihood
             Of the data, about a map that is near the solution.
         other : Tensor, shape (nz, nx), optional
-            Estimate from the same data with another prior, m/s: that and the median then count
-            half each. Both fit the data, and what each prior invents is less in their mean.
+            Estimate from the same data with another prior, m/s: that and the samples' mean then
+            count half each. Both fit the data, and what each prior invents is less in their mean.
 
         Returns
         -------
         LearnedPrior
-            The same with the likelihood, and with the estimate and the standard deviation of
-            `chains` samples. The same likelihood gives the same.
+            The same with the likelihood, and with the estimate and the rms distance of `chains`
+            samples from it. The same likelihood gives the same.
         """
         seen = replace(self, likelihood=likelihood)
         samples = seen._ends(likelihood, self.chains, 0, opposed=True)
-        median = samples.quantile(0.5, dim=0)
-        mean = median if other is None else (median + other) / 2
-        deviation = samples.std(0)
+        mean = samples.mean(0) if other is None else (samples.mean(0) + other) / 2
+        deviation = (samples - mean).square().mean(0).sqrt()
         site = mean - deviation.clamp_min(LEAST_DEVIATION) ** 2 * likelihood.slope(mean)
         return replace(seen, mean=mean, deviation=deviation, site=site)
 

@@ -292,7 +292,11 @@ def seen():
     found = []
     for problem in PROBLEMS:
         centre = problem.by_process()
-        found.append(LearnedPrior(load_denoiser(), process_of(PART), chains=16).update(problem.likelihood(centre)))
+        found.append(
+            LearnedPrior(load_denoiser(), process_of(PART), chains=16).update(
+                problem.likelihood(centre)
+            )
+        )
     return found
 
 
@@ -306,7 +310,9 @@ def test_it_beats_total_variation_and_the_process_on_made_maps(seen):
 
 def test_a_denoiser_of_the_wrong_sign_is_worse_than_none(seen):
     problem = PROBLEMS[0]
-    wrong = LearnedPrior(Negated(), process_of(PART), chains=4).update(problem.likelihood(problem.by_process()))
+    wrong = LearnedPrior(Negated(), process_of(PART), chains=4).update(
+        problem.likelihood(problem.by_process())
+    )
     assert not problem.error(wrong.mean) < problem.error(problem.by_process())
 
 
@@ -347,7 +353,7 @@ def test_pairs_of_chains_leave_no_randomness_in_what_is_linear():
     torch.testing.assert_close(few.mean, many.mean, rtol=0, atol=0.01)
     alone = many.samples(40, 1)
     assert float(many.deviation.mean() / alone.std(0).mean()) == pytest.approx(1.0, abs=0.15)
-    off = (alone.quantile(0.5, dim=0) - many.mean).abs().mean()
+    off = (alone.mean(0) - many.mean).abs().mean()
     assert off < 0.3 * many.deviation.mean()  # it is the mean of draws by themselves
 
 
@@ -357,7 +363,8 @@ def test_the_estimate_of_another_prior_counts_half(seen):
     other = problem.by_total_variation()
     alone, both = few.update(prior.likelihood), few.update(prior.likelihood, other)
     torch.testing.assert_close(both.mean, (alone.mean + other) / 2)
-    assert torch.equal(both.deviation, alone.deviation)
+    half = (other - alone.mean).square() / 4
+    torch.testing.assert_close(both.deviation.square(), alone.deviation.square() + half)
     assert torch.equal(both.samples(2, 1), alone.samples(2, 1))
     mean = (problem.error(alone.mean) + problem.error(other)) / 2
     assert problem.error(both.mean) < 0.98 * mean  # some of the errors are not shared
@@ -386,8 +393,8 @@ def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
 
 
 def test_the_data_count_once(seen):
-    """With the density that stands for the prior the data have their posterior mean at the estimate,
-    and a change of what they pull moves it by the posterior covariance."""
+    """With the density that stands for the prior their posterior mean is the estimate, and a change
+    of what they pull moves it by the posterior covariance."""
     prior, data = seen[0], seen[0].likelihood
     precision = prior.hessian(prior.mean) / 2
     pull = (prior.site - data.centre).flatten() * precision.diagonal()
@@ -404,7 +411,7 @@ def test_the_data_count_once(seen):
 
 
 def test_long_waves_are_as_uncertain_as_the_data_leave_them():
-    """Noise of which a process errs by 80 m/s and more: chains that began at one map stayed there."""
+    """Of a noise with which a process errs by 80 m/s: chains that begin at one map stay there."""
     scores, errors, theirs = [], [], []
     for seed in range(3):
         problem = Problem(seed, noise=800.0)
