@@ -203,7 +203,8 @@ def test_a_small_survey_within_a_budget(sample, limit):
 
 def test_the_prior_is_chosen():
     style_b = find_family("style-b")
-    assert style_b.recipe("auto") == style_b.recipe("auto", "tv")
+    assert style_b.recipe("auto") == style_b.recipe("auto", "learned")
+    assert style_b.recipe("auto") != style_b.recipe("auto", "tv")
     assert style_b.recipe("auto", "gp") == style_b.gauss_newton
     assert len(style_b.recipe("auto").stages) > len(style_b.gauss_newton.stages)
     assert style_b.recipe("lbfgs", "tv") == style_b.published
