@@ -207,7 +207,7 @@ def test_the_prior_is_chosen():
     assert style_b.recipe("auto") == style_b.recipe("auto", "learned")
     assert style_b.recipe("auto") != style_b.recipe("auto", "tv")
     assert style_b.recipe("auto", "gp") == style_b.gauss_newton
-    coarse = dataclasses.replace(SMALL, spacing=20.0)
+    coarse = dataclasses.replace(SMALL, spacing=12.0)
     assert [choose_prior("auto", survey) for survey in (SMALL, coarse)] == ["auto", "tv"]
     assert choose_prior("learned", coarse) == "learned"  # a denoiser of one's own
     assert len(style_b.recipe("auto").stages) > len(style_b.gauss_newton.stages)
