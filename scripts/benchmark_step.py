@@ -16,7 +16,7 @@ from types import ModuleType
 
 import torch
 
-from fwi_refine.objective.misfit import HIDDEN
+from fwi_refine.objective.misfit import MIN_SENSITIVITY
 from fwi_refine.wave import Simulator, normal_matrix
 from fwi_refine.wave.jacobian import normal_matrix as products
 from fwi_refine.wave.jacobian.reciprocity import Assembly
@@ -86,7 +86,7 @@ def main() -> None:
     record = simulator.forward(v + 20)
     unit = min(timed(lambda: simulator.misfit_and_gradient(v, record))[0] for _ in range(3))
     parts = {name: timed_in_threads(owner, method) for name, (owner, method) in PARTS.items()}
-    how = {"hidden": HIDDEN, "threads": options.threads}
+    how = {"hidden": MIN_SENSITIVITY, "threads": options.threads}
     both, (normal, _) = timed(partial(normal_matrix, v[0], v.min(), **how))
     damped = normal + 1e-8 * torch.eye(len(normal), dtype=torch.float64)
     last, _ = timed(partial(torch.linalg.cholesky, damped))

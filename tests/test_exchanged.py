@@ -6,12 +6,12 @@ from small_survey_cases import SURVEY
 
 from fwi_refine import refine, simulate
 from fwi_refine.errors import InputError
-from fwi_refine.routing import look
-from fwi_refine.routing.recognise import further, looked_at
+from fwi_refine.routing.checks import inputs as look
+from fwi_refine.routing.checks.recognise import checked_positions, more_positions
 
 COUNT = 40
 RNG = np.random.default_rng(5)
-UNSEEN = [k for k in range(COUNT) if k not in {*looked_at(COUNT), *further(COUNT)}]
+UNSEEN = [k for k in range(COUNT) if k not in {*checked_positions(COUNT), *more_positions(COUNT)}]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def samples():
 
 def looked_at_all(maps, records, force=False):
     ids = [f"s{k}" for k in range(COUNT)]
-    look.look_at_pairs(ids, lambda k: maps[k], lambda k: records[k], SURVEY, force=force, each=True)
+    look.check_pairs(ids, lambda k: maps[k], lambda k: records[k], SURVEY, force=force, each=True)
 
 
 def moved(records, order):
@@ -93,7 +93,7 @@ def test_a_source_of_another_size_hides_nothing(samples):
     wrong = 1.03 * moved(records, {a: b, b: a})
     ids = [f"s{k}" for k in range(COUNT)]
     with pytest.raises(InputError, match="seem to be exchanged"):
-        look.look_at_pairs(ids, lambda k: maps[k], lambda k: wrong[k], SURVEY, source="fit",
+        look.check_pairs(ids, lambda k: maps[k], lambda k: wrong[k], SURVEY, source="fit",
                            each=True)  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def test_two_maps_that_were_exchanged_beside_others(samples):
 
     def look_at(others, force=False):
         words = ("predictions", "true maps")
-        look.look_at_both(COUNT, lambda k: maps[k], lambda k: others[k], words, SURVEY, force)
+        look.check_both(COUNT, lambda k: maps[k], lambda k: others[k], words, SURVEY, force)
 
     look_at(others)
     a, b = sorted((UNSEEN[2], UNSEEN[11]))

@@ -11,7 +11,7 @@ from misfit_cases import SURVEY, misfit_near, random
 from fwi_refine.objective import misfit as misfits
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.wave import Simulator
 
 
@@ -143,13 +143,13 @@ def test_gauss_newton_matrix(parameters, few, monkeypatch):
         assert (hessian @ dx - wanted).norm() <= 5e-3 * wanted.norm()
 
 
-def test_the_tie_of_vmin():
+def test_the_prior_of_vmin():
     x = torch.tensor([2000.0, 1560.0], dtype=torch.float64)
-    tie = VminTie(1500.0)
-    assert tie(x) == pytest.approx(4.0)
-    order = taylor_test(tie.value_and_gradient, x, torch.ones_like(x), [8.0, 4.0, 2.0])
+    prior = VminPrior(1500.0)
+    assert prior(x) == pytest.approx(4.0)
+    order = taylor_test(prior.value_and_gradient, x, torch.ones_like(x), [8.0, 4.0, 2.0])
     assert order == pytest.approx(2.0, abs=1e-6)
-    hessian = tie.hessian(x)
-    x[-1] -= tie.gradient(x)[-1] / hessian[-1, -1]
-    assert tie(x) == pytest.approx(0.0, abs=1e-12)
+    hessian = prior.hessian(x)
+    x[-1] -= prior.gradient(x)[-1] / hessian[-1, -1]
+    assert prior(x) == pytest.approx(0.0, abs=1e-12)
     assert hessian.count_nonzero() == 1

@@ -10,6 +10,7 @@ from jacobian_cases import SMALL, textured
 from small_samples import PROCESS
 
 from fwi_refine.inversion.families import PRIORS, find_family
+from fwi_refine.inversion.method import choose_prior
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.base import PriorTerm, SumOfSquaredResiduals
 from fwi_refine.objective.parameterisation import Full
@@ -135,6 +136,50 @@ def test_a_prior_without_a_covariance_is_settled_by_its_majoriser():
     assert some - more < 0.01 * (first - some)
 
 
+class Bent(SumOfSquaredResiduals):
+    """A valley along x1 = exp(-x0) to x0 = 3, whose sides become e^3 times as steep."""
+
+    def residual(self, x):
+        return torch.stack([1e3 * (x[1] * torch.exp(x[0]) - 1.0), 3.0 - x[0]])
+
+    def jacobian(self, x):
+        up = float(torch.exp(x[0]))
+        return torch.tensor([[1e3 * float(x[1]) * up, 1e3 * up], [-1.0, 0.0]]).double()
+
+    def pull_back(self, x, r):
+        return self.jacobian(x).T @ r
+
+    def hessian(self, x):
+        return self.jacobian(x).T @ self.jacobian(x)
+
+
+class Small(SumOfSquaredResiduals):
+    """Prior that hardly matters."""
+
+    quadratic = True
+
+    def residual(self, x):
+        return x
+
+    def pull_back(self, x, r):
+        return r
+
+    def hessian(self, x):
+        return torch.eye(2).double()
+
+
+def test_where_corrections_of_a_whole_step_diverge_newtons_path_is_followed():
+    """At the end of the step they overshoot 20 times, so that not even a small part of it leads
+    down; on the path a third of it does."""
+    start = torch.tensor([0.0, 1.0]).double()
+    weight = [lambda misfit, prior: 1e-9]
+    result, _ = variational_gauss_newton(
+        Bent(), Small(), start, settle=settled, weight=weight, corrections=20
+    )
+    assert result.value < 0.8 * Bent()(start)
+    assert abs(result.x[1] * torch.exp(result.x[0]) - 1.0) < 1e-3
+
+
 @pytest.mark.parametrize("limit", [1, 3, 14, 16, 20, 50])
 def test_the_budget_is_kept(limit):
     misfit = Linear()
@@ -203,8 +248,12 @@ def test_a_small_survey_within_a_budget(sample, limit):
 
 def test_the_prior_is_chosen():
     style_b = find_family("style-b")
-    assert style_b.recipe("auto") == style_b.recipe("auto", "tv")
+    assert style_b.recipe("auto") == style_b.recipe("auto", "learned")
+    assert style_b.recipe("auto") != style_b.recipe("auto", "tv")
     assert style_b.recipe("auto", "gp") == style_b.gauss_newton
+    coarse = dataclasses.replace(SMALL, spacing=12.0)
+    assert [choose_prior("auto", survey) for survey in (SMALL, coarse)] == ["auto", "tv"]
+    assert choose_prior("learned", coarse) == "learned"  # a denoiser of one's own
     assert len(style_b.recipe("auto").stages) > len(style_b.gauss_newton.stages)
     assert style_b.recipe("lbfgs", "tv") == style_b.published
     layered = find_family("layered")

@@ -23,7 +23,8 @@ def settled_by_chains(
     weight: float,
     *,
     first: PriorTerm,
-    ties: Any,
+    penalties: Any,
+    other: torch.Tensor | None = None,
 ) -> tuple[Any, torch.Tensor, Solve]:
     """The normal prior that stands for samples, and the step with it, as `optimise.settled`.
 
@@ -39,8 +40,10 @@ def settled_by_chains(
         Variance of the noise over the number of samples.
     first : PriorTerm
         Of a `LearnedPrior`.
-    ties
+    penalties
         What else is known of the unknowns; it is quadratic.
+    other : Tensor, shape (nz, nx), optional
+        Estimate with another prior, m/s; see `LearnedPrior.update`.
 
     Returns
     -------
@@ -49,8 +52,9 @@ def settled_by_chains(
     """
     learned = first.prior
     assert isinstance(learned, LearnedPrior)
-    seen = learned.update(likelihood_of(hessian, gradient, ties, x, weight, first.parameters))
-    return settled(hessian, gradient, PriorTerm(seen, first.parameters) + ties, x, weight)
+    likelihood = likelihood_of(hessian, gradient, penalties, x, weight, first.parameters)
+    seen = learned.update(likelihood, other)
+    return settled(hessian, gradient, PriorTerm(seen, first.parameters) + penalties, x, weight)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class SampledSolution(Solution):
         return self.spread * self.learned.deviation
 
     def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
-        """As of `Solution`: ends of as many chains, moved by what the map is off their median."""
+        """As of `Solution`: ends of as many chains, moved by what the map is off the estimate."""
         if self.learned is None or self.learned.mean is None:
             return super().samples(v, count, seed)
         return v + self.spread * (self.learned.samples(count, seed) - self.learned.mean)
@@ -83,16 +87,16 @@ class SampledSolution(Solution):
 def likelihood_of(
     hessian: torch.Tensor,
     gradient: torch.Tensor,
-    ties: Any,
+    penalties: Any,
     x: torch.Tensor,
     weight: float,
     parameters: Parameters,
 ) -> Likelihood:
-    """The likelihood of the cells by data and ties, whatever vmin is.
+    """The likelihood of the cells by data and penalties, whatever vmin is.
 
     Parameters
     ----------
-    hessian, gradient, ties, x, weight
+    hessian, gradient, penalties, x, weight
         As for `settled_by_chains`.
     parameters
         Whose unknowns are cells: all, or those that are not fixed.
@@ -108,9 +112,9 @@ def likelihood_of(
     over twice the weight. vmin is integrated out: of a normal density, by a Schur complement.
     """
     matrix = hessian.clone()
-    ties.add_hessian(matrix, x, weight)
+    penalties.add_hessian(matrix, x, weight)
     matrix /= 2 * weight
-    pull = (gradient + weight * ties.gradient(x)) / (-2 * weight)
+    pull = (gradient + weight * penalties.gradient(x)) / (-2 * weight)
     cross, own = matrix[:-1, -1], matrix[-1, -1]
     cells = matrix[:-1, :-1] - torch.outer(cross, cross) / own
     right = pull[:-1] - cross * (pull[-1] / own)

@@ -1,7 +1,9 @@
-"""The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step."""
+"""The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step. And
+the prior, by the spacing."""
 
 from fwi_refine.inversion.families import find_family
 from fwi_refine.objective.misfit import FEW_UNKNOWNS
+from fwi_refine.priors import CELL
 from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
 from fwi_refine.wave import jacobian_bytes
@@ -10,10 +12,10 @@ from fwi_refine.wave import jacobian_bytes
 WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
 # must not depend on where it was computed.
-MOST_MEMORY = 16e9
+MAX_MEMORY = 16e9
 # Square matrices of all cells that a step has at a time in float64: the Hessian, the one before
 # it, that of the prior and its parts, their sum, its factor, and copies.
-SQUARES = 10
+MATRICES_PER_STEP = 10
 
 
 def gauss_newton_bytes(survey: Survey, family: str) -> float:
@@ -34,7 +36,7 @@ def gauss_newton_bytes(survey: Survey, family: str) -> float:
     rows, columns = survey.shape
     if family == Family.FLAT_VEL and rows + 1 <= FEW_UNKNOWNS:
         return 0.0  # a column for each row, and no full Jacobian
-    return jacobian_bytes(survey) + SQUARES * 8.0 * (rows * columns + 1) ** 2
+    return jacobian_bytes(survey) + MATRICES_PER_STEP * 8.0 * (rows * columns + 1) ** 2
 
 
 def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tuple[str, str]:
@@ -63,13 +65,32 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
     if kernel == "reference":  # the shots of one Jacobian would take it many minutes
         return "lbfgs", "the compiled kernel is missing"
     needed = gauss_newton_bytes(survey, family)
-    if needed > MOST_MEMORY:
+    if needed > MAX_MEMORY:
         rows, columns = survey.shape
         return "matrix-free" if find_family(family).large else "lbfgs", (
             f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
-            f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
+            f"memory, more than {MAX_MEMORY / 1e9:.0f} GB"
         )
     return "gauss-newton", ""
+
+
+def choose_prior(prior: str, survey: Survey) -> str:
+    """Replace "auto" by the prior that it stands for, where that is not the family's own.
+
+    Parameters
+    ----------
+    prior : str
+        One of `families.PRIORS`.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    str
+        "tv" for "auto" with cells of another size than those that the denoiser of the learned
+        prior has seen; else the same.
+    """
+    return "tv" if prior == "auto" and survey.spacing != CELL else prior
 
 
 def takes_prior(family: str, method: str, prior: str) -> bool:

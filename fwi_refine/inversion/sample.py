@@ -15,7 +15,7 @@ from fwi_refine.errors import SampleError
 from fwi_refine.inversion.budget import Budget, Progress
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import METHODS, PRIORS, find_family
-from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.method import choose_method, choose_prior
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.routes import classify
@@ -29,14 +29,14 @@ from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import can_classify
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_samples
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record, to_numpy
 from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
 # In flags, what takes the place of Gauss-Newton with the full Jacobian.
-METHOD_WORDS = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
+METHOD_NAMES = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
 
 
 def refine_sample(
@@ -102,7 +102,7 @@ def refine_sample(
     bounds : two ndarrays (nz, nx)
         Least and largest velocity of each cell, m/s.
     force
-        Goes on, unlooked at, where the arrays look like other units, another scale or another form.
+        Goes on where the arrays look like other units, another scale or another form.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def refine_sample(
     prediction = check_prediction(to_numpy(prediction), survey=survey)
     record = check_record(to_numpy(record), survey=survey, gaps=True)
     if not truth_value(force, "force"):
-        look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
+        check_samples([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
     record, counts = _weighted(record, survey, weights)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
@@ -278,12 +278,12 @@ def _choose(
     several = inferred and method != "lbfgs"
     recipes = {
         route: find_family(route)
-        .recipe(method, prior)
+        .recipe(method, choose_prior(prior, survey))
         .in_unit(survey.unit)
         .with_noise(data.noise, survey, data.count)
         for route in (first, *(find_family(first).others if several else ()))
     }
-    return _Choice(recipes, evidence, reason, f"{METHOD_WORDS[method]}: {why}" if why else "")
+    return _Choice(recipes, evidence, reason, f"{METHOD_NAMES[method]}: {why}" if why else "")
 
 
 def _deviation(best: RecipeResult) -> torch.Tensor | None:

@@ -18,7 +18,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PLACES = (0, 512, 1024, 2048)
 LARGEST_ROW = 2**30  # bytes; a file of a few bytes may claim to hold any number of zeros
 # Rows that a file may claim without holding them: a copy that broke off has some.
-MOST_MISSING = 100_000
+MAX_MISSING = 100_000
 LARGEST_RATIO = 1100  # of bytes to compressed bytes: deflate reaches 1032
 
 # What h5py raises for a file that is damaged, or was made to do damage.
@@ -80,7 +80,7 @@ class Hdf5Array:
             row_bytes *= n
         if row_bytes > LARGEST_ROW or 0 in self.shape[1:]:
             raise InputError(f"{self.path}: found rows of {row_bytes} bytes in {self.name}")
-        if len(self) > MOST_MISSING and len(self) * row_bytes > LARGEST_RATIO * stored:
+        if len(self) > MAX_MISSING and len(self) * row_bytes > LARGEST_RATIO * stored:
             raise InputError(
                 f"{self.path}: {self.name} claims {len(self)} rows, but only {stored} bytes of it "
                 "are stored"

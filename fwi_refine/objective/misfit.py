@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals
-from fwi_refine.objective.noise import LEAST_NOISE
+from fwi_refine.objective.noise import MIN_NOISE
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.precision import widened
@@ -28,7 +28,7 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 COLUMNS_PER_EVALUATION = 3
 # A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
 # change its coefficient of the record by 0.3 of the float32 rounding or more.
-HIDDEN = 0.3 * LEAST_NOISE / 30
+MIN_SENSITIVITY = 0.3 * MIN_NOISE / 30
 
 
 class DataMisfit(Objective):
@@ -219,7 +219,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             if self._band is None:
                 self.last_hessian = self._accumulated(x)
             else:
-                hidden = HIDDEN * self.simulator.survey.unit
+                hidden = MIN_SENSITIVITY * self.simulator.survey.unit
                 self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)
@@ -270,7 +270,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _jacobian(self, x: Tensor) -> Jacobian:
         """The full Jacobian; its rows have their weights."""
         v, vmin = self._medium(x)
-        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
+        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.options)
         if self._band is not None:
             self._band.weigh(full.matrix)
         return full
@@ -278,10 +278,12 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _accumulated(self, x: Tensor) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""
         v, vmin = self._medium(x)
-        survey, how = self.simulator.survey, self.simulator.how
+        survey, options = self.simulator.survey, self.simulator.options
         columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
-        hidden = HIDDEN * survey.unit
-        unit_and_scale = normal_matrix(v[0], vmin[0], columns, survey=survey, hidden=hidden, **how)
+        hidden = MIN_SENSITIVITY * survey.unit
+        unit_and_scale = normal_matrix(
+            v[0], vmin[0], columns, survey=survey, hidden=hidden, **options
+        )
         return self._hessian_of(*unit_and_scale)
 
     def _normal_matrix(
@@ -313,7 +315,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _columns(self, v: Tensor, vmin: Tensor, dx: Tensor) -> Tensor:
         """J dx for each row of dx (k, n): (k, samples) float64."""
         if self._single is None:
-            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
+            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.options)
         dv, dvmin = self.parameters.tangent(dx.to(v))
         shape = (len(dx), *v.shape[1:])
         change = self._single.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)

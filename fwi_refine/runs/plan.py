@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
-from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.method import choose_method, choose_prior
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGaussNewton
 from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
@@ -114,14 +114,15 @@ def plan_families(
     kernel = kernel_name(settings)
     for family in sorted(counts):
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
-        every = find_family(family).recipe(method, settings.prior).stages
+        prior = choose_prior(settings.prior, settings.survey)
+        every = find_family(family).recipe(method, prior).stages
         stages = [stage for stage in every if stage.data.frequency is None] or every
         shots = len(settings.survey.sources)
         steps = [
             (s.optimiser, s.optimiser.iterations * len(s.data.survey(settings.survey).sources))
             for s in stages
         ]
-        newton = sum(n for how, n in steps if isinstance(how, NEWTON)) / shots
+        newton = sum(n for optimiser, n in steps if isinstance(optimiser, NEWTON)) / shots
         other = sum(n for _, n in steps) / shots - newton
         flat = family == Family.FLAT_VEL
         count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)

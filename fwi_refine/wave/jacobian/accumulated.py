@@ -25,7 +25,7 @@ from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.threads import Pool, workers
 
-MOST_ROWS = 1.2e9  # bytes of the rows of some modes that are made at a time
+MAX_ROWS = 1.2e9  # bytes of the rows of some modes that are made at a time
 
 
 def normal_matrix(
@@ -101,7 +101,7 @@ class _Kept(Assembly):
         spectra of all sources and receivers are multiplied."""
         shots, receivers, modes, n = self.shape
         of_mode = shots * receivers * n * torch.float32.itemsize
-        size = max(1, min(modes, int(MOST_ROWS / of_mode)))
+        size = max(1, min(modes, int(MAX_ROWS / of_mode)))
         size = size if size <= MODES else min(modes, size // MODES * MODES)
         memory = torch.empty(shots, receivers, size, n)
         for first in range(0, modes, size):

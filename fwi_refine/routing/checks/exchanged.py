@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.routing.recognise_form import Finding
-from fwi_refine.routing.recognise_regression import BETTER, Fit
+from fwi_refine.routing.checks.form import Finding
+from fwi_refine.routing.checks.regression import MAX_MISFIT_RATIO, Fit
 
 CONTRADICTS = 0.002  # least relative deviation at the sources of a record that may be another's
 NEARER = 0.3  # deviation from the record that a prediction may belong to, over its own
@@ -176,7 +176,7 @@ def _belongs(k: int, j: int, fit_of: FitOf) -> bool:
     across, own, other = fit_of(k, j), fit_of(k, k), fit_of(j, j)
     if across is None or own is None or other is None:
         return False
-    return across.residual < BETTER * min(own.residual, other.residual)
+    return across.residual < MAX_MISFIT_RATIO * min(own.residual, other.residual)
 
 
 def _finding(ids: Sequence[str], moved: dict[int, int]) -> Finding:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.checks.form import Finding
 from fwi_refine.survey import Survey
 
 Array = NDArray[np.float64]
