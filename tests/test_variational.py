@@ -46,7 +46,7 @@ class Linear(SumOfSquaredResiduals):
     def pull_back(self, x, r):
         return 2 / len(r) * self.matrix.T @ r
 
-    def hessian(self, x):
+    def hessian(self, x, weight=None):
         self.jacobians += 1
         return 2 / 40 * self.matrix.T @ self.matrix
 
@@ -62,7 +62,7 @@ class Tie(SumOfSquaredResiduals):
     def pull_back(self, x, r):
         return torch.cat([torch.zeros(CELLS).double(), 2 * r])
 
-    def hessian(self, x):
+    def hessian(self, x, weight=None):
         return torch.diag(self.pull_back(x, torch.ones(1).double()))
 
 

@@ -117,7 +117,7 @@ class CorrelatedMisfit(BandMisfit):
         weighed = self.noise.weigh(self._rows(r)).reshape(shots, receivers, -1)
         return super().pull_back(x, torch.einsum("srk,tk->str", weighed, self._basis)[None])
 
-    def hessian(self, x: Tensor) -> Tensor:
+    def hessian(self, x: Tensor, weight: float | None = None) -> Tensor:
         """2 / N J^T W J; as in `BandMisfit`."""
         full = self._jacobian(x)
         columns = self.parameters.jacobian_transform(full.matrix)

@@ -77,7 +77,7 @@ class FlatMisfit(BandMisfit):
         """As in `SumOfSquaredResiduals`."""
         return super().pull_back(x, self._in_band(self._window * r))
 
-    def hessian(self, x: Tensor) -> Tensor:
+    def hessian(self, x: Tensor, weight: float | None = None) -> Tensor:
         """Gauss-Newton Hessian 2 / N J^T J, (n, n), at the unknowns x (n,)."""
         v, vmin = self._medium(x)
         survey = self.simulator.survey

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals
-from fwi_refine.objective.noise import LEAST_NOISE
+from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.precision import widened
@@ -27,8 +27,11 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 # A column is a float32 tangent run: a third of a float64 misfit and gradient.
 COLUMNS_PER_EVALUATION = 3
 # A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
-# change its coefficient of the record by 0.3 of the float32 rounding or more.
-HIDDEN = 0.3 * LEAST_NOISE / 30
+# change its coefficient of the record by 0.3 of what counts as noise or more.
+HIDDEN = 0.3 / 30
+# What counts as noise: float32 rounding at the least; of the noise that a prior's weight stands for
+# this fraction; and of the residual, which the weights of other priors follow down, this one.
+OF_WEIGHT, OF_RESIDUAL = 0.3, 0.1
 
 
 class DataMisfit(Objective):
@@ -160,6 +163,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         self._basis = record_basis(simulator.survey).to(simulator.device)
         self._band = None if weights is None else BandWeights(weights, self._basis)
         self._single: Simulator | None = None  # in float32, made when it is needed
+        self._latest: tuple[Tensor | None, float] = (None, 0.0)  # unknowns and mean square residual
         self.last_hessian: Tensor | None = None
 
     def residual(self, x: Tensor) -> Tensor | None:
@@ -180,7 +184,10 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             return None
         v, vmin = medium
         residual = self._weighted_residual(v, vmin)
-        return self._in_band(residual) if self._band is None else self._band.in_band(residual)
+        band = self._in_band if self._band is None else self._band.in_band
+        residual = band(residual)
+        self._latest = x, float(residual.square().mean())
+        return residual
 
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
         """As in `SumOfSquaredResiduals`."""
@@ -198,17 +205,19 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     __call__ = SumOfSquaredResiduals.__call__
     value_and_gradient = SumOfSquaredResiduals.value_and_gradient
 
-    def hessian(self, x: Tensor) -> Tensor:
+    def hessian(self, x: Tensor, weight: float | None = None) -> Tensor:
         """Gauss-Newton Hessian.
 
         For few unknowns from one tangent run for each, for many from the full Jacobian by
-        reciprocity, less what rounding hides. Both are in float32: that changes a step, not where
+        reciprocity, less what noise hides. Both are in float32: that changes a step, not where
         the steps end.
 
         Parameters
         ----------
         x : Tensor, shape (n,)
             Unknowns, within the velocity bounds.
+        weight : float, optional
+            As in `LeastSquares`.
 
         Returns
         -------
@@ -216,10 +225,10 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
+            hidden = HIDDEN * self._noise(x, weight)
             if self._band is None:
-                self.last_hessian = self._accumulated(x)
+                self.last_hessian = self._accumulated(x, hidden)
             else:
-                hidden = HIDDEN * self.simulator.survey.unit
                 self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)
@@ -275,12 +284,22 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             self._band.weigh(full.matrix)
         return full
 
-    def _accumulated(self, x: Tensor) -> Tensor:
+    def _noise(self, x: Tensor, weight: float | None) -> float:
+        """Rms of a coefficient of the band that a step from x need not know."""
+        survey = self.simulator.survey
+        least = LEAST_NOISE * survey.unit
+        if weight is not None:
+            return max(least, OF_WEIGHT * math.sqrt(weight * self._record.numel()))
+        at, square = self._latest
+        if at is None or not torch.equal(at, x):
+            square = self(x)
+        return max(least, OF_RESIDUAL * math.sqrt(noise_variance(square, survey)))
+
+    def _accumulated(self, x: Tensor, hidden: float) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""
         v, vmin = self._medium(x)
         survey, how = self.simulator.survey, self.simulator.how
         columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
-        hidden = HIDDEN * survey.unit
         unit_and_scale = normal_matrix(v[0], vmin[0], columns, survey=survey, hidden=hidden, **how)
         return self._hessian_of(*unit_and_scale)
 

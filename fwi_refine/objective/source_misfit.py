@@ -168,7 +168,7 @@ class FreeSourceMisfit(BandMisfit):
         change = self._in_band(change)
         return self._back(point, change if self._root is None else self._root * change, like)
 
-    def hessian(self, x: Tensor) -> Tensor:
+    def hessian(self, x: Tensor, weight: float | None = None) -> Tensor:
         """As in `BandMisfit`, less what the wavelets explain."""
         point, scale = self._renewed(x), 2.0 / self._record.numel()
         if x.numel() > FEW_UNKNOWNS:

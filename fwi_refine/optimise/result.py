@@ -39,8 +39,12 @@ class LeastSquares(Protocol):
         """2 / N J(x)^T r, (n,), for any residual r."""
         ...
 
-    def hessian(self, x: torch.Tensor) -> torch.Tensor:
-        """2 / N J(x)^T J(x), (n, n)."""
+    def hessian(self, x: torch.Tensor, weight: float | None = None) -> torch.Tensor:
+        """2 / N J(x)^T J(x), (n, n).
+
+        weight: of a prior that is minus twice a log density, variance of the noise over N. What
+        this noise hides may be left out.
+        """
         ...
 
 

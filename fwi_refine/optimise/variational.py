@@ -85,9 +85,10 @@ def variational_gauss_newton(
         if limit - run.spent < hessian_cost + 2:  # the Jacobian, a product, and a trial
             return run.result(Status.MAX_EVALUATIONS), run.prior
         assert run.residual is not None  # the misfit is finite
-        hessian, gradient = misfit.hessian(run.x), misfit.pull_back(run.x, run.residual)
-        run.spent += hessian_cost + 1
         run.weight = weight_of(run.square, float(run.prior(run.x)))
+        hessian = misfit.hessian(run.x, run.weight)
+        gradient = misfit.pull_back(run.x, run.residual)
+        run.spent += hessian_cost + 1
         run.prior, step, solve = settle(hessian, gradient, run.prior, run.x, run.weight)
         moved, stopped = run.correct(step, solve, corrections, limit)
         if stopped:
@@ -214,7 +215,8 @@ def settled(
         matrix = hessian.clone()
         prior.add_hessian(matrix, x + step, weight)
         scale = to_unit_diagonal(matrix, DAMPING)
-        factor, info = torch.linalg.cholesky_ex(matrix)
+        info = torch.empty((), dtype=torch.int32, device=matrix.device)
+        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, info))  # in its place
         if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
             break
         solve = scaled_back(by_factor(factor), scale)

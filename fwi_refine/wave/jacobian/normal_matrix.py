@@ -10,7 +10,6 @@ semidefinite as well.
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -24,9 +23,6 @@ COLUMNS = 500  # columns of J^T J in one product
 MODES = 24  # of the records, whose rows are sorted by depth as one
 GROUPS = 16  # of such rows, each down to one depth
 PIECE = 64  # of a group's rows, copied at a time
-# Of part^T part in float32: norm of its rounding, over the root of the largest column's energy times
-# the energy of all.
-ROUNDING = 1e-8
 DEEP = 0.3  # of the map's depth, from which on cells are deep where receivers are combined
 
 
@@ -121,31 +117,17 @@ def sum_without_hidden(
     shots, receivers, modes, n = first.shape
     normal = torch.zeros(n, n, dtype=torch.float64, device=first.device)
     rows = first.new_empty(modes, shots, receivers, n)
-    narrow = first.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
-    wide = torch.empty_like(narrow, dtype=normal.dtype)
+    wide = normal.new_empty(-(-rows[..., 0].numel() // GROUPS), n)
     for some in itertools.chain([first], rest):
         may_go_on()
         combined = rows[: some.shape[2]]
         depths = torch.cat(list(pool.map(combine, some.unbind(2), combined)))
         copy = partial(_copy_rows, combined.flatten(0, 2))
         for group in depths.argsort(descending=True, stable=True).split(len(wide)):
-            part = narrow[: len(group)]
+            part = wide[: len(group)]
             list(pool.map(copy, group.split(PIECE), part.split(PIECE)))
-            count = int(depths[group[0]]) * shape[1]
-            if not _rounding_is_hidden(part[:, :count], hidden, pool):
-                part = wide[: len(group)]
-                list(pool.map(torch.Tensor.copy_, part.split(PIECE), narrow.split(PIECE)))
-            _add_down_to(normal, part, count, pool)
+            _add_down_to(normal, part, int(depths[group[0]]) * shape[1], pool)
     return normal
-
-
-def _rounding_is_hidden(part: torch.Tensor, hidden: float, pool: Pool) -> bool:
-    """Whether float32 rounds part^T part by no more than what of it may be left out."""
-    energies = torch.stack([*pool.map(lambda x: x.square().sum(0), part.split(PIECE))]).sum(0)
-    if not len(energies):
-        return True
-    largest, total = float(energies.max()), float(energies.sum())
-    return ROUNDING * math.sqrt(largest * total) < hidden**2
 
 
 def _combine(
@@ -174,7 +156,7 @@ def _add_down_to(normal: torch.Tensor, part: torch.Tensor, count: int, pool: Poo
 
     def add(i: int) -> None:
         own = seen[:, i : i + COLUMNS].T
-        normal[i : i + len(own), -1] += own @ last
+        normal[i : i + len(own), -1].addmv_(own, last)
 
     list(pool.map(add, range(0, count, COLUMNS)))
     normal[-1, -1] += pool.submit(lambda: last.square().sum()).result()
@@ -186,10 +168,6 @@ def _add(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, pool: Poo
     def add(i: int) -> None:
         own = left[:, i : i + COLUMNS].T
         first = i if left is right else 0
-        sums = total[i : i + len(own), first:]
-        if left.dtype == total.dtype:
-            sums.addmm_(own, right[:, first:])
-        else:
-            sums.add_(own @ right[:, first:])
+        total[i : i + len(own), first:].addmm_(own, right[:, first:])
 
     list(pool.map(add, range(0, left.shape[1], COLUMNS)))
