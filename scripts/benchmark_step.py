@@ -5,8 +5,9 @@
 Seconds of the processor, of all threads, for the normal matrix as a step makes it, its parts and a
 Cholesky factor, also as multiples of one float64 misfit and gradient in the same run: for rounding
 as the only noise, and for the noise that first stages count on. Prints Markdown, and replaces the
-figures in benchmarks/gauss_newton_step.json. --imaging prints the relative difference of the gradient from that with every step imaged, for a
-smooth residual and for one of white noise, and no more.
+figures in benchmarks/gauss_newton_step.json. --imaging prints the relative difference of the
+gradient from that with every step imaged, for a smooth residual and for one of white noise, and no
+more.
 """
 
 import argparse

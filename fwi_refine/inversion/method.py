@@ -13,9 +13,9 @@ WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # must not depend on where it was computed.
 MOST_MEMORY = 16e9
 PROCESS = 0.35e9  # of Python and the libraries, before any step
-# Square matrices of all cells, in float64, that a step has at a time after its Hessian is made: that,
+# Square matrices of all cells, in float64, that a step has at a time after its Hessian is made: it,
 # its sum with the prior's, the factor, and a copy; with a prior that is settled, the covariance and
-# copies of it as well.
+# copies of that as well.
 SQUARES, SQUARES_SETTLED = 4, 7
 MARGIN = 1.15  # of the estimate, over what was measured
 

@@ -1,4 +1,4 @@
-"""How much memory a Jacobian and its normal matrix take on the CPU, in float32, with two threads."""
+"""How much memory a Jacobian and its normal matrix take on the CPU."""
 
 import math
 
