@@ -143,6 +143,41 @@ def test_gauss_newton_matrix(parameters, few, monkeypatch):
         assert (hessian @ dx - wanted).norm() <= 5e-3 * wanted.norm()
 
 
+def matrices(monkeypatch):
+    """A small misfit by the full Jacobian, a point, and the exact Gauss-Newton matrix there."""
+    monkeypatch.setattr(misfits, "FEW_UNKNOWNS", 0)
+    misfit, x, _ = misfit_near(Full((8, 10)), kind=BandMisfit)
+    rows = misfit._jacobian(x).matrix.double()
+    return misfit, x, rows, 2 / misfit._record.numel() * rows.T @ rows
+
+
+def test_the_matrix_leaves_out_what_the_noise_of_a_weight_hides(monkeypatch):
+    """Of each row less than a fraction of the noise by cells that are 30 m/s off; it is definite,
+    as good as whole for rounding alone, and coarser for more noise."""
+    misfit, x, rows, exact = matrices(monkeypatch)
+    left_out = []
+    for noise in (0.0, 1e-4, 1e-2):
+        found = misfit.hessian(x, noise**2 / misfit._record.numel())
+        left_out.append(float((found - exact).norm() / exact.norm()))
+        assert torch.linalg.eigvalsh(found)[0] > -1e-13 * found.trace()
+        hidden = misfits.HIDDEN * misfits.OF_WEIGHT * noise
+        most = 2 * hidden * len(rows) ** 0.5 * torch.linalg.matrix_norm(rows, 2)
+        assert (found - exact).norm() < 2 / misfit._record.numel() * most + 1e-6 * exact.norm()
+    assert left_out[0] < 1e-6 < left_out[1] < left_out[2]
+
+
+def test_without_a_weight_noise_is_a_fraction_of_the_residual(monkeypatch):
+    """Where the residual is not the latest one, it is evaluated."""
+    misfit, x, _, _ = matrices(monkeypatch)
+    rms = misfit(x) ** 0.5 * (SURVEY.n_steps / misfit._basis.shape[1]) ** 0.5
+    noise = misfits.OF_RESIDUAL / misfits.OF_WEIGHT * rms
+    same = misfit.hessian(x, noise**2 / misfit._record.numel())
+    assert torch.equal(misfit.hessian(x), same)
+    misfit.residual(x + 1.0)
+    assert torch.equal(misfit.hessian(x), same)
+    assert not torch.equal(misfit.hessian(x, 0.0), same)
+
+
 def test_the_tie_of_vmin():
     x = torch.tensor([2000.0, 1560.0], dtype=torch.float64)
     tie = VminTie(1500.0)

@@ -12,6 +12,8 @@ from fwi_refine.wave.jacobian.plan import longest_interval, make_plan
 from fwi_refine.wave.jacobian.reciprocity import LINES
 
 SINGLE, DOUBLE = torch.float32.itemsize, torch.float64.itemsize
+THREADS = 2
+BUFFERS = 25_000_000  # of the libraries, for two threads
 
 
 def jacobian_bytes(survey: Survey = OPENFWI, matrices: int = 1) -> int:
@@ -47,19 +49,18 @@ def normal_matrix_bytes(survey: Survey = OPENFWI) -> int:
         Bytes, with the matrix itself.
     """
     shots, receivers, modes, cells = _sizes(survey)
-    sources, spectrum, edge = (
-        len({*survey.sources}),
-        2 * _frequencies(survey),
-        2 * sum(survey.shape),
-    )
-    kept = SINGLE * spectrum * (len({*survey.receivers}) * (cells + sources * edge))
+    sources, spectrum = len({*survey.sources}), 2 * _frequencies(survey)
+    by_receiver = cells + sources * 2 * sum(survey.shape)  # of it, and of its products in the band
+    kept = SINGLE * spectrum * len({*survey.receivers}) * by_receiver
     n = cells + 1
     made = modes_at_a_time(shots * receivers * n, modes)
     combined = shots * receivers * min(modes, MODES)
-    sorted_rows = (SINGLE + DOUBLE) * (combined / GROUPS) * n
-    rows = SINGLE * n * (shots * receivers * made + combined) + sorted_rows
+    sorted_rows = DOUBLE * (combined / GROUPS) * n
+    # those of one mode are copied by each thread that combines them
+    copies = 3 * THREADS * shots * receivers
+    rows = SINGLE * n * (shots * receivers * made + combined + copies) + sorted_rows
     of_sources = SINGLE * sources * spectrum * cells
-    return int(max(_assembling(survey), of_sources + rows + DOUBLE * n**2) + kept)
+    return int(max(_assembling(survey), BUFFERS + of_sources + rows + DOUBLE * n**2) + kept)
 
 
 def _sizes(survey: Survey) -> tuple[int, int, int, int]:
@@ -81,9 +82,9 @@ def _assembling(survey: Survey) -> int:
     edge = 2 * sum(survey.shape)
     sources = len({*survey.sources})
     first = max(BATCH, sources)  # points of the first batch
-    fields = (first + 2 * BATCH) * frames * padded
+    fields = (first + THREADS * BATCH) * frames * padded
     spectra = sources * spectrum * (cells + 2 * (padded - cells))
     # sums over the band, with copies; and lines of it
     band = 8 * spectrum * edge * sources * (first + BATCH)
     lines = (first + BATCH) * (frames + 2 * spectrum) * LINES * survey.absorbing_cells
-    return SINGLE * (fields + spectra + band + lines)
+    return BUFFERS + SINGLE * (fields + spectra + band + lines)
