@@ -350,6 +350,18 @@ def poor_fits() -> str:
     return table(["wrong", *maps], lines)
 
 
+def step_parts() -> str:
+    """One line for each noise: seconds of a Gauss-Newton step and of its parts."""
+    steps = result("gauss_newton_step")["steps"]
+    parts = [*steps[0]["parts"]]
+    lines = [
+        [f"{step['noise']:.0e}", *(f"{step['parts'][part]:.1f}" for part in parts)]
+        + [f"{step['seconds']:.1f}"]
+        for step in steps
+    ]
+    return table(["noise", *parts, "all"], lines)
+
+
 def step_ways() -> str:
     """One line for each way to make a Gauss-Newton step faster."""
     ways = result("gauss_newton_step")["ways"]
@@ -422,6 +434,7 @@ TABLES: dict[str, Callable[[], str]] = {
         faults,
         poor_fits,
         real_search,
+        step_parts,
         step_ways,
         style_priors,
         style_ways,
