@@ -353,13 +353,12 @@ def poor_fits() -> str:
 def step_parts() -> str:
     """One line for each noise: seconds of a Gauss-Newton step and of its parts."""
     steps = result("gauss_newton_step")["steps"]
-    parts = [*steps[0]["parts"]]
     lines = [
-        [f"{step['noise']:.0e}", *(f"{step['parts'][part]:.1f}" for part in parts)]
-        + [f"{step['seconds']:.1f}"]
+        [f"{seconds:.1f}" for seconds in (*step["parts"].values(), step["seconds"])]
         for step in steps
     ]
-    return table(["noise", *parts, "all"], lines)
+    lines = [[f"{s['noise']:.0e}", *line] for s, line in zip(steps, lines, strict=True)]
+    return table(["noise", *steps[0]["parts"], "all"], lines)
 
 
 def step_ways() -> str:
