@@ -62,7 +62,7 @@ def main() -> None:
             max_evaluations=120,
         )
         print(f"source {source}: {np.abs(result.velocity - truth).mean():.2f} m/s off")
-    print(f"found: {result.source.words()}")
+    print(f"found: {result.source.describe()}")
 
 
 if __name__ == "__main__":

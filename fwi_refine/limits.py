@@ -7,9 +7,9 @@ from typing import Any
 from fwi_refine.errors import InputError
 
 # OpenMP ends the process where the system cannot make as many as it is told
-MOST_THREADS = 4096
-MOST_SAMPLES = 10_000  # from the posterior of a map
-MOST_AT_A_TIME = 256  # samples in a process
+MAX_THREADS = 4096
+MAX_SAMPLES = 10_000  # from the posterior of a map
+MAX_AT_A_TIME = 256  # samples in a process
 FEW_JOBS = 64  # that any machine may be told
 JOBS_PER_CORE = 4
 
@@ -22,7 +22,7 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
+def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
     """A whole number that was given.
 
     Parameters
@@ -56,9 +56,25 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
 
 
 def check_jobs(jobs: Any, name: str, least: int = 1) -> int:
-    """A number of processes. Raises InputError for more than the cores can serve."""
+    """Check a number of processes.
+
+    Parameters
+    ----------
+    jobs, name, least
+        As for `whole_number`.
+
+    Returns
+    -------
+    int
+        At most `JOBS_PER_CORE` for each core, or `FEW_JOBS`.
+
+    Raises
+    ------
+    InputError
+        As `whole_number` does, and for more processes than the cores can serve.
+    """
     most = max(FEW_JOBS, JOBS_PER_CORE * cores())
-    number = whole(jobs, name, least)
+    number = whole_number(jobs, name, least)
     if number > most:
         raise InputError(
             f"{name} {number if number < 2**53 else 'of so many digits'}: expected at most {most} "

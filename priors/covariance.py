@@ -48,9 +48,11 @@ class Covariance:
         self.log_determinant = np.log(self.d).sum() + np.linalg.slogdet(capacitance)[1]
 
     def coordinates(self, maps: Array) -> Array:
+        """Maps (..., nz, nx) in the eigenbases: Qz^T X Qx."""
         return self.bases[0].T @ maps @ self.bases[1]
 
     def maps(self, coordinates: Array) -> Array:
+        """Maps (..., nz, nx) of coordinates: Qz C Qx^T."""
         return self.bases[0] @ coordinates @ self.bases[1].T
 
     def solve_coordinates(self, coordinates: Array) -> Array:

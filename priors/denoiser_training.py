@@ -17,11 +17,11 @@ from torch import Tensor
 
 from .denoiser import LEVELS, SPREAD, Denoiser, read_weight, trend_of
 
-RATE = 1.5e-3  # of Adam, at most
-WARM = 200  # steps in which the rate rises
-AVERAGE = 0.998  # of the running mean of the weights, which is what is kept
-KEEP = 100  # steps between two calls of `watch`
-BROKEN = zipfile.BadZipFile, zlib.error
+MAX_RATE = 1.5e-3  # of Adam
+WARM_UP = 200  # steps in which the rate rises
+AVERAGE_DECAY = 0.998  # of the running mean of the weights, which is the result
+REPORT_STEP = 100  # steps between two calls of `watch`
+ARCHIVE_ERRORS = zipfile.BadZipFile, zlib.error
 MOMENTS = "step", "exp_avg", "exp_avg_sq"  # of Adam, for each weight
 
 Watch = Callable[[int, float, Denoiser], bool]
@@ -34,7 +34,7 @@ def train(
     seed: int = 0,
     batch: int = 8,
     bfloat16: bool = False,
-    rate: float = RATE,
+    rate: float = MAX_RATE,
     first: Denoiser | None = None,
     watch: Watch | None = None,
     checkpoint: str | Path | None = None,
@@ -60,11 +60,11 @@ def train(
         Network whose weights training begins with, for instance one of other maps; by default
         they are random.
     watch : callable, optional
-        watch(step, loss, network) every `KEEP` steps, with the mean loss of these and the network
-        so far; training ends where it returns True.
+        watch(step, loss, network) every `REPORT_STEP` steps, with the mean loss of these and the
+        network so far; training ends where it returns True.
     checkpoint : str or Path, optional
-        File that keeps the state every `KEEP` steps. Where it exists, training goes on from it
-        and ends at the weights of one that was never cut off.
+        File that keeps the state every `REPORT_STEP` steps. Where it exists, training goes on from
+        it and ends at the weights of one that was never cut off.
 
     Returns
     -------
@@ -113,14 +113,14 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        keep = min(AVERAGE, step / (step + 10))
+        keep = min(AVERAGE_DECAY, step / (step + 10))
         with torch.no_grad():
             for kept, new in zip(mean.parameters(), network.parameters(), strict=True):
                 kept.lerp_(new, 1 - keep)
         losses.append(float(loss.detach()))
-        if checkpoint is not None and step % KEEP == 0:
+        if checkpoint is not None and step % REPORT_STEP == 0:
             _keep(checkpoint, parts, settings, step)
-        if watch is not None and (step % KEEP == 0 or step == steps):
+        if watch is not None and (step % REPORT_STEP == 0 or step == steps):
             if watch(step, sum(losses) / len(losses), mean):
                 break
             losses = []
@@ -166,12 +166,12 @@ def _keep(path: str | Path, parts: dict[str, Any], settings: list[float], step: 
 
 def _resume(path: str | Path, parts: dict[str, Any], settings: list[float]) -> int:
     """Set the parts to the states of a checkpoint, and say after which step it was written."""
-    shapes = _shapes(parts)
+    shapes = {name: tuple(values.shape) for name, values in _tensors(parts).items()}
     try:
         with zipfile.ZipFile(path) as file:
             step, *found = json.loads(file.read("settings.json"))
             tensors = {name: read_weight(file, name, shape) for name, shape in shapes.items()}
-    except (OSError, KeyError, TypeError, ValueError, EOFError, *BROKEN) as error:
+    except (OSError, KeyError, TypeError, ValueError, EOFError, *ARCHIVE_ERRORS) as error:
         raise ValueError(f"{path}: is no checkpoint of a training: {error}") from error
     if found != settings:
         raise ValueError(
@@ -187,31 +187,23 @@ def _resume(path: str | Path, parts: dict[str, Any], settings: list[float]) -> i
     return int(step)
 
 
-def _shapes(parts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's tensors, by name."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in ("network", "mean"):
-        shapes |= {f"{name}/{k}": tuple(v.shape) for k, v in parts[name].state_dict().items()}
-    for n, weight in enumerate(parts["network"].parameters()):
-        own = {key: () if key == "step" else tuple(weight.shape) for key in MOMENTS}
-        shapes |= {f"optimiser/{n}/{key}": shape for key, shape in own.items()}
-    return shapes
-
-
 def _tensors(parts: dict[str, Any]) -> dict[str, Tensor]:
-    """What a training goes on from, by name."""
+    """The tensors of a checkpoint by name; moments are 0 before the first step."""
     found = {
         f"{n}/{key}": v for n in ("network", "mean") for key, v in parts[n].state_dict().items()
     }
-    for number, moments in parts["optimiser"].state_dict()["state"].items():
-        found |= {f"optimiser/{number}/{key}": moments[key] for key in MOMENTS}
+    state = parts["optimiser"].state_dict()["state"]
+    for n, weight in enumerate(parts["network"].parameters()):
+        first = {key: torch.zeros(() if key == "step" else weight.shape) for key in MOMENTS}
+        moments = state.get(n, first)
+        found |= {f"optimiser/{n}/{key}": moments[key] for key in MOMENTS}
     return found
 
 
 def _rate(step: int, steps: int, most: float) -> float:
     """The learning rate: it rises in a line and falls as a cosine."""
     fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return most * min(1.0, step / WARM) * fall
+    return most * min(1.0, step / WARM_UP) * fall
 
 
 def _draw(maps: Tensor, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -125,6 +125,11 @@ class Priors:
         Returns
         -------
         Priors
+
+        Raises
+        ------
+        ValueError
+            For another section.
         """
         if key not in ("style_a", "style_b"):
             raise ValueError(f"found {key!r}, expected 'style_a' or 'style_b'")

@@ -41,7 +41,7 @@ from .denoiser import Denoiser
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
 LEVELS = 15
 CHAINS = 16
-LEAST_DEVIATION = 1.0  # m/s, of the normal prior that stands for the samples
+MIN_DEVIATION = 1.0  # m/s, of the normal prior that stands for the samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +116,9 @@ class LearnedPrior:
     -----
     A denoiser has no value. Before `update`, `value` is 0 everywhere. After it, it is minus twice
     the logarithm of a normal density about m, which is `mean`, with the samples' standard deviation
-    d of each cell, at least `LEAST_DEVIATION`:
+    d of each cell, at least `MIN_DEVIATION`:
 
-        value = sum over cells of ((v - m) / max(d, LEAST_DEVIATION))^2
+        value = sum over cells of ((v - m) / max(d, MIN_DEVIATION))^2
 
     Where the data see little it holds the map at m, and it leaves to the data what they see. The
     median of each cell is the estimate with the least mean absolute error.
@@ -216,4 +216,4 @@ class LearnedPrior:
         """Of each cell, (nz, nx), in (m/s)^-2."""
         if self.deviation is None:
             return torch.zeros_like(v)
-        return self.deviation.clamp_min(LEAST_DEVIATION) ** -2
+        return self.deviation.clamp_min(MIN_DEVIATION) ** -2

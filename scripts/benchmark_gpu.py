@@ -154,11 +154,11 @@ def step(run: Run) -> list[dict]:
     misfit = BandMisfit(simulator, Full(run.survey.shape), record)
     x = misfit.parameters.from_velocity(v)
     residual = misfit.residual(x)
-    full = jacobian(v, survey=run.survey, **simulator.how)
+    full = jacobian(v, survey=run.survey, **simulator.options)
     normal, _ = full.normal_matrix()
     damped = normal + 1e-6 * torch.eye(len(normal), dtype=normal.dtype, device=normal.device)
     parts = {
-        "full Jacobian, float32": lambda: jacobian(v, survey=run.survey, **simulator.how),
+        "full Jacobian, float32": lambda: jacobian(v, survey=run.survey, **simulator.options),
         "normal matrix": full.normal_matrix,
         "Cholesky factor, float64": lambda: torch.linalg.cholesky(damped),
         "product J^T r, float64": lambda: misfit.pull_back(x, residual),

@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    run_recipe.MOST_LEFT = math.inf
+    run_recipe.MAX_RMS_RATIO_TO_START = math.inf
     rows: list[dict] = []
     for number in range(options.maps):
         family = list(ROUTES)[number % len(ROUTES)]

@@ -41,7 +41,7 @@ from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES
 from fwi_refine.runs.batch import run
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe, merge
-from fwi_refine.runs.executors import AHEAD, Processes, Serial
+from fwi_refine.runs.executors import TASKS_PER_WORKER, Processes, Serial
 from fwi_refine.runs.one_sample import Outcome, refine_one
 from fwi_refine.runs.settings import Settings
 
@@ -186,7 +186,10 @@ def simulate(workers, chunks, handling):
     running, clock = [], 0.0
     chunks = iter(chunks)
     while True:
-        while len(running) < AHEAD * workers and (seconds := next(chunks, None)) is not None:
+        while (
+            len(running) < TASKS_PER_WORKER * workers
+            and (seconds := next(chunks, None)) is not None
+        ):
             clock += handling / 2
             end = max(heapq.heappop(free), clock) + seconds
             heapq.heappush(free, end)

@@ -29,8 +29,9 @@ from scipy.ndimage import gaussian_filter
 
 from fwi_refine.inversion import refine_sample
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import find_family
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import KrylovGaussNewton, LevenbergMarquardt
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.priors import load

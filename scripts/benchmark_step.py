@@ -20,14 +20,14 @@ from types import ModuleType
 import torch
 from benchmark_real import ROOT, origin, write
 
-from fwi_refine.objective.misfit import HIDDEN
-from fwi_refine.objective.noise import LEAST_NOISE
+from fwi_refine.objective.misfit import SENSITIVITY
+from fwi_refine.objective.noise import MIN_NOISE
 from fwi_refine.wave import Simulator, normal_matrix
 from fwi_refine.wave.jacobian import normal_matrix as products
 from fwi_refine.wave.jacobian.reciprocity import Assembly
 
 RESULTS = ROOT / "benchmarks" / "gauss_newton_step.json"
-NOISES = (LEAST_NOISE, 5e-5, 1e-3)  # rms of a coefficient of the band
+NOISES = (MIN_NOISE, 5e-5, 1e-3)  # rms of a coefficient of the band
 PARTS = {
     "fields": (Simulator, "wavefields"),
     "spectra": (Assembly, "add_receivers"),  # and sums over the absorbing band
@@ -101,7 +101,7 @@ def main() -> None:
     for noise in NOISES:
         for seconds in calls.values():
             seconds.clear()
-        how = {"hidden": HIDDEN * noise, "threads": options.threads}
+        how = {"hidden": SENSITIVITY * noise, "threads": options.threads}
         both, (normal, _) = timed(partial(normal_matrix, v[0], v.min(), **how))
         parts = {name: sum(seconds) for name, seconds in calls.items()}
         parts["products"] = both - sum(parts.values())

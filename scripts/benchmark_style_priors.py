@@ -28,10 +28,11 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.chains import settled_by_chains
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import PRIORS
 from fwi_refine.inversion.families.choices import surface_minimum
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.uncertainty import expected_error
 from fwi_refine.objective import Full, PriorTerm
@@ -39,7 +40,7 @@ from fwi_refine.objective.coefficient_noise import CorrelatedMisfit
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import noise_variance
 from fwi_refine.objective.source_cells import Cells, SourceCells
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.optimise.variational import settled
 from fwi_refine.priors import Priors, load
 from fwi_refine.survey import OPENFWI, Survey
@@ -156,13 +157,13 @@ class Linearised:
         return Full(self.shape)
 
     @property
-    def ties(self) -> Any:
+    def penalties(self) -> Any:
         """What else is known."""
-        return VminTie(*self.vmin) + SourceCells(self.source_cells, self.parameters)
+        return VminPrior(*self.vmin) + SourceCells(self.source_cells, self.parameters)
 
     def term(self, prior: Any) -> Any:
         """A prior with what else is known."""
-        return PriorTerm(prior, self.parameters) + self.ties
+        return PriorTerm(prior, self.parameters) + self.penalties
 
     def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
         """Map and deviation, m/s, with a prior; each begins where the one before it ends."""
@@ -178,7 +179,7 @@ class Linearised:
             first = PriorTerm(priors.style_b_learned.prior(), self.parameters)
             gradient = self.gradient + self.hessian @ (x - self.x)
             found, step, _ = settled_by_chains(
-                self.hessian, gradient, None, x, self.weight, first=first, ties=self.ties
+                self.hessian, gradient, None, x, self.weight, first=first, penalties=self.penalties
             )
             return self._map(x + step), found.terms[0][1].prior.deviation.numpy()
         deviation = spread * covariance.diagonal().sqrt().reshape(self.shape)

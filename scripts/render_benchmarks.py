@@ -106,6 +106,11 @@ def spread(values: list[float]) -> str:
     return text
 
 
+def to(least: int, most: int) -> str:
+    """A range of counts, one number where both ends are equal."""
+    return f"{least}" if least == most else f"{least} to {most}"
+
+
 def short(x: float) -> str:
     """Two decimals at most: 30.1, 1.25, 0.0."""
     return str(round(float(x), 2))
@@ -118,16 +123,27 @@ def second_place(family: str, row: dict) -> str:
 
 def real_maps_by_family() -> str:
     """README: one line for each family."""
-    rows = [
-        [
-            f"{family} ({len(group)})",
-            spread([row["start"] for row in group]),
-            spread([row["refined"] for row in group]),
-            second_place(family, group[0]),
-        ]
+    lines = [
+        [*errors_of_family(family, group), second_place(family, group[0])]
         for family, group in by_family(result("real_maps")["rows"]).items()
     ]
-    return table(["family (maps)", "start", "refined", "2nd place"], rows)
+    return table(["family (maps)", "start", "refined", "2nd place"], lines)
+
+
+def errors_of_family(family: str, rows: list[dict]) -> list[str]:
+    """Name, errors of starts and errors of refined maps."""
+    errors = (spread([row[key] for row in rows]) for key in ("start", "refined"))
+    return [f"{family} ({len(rows)})", *errors]
+
+
+def real_families() -> str:
+    """BENCHMARKS.md: one line for each family."""
+    lines = []
+    for family, rows in by_family(result("real_maps")["rows"]).items():
+        proven = sum(row["exact"] is True for row in rows)
+        place = second_place(family, rows[0])
+        lines.append([*errors_of_family(family, rows), f"{proven or ''}", place])
+    return table(["family (maps)", "start", "refined", "proven", "2nd place"], lines)
 
 
 def real_maps() -> str:
@@ -163,18 +179,27 @@ def made_maps() -> str:
         exact = sum(row["refined"] < EXACT for row in last)
         lines.append(
             [
-                family,
-                f"{len(group)}",
+                f"{family} ({len(group)})",
                 f"{mean(row['start'] for row in group):.2f}",
                 f"{mean(row['refined'] for row in group):.3f}",
                 f"{mean(row['refined'] for row in last):.3f}",
                 f"{exact}",
-                f"{min(row['evaluations'] for row in last)} to "
-                f"{max(row['evaluations'] for row in last)}",
             ]
         )
-    head = ["family", "maps", "start", "refined, first run", "latest run", "exact", "evaluations"]
-    return table(head, lines)
+    return table(["family (maps)", "start", "refined, first run", "latest run", "exact"], lines)
+
+
+def made_evaluations() -> str:
+    """Evaluations of the latest runs of the same maps, in a sentence."""
+    rows = result("made_maps")["rows"]
+    latest = {key(row): row for row in rows}  # later rows come later
+    blind = [key(row) for row in rows if row["blind"] and row["seed"] != 9701]
+    counts = by_family([latest[name] for name in dict.fromkeys(blind)])
+    return ", ".join(
+        f"{family} {to(min(used), max(used))}"
+        for family, group in counts.items()
+        for used in [[row["evaluations"] for row in group]]
+    )
 
 
 def key(row: dict) -> tuple:
@@ -420,8 +445,10 @@ TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
         real_maps,
+        real_families,
         behind,
         made_maps,
+        made_evaluations,
         published_recipe,
         published_summary,
         ablations,
@@ -482,7 +509,8 @@ def readme(text: str) -> str:
     if not (begin and end):
         raise ResultError(f"README.md: lacks {BEGIN} or {END}")
     page = "[BENCHMARKS.md](BENCHMARKS.md)"
-    note = f"Mean absolute error, m/s. Single maps, protocol, speed, failures: {page}."
+    maps = "[Single maps](docs/measurements.md#real-maps)"
+    note = f"Mean absolute error, m/s. {maps}; protocol, speed, failures: {page}."
     return f"{before}{BEGIN}\n{real_maps_by_family()}\n\n{note}\n{END}{after}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fwi_refine.priors.denoiser import Denoiser, load_denoiser, save_denoiser
-from fwi_refine.priors.denoiser_training import RATE, measure, train
+from fwi_refine.priors.denoiser_training import MAX_RATE, measure, train
 from fwi_refine.synthetic import make_map
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8, help="maps in each")
     parser.add_argument("--bfloat16", action="store_true", help="fast on processors with AMX")
     parser.add_argument("--until", type=int, help="end after so many, of the rate for all")
-    parser.add_argument("--rate", type=float, default=RATE, help="of Adam, at most")
+    parser.add_argument("--rate", type=float, default=MAX_RATE, help="of Adam, at most")
     parser.add_argument("--first", help="weights to begin with, .npz")
     parser.add_argument("--checkpoint", help="state to go on from, where there is one")
     options = parser.parse_args(arguments)

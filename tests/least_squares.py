@@ -1,8 +1,11 @@
 """Sums of squared residuals with known minima, for the tests of optimisers."""
 
+from dataclasses import fields
+
 import torch
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals
+from fwi_refine.optimise import DescentSettings
 
 
 class Rosenbrock(SumOfSquaredResiduals):
@@ -47,3 +50,12 @@ class Quadratic(SumOfSquaredResiduals):
 
     def hessian(self, x):
         return 2 / 3 * torch.diag(self.scale**2)
+
+
+def descent(options):
+    """The options of a method as its settings of descents and the rest; weight: a number."""
+    names = {field.name for field in fields(DescentSettings)}
+    weight = options.get("weight", 0.0)
+    shared = {name: value for name, value in options.items() if name in names}
+    settings = DescentSettings(**{**shared, "weight": lambda misfit, prior: weight})
+    return settings, {name: value for name, value in options.items() if name not in names}

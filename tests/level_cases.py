@@ -23,7 +23,7 @@ def problem(matrix, gradient, levels, near=None):
         levels=lambda others: levels,
         near=near,
         between=BETWEEN,
-        favour=alone,
+        neighbour_bonus=alone,
     )
 
 

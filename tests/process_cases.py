@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fwi_refine.runs.directory import RunDirectory, look
+from fwi_refine.runs.directory import RunDirectory, read_state
 
 
 def read_until(terminal, words, seconds):
@@ -109,7 +109,7 @@ class Running:
         assert wait_for(lambda: not processes_in(self.folder), 10), "worker processes are left"
         files = {"p.npy", "seismic", "o.partial.npy", "o.partial.csv", ".o.npy.run"}
         assert set(os.listdir(self.folder)) == files
-        kept = look(RunDirectory(self.folder / ".o.npy.run"))
+        kept = read_state(RunDirectory(self.folder / ".o.npy.run"))
         with open(self.folder / "o.partial.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         counts = Counter(row["status"] for row in rows)

@@ -59,7 +59,7 @@ def test_fewer_modes_at_a_time_change_the_order_of_sums_alone(monkeypatch, memor
     monkeypatch.setattr(accumulated, "MODES", 8)
     shots, _, receivers = WIDE.record_shape
     most = memory * 8 * shots * receivers * (math.prod(WIDE.shape) + 1) * 4
-    monkeypatch.setattr(accumulated, "MOST_ROWS", most)
+    monkeypatch.setattr(accumulated, "MAX_ROWS", most)
     (found, scale), (expected, _), whole = both(WIDE, None, 1e-9)
     assert whole.matrix.nbytes > 1.3 * most
     assert torch.allclose(found, expected, atol=1e-7)

@@ -10,7 +10,7 @@ import pytest
 from checkout import ROOT, copy_sources
 from conftest import QUICK
 
-from fwi_refine.wave import cpu
+from fwi_refine.wave import cpu, cpu_library
 
 # A compiler that takes its time to write a file, without optimising, which nobody looks at here.
 COMPILER = """#!/bin/sh
@@ -57,7 +57,7 @@ def test_two_builds_at_once(tmp_path):
     )
     assert one[0].read_bytes() == two[0].read_bytes()
     for library in (*one, *two):
-        assert cpu.open_library(library).fwi_best_isa() in range(len(cpu.INSTRUCTION_SETS))
+        assert cpu_library.open_library(library).fwi_best_isa() in range(len(cpu.INSTRUCTION_SETS))
 
 
 @pytest.mark.process

@@ -17,8 +17,8 @@ from fwi_refine.inversion.levels.assign import EdgeCells
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.constraints import (
-    Held,
-    Walls,
+    BoundPenalty,
+    WithFixedCells,
     check_bounds,
     check_fixed,
     constraints_of,
@@ -39,7 +39,7 @@ inners = pytest.mark.parametrize("inner_", INNER.values(), ids=INNER)
 
 @inners
 def test_fixed_cells_are_no_unknowns(inner_):
-    held = Held(inner_, FIXED, VALUES)
+    held = WithFixedCells(inner_, FIXED, VALUES)
     c = random(held.size, seed=2)
     v = held.velocity(c)
     assert torch.equal(v[FIXED], VALUES[FIXED])
@@ -66,7 +66,7 @@ PRIORS = {
 
 @pytest.mark.parametrize("name", INNER)
 def test_priors_of_the_cells_that_are_left(name):
-    held = Held(INNER[name], FIXED, VALUES)
+    held = WithFixedCells(INNER[name], FIXED, VALUES)
     prior = PriorTerm(PRIORS[name], held)
     x = held.from_velocity(2300 + 80 * random(8, 10, seed=6), 2000.0)
     dx = random(held.size, seed=7)
@@ -82,7 +82,7 @@ def test_priors_of_the_cells_that_are_left(name):
 
 
 def test_variational_total_variation_knows_fixed_cells():
-    held = Held(Full((8, 10)), FIXED, VALUES)
+    held = WithFixedCells(Full((8, 10)), FIXED, VALUES)
     half = random(held.size, held.size, seed=8)
     covariance = half @ half.T
     found = held.map_covariance(covariance)
@@ -93,7 +93,7 @@ def test_variational_total_variation_knows_fixed_cells():
 
 def test_the_jacobian_of_the_free_cells():
     misfit, x, _ = misfit_near(Full((8, 10)), kind=BandMisfit)
-    held = Held(Full((8, 10)), FIXED, misfit.parameters.velocity(x))
+    held = WithFixedCells(Full((8, 10)), FIXED, misfit.parameters.velocity(x))
     ours = BandMisfit(misfit.simulator, held, misfit._record[0])
     y = held.from_velocity(held.offset + 0, x[-1])
     y = held.from_velocity(misfit.parameters.velocity(x), x[-1])
@@ -103,19 +103,19 @@ def test_the_jacobian_of_the_free_cells():
     assert torch.allclose(ours.hessian(y), misfit.hessian(x)[kept][:, kept])
 
 
-def test_walls():
+def test_a_penalty_beyond_bounds():
     low, high = torch.full((8, 10), 1900.0), torch.full((8, 10), 2600.0)
     parameters = Full((8, 10))
-    walls = Walls(low.double(), high.double(), parameters, width=2.0)
+    bound_penalty = BoundPenalty(low.double(), high.double(), parameters, width=2.0)
     v = torch.full((8, 10), 2000.0).double()
-    assert walls(parameters.from_velocity(v)) == 0
+    assert bound_penalty(parameters.from_velocity(v)) == 0
     v[3, 4], v[5, 6] = 2610.0, 1894.0
     x = parameters.from_velocity(v)
-    assert walls(x) == pytest.approx(5**2 + 3**2)
+    assert bound_penalty(x) == pytest.approx(5**2 + 3**2)
     expected = torch.zeros(81, 81).double()
     expected[34, 34] = expected[56, 56] = 2 / 2.0**2
-    assert torch.equal(walls.hessian(x), expected)
-    assert walls.gradient(x)[34] == pytest.approx(10 / 2)
+    assert torch.equal(bound_penalty.hessian(x), expected)
+    assert bound_penalty.gradient(x)[34] == pytest.approx(10 / 2)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_weights(maps):
 
 
 def test_training_ends_where_it_is_told_to_and_refuses_what_are_no_maps(maps, monkeypatch):
-    monkeypatch.setattr(denoiser_training, "KEEP", 2)
+    monkeypatch.setattr(denoiser_training, "REPORT_STEP", 2)
     steps = []
 
     def watch(step, loss, network):
@@ -67,7 +67,7 @@ def test_training_ends_where_it_is_told_to_and_refuses_what_are_no_maps(maps, mo
 
 
 def test_training_that_was_cut_off_goes_on_to_the_same_weights(maps, tmp_path, monkeypatch):
-    monkeypatch.setattr(denoiser_training, "KEEP", 2)
+    monkeypatch.setattr(denoiser_training, "REPORT_STEP", 2)
     kept, told = tmp_path / "state.pt", []
 
     def watch(step, loss, network):

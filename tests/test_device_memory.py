@@ -16,8 +16,8 @@ from fwi_refine.cli.options.resources import MEMORY
 from fwi_refine.objective.base import PriorTerm
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full
-from fwi_refine.objective.vmin_tie import VminTie
-from fwi_refine.optimise import levenberg_marquardt
+from fwi_refine.objective.vmin_prior import VminPrior
+from fwi_refine.optimise import DescentSettings, levenberg_marquardt
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator
@@ -91,12 +91,12 @@ def test_a_sample_has_the_memory_that_is_counted_on(monkeypatch):
         misfit = BandMisfit(Simulator(device=device), parameters, np.zeros(OPENFWI.record_shape))
         levenberg_marquardt(
             misfit,
-            PriorTerm(load().style_b, parameters) + VminTie(v.min()),
+            PriorTerm(load().style_b, parameters) + VminPrior(v.min()),
             parameters.from_velocity(v),
-            weight=lambda misfit, prior: 1e-3,
-            max_iterations=1,
+            DescentSettings(
+                weight=lambda misfit, prior: 1e-3, max_iterations=1, retract=parameters.retract
+            ),
             corrections=2,
-            retract=parameters.retract,
         )
     print(f"{count.peak / 1e9:.2f} GB")
     assert misfit.last_hessian is not None

@@ -263,6 +263,12 @@ def test_the_benchmarks_are_those_of_the_result_files():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("page", "most"), [("README.md", 730), ("BENCHMARKS.md", 1250)])
+def test_the_first_pages_stay_short(page, most):
+    """All else has a page of its own in docs/; words as `wc -w` counts them."""
+    assert len((ROOT / page).read_text(encoding="utf-8").split()) <= most
+
+
 # What it shows runs
 
 

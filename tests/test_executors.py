@@ -26,7 +26,7 @@ from run_cases import (
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
 from fwi_refine.runs import batch
-from fwi_refine.runs.directory import RunDirectory, check_parts, look
+from fwi_refine.runs.directory import RunDirectory, check_parts, read_state
 from fwi_refine.runs.executors import Dask, Processes, Serial
 from fwi_refine.runs.settings import identity
 
@@ -169,7 +169,7 @@ def test_a_neighbour_on_the_same_dask_worker_does_not_fail_with_it(tmp_path):
 
 @pytest.mark.process
 def test_workers_that_die_whatever_they_do_end_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(batch, "DEATHS", 2)
+    monkeypatch.setattr(batch, "MAX_DEATHS", 2)
     case = write_inputs(tmp_path, [f"{DEADLY}{k}" for k in range(2)])
     run = prepare(case, tmp_path / "run", chunk_size=1)
     with pytest.raises(WorkerError, match=r"2 samples in a row.*use fewer --jobs"):
@@ -253,7 +253,7 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_parts_stay(tmp_path):
 
         with pytest.raises(WorkerError, match="the Dask scheduler has gone"):
             refine_all(case, run, opened, refine=slow, added=kill)
-    assert 1 <= look(run).done < 16
+    assert 1 <= read_state(run).done < 16
     assert all(problem is None for _, problem in check_parts(run))
 
 

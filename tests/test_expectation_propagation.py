@@ -8,17 +8,21 @@ import pytest
 from level_cases import BETWEEN, blurred, problem
 
 from fwi_refine.optimise import expectation_propagation
-from fwi_refine.optimise.expectation_propagation import LEAST_SPREAD, SHARP, STRETCH
+from fwi_refine.optimise.expectation_propagation import (
+    BETWEEN_STRETCH,
+    LEVEL_DEVIATION,
+    MIN_BETWEEN_DEVIATION,
+)
 
 
 def of_all_choices(p, levels):
     """(probabilities (K + 1, n), mean (n,)) by the sum over all choices of a part for each."""
     K, n = levels.shape
     low, high = levels.min(0), levels.max(0)
-    spread = np.maximum(STRETCH * (high - low) / np.sqrt(12), LEAST_SPREAD) ** 2
+    spread = np.maximum(BETWEEN_STRETCH * (high - low) / np.sqrt(12), MIN_BETWEEN_DEVIATION) ** 2
     centres, variances = (
         np.vstack([levels, (low + high) / 2]),
-        np.vstack([SHARP**2 + 0 * levels, spread]),
+        np.vstack([LEVEL_DEVIATION**2 + 0 * levels, spread]),
     )
     fractions = np.append(np.full(K, (1 - BETWEEN) / K), BETWEEN)
     choices, logs, means = list(itertools.product(range(K + 1), repeat=n)), [], []
@@ -71,8 +75,10 @@ def test_neighbours_break_a_tie():
     p = problem(np.array([[1e-3]]), np.zeros(1), levels)
     even = expectation_propagation(p).probabilities
     assert even[0] == pytest.approx(even[1])
-    favour = np.array([[1.0], [0.0], [0.0]])
-    odd = expectation_propagation(replace(p, favour=lambda before: favour)).probabilities
+    neighbour_bonus = np.array([[1.0], [0.0], [0.0]])
+    odd = expectation_propagation(
+        replace(p, neighbour_bonus=lambda before: neighbour_bonus)
+    ).probabilities
     assert odd[0] == pytest.approx(np.e * odd[1])
 
 

@@ -29,7 +29,7 @@ from fwi_refine.priors import load
 from fwi_refine.routing import OPENFWI_FAMILIES, Family
 from fwi_refine.synthetic import FAMILIES
 from fwi_refine.wave import released_record
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
@@ -83,8 +83,8 @@ def test_every_family_is_complete(name):
     for method in METHODS:
         recipe = family.recipe(method)
         last = recipe.assignment and recipe.assignment.between(1.0, 1.0)
-        softer = () if recipe.assignment is None else sum(recipe.assignment.softer, ())
-        for stage in (*recipe.stages, *recipe.if_blended, *softer, *([last] if last else [])):
+        relaxed = () if recipe.assignment is None else sum(recipe.assignment.relaxed, ())
+        for stage in (*recipe.stages, *recipe.if_blended, *relaxed, *([last] if last else [])):
             parameters = stage.unknowns(v, priors)
             at = parameters.prior_coordinates(parameters.from_velocity(v, v.min()))
             value, gradient = stage.prior(v, priors).value_and_gradient(at)

@@ -11,9 +11,9 @@ from fwi_refine import InputError, SampleError, classify, simulate
 from fwi_refine.api.options import families_of
 from fwi_refine.io.convert import Conversion, ConvertedRecords, is_outside
 from fwi_refine.io.samples import Sample, load_record
-from fwi_refine.routing.recognise import recognise
-from fwi_refine.routing.recognise_first_rows import recognise_first_rows, scales
-from fwi_refine.routing.recognise_form import recognise_maps
+from fwi_refine.routing.checks.first_rows import recognise_first_rows, scales
+from fwi_refine.routing.checks.form import recognise_maps
+from fwi_refine.routing.checks.recognise import recognise
 from fwi_refine.survey import OPENFWI
 
 SURVEY = replace(TWO_SHOTS, sources=((1, 2), (1, 9), (1, 20)))

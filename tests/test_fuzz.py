@@ -17,7 +17,7 @@ from fwi_refine.cli import run
 from fwi_refine.errors import FwiRefineError, InputError, PartError, SampleError
 from fwi_refine.io.hdf5 import Hdf5Array
 from fwi_refine.priors import load as load_priors
-from fwi_refine.runs.directory import RunDirectory, look
+from fwi_refine.runs.directory import RunDirectory, read_state
 from fwi_refine.runs.directory.parts import _digest, read_part, write_part
 
 MAP = np.random.default_rng(0).uniform(1500, 4500, (1, 70, 70)).astype("f4")
@@ -202,7 +202,7 @@ def test_a_journal(finished, content):
     """It may be lost or wrong: the result is there all the same."""
     run, case = finished
     (run.shards_folder / "1-of-1.jsonl").write_bytes(content)
-    assert look(run).done == 2
+    assert read_state(run).done == 2
     maps, report = merged(run, case)
     assert maps.shape == (2, 70, 70)
     assert [line[0] for line in report] == ["id", "a", "b"]

@@ -27,7 +27,7 @@ from fwi_refine.io.history import read_history
 from fwi_refine.io.report import read_report
 from fwi_refine.io.submission import _keys_of_file
 from fwi_refine.priors import load, to_table
-from fwi_refine.runs.directory import Contents, RunDirectory, check_parts, look
+from fwi_refine.runs.directory import Contents, RunDirectory, check_parts, read_state
 from fwi_refine.runs.directory.parts import _digest, read_part, write_part
 from fwi_refine.survey import OPENFWI, read_survey, write_survey
 
@@ -300,7 +300,7 @@ def test_run_directories(finished, name):
         path.write_bytes(content)
         with bounded():
             run = RunDirectory(finished)
-            look(run)
+            read_state(run)
             list(check_parts(run))
             contents = Contents(run)
             if contents.rows:

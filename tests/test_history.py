@@ -11,8 +11,9 @@ import torch
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep, LevenbergMarquardt
 from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import Stage

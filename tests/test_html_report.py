@@ -109,15 +109,15 @@ def test_a_page_of_little(tmp_path):
     html = html_report.render(run, "misfit", worst=0)
     assert "Failed samples" not in html
     assert "7 not finished" in html
-    run.rows = [Row(f"w{k}", reason="r") for k in range(html_report.LISTED + 3)]
+    run.rows = [Row(f"w{k}", reason="r") for k in range(html_report.MAX_LISTED + 3)]
     html = html_report.render(run, "misfit", worst=0)
-    assert f"The first {html_report.LISTED} of {html_report.LISTED + 3}." in html
+    assert f"The first {html_report.MAX_LISTED} of {html_report.MAX_LISTED + 3}." in html
     (failed,) = re.findall(r'<table id="failed">.*?</table>', html, re.DOTALL)
     cut = Row("a", "f", status="refined", misfit_after=1e-5, flags="stopped early")
     run.rows = [cut, Row("b", status="unfinished")]
     html = html_report.render(run, "misfit", worst=0)
     assert '<span id="outcomes">1 stopped early, 1 not finished</span>' in html
-    assert failed.count('<th scope="row">w') == html_report.LISTED
+    assert failed.count('<th scope="row">w') == html_report.MAX_LISTED
 
 
 def test_digits():

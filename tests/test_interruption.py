@@ -14,7 +14,7 @@ import pytest
 from process_cases import Running, processes_in, read_until, wait_for, workers_in
 
 from fwi_refine.cli.signals import Interrupted, Signals
-from fwi_refine.runs.directory import RunDirectory, check_parts, look
+from fwi_refine.runs.directory import RunDirectory, check_parts, read_state
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_interruption_of_a_run_directory_keeps_its_parts(made, tmp_path):
     assert 2 <= len(run.parts()) < 40
     assert run.temporaries() == []
     assert all(problem is None for _, problem in check_parts(run))
-    state = look(run)
+    state = read_state(run)
     assert state.done == len(run.parts()) == sum(state.status.values())
     assert not state.shards[0]["running"]
 

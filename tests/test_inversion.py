@@ -11,9 +11,10 @@ from wave_cases import THREE_SHOTS
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion import try_routes as routes_module
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed, newton
 from fwi_refine.inversion.initial_model import start_from_record
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.run_recipe import RecipeResult
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.stage_result import Curvature

@@ -15,7 +15,7 @@ from fwi_refine.wave import (
     has_flat_jacobian,
     record_basis,
 )
-from fwi_refine.wave.cpu import load
+from fwi_refine.wave.cpu_library import load
 
 NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
 FIRST = replace(OPENFWI, sources=OPENFWI.sources[:1])

@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 from fwi_refine.inversion.chains import likelihood_of, settled_by_chains
 from fwi_refine.objective import Full, PriorTerm
-from fwi_refine.objective.constraints import Held
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.constraints import WithFixedCells
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.priors import LearnedPrior, VariationalTotalVariation, load
 from fwi_refine.priors.denoiser import (
     DENOISER_FILE,
@@ -169,8 +169,8 @@ def test_vmin_is_integrated_out():
     data = normal(40, seed=4)
     hessian = 2 / 40 * operator.T @ operator
     gradient = 2 / 40 * operator.T @ data
-    tie = VminTie(2810.0, 20.0)
-    likelihood = likelihood_of(hessian.clone(), gradient, tie, x, weight, parameters)
+    penalty = VminPrior(2810.0, 20.0)
+    likelihood = likelihood_of(hessian.clone(), gradient, penalty, x, weight, parameters)
     found = likelihood.posterior(v[None], 30.0)
     full = hessian / (2 * weight)
     full[-1, -1] += 1 / 20.0**2
@@ -186,17 +186,17 @@ def test_fixed_cells_stay():
     fixed = torch.zeros(SHAPE, dtype=torch.bool)
     fixed[2, 1:4] = True
     v = 3000 + 50 * normal(*SHAPE)
-    parameters = Held(Full(SHAPE), fixed, v)
+    parameters = WithFixedCells(Full(SHAPE), fixed, v)
     x = parameters.from_velocity(v, 2800.0)
     operator = normal(40, parameters.size, seed=3) / 10
     hessian, gradient = 2 / 40 * operator.T @ operator, normal(parameters.size, seed=4)
-    likelihood = likelihood_of(hessian, gradient, VminTie(2800.0), x, 3e-3, parameters)
+    likelihood = likelihood_of(hessian, gradient, VminPrior(2800.0), x, 3e-3, parameters)
     found = likelihood.posterior(v[None] + 20 * normal(1, *SHAPE, seed=7), 30.0)[0]
     assert (found - v)[fixed].abs().max() < 1e-3
     rest = v.flatten()[~fixed.flatten()].reshape(3, 9)
     cells = Full((3, 9))
     y = cells.from_velocity(rest, 2800.0)
-    alone = likelihood_of(hessian, gradient, VminTie(2800.0), y, 3e-3, cells)
+    alone = likelihood_of(hessian, gradient, VminPrior(2800.0), y, 3e-3, cells)
     z = (v + 20 * normal(1, *SHAPE, seed=7)[0])[~fixed].reshape(3, 9)
     torch.testing.assert_close(found[~fixed].reshape(3, 9), alone.posterior(z[None], 30.0)[0])
 
@@ -353,12 +353,12 @@ def test_a_stage_ends_near_the_median_of_the_chains(seen):
     count = len(columns)
     residual = columns @ x - problem.data
     hessian, gradient = 2 / count * columns.T @ columns, 2 / count * columns.T @ residual
-    tie, term = (
-        VminTie(float(x[-1])),
+    penalty, term = (
+        VminPrior(float(x[-1])),
         PriorTerm(LearnedPrior(load_denoiser(), chains=16), parameters),
     )
     prior, step, solve = settled_by_chains(
-        hessian, gradient, None, x, problem.noise**2 / count, first=term, ties=tie
+        hessian, gradient, None, x, problem.noise**2 / count, first=term, penalties=penalty
     )
     v = parameters.velocity(x + step)
     found = prior.terms[0][1].prior

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
-from least_squares import START, Energy, Quadratic, Rosenbrock
+from least_squares import START, Energy, Quadratic, Rosenbrock, descent
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals, SumOfSquares
-from fwi_refine.optimise import Status, levenberg_marquardt
+from fwi_refine.optimise import DescentSettings, Status, levenberg_marquardt
 
 
-def minimise(misfit, start=START, weight=0.0, **options):
-    options = {"max_iterations": 60, "relative_decrease": 0.0} | options
-    return levenberg_marquardt(misfit, Energy(), start, weight=lambda m, p: weight, **options)
+def minimise(misfit, start=START, **options):
+    settings, more = descent({"max_iterations": 60, "relative_decrease": 0.0} | options)
+    return levenberg_marquardt(misfit, Energy(), start, settings, **more)
 
 
 def test_rosenbrock():
@@ -69,9 +69,8 @@ def test_the_weight_follows_the_misfit_and_never_rises():
         seen.append(misfit)
         return 0.1 * misfit
 
-    result = levenberg_marquardt(
-        Rosenbrock(), Energy(), START, weight=weight, max_iterations=30, relative_decrease=0.0
-    )
+    settings = DescentSettings(weight=weight, max_iterations=30, relative_decrease=0.0)
+    result = levenberg_marquardt(Rosenbrock(), Energy(), START, settings)
     assert min(seen) < 1e-2 * seen[0]
     assert all(b <= a for a, b in zip(result.history, result.history[1:], strict=False))
 

@@ -35,7 +35,7 @@ from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.records import open_records
 from fwi_refine.machine_faults import is_machine_fault, persistently
 from fwi_refine.runs import one_sample, starts
-from fwi_refine.runs.directory import RunDirectory, check_parts, look
+from fwi_refine.runs.directory import RunDirectory, check_parts, read_state
 from fwi_refine.runs.directory.parts import read_part
 from fwi_refine.runs.executors import Serial
 
@@ -78,7 +78,7 @@ def test_a_record_that_the_machine_cannot_read_stops_the_run(case, impatient, mo
     assert [row["id"] for row in journal_rows(run)] == ["a", "b"]
     refine_all(case, run)
     np.testing.assert_array_equal(merged(run, case)[0], expected_maps(case))
-    assert look(run).status == {"refined": 5}
+    assert read_state(run).status == {"refined": 5}
 
 
 def journal_rows(run):
@@ -96,7 +96,7 @@ def test_a_fault_that_passes_costs_nothing(case, impatient, monkeypatch, number)
         patch.setattr(os, "open", fail)
         refine_all(case, run)
     assert len(calls) == 2
-    assert look(run).status == {"refined": 5}
+    assert read_state(run).status == {"refined": 5}
 
 
 def test_what_does_not_pass_is_not_tried_again(monkeypatch):
@@ -177,7 +177,7 @@ def test_a_mount_that_goes_and_comes_back(case):
             threading.Timer(0.4, gone.rename, [back]).start()
 
     refine_all(case, run, added=vanish)
-    assert look(run).status == {"refined": 5}
+    assert read_state(run).status == {"refined": 5}
 
 
 def test_a_worker_without_the_mount_stops_the_run_and_is_named(case, impatient):
@@ -190,7 +190,7 @@ def test_a_worker_without_the_mount_stops_the_run_and_is_named(case, impatient):
         carry_out(run, Work(inputs, SETTINGS, Serial(), refine=trivial))
     (case / "elsewhere").rename(case / "seismic")
     refine_all(case, run)
-    assert look(run).status == {"refined": 5}
+    assert read_state(run).status == {"refined": 5}
 
 
 def test_hdf5_files_are_opened_where_they_are_read(tmp_path, impatient):
@@ -304,7 +304,7 @@ def test_a_sample_is_on_disk_as_soon_as_it_is_finished(case):
     with pytest.raises(Killed):
         refine_all(case, run, refine=stop_at_d)
     assert [name.split("-")[0] for name in part_names(run)] == ["piece"] * 3
-    state = look(run)
+    state = read_state(run)
     assert (state.done, state.parts, state.status) == (3, 0, {"refined": 3})
     path = run.parts_folder / part_names(run)[1]
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -376,7 +376,7 @@ def test_a_pipe_among_the_records_fails_its_sample(case):
     os.mkfifo(case / "seismic" / "c.npy")
     fresh = prepare(case, case / "fresh")
     refine_all(case, fresh)
-    assert look(fresh).status == {"refined": 4, "failed": 1}
+    assert read_state(fresh).status == {"refined": 4, "failed": 1}
 
 
 def test_a_header_is_held_against_the_size_of_its_file(tmp_path):

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 from jacobian_cases import textured
-from least_squares import START, Energy, Quadratic, Rosenbrock
+from least_squares import START, Energy, Quadratic, Rosenbrock, descent
 from misfit_cases import SURVEY, random
 from small_survey_cases import SURVEY as SMALL
 from wave_cases import NATIVE
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.choices import every_cell, layers_smoothed
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import KrylovGaussNewton
 from fwi_refine.inversion.recipe import Stage, Subset
 from fwi_refine.inversion.stages import run_stage
@@ -23,7 +24,7 @@ from fwi_refine.objective.matrix_free import DampedPrior, MatrixFreeMisfit
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Full, Regions
 from fwi_refine.objective.source_cells import SourceCells
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.optimise import Status, gauss_newton_krylov
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D, load
 from fwi_refine.wave import Simulator
@@ -76,7 +77,7 @@ def test_total_variation_without_its_zeros(kind, epsilon):
 def test_sums_without_their_zeros(parameters):
     v = 2500 + 100 * random(*SHAPE, seed=1)
     cells = torch.tensor([1, 4]), torch.tensor([0, 5]), torch.tensor([2000.0, 2100.0]).double()
-    terms = PriorTerm(TotalVariation2D(1.0), parameters) + VminTie(1500.0)
+    terms = PriorTerm(TotalVariation2D(1.0), parameters) + VminPrior(1500.0)
     terms = 3.0 * (terms + SourceCells(cells, parameters))
     x = parameters.from_velocity(v)
     dense = terms.hessian(x)
@@ -112,13 +113,11 @@ class WithProducts:
         return 3
 
 
-def minimise(problem, start=START, weight=0.0, **options):
+def minimise(problem, start=START, **options):
     misfit = WithProducts(problem)
-    options = {"max_iterations": 200, "relative_decrease": 0.0} | options
+    settings, more = descent({"max_iterations": 200, "relative_decrease": 0.0} | options)
     damped = partial(DampedPrior, Energy())
-    result = gauss_newton_krylov(
-        misfit, Energy(), damped, start, weight=lambda m, p: weight, **options
-    )
+    result = gauss_newton_krylov(misfit, Energy(), damped, start, settings, **more)
     assert misfit.count == result.evaluations
     return result
 

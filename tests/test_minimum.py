@@ -9,15 +9,16 @@ from scipy.ndimage import gaussian_filter
 
 from fwi_refine.inversion.accept import written
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.minimum import TOLERANCE, with_minimum
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.stages import run_stage
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
 from fwi_refine.wave import Simulator, released_record
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
@@ -96,7 +97,7 @@ def test_a_minimum_above_vmin_is_lowered(ended):
 
 def test_a_map_that_is_far_from_its_end_is_not_lifted(ended, monkeypatch):
     _, model, solution = ended
-    monkeypatch.setattr("fwi_refine.inversion.minimum.MOST", 0)
+    monkeypatch.setattr("fwi_refine.inversion.minimum.MAX_CELLS", 0)
     assert with_minimum(model, solution) is None
 
 

@@ -11,7 +11,7 @@ from misfit_cases import SURVEY, misfit_near, random
 from fwi_refine.objective import misfit as misfits
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.wave import Simulator
 
 
@@ -160,7 +160,7 @@ def test_the_matrix_leaves_out_what_the_noise_of_a_weight_hides(monkeypatch):
         found = misfit.hessian(x, noise**2 / misfit._record.numel())
         left_out.append(float((found - exact).norm() / exact.norm()))
         assert torch.linalg.eigvalsh(found)[0] > -1e-13 * found.trace()
-        hidden = misfits.HIDDEN * misfits.OF_WEIGHT * noise
+        hidden = misfits.SENSITIVITY * misfits.OF_WEIGHT * noise
         most = 2 * hidden * len(rows) ** 0.5 * torch.linalg.matrix_norm(rows, 2)
         assert (found - exact).norm() < 2 / misfit._record.numel() * most + 1e-6 * exact.norm()
     assert left_out[0] < 1e-6 < left_out[1] < left_out[2]
@@ -178,13 +178,13 @@ def test_without_a_weight_noise_is_a_fraction_of_the_residual(monkeypatch):
     assert not torch.equal(misfit.hessian(x, 0.0), same)
 
 
-def test_the_tie_of_vmin():
+def test_the_prior_of_vmin():
     x = torch.tensor([2000.0, 1560.0], dtype=torch.float64)
-    tie = VminTie(1500.0)
-    assert tie(x) == pytest.approx(4.0)
-    order = taylor_test(tie.value_and_gradient, x, torch.ones_like(x), [8.0, 4.0, 2.0])
+    prior = VminPrior(1500.0)
+    assert prior(x) == pytest.approx(4.0)
+    order = taylor_test(prior.value_and_gradient, x, torch.ones_like(x), [8.0, 4.0, 2.0])
     assert order == pytest.approx(2.0, abs=1e-6)
-    hessian = tie.hessian(x)
-    x[-1] -= tie.gradient(x)[-1] / hessian[-1, -1]
-    assert tie(x) == pytest.approx(0.0, abs=1e-12)
+    hessian = prior.hessian(x)
+    x[-1] -= prior.gradient(x)[-1] / hessian[-1, -1]
+    assert prior(x) == pytest.approx(0.0, abs=1e-12)
     assert hessian.count_nonzero() == 1

@@ -17,7 +17,7 @@ from fwi_refine.io.order import in_order
 from fwi_refine.io.report import ReportWriter, Row, read_report
 from fwi_refine.priors import load
 from fwi_refine.routing import route_of
-from fwi_refine.runs.directory import RunDirectory, look
+from fwi_refine.runs.directory import RunDirectory, read_state
 
 NUMBERED = [f"data{k}" for k in (1, 2, 10)]
 
@@ -162,7 +162,7 @@ def test_folders_of_any_name(made, tmp_path, capsys, folder):
     with open(place / "o.csv", newline="", encoding="utf-8") as file:
         first = file.read()
     assert len(list(csv.DictReader(first.splitlines()))) == 3
-    assert look(RunDirectory(place / "run")).done == 3
+    assert read_state(RunDirectory(place / "run")).done == 3
     assert run_command([*arguments, "--overwrite"]) in (0, 3)
     assert "2 of 2 parts are there" not in first
     with open(place / "o.csv", newline="", encoding="utf-8") as file:
@@ -184,13 +184,13 @@ def test_what_stands_beside_shards_is_told_of(tmp_path, caplog):
 
 
 def test_one_record_of_two_predictions_is_told_of(caplog):
-    from fwi_refine.routing.look import _tell_of_equal
+    from fwi_refine.routing.checks.inputs import _warn_of_equal
 
     maps, records = [np.zeros(3), np.ones(3)], [np.ones(4), np.ones(4)]
-    _tell_of_equal(["a", "b"], maps[:1] * 2, records)
-    _tell_of_equal(["a", "b"], maps, [records[0], 2 * records[0]])
+    _warn_of_equal(["a", "b"], maps[:1] * 2, records)
+    _warn_of_equal(["a", "b"], maps, [records[0], 2 * records[0]])
     assert not caplog.records
-    _tell_of_equal(["a", "b"], maps, records)
+    _warn_of_equal(["a", "b"], maps, records)
     assert "the records of a and b are equal" in caplog.text
 
 

@@ -54,7 +54,7 @@ def test_records_as_they_are_simulated_are_clean(name):
     assert early_noise(record, SURVEY) == CLEAN
     data = Data.of_sample(record, torch.as_tensor(start), Simulator(SURVEY))
     assert data.noise == CLEAN
-    assert data.square(1e-4) == (1e-4 * SURVEY.unit) ** 2
+    assert data.misfit_limit(1e-4) == (1e-4 * SURVEY.unit) ** 2
     assert data.beyond_noise(0.123) == 0.123
 
 

@@ -7,7 +7,7 @@ from helpers import inner, taylor_test
 
 from fwi_refine.objective.base import Objective, PriorTerm, SumOfSquares
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.optimise import lbfgs
 from fwi_refine.priors import TotalVariation1D, TotalVariation2D
 
@@ -181,7 +181,7 @@ def test_the_hessian_of_a_prior_is_that_of_the_chain_rule(parameters):
     # and it is added, with a weight, to what is there
     matrix = random(parameters.size, parameters.size, seed=9)
     added = matrix.clone()
-    (2 * term + 3 * VminTie(1500.0)).add_hessian(added, x, 0.5)
+    (2 * term + 3 * VminPrior(1500.0)).add_hessian(added, x, 0.5)
     matrix += expected
     matrix[-1, -1] += 3.0 * 0.5 * 2 / 30**2
     torch.testing.assert_close(added, matrix, rtol=1e-12, atol=1e-9)

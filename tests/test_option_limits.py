@@ -7,7 +7,7 @@ import pytest
 from run_cases import write_inputs
 
 from fwi_refine.cli import run
-from fwi_refine.wave.threads import MOST_THREADS, number_of_threads
+from fwi_refine.wave.threads import MAX_THREADS, number_of_threads
 
 HUGE = "9" * 23
 
@@ -44,9 +44,9 @@ def test_numbers_without_use(case, capsys, more, words):
 
 
 def test_threads_have_a_limit():
-    assert number_of_threads(MOST_THREADS) == MOST_THREADS
+    assert number_of_threads(MAX_THREADS) == MAX_THREADS
     with pytest.raises(ValueError, match="at most"):
-        number_of_threads(MOST_THREADS + 1)
+        number_of_threads(MAX_THREADS + 1)
 
 
 @pytest.mark.parametrize("name", ["starts.npy", "seismic", "o.npy"])

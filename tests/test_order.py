@@ -8,8 +8,8 @@ from small_survey_cases import SURVEY
 from fwi_refine import InputError, refine, simulate
 from fwi_refine.cli import run
 from fwi_refine.io.predictions import check_id
-from fwi_refine.routing.look import look_at_both, look_at_pairs
-from fwi_refine.routing.recognise import further, looked_at
+from fwi_refine.routing.checks.inputs import check_both, check_pairs
+from fwi_refine.routing.checks.recognise import checked_positions, more_positions
 from fwi_refine.survey.toml import write_survey
 
 COUNT = 14
@@ -35,7 +35,7 @@ def predicted(maps, error=20.0):
 def turned(count=COUNT):
     """Every sample takes the next one's place, but those that are looked at first."""
     order = np.arange(count)
-    rest = np.setdiff1d(order, looked_at(count))
+    rest = np.setdiff1d(order, checked_positions(count))
     order[rest] = np.roll(rest, -1)
     return order
 
@@ -92,7 +92,7 @@ def test_samples_of_a_large_set():
         return maps[k]
 
     def look(one):
-        look_at_both(count, one, true, ("the maps", "the true maps"), SURVEY)
+        check_both(count, one, true, ("the maps", "the true maps"), SURVEY)
 
     look(lambda k: true(k) * 1.03)
     with pytest.raises(InputError, match=OTHER):
@@ -104,21 +104,21 @@ def test_poor_predictions_are_in_order():
     """Some are as near to the sample of another as that one's own, and far from theirs."""
     maps = truths()
     poor = predicted(maps)
-    assert {7, 9, 13} < {*looked_at(COUNT), *further(COUNT)}
+    assert {7, 9, 13} < {*checked_positions(COUNT), *more_positions(COUNT)}
     poor[7], poor[13], poor[9] = poor[12] + 5.0, poor[4] + 5.0, poor[0] + 5.0
     records = simulate(maps, survey=SURVEY)
     ids = [str(k) for k in range(COUNT)]
-    look_at_pairs(ids, lambda k: poor[k], lambda k: records[k], SURVEY)
-    look_at_both(COUNT, lambda k: poor[k], lambda k: maps[k], ("maps", "true maps"), SURVEY)
+    check_pairs(ids, lambda k: poor[k], lambda k: records[k], SURVEY)
+    check_both(COUNT, lambda k: poor[k], lambda k: maps[k], ("maps", "true maps"), SURVEY)
 
 
 def test_further_samples_are_spread():
-    assert further(0) == further(4) == []
-    assert further(6) == [k for k in range(6) if k not in looked_at(6)]
+    assert more_positions(0) == more_positions(4) == []
+    assert more_positions(6) == [k for k in range(6) if k not in checked_positions(6)]
     for count in (12, 999, 65818):
-        found = further(count)
-        assert found == further(count)
+        found = more_positions(count)
+        assert found == more_positions(count)
         assert 5 <= len(found) <= 6
-        assert not {*found} & {*looked_at(count)}
+        assert not {*found} & {*checked_positions(count)}
         assert min(found) < count / 3
         assert max(found) > count / 2

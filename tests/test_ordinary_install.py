@@ -72,6 +72,15 @@ def failed_imports(modules, refused) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_every_folder_is_installed():
+    """setup.cfg lists the packages: a folder that it lacks is missing from an installed copy."""
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    folders = {name.removesuffix(".__init__") for name in sources() if name.endswith(".__init__")}
+    assert {*listed} == folders
+
+
 def test_every_module_is_imported_without_extras():
     modules = [name.removesuffix(".__init__") for name in sources()]
     assert len(modules) > 100

@@ -20,7 +20,7 @@ from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.priors import load
 from fwi_refine.survey.toml import read_survey, write_survey
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 NATIVE = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
@@ -279,7 +279,7 @@ def test_doctor(made, capfd, tmp_path):
 
 @NATIVE
 def test_what_a_large_map_fell_back_to_is_reported(made, monkeypatch):
-    monkeypatch.setattr(method, "MOST_MEMORY", 1e6)
+    monkeypatch.setattr(method, "MAX_MEMORY", 1e6)
     v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
     refined = refine_sample(v, record, survey=SURVEY, family="layered", max_evaluations=5)
     words = "matrix-free Gauss-Newton: a Gauss-Newton step on 14 x 18 cells"

@@ -19,7 +19,7 @@ from fwi_refine.runs.settings import Settings, check_memory
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 
 def test_which_surveys_can_be_classified():

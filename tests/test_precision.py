@@ -43,7 +43,7 @@ def rows(m, n, seed=0):
 @pytest.mark.parametrize("m", [1, 1023, 5000])
 def test_products_in_float32_are_exact(m, monkeypatch):
     """Those of the rounded columns, also where the rows are summed in several goes."""
-    monkeypatch.setattr(exact_products, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(exact_products, "MAX_BLOCKS", 2)
     part = rows(m, 9)
     largest = part.abs().amax(0).double()
     unit = torch.where(largest > 0, 2.0 ** (torch.floor(torch.log2(largest)) + 1), 1.0)
@@ -114,5 +114,5 @@ def test_the_shift_grows_where_it_is_too_small(monkeypatch):
     matrix.diagonal().sub_(5e-5)  # the factor needs more than the first shift
     solve = definite._by_refinement(matrix)
     assert solve is not None
-    monkeypatch.setattr(definite, "MOST_SHIFT", definite.SHIFT)
+    monkeypatch.setattr(definite, "MAX_SHIFT", definite.SHIFT)
     assert definite._by_refinement(matrix) is None

@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
-from least_squares import START, Energy, Quadratic, Rosenbrock
+from least_squares import START, Energy, Quadratic, Rosenbrock, descent
 
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.optimise import Status, preconditioned_lbfgs
 
 
-def minimise(misfit, start=START, weight=0.0, **options):
-    options = {"max_iterations": 30, "relative_decrease": 0.0} | options
-    return preconditioned_lbfgs(misfit, Energy(), start, weight=lambda m, p: weight, **options)
+def minimise(misfit, start=START, **options):
+    settings, more = descent({"max_iterations": 30, "relative_decrease": 0.0} | options)
+    return preconditioned_lbfgs(misfit, Energy(), start, settings, **more)
 
 
 def test_rosenbrock():

@@ -14,14 +14,15 @@ from pretend import pretended
 
 from fwi_refine.inversion.accept import best_of, integers
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.uncertainty import Solution
 from fwi_refine.objective.base import PriorTerm, SumOfSquares
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit
 from fwi_refine.objective.parameterisation import Full, Modes, Regions, Rows
 from fwi_refine.objective.source_cells import SourceCells, source_cells
-from fwi_refine.objective.vmin_tie import VminTie
-from fwi_refine.optimise import expectation_propagation, lbfgs, levenberg_marquardt
+from fwi_refine.objective.vmin_prior import VminPrior
+from fwi_refine.optimise import DescentSettings, expectation_propagation, lbfgs, levenberg_marquardt
 from fwi_refine.priors import GaussianProcess, TotalVariation1D, TotalVariation2D
 from fwi_refine.wave import Simulator, first_differences, jacobian, released_record
 from fwi_refine.wave.cuda import program as cuda
@@ -119,17 +120,19 @@ def test_levenberg_marquardt_and_the_expected_error(device, case):
         term = PriorTerm(prior, parameters)
         simulator = Simulator(SMALL, device=place)
         misfit = BandMisfit(simulator, parameters, record)
-        priors = term + VminTie(v.min())
+        priors = term + VminPrior(v.min())
         if parameters.prior_acts_on_map:
             priors = priors + SourceCells(source_cells(record, v, SMALL), parameters)
         result = levenberg_marquardt(
             misfit,
             priors,
             parameters.from_velocity(v),
-            weight=lambda misfit, prior: 0.01 * misfit / max(prior, 1.0),
-            max_iterations=1,
+            DescentSettings(
+                weight=lambda misfit, prior: 0.01 * misfit / max(prior, 1.0),
+                max_iterations=1,
+                retract=parameters.retract,
+            ),
             corrections=2,
-            retract=parameters.retract,
         )
         assert result.x.device.type == torch.device(place).type
         hessian = prior_hessian = None

@@ -22,9 +22,9 @@ from fwi_refine.io.report import Row
 from fwi_refine.runs.one_sample import refine_one
 from fwi_refine.runs.running import (
     Running,
-    _told,
+    _reported,
     read_running,
-    refine_and_tell,
+    refine_and_report,
     running_folder,
     seconds_left,
 )
@@ -67,7 +67,7 @@ def test_the_steps_of_a_sample_are_told_and_change_nothing():
 
 def test_a_running_sample_has_a_file_until_it_is_done(tmp_path, monkeypatch):
     with running_folder(tmp_path / "1-of-1.running") as folder:
-        with _told(folder / "4.json", Running("s4", NOW, noise=1e-4)) as watch:
+        with _reported(folder / "4.json", Running("s4", NOW, noise=1e-4)) as watch:
             assert read_running(folder) == [Running("s4", NOW, noise=1e-4)]
             monkeypatch.setattr("fwi_refine.runs.running.INTERVAL", 0.0)
             watch(SimpleNamespace(stage="layered, stage 1 of 8", step=0, misfit=0.5))
@@ -93,7 +93,9 @@ def test_a_folder_that_cannot_be_written_stops_nothing(made, tmp_path):
     from fwi_refine.runs.settings import Settings
 
     sample = SimpleNamespace(index=0, id="bad", problem="no record", source=None)
-    outcome = refine_and_tell(sample, Settings(load()), str(tmp_path / "not" / "there"), refine_one)
+    outcome = refine_and_report(
+        sample, Settings(load()), str(tmp_path / "not" / "there"), refine_one
+    )
     assert outcome.row.reason == "no record"
 
 
@@ -165,7 +167,7 @@ def test_a_view_counts_what_was_found_and_what_is_new(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: NOW)
     progress = RunProgress(8, visible=True)
     progress.found(Row("a", "layered", "", "refined", 1.0, 0.1, seconds=50.0))
-    with running_folder(tmp_path / "r") as folder, _told(folder / "1.json", Running("b", NOW)):
+    with running_folder(tmp_path / "r") as folder, _reported(folder / "1.json", Running("b", NOW)):
         view = progress.view(folder)
     assert (view.done, view.seconds_left, view.rate) == (1, 350.0, 1 / 50)
     monkeypatch.setattr(time, "time", lambda: NOW + 30)
@@ -186,7 +188,7 @@ def test_status_shows_the_running_samples_of_another_process(made, tmp_path, cap
     files = runs.running_files(directory.shards_folder, (1, 1))
     state = Running("a1", time.time() - 60, "layered, stage 3 of 8", 2, 4.1e-2, 3.3e-3, 1e-4)
     claimed = runs.claimed(directory.shards_folder, (1, 1), 1)
-    with claimed, running_folder(files), _told(files / "0.json", state):
+    with claimed, running_folder(files), _reported(files / "0.json", state):
         capsys.readouterr()
         assert run(["status", str(folder)]) == 0
         assert "running   a1 0:01:0" in (out := capsys.readouterr().out)

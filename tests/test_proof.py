@@ -10,7 +10,8 @@ from wave_cases import NATIVE, THREE_SHOTS, tilted_layers
 from fwi_refine.cli import run
 from fwi_refine.inversion.accept import proven
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.survey.toml import write_survey
 from fwi_refine.wave import Simulator, released_record
@@ -71,7 +72,7 @@ def test_what_fits_far_too_badly_is_not_searched_from(truth, record):
 
 def test_wrong_cells_are_searched_for_within_the_budget(truth, record, monkeypatch):
     monkeypatch.setattr(
-        "fwi_refine.inversion.accept.SEARCHED", 1.0
+        "fwi_refine.inversion.accept.MAX_RMS_FOR_SEARCH", 1.0
     )  # a cell is much of a small map
     wrong = truth.clone()
     wrong[6, 2], wrong[10, 9] = 1700, 2301

@@ -12,7 +12,7 @@ from fwi_refine import refine as refine_arrays
 from fwi_refine.cli import run
 from fwi_refine.io.convert import AXES, Conversion, conversion_of, forward_log
 from fwi_refine.io.samples import Sample
-from fwi_refine.routing.recognise import looked_at, recognise
+from fwi_refine.routing.checks.recognise import checked_positions, recognise
 from fwi_refine.runs import one_sample
 from fwi_refine.runs.one_sample import refine_one
 from fwi_refine.runs.settings import Settings
@@ -177,9 +177,9 @@ def _tensor(v):
 
 
 def test_few_samples_are_looked_at():
-    assert looked_at(1) == [0]
-    assert looked_at(2) == [0, 1]
-    assert looked_at(65818) == [0, 21939, 43878, 65817]
+    assert checked_positions(1) == [0]
+    assert checked_positions(2) == [0, 1]
+    assert checked_positions(65818) == [0, 21939, 43878, 65817]
 
 
 # The options undo what they say

@@ -10,7 +10,7 @@ from wave_cases import THREE_SHOTS as SURVEY
 from wave_cases import tilted_layers
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.layered import GAUSS_NEWTON
 from fwi_refine.inversion.levels import rounds as level_rounds
 from fwi_refine.inversion.levels.assign import EdgeCells
@@ -23,11 +23,12 @@ from fwi_refine.inversion.levels.rounds import (
     repaired,
 )
 from fwi_refine.inversion.levels.settings import LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.priors import load
 from fwi_refine.wave import Simulator, released_record
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 
@@ -278,10 +279,10 @@ def test_what_rounding_adds(truth, exact, released, simulator):
 
 
 @pytest.mark.parametrize(
-    ("softer", "rounds"), [((), 2), (ASSIGNMENT.softer[:1], 3), (ASSIGNMENT.softer[:2], 4)]
+    ("relaxed", "rounds"), [((), 2), (ASSIGNMENT.relaxed[:1], 3), (ASSIGNMENT.relaxed[:2], 4)]
 )
 def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
-    softer, rounds, truth, simulator, monkeypatch
+    relaxed, rounds, truth, simulator, monkeypatch
 ):
     """Where the record is of no map of integers: all that a round can do is to fit better. Softer
     stages, and the rounds after them, begin where it fitted best, as often as there are any."""
@@ -307,13 +308,13 @@ def test_rounds_that_lose_their_way_end_and_what_fitted_best_is_returned(
         stage = ASSIGNMENT.between(*how)
         return replace(stage, optimiser=replace(stage.optimiser, iterations=0))
 
-    assignment = replace(ASSIGNMENT, between=nothing, softer=softer)
+    assignment = replace(ASSIGNMENT, between=nothing, relaxed=relaxed)
     found, _, budget = assign(simulator, record, start, assignment=assignment)
     assert len(before) == rounds, (
-        "the first, the one that loses its way, and one after each of the softer stages"
+        "the first, the one that loses its way, and one after each of the relaxed stages"
     )
     assert before[1][0] < 0.5 * before[0][0]
-    if not softer:
+    if not relaxed:
         assert torch.equal(found, before[1][1])
     else:
         assert before[2][0] < 2 * before[1][0]

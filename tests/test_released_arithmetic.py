@@ -13,7 +13,8 @@ from wave_cases import KERNELS, NATIVE, SMALL, random_maps
 from fwi_refine.survey import OPENFWI
 from fwi_refine.synthetic import make_record
 from fwi_refine.wave import Simulator, first_differences, released_record
-from fwi_refine.wave.cpu import INSTRUCTION_SETS, load
+from fwi_refine.wave.cpu import INSTRUCTION_SETS
+from fwi_refine.wave.cpu_library import load
 
 PAIR = Path(__file__).parents[2] / "shared/data/real/pair_curvefault_b.npz"
 LONG = replace(SMALL, absorbing_cells=20, n_steps=180)

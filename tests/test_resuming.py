@@ -23,7 +23,7 @@ from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, RunError
 from fwi_refine.io.outputs import open_temporary
 from fwi_refine.runs import executors, locks, one_sample
-from fwi_refine.runs.directory import RunDirectory, claimed, look
+from fwi_refine.runs.directory import RunDirectory, claimed, read_state
 from fwi_refine.runs.directory.shards import Journal, read_journal
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -89,7 +89,7 @@ def test_another_run_to_the_same_output_is_not_mixed_with_the_first(case, monkey
     error = capsys.readouterr().err
     assert "holds 3 finished samples of an earlier run" in error
     assert "settings.max_evaluations: not set in the run, 3 now" in error
-    assert look(RunDirectory(case / ".o.npy.run")).done == 3
+    assert read_state(RunDirectory(case / ".o.npy.run")).done == 3
     assert run_command([*other, "--overwrite"]) == 0
     assert not (case / ".o.npy.run").exists()
 
@@ -111,7 +111,7 @@ def test_the_end_of_the_terminal_keeps_what_is_finished(case, monkeypatch, ignor
         signal.signal(signal.SIGHUP, before)
     assert (case / "o.npy").exists() == ignored
     if not ignored:
-        assert look(RunDirectory(case / ".o.npy.run")).done == 2
+        assert read_state(RunDirectory(case / ".o.npy.run")).done == 2
 
 
 # What is written is none of what is read
@@ -414,7 +414,7 @@ def test_times_of_a_journal_without_measure(case, time):
     line = f'{{"event": "sample", "place": 0, "seconds": {time}, "time": {time}}}\n'
     path.write_text(path.read_text() + line)
     assert all(isinstance(entry["time"], float) for entry in read_journal(path.parent, (1, 1)))
-    assert look(run).done == 5
+    assert read_state(run).done == 5
     merged(run, case)
 
 
@@ -431,4 +431,4 @@ def test_a_journal_of_no_shard(case):
         (run.shards_folder / name).write_text("")
     Journal(run.shards_folder, (1, 1)).write("start")
     refine_all(case, run)
-    assert look(run).done == 5
+    assert read_state(run).done == 5

@@ -6,14 +6,15 @@ import torch
 from wave_cases import THREE_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
 from fwi_refine.inversion.levels.rounding import (
-    COST,
     DRAWS,
+    EVALUATIONS,
     rounding_of,
     without_expected_rounding,
 )
+from fwi_refine.inversion.model import Model
 from fwi_refine.wave import Simulator, released_record
 
 
@@ -53,7 +54,7 @@ def test_the_mean_rounding_of_a_map_nearby_is_most_of_that_of_a_map():
     data = Data.of_sample(longer, truth, simulator)
     model = Model.of(torch.where(truth == truth.min(), truth, truth + 0.3))
     cleared = without_expected_rounding(model, data, budget)
-    assert budget.evaluations == DRAWS * COST
+    assert budget.evaluations == DRAWS * EVALUATIONS
     exact = simulator.forward(truth[None])[0].numpy()
     before, after = (
         np.sqrt(np.square(part[:, : SURVEY.n_steps] - exact).mean())
@@ -73,10 +74,10 @@ def test_nothing_is_taken_out_where_the_least_velocity_lies_deep():
     assert without_expected_rounding(Model.of(truth), data, budget) is data
 
 
-@pytest.mark.parametrize("budget", [Budget(), Budget(DRAWS * COST - 1)])
+@pytest.mark.parametrize("budget", [Budget(), Budget(DRAWS * EVALUATIONS - 1)])
 def test_nothing_is_taken_out_of_another_arithmetic_nor_beyond_the_budget(budget):
     truth, simulator = smooth_map(), Simulator(SURVEY)
-    if budget.affords(DRAWS * COST):
+    if budget.affords(DRAWS * EVALUATIONS):
         record = simulator.forward(truth[None])[0].numpy()
     else:
         record = released_record(truth, survey=SURVEY).numpy()

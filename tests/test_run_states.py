@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from run_cases import expected_maps, merged, prepare, refine_all, trivial, write_inputs
 
 from fwi_refine.errors import PartError, RunError
-from fwi_refine.runs.directory import RunDirectory, check_parts, look, merge
+from fwi_refine.runs.directory import RunDirectory, check_parts, merge, read_state
 
 NAMES = ["a", "bad", "b", "c", "d", "e", "f", "g", "h"]
 CHUNK_SIZE = 2
@@ -112,7 +112,7 @@ class Runs(RuleBasedStateMachine):
         found = dict(check_parts(self.run))
         assert {number for number, problem in found.items() if problem is None} == self.sound
         assert {number for number, problem in found.items() if problem} == self.damaged
-        assert look(self.run).parts == len(self.sound | self.damaged)
+        assert read_state(self.run).parts == len(self.sound | self.damaged)
 
 
 Runs.TestCase.settings = settings(

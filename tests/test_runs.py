@@ -25,8 +25,15 @@ from run_cases import (
 from fwi_refine.errors import InputError, OutputExistsError, PartError, RunError
 from fwi_refine.io.predictions import read_start
 from fwi_refine.priors import load
-from fwi_refine.runs.directory import RunDirectory, check_parts, describe, look, merge
-from fwi_refine.runs.directory.shards import Journal, claimed, read_journal, shard_chunks
+from fwi_refine.runs.directory import (
+    RunDirectory,
+    check_parts,
+    describe,
+    merge,
+    read_state,
+    shard_chunks,
+)
+from fwi_refine.runs.directory.shards import Journal, claimed, read_journal
 
 NAMES = ["a", "b", "bad", "c", "d", "e", "f"]  # four chunks of two, the last with one
 
@@ -197,12 +204,12 @@ def test_a_second_process_is_refused_until_the_first_has_ended(case, whole):
             with pytest.raises(RunError, match=f"process {process.pid} on .* works on shard 2/2"):
                 refine_all(case, whole, shard=shard)
         refine_all(case, whole, shard=(1, 2))
-        state = look(whole)
+        state = read_state(whole)
         assert [s["running"] for s in state.shards if s["shard"] == "2/2"] == [True]
         process.send_signal(signal.SIGKILL)
         process.wait()
     refine_all(case, whole)
-    assert not any(shard["running"] for shard in look(whole).shards)
+    assert not any(shard["running"] for shard in read_state(whole).shards)
 
 
 def test_a_shard_is_free_after_an_error(case, whole):
@@ -317,9 +324,9 @@ def test_a_spoilt_table_of_a_run(whole, change, words):
 
 def test_progress(case, tmp_path):
     run = prepare(case, tmp_path / "run")
-    assert (look(run).done, look(run).shards) == (0, [])
+    assert (read_state(run).done, read_state(run).shards) == (0, [])
     refine_all(case, run, shard=(1, 2))
-    state = look(run)
+    state = read_state(run)
     assert (state.samples, state.done, state.parts, state.chunks) == (7, 4, 2, 4)
     assert state.status == {"refined": 3, "failed": 1}
     assert state.families == {"layered": 3}
@@ -328,13 +335,13 @@ def test_progress(case, tmp_path):
     assert shard["pid"] == os.getpid()
     assert (shard["done"], shard["chunks"], shard["running"]) == (2, 2, False)
     refine_all(case, run, shard=(2, 2))
-    assert look(run).status == {"refined": 6, "failed": 1}
+    assert read_state(run).status == {"refined": 6, "failed": 1}
 
 
 def test_the_rate_is_that_of_the_process_that_works_now(case, tmp_path):
     run = prepare(case, tmp_path / "run", chunk_size=2)
     seen = []
-    refine_all(case, run, added=lambda rows: seen.append(look(run)))
+    refine_all(case, run, added=lambda rows: seen.append(read_state(run)))
     assert [state.done for state in seen] == [1, 2, 3, 4, 5, 6, 7]
     assert seen[0].rate is None
     assert all(state.rate > 0 and state.seconds_left >= 0 for state in seen[1:])

@@ -224,4 +224,4 @@ def test_where_nothing_is_right_the_cpu_computes(cache, monkeypatch):
     assert simulator.kernel.split()[0] == "native"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert Simulator(SURVEY, **simulator.how).device.type == "cpu"
+        assert Simulator(SURVEY, **simulator.options).device.type == "cpu"

@@ -14,7 +14,8 @@ from fwi_refine.analysis import diagnose
 from fwi_refine.api import refine
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.stage_result import Curvature
@@ -23,8 +24,8 @@ from fwi_refine.io.samples import Sample
 from fwi_refine.objective.parameterisation import Full
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.priors import GaussianProcess, load
-from fwi_refine.routing.recognise import recognise
-from fwi_refine.routing.recognise_source import source_near, warning
+from fwi_refine.routing.checks.recognise import recognise
+from fwi_refine.routing.checks.source import source_near, warning
 from fwi_refine.runs.one_sample import refine_one
 from fwi_refine.runs.settings import Settings
 from fwi_refine.survey import OPENFWI, write_survey

@@ -10,7 +10,7 @@ import torch
 from wave_cases import TWO_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families.choices import (
     every_cell,
     every_row,
@@ -19,13 +19,14 @@ from fwi_refine.inversion.families.choices import (
     newton,
 )
 from fwi_refine.inversion.families.flat_vel import tied_rows
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.recipe import GOOD_FIT, Subset
 from fwi_refine.inversion.stages import run_stage, run_stages
 from fwi_refine.priors import load
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 
 pytestmark = pytest.mark.skipif(load_native() is None, reason="the compiled kernel was not built")
 

@@ -8,7 +8,7 @@ import torch
 
 from fwi_refine.inversion.uncertainty import LevelBelief, Solution, expected_error
 from fwi_refine.objective.base import PriorTerm
-from fwi_refine.objective.noise import LEAST_NOISE
+from fwi_refine.objective.noise import MIN_NOISE
 from fwi_refine.objective.parameterisation import Full, Modes, Regions
 from fwi_refine.priors import GaussianProcess
 from fwi_refine.survey import OPENFWI
@@ -99,7 +99,7 @@ def test_cells_of_a_region_share_their_error_and_noise_has_a_floor():
     hessian = 2 / SAMPLES * j.T @ j
     exact, floor, double = (
         standard_deviation(hessian, regions, variance * FRACTION)
-        for variance in (0.0, LEAST_NOISE**2, 4 * LEAST_NOISE**2)
+        for variance in (0.0, MIN_NOISE**2, 4 * MIN_NOISE**2)
     )
     assert torch.equal(exact, floor)
     assert all(row.unique().numel() == 1 for row in floor)

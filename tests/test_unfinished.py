@@ -13,6 +13,7 @@ from process_cases import processes_in, wait_for
 from small_survey_cases import SURVEY
 
 from fwi_refine import simulate
+from fwi_refine.api import simulation
 from fwi_refine.cli import run
 from fwi_refine.cli.commands import simulate as command
 from fwi_refine.errors import InputError
@@ -100,7 +101,7 @@ def stopping(record, **how):
 
 
 def test_records_go_on_where_they_were_stopped(case, monkeypatch, capsys):
-    monkeypatch.setattr(command, "BATCH", 2)
+    monkeypatch.setattr(simulation, "BATCH", 2)
     assert run([*SIMULATE[:-1], "whole"]) == 0
     write = command._write
 

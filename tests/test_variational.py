@@ -135,6 +135,50 @@ def test_a_prior_without_a_covariance_is_settled_by_its_majoriser():
     assert some - more < 0.01 * (first - some)
 
 
+class Bent(SumOfSquaredResiduals):
+    """A valley along x1 = exp(-x0) to x0 = 3, whose sides become e^3 times as steep."""
+
+    def residual(self, x):
+        return torch.stack([1e3 * (x[1] * torch.exp(x[0]) - 1.0), 3.0 - x[0]])
+
+    def jacobian(self, x):
+        up = float(torch.exp(x[0]))
+        return torch.tensor([[1e3 * float(x[1]) * up, 1e3 * up], [-1.0, 0.0]]).double()
+
+    def pull_back(self, x, r):
+        return self.jacobian(x).T @ r
+
+    def hessian(self, x):
+        return self.jacobian(x).T @ self.jacobian(x)
+
+
+class Small(SumOfSquaredResiduals):
+    """Prior that hardly matters."""
+
+    quadratic = True
+
+    def residual(self, x):
+        return x
+
+    def pull_back(self, x, r):
+        return r
+
+    def hessian(self, x):
+        return torch.eye(2).double()
+
+
+def test_where_corrections_of_a_whole_step_diverge_newtons_path_is_followed():
+    """At the end of the step they overshoot 20 times, so that not even a small part of it leads
+    down; on the path a third of it does."""
+    start = torch.tensor([0.0, 1.0]).double()
+    weight = [lambda misfit, prior: 1e-9]
+    result, _ = variational_gauss_newton(
+        Bent(), Small(), start, settle=settled, weight=weight, corrections=20
+    )
+    assert result.value < 0.8 * Bent()(start)
+    assert abs(result.x[1] * torch.exp(result.x[0]) - 1.0) < 1e-3
+
+
 @pytest.mark.parametrize("limit", [1, 3, 14, 16, 20, 50])
 def test_the_budget_is_kept(limit):
     misfit = Linear()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wave_cases import KERNELS, NATIVE, SMALL, random_like, random_maps
 
 from fwi_refine.survey import OPENFWI
-from fwi_refine.wave import Simulator, cpu, simulate
+from fwi_refine.wave import Simulator, cpu, cpu_library, simulate
 
 
 def dot_error(survey, kernel, seed=0, v=None, **options):
@@ -89,7 +89,7 @@ def test_a_flipped_sign_in_the_kernel_fails_the_dot_test(file, right, wrong, tmp
     library = tmp_path / "flipped.so"
     command = ["cc", "-O1", "-fPIC", "-shared", folder / "cpu" / "wave.c", "-o", library, "-lm"]
     subprocess.run(command, check=True, capture_output=True)
-    monkeypatch.setattr(cpu, "load", lambda: cpu.open_library(library))
+    monkeypatch.setattr(cpu, "load", lambda: cpu_library.open_library(library))
     assert not dot_error(SMALL, "native") <= 1e-6
 
 

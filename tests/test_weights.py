@@ -189,8 +189,8 @@ def test_a_part_of_the_record_that_is_missing_stands_for_nothing(record):
     weights[0] = 0
     data = Data.of_sample(record, torch.as_tensor(layered()[1]), Simulator(SURVEY), weights)
     first = replace(SURVEY, sources=SURVEY.sources[:1])
-    assert not data.tells(first, 1)
-    assert data.tells(SURVEY, 2)
+    assert not data.covers(first, 1)
+    assert data.covers(SURVEY, 2)
 
 
 def test_a_dead_trace_is_counted_and_costs_nothing():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.cpu import load
+from fwi_refine.wave.cpu_library import load
 
 NATIVE = pytest.mark.skipif(load() is None, reason="the compiled kernel was not built")
 KERNELS = [pytest.param("native", marks=NATIVE), "reference"]

@@ -17,14 +17,14 @@ from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.npz import SIGNATURE as NPZ_SIGNATURE
 from fwi_refine.io.npz import NpzArray
 from fwi_refine.io.records import HDF5_NAMES
+from fwi_refine.routing.checks.form import is_record
+from fwi_refine.routing.checks.recognise import recognise
 from fwi_refine.routing.families import OPENFWI_FAMILIES
-from fwi_refine.routing.recognise import recognise
-from fwi_refine.routing.recognise_form import is_record
 from fwi_refine.survey import OPENFWI, Survey, read_survey
 
-LOOKED_AT = 20  # maps or records whose values are read, evenly spaced
+MAX_VALUES_READ = 20  # maps or records whose values are read, evenly spaced
 LEVELS = 20  # a map of at most so many velocities has layers
-TOLD = "told from a map and its record: fwi-refine classify"
+FAMILY_HINT = "told from a map and its record: fwi-refine classify"
 NUMBERS = "fiub"  # kinds of numpy's types that maps, records, weights and masks have
 MAPS = ("velocity", "predictions", "maps")
 
@@ -64,9 +64,9 @@ def describe_file(path: Path, survey: Survey = OPENFWI) -> Facts:
 
 def _directory(path: Path, survey: Survey) -> Facts:
     if (path / "run.toml").is_file():
-        from fwi_refine.runs import RunDirectory, look
+        from fwi_refine.runs import RunDirectory, read_state
 
-        state = look(RunDirectory(path))
+        state = read_state(RunDirectory(path))
         done = f"{state.done} of {state.samples} samples done; see fwi-refine status {path}"
         return [("what", "a run directory"), ("samples", done)]
     if (path / "predictions.npy").is_file() and (path / "seismic").is_dir():
@@ -140,7 +140,7 @@ def _maps(count: int, read: Callable[[int], Any], dtype: Any, path: Path, survey
         ("range", _range(maps)),
         ("units", units + (f" ({findings[0].option})" if findings and findings[0].option else "")),
         ("velocities", _velocities(maps)),
-        ("family", _family(path) or TOLD),
+        ("family", _family(path) or FAMILY_HINT),
         *_survey(survey),
     ]
 
@@ -154,7 +154,7 @@ def _records(
         ("records", f"{count}, {' x '.join(map(str, np.shape(records[0])))} each"),
         ("type", str(dtype)),
         ("range", _range(records)),
-        ("family", _family(path) or _families(path) or TOLD),
+        ("family", _family(path) or _families(path) or FAMILY_HINT),
     ]
     if not all(is_record(np.shape(d), survey) for d in records):
         findings = recognise([], records, survey)
@@ -168,7 +168,7 @@ def _records(
 def _some(count: int, read: Callable[[int], Any]) -> list[NDArray[Any]]:
     """Evenly spaced ones that can be read. Raises InputError where none can."""
     found, problem = [], ""
-    for k in np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)):
+    for k in np.unique(np.linspace(0, count - 1, min(count, MAX_VALUES_READ)).astype(int)):
         try:
             found.append(np.asarray(read(int(k))))
         except SampleError as error:

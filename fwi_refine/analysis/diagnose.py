@@ -16,10 +16,10 @@ from fwi_refine.objective.arithmetic import (
 )
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.objective.source_shape import compare_wavelet
-from fwi_refine.routing.first_arrivals import FALLBACK, first_arrivals
-from fwi_refine.routing.look import as_map
-from fwi_refine.routing.recognise import recognise
-from fwi_refine.routing.recognise_source import WITH_MAP, WITHOUT_MAP, source_near
+from fwi_refine.routing.checks.first_arrivals import FALLBACK_VELOCITY, first_arrivals
+from fwi_refine.routing.checks.inputs import as_map
+from fwi_refine.routing.checks.recognise import recognise
+from fwi_refine.routing.checks.source import WITH_MAP, WITHOUT_MAP, source_near
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record, check_velocity
 from fwi_refine.wave import Simulator
@@ -47,7 +47,7 @@ def check_inputs(record: ArrayLike, simulator: Simulator, v: ArrayLike | None = 
     Returns
     -------
     Check
-        Units, scale, sign and order; see routing/recognise.py.
+        Units, scale, sign and order; see routing/checks/recognise.py.
     """
     maps = [] if v is None else [as_map(np.asarray(v), simulator.survey)]
     findings = recognise(maps, [np.asarray(record)], simulator.survey)
@@ -141,7 +141,7 @@ def check_physics(record: ArrayLike, simulator: Simulator) -> list[Check]:
         )
     known = plausible and told.size == velocities.size
     arrivals = first_arrivals(
-        record, velocities if known else np.full_like(velocities, FALLBACK), simulator
+        record, velocities if known else np.full_like(velocities, FALLBACK_VELOCITY), simulator
     )
     if arrivals is None:
         return checks

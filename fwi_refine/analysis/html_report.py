@@ -29,8 +29,8 @@ from fwi_refine.version import __version__
 TEMPLATE = Path(__file__).with_suffix(".html")
 SCRIPT = Path(__file__).with_suffix(".js")
 ALL = "all"
-LISTED = 200  # failed samples and kinds of remarks that are listed
-TABLE = 2000  # samples of the table, the worst first
+MAX_LISTED = 200  # failed samples and kinds of remarks that are listed
+MAX_TABLE_ROWS = 2000  # samples of the table, the worst first
 RESOLUTION = 160  # of pictures of maps, dots per inch; curves are SVG
 
 # Columns of the table: title, column of the report, how its values are combined.
@@ -155,14 +155,14 @@ def render(
         sort=sort,
         worst=[_pictured(run, k, (history or {}).get(run.rows[k].id)) for k in order[:worst]],
         pictured=set(order[:worst]),
-        listed=order[:TABLE],
+        listed=order[:MAX_TABLE_ROWS],
         sample_columns=[named for named in SAMPLE_COLUMNS if named[1] in known],
         numeric=numeric,
         script=Markup(script),
         script_hash=Markup(_digest(script)),
-        failed=failed[:LISTED],
+        failed=failed[:MAX_LISTED],
         failed_count=len(failed),
-        flags=flags.most_common(LISTED),
+        flags=flags.most_common(MAX_LISTED),
         outcomes=describe_outcomes(count_outcomes(run.rows)),
         settings=_settings(run),
         table=tomli_w.dumps(run.config) if run.config else None,

@@ -95,7 +95,7 @@ def self_tests(simulator: Simulator) -> list[Check]:
 
 
 def adjoint_test(
-    survey: Survey = OPENFWI, seed: int = 0, how: Mapping[str, Any] | None = None
+    survey: Survey = OPENFWI, seed: int = 0, options: Mapping[str, Any] | None = None
 ) -> Check:
     """Relative difference between <J dv, u> and <dv, J^T u> for random dv and u, in float64.
 
@@ -107,7 +107,7 @@ def adjoint_test(
         Its first 200 time steps are used.
     seed : int
         Of dv and u.
-    how : mapping, optional
+    options : mapping, optional
         Of a `Simulator`, whose kernel and device are used; default the CPU's kernel.
 
     Returns
@@ -118,7 +118,7 @@ def adjoint_test(
     rng = torch.Generator().manual_seed(seed)
     nz, nx = survey.shape
     survey = replace(survey, n_steps=min(survey.n_steps, 200))
-    simulator = Simulator(survey, imaging_step=1, **(how or {}))
+    simulator = Simulator(survey, imaging_step=1, **(options or {}))
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=rng, dtype=torch.float64)

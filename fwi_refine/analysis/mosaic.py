@@ -19,8 +19,8 @@ from fwi_refine.analysis.blend import misfits
 if TYPE_CHECKING:
     from fwi_refine.wave import Simulator
 
-AREAS = (35, 14, 7)  # cells on a side of the areas, in turn
-TRIES = 4  # simulations for each gradient
+AREA_SIDES = (35, 14, 7)  # cells on a side of the areas, in turn
+LINE_SEARCH_SIMULATIONS = 4  # simulations for each gradient
 GRADIENT_COST = 3  # a gradient costs as much as so many simulations
 
 
@@ -56,7 +56,7 @@ def make_mosaic(
     simulator: "Simulator",
     *,
     max_simulations: int = 100,
-    areas: Sequence[int] = AREAS,
+    areas: Sequence[int] = AREA_SIDES,
 ) -> Mosaic:
     """A mosaic of what fits the record best from several maps.
 
@@ -134,7 +134,7 @@ class _State:
         if self._spent + GRADIENT_COST >= self._max:
             return False
         found = self._promising(labels)
-        tried = found[: min(TRIES, self._max - self._spent)]
+        tried = found[: min(LINE_SEARCH_SIMULATIONS, self._max - self._spent)]
         if not tried:
             return False
         self._spent += len(tried)

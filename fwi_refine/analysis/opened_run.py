@@ -123,8 +123,8 @@ class OpenedRun:
         found = self._record_of(k)
         if found is None:
             raise SampleError(f"{self.rows[k].id}: has no record")
-        records, place = found
-        return records.read(place)
+        records, index = found
+        return records.read(index)
 
     def order(self, by: str) -> list[int]:
         """Samples sorted by a key of `SORTED_BY`, worst first; those without a value last."""
@@ -285,15 +285,15 @@ class OpenedRun:
         """The records and where that of sample k is among them, None where it has none."""
         if self._records is None:
             return None
-        place = self._records_at[k]
-        return None if place is None else (self._records, place)
+        index = self._records_at[k]
+        return None if index is None else (self._records, index)
 
     def _truth_beside_record(self, k: int) -> NDArray[np.float32] | None:
         found = self._record_of(k)
         if found is None:
             return None
-        records, place = found
-        values = records.truth(place)
+        records, index = found
+        values = records.truth(index)
         if (
             values is None
             or values.size != np.prod(self.survey.shape)
@@ -306,10 +306,10 @@ class OpenedRun:
         found = self._record_of(k)
         if found is None:
             return None
-        records, place = found
-        where = f"record {records.where(place)}"
+        records, index = found
+        where = f"record {records.where(index)}"
         try:
-            record = check_record(records.read(place), survey=self.survey, where=where)
+            record = check_record(records.read(index), survey=self.survey, where=where)
         except SampleError as error:
             log.warning("%s", error)
             return None

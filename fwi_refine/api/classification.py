@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from fwi_refine import routing
 from fwi_refine.api.arrays import match
-from fwi_refine.api.options import check_priors, look_at_arrays
+from fwi_refine.api.options import check_arrays, check_priors
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion import routes
 from fwi_refine.priors import Priors
@@ -64,7 +64,7 @@ def classify(
     records = match(records, shape)
     priors = check_priors(priors)
     if not force and routing.can_classify(survey):
-        look_at_arrays(maps, records, survey)
+        check_arrays(maps, records, survey)
     found = []
     for k, v in enumerate(maps):
         try:

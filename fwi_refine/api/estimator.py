@@ -22,7 +22,7 @@ from fwi_refine.routing import (
     map_features,
     sample_features,
 )
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_some
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_some
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, to_numpy
 
@@ -128,7 +128,7 @@ class FamilyClassifier(
             For a family that there is not.
         """
         check_consistent_length(X, y)
-        self._look(X)
+        self._check_inputs(X)
         groups: dict[str, list[NDArray[np.float64]]] = {}
         for k, ((v, _), name) in enumerate(zip(X, y, strict=True)):
             checked = check_prediction(
@@ -172,7 +172,7 @@ class FamilyClassifier(
             A ValueError, where maps are in other units.
         """
         check_is_fitted(self)
-        self._look(X)
+        self._check_inputs(X)
         tests = criteria()
         rows = np.empty((len(X), len(tests)))
         for k, (v, record) in enumerate(X):
@@ -222,10 +222,10 @@ class FamilyClassifier(
         """Names of the columns of `transform`."""
         return np.array(feature_names(criteria()), dtype=object)
 
-    def _look(self, X: Sequence[Sample]) -> None:
+    def _check_inputs(self, X: Sequence[Sample]) -> None:
         """Raises InputError where a few maps seem to be in other units; of the records only the
         symmetry matters."""
-        look_at_some(
+        check_some(
             len(X),
             lambda k: to_numpy(X[k][0]),
             self._survey,

@@ -13,14 +13,29 @@ from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion import families
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look_at_pairs
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_pairs
 from fwi_refine.survey import Survey
 from fwi_refine.survey.validate import to_numpy
 from fwi_refine.wave import devices, gpu_problem
 
 
 def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
-    """Raises InputError for an option of another value than these."""
+    """Check an option that is one of a few words.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    choice : str
+        Its value.
+    choices : sequence of str
+        All values that it may have.
+
+    Raises
+    ------
+    InputError
+        For another one.
+    """
     if choice not in choices:
         raise InputError(f"{name} {choice!r}: expected one of {', '.join(choices)}")
 
@@ -35,7 +50,27 @@ def check_priors(priors: Priors | None) -> Priors:
 
 
 def families_of(family: str | Sequence[str], count: int, survey: Survey) -> str | tuple[str, ...]:
-    """A name for all samples, or one for each. Raises InputError for others."""
+    """The families of some samples.
+
+    Parameters
+    ----------
+    family : str or sequence of str
+        As `refine` takes it.
+    count : int
+        Of the samples.
+    survey : Survey
+        Its families may be told from the samples, or not.
+
+    Returns
+    -------
+    str or tuple of str
+        A name for all samples, or one for each.
+
+    Raises
+    ------
+    InputError
+        For a name that is none, another number of names, and "auto" where families cannot be told.
+    """
     known = ("auto", *families.names())
     if not isinstance(family, Iterable):
         raise InputError(f"family {family!r}: expected a name, or a list of names")
@@ -57,7 +92,23 @@ def families_of(family: str | Sequence[str], count: int, survey: Survey) -> str 
 
 
 def gpus_meant(device: str | torch.device) -> list[str]:
-    """The GPUs that are meant, as CUDA_VISIBLE_DEVICES names them; empty for the CPU."""
+    """The GPUs that a device stands for.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto", "cpu", "cuda" or "cuda:<number>".
+
+    Returns
+    -------
+    list of str
+        As CUDA_VISIBLE_DEVICES names them; empty for the CPU.
+
+    Raises
+    ------
+    InputError
+        For another name, and for a GPU that is not there.
+    """
     device = str(device)
     if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,4})?", device):
         raise InputError(f"device {device!r}: expected auto, cpu, cuda or cuda:<number>")
@@ -78,8 +129,25 @@ def torch_device(device: str | torch.device, gpus: Sequence[str]) -> str:
     return str(device)
 
 
-def look_at_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
-    """Raises InputError where a few samples seem to be in other units, or in another order."""
+def check_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str = "known") -> None:
+    """Check a few samples of arrays.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (N, nz, nx)
+        What is taken for m/s.
+    records : sequence
+        Gives record k as `records[k]`.
+    survey : Survey
+        Of maps and records.
+    source : str
+        As `refine` takes it.
+
+    Raises
+    ------
+    InputError
+        Where they seem to be in other units, or in another order.
+    """
 
     def record(k: int) -> NDArray[Any]:
         try:
@@ -88,4 +156,4 @@ def look_at_arrays(maps: np.ndarray, records: Any, survey: Survey, source: str =
             raise SampleError(str(error)) from error
 
     ids = [str(k) for k in range(len(maps))]
-    look_at_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)
+    check_pairs(ids, lambda k: maps[k], record, survey, advice=ADVICE_FOR_ARRAYS, source=source)

@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from fwi_refine.analysis.notebook import result_as_html
 from fwi_refine.api.arrays import chunks, match
 from fwi_refine.api.options import (
+    check_arrays,
     check_choice,
     check_priors,
     families_of,
     gpus_meant,
-    look_at_arrays,
     torch_device,
 )
 from fwi_refine.errors import InputError
@@ -27,7 +27,7 @@ from fwi_refine.inversion.families import METHODS, NAMES, PRIORS
 from fwi_refine.inversion.method import WITHOUT_MATRIX, takes_prior
 from fwi_refine.io.report import Row
 from fwi_refine.io.samples import Sample
-from fwi_refine.limits import MOST_SAMPLES, MOST_THREADS, check_jobs, whole
+from fwi_refine.limits import MAX_SAMPLES, MAX_THREADS, check_jobs, whole_number
 from fwi_refine.objective.constraints import check_bounds, check_fixed
 from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
@@ -220,13 +220,13 @@ def refine(
     records = match(records, shape)
     families = families_of(family, len(maps), survey)
     check_choice("method", method, METHODS)
-    samples = whole(samples, "samples", 0, MOST_SAMPLES)
+    samples = whole_number(samples, "samples", 0, MAX_SAMPLES)
     check_choice("prior", prior, PRIORS)
     check_choice("source", source, SOURCES)
     jobs = check_jobs(jobs, "jobs")
-    threads = None if threads is None else whole(threads, "threads", 1, MOST_THREADS)
+    threads = None if threads is None else whole_number(threads, "threads", 1, MAX_THREADS)
     if max_evaluations is not None:
-        max_evaluations = whole(max_evaluations, "max_evaluations", 1)
+        max_evaluations = whole_number(max_evaluations, "max_evaluations", 1)
     if time_budget is not None and not (isinstance(time_budget, Real) and time_budget > 0):
         raise InputError(f"time_budget {time_budget}: expected more than 0 seconds")
     if callback is not None and not callable(callback):
@@ -253,9 +253,9 @@ def refine(
         bounds=None if bounds is None else _bounds(bounds, survey),
     )
     check_memory(settings)
-    _tell_of_no_effect(prior, samples, method, families)
+    _warn_of_no_effect(prior, samples, method, families)
     if not force:
-        look_at_arrays(maps, records, survey, source)
+        check_arrays(maps, records, survey, source)
     executor: Executor = Serial() if jobs == 1 else Processes(jobs, threads, gpus)
     work = None if isinstance(families, str) else partial(_refine_as, families=families)
     found = _Gathered(maps, samples, survey)
@@ -267,7 +267,7 @@ def refine(
     return found.refinement(shape)
 
 
-def _tell_of_no_effect(
+def _warn_of_no_effect(
     prior: str, samples: int, method: str, families: str | tuple[str, ...]
 ) -> None:
     """Warns of options without effect, as the command line does."""

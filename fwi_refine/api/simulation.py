@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.api.options import gpus_meant, torch_device
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.routing.recognise_form import recognise_maps
+from fwi_refine.routing.checks.form import recognise_maps
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps
 from fwi_refine.wave import Simulator
@@ -86,9 +86,14 @@ def simulate(
         threads=cpu_count() if threads is None else threads,
         device=torch_device(device, gpus_meant(device)),
     )
-    size = BATCH if simulator.device.type == "cpu" else GPU_BATCH
+    size = batch_size(simulator)
     records = np.empty((len(maps), *survey.file_shape), str(name))
     for k in range(0, len(maps), size):
         found = simulator.recorded(torch.from_numpy(checked[k : k + size]))
         records[k : k + size] = found.cpu().numpy()
     return records[0] if len(shape) == 2 else records
+
+
+def batch_size(simulator: Simulator) -> int:
+    """How many maps are simulated at a time: more on a GPU."""
+    return BATCH if simulator.device.type == "cpu" else GPU_BATCH

@@ -152,7 +152,7 @@ class RunJob:
         if not lines:
             return
         if not overwrite:
-            count = runs.look(run).done
+            count = runs.read_state(run).done
             raise InputError(
                 f"{self.path}: holds {count} finished samples of an earlier run to the same "
                 f"output, which was another: {lines[0]}; continue that one, give another --out, or "
@@ -229,10 +229,10 @@ class RunJob:
                     log.error("%d of %d samples are finished and kept in %s; to go on: %s",
                               sum(kept), sum(samples), self.path, command_line())  # fmt: skip
                 raise
-        self._tell_of_changes()
+        self._warn_of_changes()
         return counts
 
-    def _tell_of_changes(self) -> None:
+    def _warn_of_changes(self) -> None:
         """Warns of inputs that are not what they were when the run was begun."""
         from fwi_refine import runs
 
@@ -279,7 +279,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
     counts = RunProgress(found[0].count, visible=False)
     with bar(found[0].count, "samples", is_wanted()) as advance:
 
-        def told(rows: "Sequence[Row]") -> None:
+        def report(rows: "Sequence[Row]") -> None:
             _each(counts.found)(rows)
             advance(len(rows))
 
@@ -289,7 +289,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
             outputs.report,
             outputs.overwrite,
             outputs.deviation,
-            told=told,
+            report_rows=report,
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model, distinct
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.exact import Certificate, certify, search
 from fwi_refine.inversion.levels.levels import (
     find_levels,
@@ -15,13 +15,14 @@ from fwi_refine.inversion.levels.levels import (
     without_rare,
 )
 from fwi_refine.inversion.minimum import with_minimum
+from fwi_refine.inversion.model import Model, distinct
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.inversion.uncertainty import Solution
 
 # Rms misfit of integers from which the search for a proven map begins.
-SEARCHED = 1e-3
+MAX_RMS_FOR_SEARCH = 1e-3
 # m/s by which cells of rare velocities change before the search, where more samples are equal then.
-RARE = (2.0, 5.0)
+RARE_VELOCITY_TOLERANCES = (2.0, 5.0)
 NOT_TRIED = Certificate(None)
 
 
@@ -67,7 +68,7 @@ def proven(
     whole
         A map of integers.
     misfit
-        Its mean square misfit; what fits worse than `SEARCHED` is too far off to be searched from.
+        Its mean square misfit. No search begins above `MAX_RMS_FOR_SEARCH`.
     data, budget
         As for `run_stage`. The search takes at most as many evaluations as all before it.
 
@@ -77,14 +78,14 @@ def proven(
         The map, its misfit, and what the record says of it; the given map where nothing better was
         found.
     """
-    if misfit > data.square(SEARCHED) or not budget.affords(2 * data.cost):
+    if misfit > data.misfit_limit(MAX_RMS_FOR_SEARCH) or not budget.affords(2 * data.cost):
         return whole, misfit, NOT_TRIED
     with budget.keeping(data.cost), budget.at_most(budget.evaluations):
         own = certify(whole.v, data, budget)
         begin, before = _most_equal(whole, own, data, budget)
         levels = find_levels(begin).velocities
         v, certificate = search(begin, before, levels, data, budget)
-    if torch.equal(v, whole.v) or not torch.equal(data.possible(Model.of(v)).v, v):
+    if torch.equal(v, whole.v) or not torch.equal(data.constrained(Model.of(v)).v, v):
         return whole, misfit, own
     found = Model.of(v)
     fit = data.misfit(found, budget)
@@ -102,9 +103,9 @@ def _most_equal(
     The misfit does not tell: a cell that is 1 m/s off is less than the rounding of the record.
     """
     best, most = whole.v, own
-    fewer = (Model.of(without_rare(whole.v, within)) for within in RARE)
+    fewer = (Model.of(without_rare(whole.v, within)) for within in RARE_VELOCITY_TOLERANCES)
     for model in distinct([whole, *fewer])[1:]:
-        if most.exact is not False or not torch.equal(data.possible(model).v, model.v):
+        if most.exact is not False or not torch.equal(data.constrained(model).v, model.v):
             continue
         found = certify(model.v, data, budget)
         if (found.equal_fraction or 0.0) > (most.equal_fraction or 0.0):
@@ -113,9 +114,21 @@ def _most_equal(
 
 
 def best_of(models: Sequence[Model], data: Data, budget: Budget) -> tuple[Model, float]:
-    """The model that fits best and its mean square misfit, of those that the budget affords.
+    """The model that fits best, of those that the budget affords.
 
-    Infinite where it affords none.
+    Parameters
+    ----------
+    models
+        At least one.
+    data
+        What they are to explain.
+    budget
+        Is charged for a simulation of each.
+
+    Returns
+    -------
+    model, misfit
+        Mean square misfit; infinite where the budget affords none.
     """
     best, least = models[0], math.inf
     for model in models:

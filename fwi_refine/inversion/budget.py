@@ -100,7 +100,7 @@ class Budget:
         self._step = Progress(stage, 0, self._step.misfit if misfit is None else misfit)
         self._watch(self._step)
 
-    def tell(self, misfit: float) -> None:
+    def report(self, misfit: float) -> None:
         """Tells the watcher of an iteration of the present stage that left a misfit, rms."""
         self._step = replace(self._step, step=self._step.step + 1, misfit=misfit)
         self._watch(self._step)

@@ -1,7 +1,7 @@
 """A stage of the main method: steps by the Jacobian of the record, or by products with it.
 
-What the record does not tell is tied down besides: vmin to its estimate, and the cells at the
-sources to what the first row of the record says of them.
+Penalties hold what else is known: vmin is near its estimate, and the first row of the record gives
+the velocities at the sources.
 """
 
 from collections.abc import Callable
@@ -30,8 +30,9 @@ from fwi_refine.objective.misfit import FEW_UNKNOWNS, BandMisfit
 from fwi_refine.objective.noise import CLEAN, misfit_of_noise, noise_variance
 from fwi_refine.objective.parameterisation import Full, Rows
 from fwi_refine.objective.source_cells import SourceCells
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 from fwi_refine.optimise import (
+    DescentSettings,
     Result,
     gauss_newton_krylov,
     interrupted,
@@ -40,6 +41,7 @@ from fwi_refine.optimise import (
     unmoved,
     variational_gauss_newton,
 )
+from fwi_refine.optimise.levenberg_marquardt import FIRST_DAMPING
 from fwi_refine.optimise.variational import Settle, settled
 from fwi_refine.priors import LearnedPrior
 from fwi_refine.wave import Simulator
@@ -53,7 +55,7 @@ SOURCE_DAMPING = 1e-9
 
 def minimise_by_jacobian(
     problem: Problem,
-    how: ByJacobian,
+    optimiser: ByJacobian,
     budget: Budget,
     note: Callable[[float, int], None],
 ) -> tuple[Result, Curvature | None]:
@@ -63,7 +65,7 @@ def minimise_by_jacobian(
     ----------
     problem
         What is minimised.
-    how
+    optimiser
         The optimiser's settings.
     budget
         Is charged for what is simulated.
@@ -81,71 +83,78 @@ def minimise_by_jacobian(
     data, misfit, prior = problem.data, None, problem.prior
     try:
         with budget.interruptible():
-            misfit = _misfit_of(problem, how, budget)
-            result, prior = _minimise(problem, how, misfit, budget, watch)
+            misfit = _misfit_of(problem, optimiser, budget)
+            result, prior = _minimise(problem, optimiser, misfit, budget, watch)
     except OutOfTime:
         result = interrupted(latest)
-        if isinstance(how, VariationalGaussNewton):  # nor is its prior known
+        if isinstance(optimiser, VariationalGaussNewton):  # nor is its prior known
             misfit = None
     budget.charge(data.cost * result.evaluations)
     if misfit is None:
         return result, None
-    return result, _curvature(data, misfit, prior, result, budget, how)
+    return result, _curvature(data, misfit, prior, result, budget, optimiser)
 
 
 def _minimise(
     problem: Problem,
-    how: ByJacobian,
+    optimiser: ByJacobian,
     misfit: BandMisfit,
     budget: Budget,
     watch: Callable[[Result], bool],
 ) -> tuple[Result, PriorTerm]:
     """The result, and the prior as it was renewed last."""
-    data, ties = problem.data, _ties(problem)
-    common: dict[str, Any] = {
-        "max_evaluations": budget.limit_in(data.cost),
-        "target": _target(how, data),
-        "retract": problem.parameters.retract,
-        "callback": watch,
+    data, penalties = problem.data, _penalties(problem)
+    settings = DescentSettings(
+        weight=problem.stage.weight_at,
+        max_iterations=optimiser.iterations,
+        max_evaluations=budget.limit_in(data.cost),
+        target=_target(optimiser, data),
+        retract=problem.parameters.retract,
+        callback=watch,
+    )
+    if isinstance(optimiser, VariationalGaussNewton):
+        return _variational(problem, optimiser, misfit, penalties, settings)
+    prior, x = problem.prior + penalties, problem.x
+    if isinstance(optimiser, KrylovGaussNewton):
+        assert isinstance(misfit, MatrixFreeMisfit)
+        damped = partial(DampedPrior, prior)
+        products = optimiser.products
+        result = gauss_newton_krylov(misfit, prior, damped, x, settings, products=products)
+        return result, problem.prior
+    steps: dict[str, int] = {
+        "corrections": optimiser.corrections,
+        "hessian_cost": misfit.hessian_cost(),
     }
-    if not isinstance(how, KrylovGaussNewton):
-        common |= {"corrections": how.corrections, "hessian_cost": misfit.hessian_cost()}
-    prior = problem.prior
-    if isinstance(how, VariationalGaussNewton):
-        result, prior = _variational(problem, how, misfit, ties, common)
+    if isinstance(optimiser, LevenbergMarquardt):
+        result = levenberg_marquardt(
+            misfit,
+            prior,
+            x,
+            settings,
+            max_damping_increases=optimiser.max_damping_increases,
+            damping=FIRST_DAMPING if data.source is None else SOURCE_DAMPING,
+            **steps,
+        )
     else:
-        common |= {"weight": problem.stage.weight_at, "max_iterations": how.iterations}
-        penalties = prior + ties
-        if isinstance(how, KrylovGaussNewton):
-            assert isinstance(misfit, MatrixFreeMisfit)
-            damped = partial(DampedPrior, penalties)
-            common["products"] = how.products
-            result = gauss_newton_krylov(misfit, penalties, damped, problem.x, **common)
-        elif isinstance(how, LevenbergMarquardt):
-            common["max_damping_increases"] = how.max_damping_increases
-            if data.source is not None:
-                common["damping"] = SOURCE_DAMPING
-            result = levenberg_marquardt(misfit, penalties, problem.x, **common)
-        else:
-            result = preconditioned_lbfgs(misfit, penalties, problem.x, **common)
-    return result, prior
+        result = preconditioned_lbfgs(misfit, prior, x, settings, **steps)
+    return result, problem.prior
 
 
-def _ties(problem: Problem) -> Objective:
-    """The ties of vmin, of the cells of the sources and of cells with bounds of their own."""
-    ties: Objective = VminTie(*problem.stage.vmin(problem.model.v))
+def _penalties(problem: Problem) -> Objective:
+    """What is known besides the prior: vmin, the cells of the sources, bounds of single cells."""
+    penalties: Objective = VminPrior(*problem.stage.vmin(problem.model.v))
     if problem.parameters.prior_acts_on_map:
-        ties = ties + SourceCells(problem.data.source_cells, problem.parameters)
-    walls = problem.walls
-    return ties if walls is None else ties + walls
+        penalties = penalties + SourceCells(problem.data.source_cells, problem.parameters)
+    beyond = problem.bound_penalty
+    return penalties if beyond is None else penalties + beyond
 
 
 def _variational(
     problem: Problem,
-    how: VariationalGaussNewton,
+    optimiser: VariationalGaussNewton,
     misfit: BandMisfit,
-    ties: Objective,
-    common: dict[str, Any],
+    penalties: Objective,
+    settings: DescentSettings,
 ) -> tuple[Result, PriorTerm]:
     """The result, and the prior as it was renewed last."""
     first: Any = problem.prior.prior  # one that has `update`
@@ -153,19 +162,24 @@ def _variational(
 
     def renew(covariance: torch.Tensor) -> Objective:
         updated = first.update(parameters.map_covariance(covariance), problem.model.shape)
-        return PriorTerm(updated, parameters) + ties
+        return PriorTerm(updated, parameters) + penalties
 
     renewed_by = renew if hasattr(first, "update") else None
-    settle: Settle[Objective] = partial(settled, renew=renewed_by, rounds=how.rounds)
+    settle: Settle[Objective] = partial(settled, renew=renewed_by, rounds=optimiser.rounds)
     if isinstance(first, LearnedPrior):
-        settle = partial(settled_by_chains, first=problem.prior, ties=ties)
+        settle = partial(settled_by_chains, first=problem.prior, penalties=penalties)
     result, last = variational_gauss_newton(
         misfit,
-        problem.prior + ties,
+        problem.prior + penalties,
         problem.x,
         settle=settle,
-        weight=[partial(_weight_of_density, problem.data, level) for level in how.noise],
-        **common,
+        weight=[partial(_weight_of_density, problem.data, level) for level in optimiser.noise],
+        corrections=optimiser.corrections,
+        hessian_cost=misfit.hessian_cost(),
+        max_evaluations=settings.max_evaluations,
+        target=settings.target,
+        retract=settings.retract,
+        callback=settings.callback,
     )
     renewed = last.terms[0][1]
     assert isinstance(renewed, PriorTerm)
@@ -179,28 +193,28 @@ def _weight_of_density(data: Data, least: float, misfit: float, prior: float) ->
     return variance / data.count
 
 
-def _target(how: ByJacobian, data: Data) -> float:
+def _target(optimiser: ByJacobian, data: Data) -> float:
     """The mean square misfit at which a stage ends."""
-    target = how.target or 0.0
-    if isinstance(how, LevenbergMarquardt | KrylovGaussNewton) and how.remainder:
-        return max(target, how.remainder**2 * data.energy)
+    target = optimiser.target or 0.0
+    if isinstance(optimiser, LevenbergMarquardt | KrylovGaussNewton) and optimiser.remainder:
+        return max(target, optimiser.remainder**2 * data.energy)
     return target
 
 
-def _misfit_of(problem: Problem, how: ByJacobian, budget: Budget) -> BandMisfit:
+def _misfit_of(problem: Problem, optimiser: ByJacobian, budget: Budget) -> BandMisfit:
     """The misfit by its band, or by rows where a Jacobian by rows is to be had."""
     data, parameters, simulator = problem.data, problem.parameters, problem.data.simulator
-    if _rounding_is_noise(problem, how):
+    if _rounding_is_noise(problem, optimiser):
         cost = data.cost * data.band_misfit(parameters).hessian_cost()
         if budget.affords(cost):
             budget.charge(cost)
             return CorrelatedMisfit(simulator, parameters, data.record, problem.x)
-    if isinstance(how, KrylovGaussNewton):
+    if isinstance(optimiser, KrylovGaussNewton):
         if data.source is not None:
             return MatrixFreeSourceMisfit(simulator, parameters, data.record, data.source)
         return MatrixFreeMisfit(simulator, parameters, data.record, data.weights)
-    if isinstance(how, PreconditionedLBFGS):  # it needs gradients to which every step adds
-        simulator = Simulator(data.survey, imaging_step=1, **simulator.how)
+    if isinstance(optimiser, PreconditionedLBFGS):  # it needs gradients to which every step adds
+        simulator = Simulator(data.survey, imaging_step=1, **simulator.options)
     by_trace = data.weights is None or data.weights.by_trace
     rows, known = problem.x[:-1], data.source is None and by_trace
     if known and isinstance(parameters, Rows) and has_flat_misfit(rows, data.survey):
@@ -209,18 +223,18 @@ def _misfit_of(problem: Problem, how: ByJacobian, budget: Budget) -> BandMisfit:
     return data.band_misfit(parameters, simulator)
 
 
-def _rounding_is_noise(problem: Problem, how: ByJacobian) -> bool:
+def _rounding_is_noise(problem: Problem, optimiser: ByJacobian) -> bool:
     """Whether rounded coefficients are most of the noise, and a matrix of them is to be had."""
     data = problem.data
-    by_matrix = isinstance(how, LevenbergMarquardt | VariationalGaussNewton)
+    by_matrix = isinstance(optimiser, LevenbergMarquardt | VariationalGaussNewton)
     clean = data.weights is None and data.source is None and data.noise == CLEAN
     return problem.stage.rounding_is_noise and by_matrix and data.released and clean
 
 
-def _least_misfit(how: ByJacobian, data: Data) -> float:
+def _least_misfit(optimiser: ByJacobian, data: Data) -> float:
     """Mean square misfit that counts as noise in any case."""
-    if isinstance(how, VariationalGaussNewton):
-        return misfit_of_noise(how.noise[-1] ** 2, data.survey)
+    if isinstance(optimiser, VariationalGaussNewton):
+        return misfit_of_noise(optimiser.noise[-1] ** 2, data.survey)
     return 0.0
 
 
@@ -230,7 +244,7 @@ def _curvature(
     prior: PriorTerm,
     result: Result,
     budget: Budget,
-    how: ByJacobian,
+    optimiser: ByJacobian,
 ) -> Curvature | None:
     """The source of the expected error; one simulation."""
     hessian, parameters = misfit.last_hessian, misfit.parameters
@@ -238,7 +252,7 @@ def _curvature(
         return None
     cells = hessian if isinstance(parameters, Full) else None
     # the majoriser of a prior that was settled with the Jacobian stands for a normal prior
-    gaussian = prior.quadratic or isinstance(how, VariationalGaussNewton)
+    gaussian = prior.quadratic or isinstance(optimiser, VariationalGaussNewton)
     # a part of the record; or a prior that says nothing of single cells
     unknown = isinstance(misfit, FlatMisfit) or (not gaussian and parameters.size > FEW_UNKNOWNS)
     if unknown or not budget.affords(data.cost):
@@ -248,7 +262,7 @@ def _curvature(
     found = Solution(
         parameters,
         hessian,
-        max(misfit(result.x), _least_misfit(how, data), noise),
+        max(misfit(result.x), _least_misfit(optimiser, data), noise),
         prior.hessian(result.x) if gaussian else None,
         data.survey,
         getattr(prior.prior, "spread", 1.0),

@@ -23,7 +23,7 @@ def settled_by_chains(
     weight: float,
     *,
     first: PriorTerm,
-    ties: Any,
+    penalties: Any,
 ) -> tuple[Any, torch.Tensor, Solve]:
     """The normal prior that stands for samples, and the step with it, as `optimise.settled`.
 
@@ -39,7 +39,7 @@ def settled_by_chains(
         Variance of the noise over the number of samples.
     first : PriorTerm
         Of a `LearnedPrior`.
-    ties
+    penalties
         What else is known of the unknowns; it is quadratic.
 
     Returns
@@ -49,8 +49,8 @@ def settled_by_chains(
     """
     learned = first.prior
     assert isinstance(learned, LearnedPrior)
-    seen = learned.update(likelihood_of(hessian, gradient, ties, x, weight, first.parameters))
-    return settled(hessian, gradient, PriorTerm(seen, first.parameters) + ties, x, weight)
+    seen = learned.update(likelihood_of(hessian, gradient, penalties, x, weight, first.parameters))
+    return settled(hessian, gradient, PriorTerm(seen, first.parameters) + penalties, x, weight)
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ class SampledSolution(Solution):
 def likelihood_of(
     hessian: torch.Tensor,
     gradient: torch.Tensor,
-    ties: Any,
+    penalties: Any,
     x: torch.Tensor,
     weight: float,
     parameters: Parameters,
 ) -> Likelihood:
-    """The likelihood of the cells by data and ties, whatever vmin is.
+    """The likelihood of the cells by data and penalties, whatever vmin is.
 
     Parameters
     ----------
-    hessian, gradient, ties, x, weight
+    hessian, gradient, penalties, x, weight
         As for `settled_by_chains`.
     parameters
         Whose unknowns are cells: all, or those that are not fixed.
@@ -108,9 +108,9 @@ def likelihood_of(
     over twice the weight. vmin is integrated out: of a normal density, by a Schur complement.
     """
     matrix = hessian.clone()
-    ties.add_hessian(matrix, x, weight)
+    penalties.add_hessian(matrix, x, weight)
     matrix /= 2 * weight
-    pull = (gradient + weight * ties.gradient(x)) / (-2 * weight)
+    pull = (gradient + weight * penalties.gradient(x)) / (-2 * weight)
     cross, own = matrix[:-1, -1], matrix[-1, -1]
     cells = matrix[:-1, :-1] - torch.outer(cross, cross) / own
     right = pull[:-1] - cross * (pull[-1] / own)

@@ -1,7 +1,6 @@
-"""A map and the data that it is to explain."""
+"""The data of a sample: a measured record and the simulator that is to reproduce it."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -9,12 +8,13 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
+from fwi_refine.inversion.model import Model
 from fwi_refine.objective.arithmetic import has_released_arithmetic, is_of_an_arithmetic
 from fwi_refine.objective.constraints import Constraints
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.noise import CLEAN, MARGIN, Noise, early_noise, residual_noise
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.objective.source import RENEWED, SourceFit, convolve, impulse_record
+from fwi_refine.objective.source import NOISE_RENEWALS, SourceFit, convolve, impulse_record
 from fwi_refine.objective.source_cells import source_cells
 from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.objective.source_shape import first_estimate
@@ -23,44 +23,8 @@ from fwi_refine.survey import Survey
 from fwi_refine.survey.frequency import lower_frequency
 from fwi_refine.wave import Simulator
 
-UNKNOWN = Noise(math.inf, math.inf)
-MOSTLY = 0.6  # of the samples of a part of a record that is to stand for all of it
-
-
-@dataclass(frozen=True)
-class Model:
-    """A velocity map v (nz, nx) m/s, and vmin (), the velocity that scales the damping, m/s."""
-
-    v: torch.Tensor
-    vmin: torch.Tensor
-
-    @classmethod
-    def of(cls, v: torch.Tensor) -> "Model":
-        """A map with its own minimum."""
-        return cls(v, v.min())
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(nz, nx) of the map."""
-        nz, nx = self.v.shape
-        return nz, nx
-
-    def same_as(self, other: "Model") -> bool:
-        """Whether both are equal, to the bit."""
-        return torch.equal(self.v, other.v) and torch.equal(self.vmin, other.vmin)
-
-    def mean_change(self, other: torch.Tensor) -> float:
-        """Mean absolute difference from another map (nz, nx), m/s."""
-        return float((self.v - other).abs().mean())
-
-
-def distinct(models: Iterable[Model]) -> list[Model]:
-    """The models without those that are the same as one before."""
-    found: list[Model] = []
-    for model in models:
-        if not any(model.same_as(other) for other in found):
-            found.append(model)
-    return found
+UNKNOWN_NOISE = Noise(math.inf, math.inf)
+MIN_RECORDED_FRACTION = 0.6  # of the samples of a part of a record that is to stand for all of it
 
 
 @dataclass(frozen=True)
@@ -130,7 +94,7 @@ class Data:
         missing = None if weights is None else weights == 0
         if noise is None and is_of_an_arithmetic(record, survey, missing):
             noise = CLEAN  # noise would not leave the first rows what an arithmetic makes
-        cells = source_cells(record, start, survey, UNKNOWN if noise is None else noise)
+        cells = source_cells(record, start, survey, UNKNOWN_NOISE if noise is None else noise)
         return cls(
             record,
             simulator,
@@ -161,7 +125,7 @@ class Data:
         scaled = record.astype(np.float64) / amplitude
         return cls(
             scaled,
-            Simulator(source.survey, **simulator.how),
+            Simulator(source.survey, **simulator.options),
             (none, none, none.double()),
             weights=source.weights,
             noise=early_noise(scaled, source.survey, weights),
@@ -187,19 +151,19 @@ class Data:
         return replace(
             self,
             record=self.record[:shots, :, ::receivers],
-            simulator=Simulator(survey, **self.simulator.how),
+            simulator=Simulator(survey, **self.simulator.options),
             cost=self.cost * Fraction(shots, len(self.survey.sources)),
             weights=weights,
             constraints=self.constraints and self.constraints.without_bounds(),
             source=self.source and self.source.on(survey, weights),
         )
 
-    def tells(self, survey: Survey, receivers: int) -> bool:
+    def covers(self, survey: Survey, receivers: int) -> bool:
         """Whether most samples of a part of the record, as of `subset`, are not missing."""
         if self.weights is None:
             return True
         part = self.weights.subset(len(survey.sources), receivers)
-        return part.count > MOSTLY * part.samples.size
+        return part.count > MIN_RECORDED_FRACTION * part.samples.size
 
     def low_passed(self, factor: float, model: Model) -> "Data":
         """The record as with a wavelet of a lower frequency, in which a start that is a cycle off
@@ -219,7 +183,7 @@ class Data:
         return replace(
             self,
             record=record,
-            simulator=Simulator(lower, **self.simulator.how),
+            simulator=Simulator(lower, **self.simulator.options),
             constraints=self.constraints and self.constraints.without_bounds(),
             source=self.source and self.source.low_passed(factor, lower),
         )
@@ -232,7 +196,7 @@ class Data:
         return replace(
             self,
             record=self.record[:, :steps],
-            simulator=Simulator(shorter, **self.simulator.how),
+            simulator=Simulator(shorter, **self.simulator.options),
             cost=self.cost * Fraction(steps, self.survey.n_steps),
             weights=weights,
             constraints=self.constraints and self.constraints.without_bounds(),
@@ -293,7 +257,7 @@ class Data:
             residual = self.weights.root(residual) * residual
         return float(residual.square().mean())
 
-    def square(self, rms: float) -> float:
+    def misfit_limit(self, rms: float) -> float:
         """The mean square misfit that the noise of the record leaves where a clean one of OpenFWI's
         unit leaves an rms misfit."""
         noise = 0.0 if self.noise is None else MARGIN**2 * self.noise.misfit()
@@ -323,7 +287,7 @@ class Data:
         """Samples that count."""
         return math.prod(self.survey.record_shape) if self.weights is None else self.weights.count
 
-    def possible(self, model: Model) -> Model:
+    def constrained(self, model: Model) -> Model:
         """The model with its map within the constraints of single cells."""
         if self.constraints is None:
             return model
@@ -336,7 +300,7 @@ class Data:
             return BandMisfit(simulator, parameters, self.record, self.weights)
         return FreeSourceMisfit(simulator, parameters, self.record, self.source)
 
-    def at(self, model: Model, budget: Budget) -> "Data":
+    def with_wavelets_of(self, model: Model, budget: Budget) -> "Data":
         """The data with the wavelets that explain the record best with a model, and what is left
         as the noise; themselves where the wavelets are known. One simulation."""
         if self.source is None or not self.simulator.is_stable(model.v[None], model.vmin[None]):
@@ -345,12 +309,12 @@ class Data:
         impulse = impulse_record(self.simulator, model.v[None], model.vmin[None])
         record = torch.from_numpy(self.record)[:, : self.survey.n_steps]
         source = self.source
-        for _ in range(RENEWED):
+        for _ in range(NOISE_RENEWALS):
             source = source.with_noise_of(source.estimate(impulse, record))
         survey = self.survey.with_wavelet(source.all_of(impulse, record).mean(0).numpy())
         return replace(
             self,
-            simulator=Simulator(survey, **self.simulator.how),
+            simulator=Simulator(survey, **self.simulator.options),
             source=source.on(survey, self.weights),
         )
 

@@ -18,8 +18,8 @@ from fwi_refine.objective.flat_misfit import has_flat_misfit
 from fwi_refine.objective.misfit import BandMisfit
 from fwi_refine.objective.parameterisation import Modes
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.objective.vmin_tie import VminTie
-from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
+from fwi_refine.objective.vmin_prior import VminPrior
+from fwi_refine.optimise import DescentSettings, levenberg_marquardt, weight_by_fraction
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import are_flat
@@ -32,13 +32,13 @@ from fwi_refine.wave import Simulator
 FREQUENCIES = (3.0, 4.0, 6.0)
 TREND_FREQUENCY = 2.0  # for the choice of the slope: at 4 Hz it may come out 20 m/s too small
 SLOPES = np.arange(0.0, 50.0, 5.0)  # m/s per 10 m of depth
-VELOCITIES = 6  # tried at the surface where no source tells
+SURFACE_VELOCITIES = 6  # tried at the surface where no source tells
 ITERATIONS = 3  # Jacobians at each frequency
 MAX_DAMPING_INCREASES = 6  # trends may be far off
 PRIOR_FRACTION = 0.05  # fraction of the misfit that the prior counts
 # Distance of trends from the survey's velocity bounds, as a fraction of their range: as modes they
 # overshoot, and beyond the bounds nothing is simulated.
-INSIDE = 0.01
+BOUND_MARGIN = 0.01
 
 
 def start_from_record(
@@ -81,15 +81,15 @@ def start_from_record(
     the survey of OpenFWI come out sharp. It takes some ten Jacobians.
     """
     record = check_record(record, survey=survey)
-    how: dict[str, Any] = {"threads": threads, "device": device, "kernel": kernel}
+    options: dict[str, Any] = {"threads": threads, "device": device, "kernel": kernel}
     velocities, depth = _velocity_at_depth(record, survey)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     constant = torch.full(survey.shape[:1], velocities[0], dtype=torch.float64)
     flat = are_flat(record, priors, survey) and has_flat_misfit(constant, survey)
     if len(velocities) == 1 and flat:
-        v = flat_layers(record, velocities[0], survey, **how)
+        v = flat_layers(record, velocities[0], survey, **options)
     else:
-        v = _low_frequencies_first(record, velocities, depth, survey, priors, how)
+        v = _low_frequencies_first(record, velocities, depth, survey, priors, options)
     return v.clamp(*survey.velocity_bounds).cpu().numpy()
 
 
@@ -99,25 +99,27 @@ def _low_frequencies_first(
     depth: float,
     survey: Survey,
     priors: Priors,
-    how: dict[str, Any],
+    options: dict[str, Any],
 ) -> torch.Tensor:
     """A map (nz, nx) m/s, on the device, by the Style A modes, at one frequency after the other."""
     unit = survey.frequency / 15.0
     lower, filtered = lower_frequency(record, TREND_FREQUENCY * unit, survey)
-    v = _best_trend(velocities, depth, lower, filtered, how)
+    v = _best_trend(velocities, depth, lower, filtered, options)
     parameters = Modes(*(part.to(v.device) for part in priors.style_a.modes(1.0)))
     x = parameters.from_velocity(v, v.min())
     for frequency in FREQUENCIES:
         lower, filtered = lower_frequency(record, frequency * unit, survey)
-        misfit = BandMisfit(Simulator(lower, **how), parameters, filtered)
+        misfit = BandMisfit(Simulator(lower, **options), parameters, filtered)
         x = levenberg_marquardt(
             misfit,
-            PriorTerm(SumOfSquares(), parameters) + VminTie(parameters.velocity(x).min()),
+            PriorTerm(SumOfSquares(), parameters) + VminPrior(parameters.velocity(x).min()),
             x,
-            weight=partial(weight_by_fraction, PRIOR_FRACTION),
-            max_iterations=ITERATIONS,
+            DescentSettings(
+                weight=partial(weight_by_fraction, PRIOR_FRACTION),
+                max_iterations=ITERATIONS,
+                retract=parameters.retract,
+            ),
             max_damping_increases=MAX_DAMPING_INCREASES,
-            retract=parameters.retract,
         ).x
     return parameters.velocity(x)
 
@@ -133,7 +135,7 @@ def _velocity_at_depth(record: np.ndarray, survey: Survey) -> tuple[Sequence[flo
         rows = np.array([row for row, _ in survey.sources])[found]
         return [float(known[found].mean())], max(float(rows.mean()) - 1.0, 0.0)
     slowest, fastest = survey.velocity_bounds
-    return np.linspace(slowest, (slowest + fastest) / 2, VELOCITIES).tolist(), 0.0
+    return np.linspace(slowest, (slowest + fastest) / 2, SURFACE_VELOCITIES).tolist(), 0.0
 
 
 def _best_trend(
@@ -141,7 +143,7 @@ def _best_trend(
     depth: float,
     survey: Survey,
     record: np.ndarray,
-    how: dict[str, Any],
+    options: dict[str, Any],
 ) -> torch.Tensor:
     """The linear increase with depth whose record fits best, (nz, nx) m/s, on the device.
 
@@ -150,9 +152,9 @@ def _best_trend(
     nz, nx = survey.shape
     below = torch.arange(nz, dtype=torch.float64)[:, None].expand(nz, nx) - depth
     slopes = SLOPES * survey.spacing / 10.0
-    simulator = Simulator(survey, **how)
+    simulator = Simulator(survey, **options)
     slowest, fastest = survey.velocity_bounds
-    margin = INSIDE * (fastest - slowest)
+    margin = BOUND_MARGIN * (fastest - slowest)
     trends = torch.stack([velocity + slope * below for velocity in velocities for slope in slopes])
     trends = trends.clamp(slowest + margin, fastest - margin).to(simulator.device)
     measured = torch.from_numpy(record).expand(len(trends), *survey.record_shape)

@@ -14,22 +14,23 @@ import numpy as np
 import torch
 
 from fwi_refine.objective.base import PriorTerm
-from fwi_refine.objective.flat_misfit import EDGE, FlatMisfit, window_before_return, window_to
+from fwi_refine.objective.flat_misfit import TAPER, FlatMisfit, window_before_return, window_to
 from fwi_refine.objective.parameterisation import Rows
-from fwi_refine.objective.vmin_tie import VminTie
-from fwi_refine.optimise import levenberg_marquardt, weight_by_fraction
+from fwi_refine.objective.vmin_prior import VminPrior
+from fwi_refine.optimise import DescentSettings, levenberg_marquardt, weight_by_fraction
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-STEP = 0.5  # periods of the wavelet: the first window, and how it grows
+WINDOW_STEP = 0.5  # periods of the wavelet: the first window, and how it grows
 ITERATIONS = 8  # most Jacobians for each window
 MAX_DAMPING_INCREASES = 6
 # Fraction of the misfit that the prior counts. The prior is next to nothing on the constant map and
 # rises with the first layer found: a tenth of the misfit would not let that happen.
 PRIOR_FRACTION = 0.01
-WEIGHT = 1e-7  # least weight of the prior: with less, windows' tails are fitted by what lies deeper
-JUMP = 300.0  # m/s, the prior's standard deviation of the step from row to row
-FITS = 1e-6  # mean square misfit of a window that is good enough to go on
+# Least weight of the prior: with less, windows' tails are fitted by what lies deeper
+MIN_PRIOR_WEIGHT = 1e-7
+ROW_STEP_DEVIATION = 300.0  # m/s, the prior's standard deviation of the step from row to row
+TARGET_MISFIT = 1e-6  # mean square misfit of a window that is good enough to go on
 
 
 def flat_layers(
@@ -73,21 +74,25 @@ def flat_layers(
     parameters = Rows(survey.shape)
     v = torch.full(survey.shape, surface, dtype=torch.float64, device=simulator.device)
     x = parameters.from_velocity(v)
-    smooth = PriorTerm(SumOfSquaredDifferences(JUMP), parameters)
+    least = MIN_PRIOR_WEIGHT * survey.unit**2
+    weight = partial(weight_by_fraction, PRIOR_FRACTION, least=least)
+    smooth = PriorTerm(SumOfSquaredDifferences(ROW_STEP_DEVIATION), parameters)
     for window in _windows(survey):
         window = torch.minimum(window, window_before_return(x[:-1], survey))
         misfit = FlatMisfit(simulator, parameters, record[:1], window)
-        if misfit(x) < FITS * survey.unit**2:
+        if misfit(x) < TARGET_MISFIT * survey.unit**2:
             continue
         x = levenberg_marquardt(
             misfit,
-            smooth + VminTie(parameters.velocity(x).min()),
+            smooth + VminPrior(parameters.velocity(x).min()),
             x,
-            weight=partial(weight_by_fraction, PRIOR_FRACTION, least=WEIGHT * survey.unit**2),
-            max_iterations=ITERATIONS,
+            DescentSettings(
+                weight=weight,
+                max_iterations=ITERATIONS,
+                target=TARGET_MISFIT * survey.unit**2,
+                retract=parameters.retract,
+            ),
             max_damping_increases=MAX_DAMPING_INCREASES,
-            target=FITS * survey.unit**2,
-            retract=parameters.retract,
         ).x
     return parameters.velocity(x)
 
@@ -96,7 +101,7 @@ def _windows(survey: Survey) -> Iterator[torch.Tensor]:
     """Weights of the time steps (n_steps,), one after the other, the last all ones."""
     period = 1 / survey.frequency
     after = survey.n_steps * survey.dt - survey.wavelet_centre * survey.dt
-    for end in np.arange(STEP * period, after + EDGE * period, STEP * period):
+    for end in np.arange(WINDOW_STEP * period, after + TAPER * period, WINDOW_STEP * period):
         yield window_to(end, survey)
 
 

@@ -11,12 +11,12 @@ from fwi_refine.wave import jacobian_bytes, normal_matrix_bytes
 WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
 # must not depend on where it was computed.
-MOST_MEMORY = 16e9
+MAX_MEMORY = 16e9
 PROCESS = 0.35e9  # of Python and the libraries, before any step
 # Square matrices of all cells, in float64, that a step has at a time after its Hessian is made: it,
 # its sum with the prior's, the factor, and a copy; with a prior that is settled, the covariance and
 # copies of that as well.
-SQUARES, SQUARES_SETTLED = 4, 7
+MATRICES_PER_STEP, MATRICES_PER_SETTLED_STEP = 4, 7
 MARGIN = 1.15  # of the estimate, over what was measured
 
 
@@ -46,7 +46,7 @@ def gauss_newton_bytes(survey: Survey, family: str) -> float:
     made = jacobian_bytes(survey, matrices) if matrices else normal_matrix_bytes(survey)
     square = 8.0 * (rows * columns + 1) ** 2
     making = made + square  # the Hessian before it
-    solving = square * (SQUARES_SETTLED if settled else SQUARES)
+    solving = square * (MATRICES_PER_SETTLED_STEP if settled else MATRICES_PER_STEP)
     return MARGIN * (PROCESS + max(making, solving))
 
 
@@ -76,11 +76,11 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
     if kernel == "reference":  # the shots of one Jacobian would take it many minutes
         return "lbfgs", "the compiled kernel is missing"
     needed = gauss_newton_bytes(survey, family)
-    if needed > MOST_MEMORY:
+    if needed > MAX_MEMORY:
         rows, columns = survey.shape
         return "matrix-free" if find_family(family).large else "lbfgs", (
             f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
-            f"memory, more than {MOST_MEMORY / 1e9:.0f} GB"
+            f"memory, more than {MAX_MEMORY / 1e9:.0f} GB"
         )
     return "gauss-newton", ""
 

@@ -13,13 +13,13 @@ This is the conditional mean of a Gaussian posterior (Tarantola, "Inverse Proble
 
 import torch
 
-from fwi_refine.inversion.data import Model
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.uncertainty import Solution, scaled_factor
 
-ROUNDS = 6  # of lifting: the others may fall below vmin in turn
-MOST = 1000  # cells below vmin, of a map that is far from its end
+MAX_ROUNDS = 6  # of lifting: the others may fall below vmin in turn
+MAX_CELLS = 1000  # cells below vmin, of a map that is far from its end
 TOLERANCE = 1e-3  # m/s
-SEEN = 1e-12  # of the largest eigenvalue, from which on a direction counts
+MIN_EIGENVALUE = 1e-12  # of the largest eigenvalue, from which on a direction counts
 
 
 def with_minimum(model: Model, solution: Solution) -> Model | None:
@@ -46,14 +46,14 @@ def with_minimum(model: Model, solution: Solution) -> Model | None:
     columns = parameters.matrix(x.device)
     rows, last = columns[:-1], columns[-1]
     held = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         v, vmin = parameters.velocity(x).flatten(), parameters.vmin(x)
         off = v - vmin
         if bool(held.any()) and float(off.min().abs()) < TOLERANCE:
             return Model(parameters.velocity(x), vmin)
         held |= off < 0
         held[int(off.argmin())] = True
-        if int(held.sum()) > MOST:
+        if int(held.sum()) > MAX_CELLS:
             return None
         a = (rows[held] - last) / scale  # in the scaled unknowns
         solved = torch.cholesky_solve(a.T.contiguous(), factor)
@@ -61,7 +61,7 @@ def with_minimum(model: Model, solution: Solution) -> Model | None:
         if not bool(torch.isfinite(gram).all()):
             return None
         size, directions = torch.linalg.eigh(gram)
-        seen = size > SEEN * size[-1]  # modes do not tell all neighbours apart
+        seen = size > MIN_EIGENVALUE * size[-1]  # modes do not tell all neighbours apart
         directions = directions[:, seen]
         multipliers = directions @ ((directions.T @ off[held]) / size[seen])
         x = parameters.retract(x, -(solved @ multipliers) / scale)

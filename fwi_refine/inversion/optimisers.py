@@ -4,7 +4,8 @@ The optimisers themselves know neither stages nor records: ../optimise/.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from fwi_refine.objective.noise import Noise
 from fwi_refine.survey import Survey
@@ -14,7 +15,22 @@ COST_SCALE = 1e15
 
 
 @dataclass(frozen=True)
-class LevenbergMarquardt:
+class _InBand:
+    """An optimiser of the misfit within the band: it ends at a target, a mean square misfit."""
+
+    target: float | None = field(default=None, kw_only=True)
+
+    def in_unit(self, unit: float) -> Self:
+        """The same for records that are `unit` times as large as those of OpenFWI."""
+        return replace(self, target=in_squared_unit(self.target, unit))
+
+    def with_noise(self, noise: Noise, survey: Survey) -> Self:
+        """The same for records with noise."""
+        return replace(self, target=_with_noise(self.target, noise.misfit_in_band(survey)))
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardt(_InBand):
     """Gauss-Newton steps with the full Jacobian, damped.
 
     Attributes
@@ -35,20 +51,11 @@ class LevenbergMarquardt:
     iterations: int = 1
     corrections: int = 10
     max_damping_increases: int = 3
-    target: float | None = None
     remainder: float = 0.0
-
-    def in_unit(self, unit: float) -> "LevenbergMarquardt":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        return replace(self, target=in_squared_unit(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "LevenbergMarquardt":
-        """The same for records with noise."""
-        return replace(self, target=_with_noise(self.target, noise.misfit_in_band(survey)))
 
 
 @dataclass(frozen=True)
-class KrylovGaussNewton:
+class KrylovGaussNewton(_InBand):
     """Gauss-Newton steps by conjugate gradients, without any matrix.
 
     Attributes
@@ -63,20 +70,11 @@ class KrylovGaussNewton:
 
     iterations: int = 1
     products: int = 40
-    target: float | None = None
     remainder: float = 0.0
-
-    def in_unit(self, unit: float) -> "KrylovGaussNewton":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        return replace(self, target=in_squared_unit(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "KrylovGaussNewton":
-        """The same for records with noise."""
-        return replace(self, target=_with_noise(self.target, noise.misfit_in_band(survey)))
 
 
 @dataclass(frozen=True)
-class VariationalGaussNewton:
+class VariationalGaussNewton(_InBand):
     """Gauss-Newton steps with a prior that is settled with each Jacobian.
 
     The weight of the prior is that of a log density: it follows from the noise. A prior with
@@ -97,7 +95,6 @@ class VariationalGaussNewton:
 
     noise: tuple[float, ...] = (2e-4, 8e-5)
     corrections: int = 10
-    target: float | None = None
     rounds: int = 3
 
     @property
@@ -105,20 +102,19 @@ class VariationalGaussNewton:
         """Most Jacobians."""
         return len(self.noise)
 
-    def in_unit(self, unit: float) -> "VariationalGaussNewton":
+    def in_unit(self, unit: float) -> Self:
         """The same for records that are `unit` times as large as those of OpenFWI."""
         noise = tuple(unit * level for level in self.noise)
-        return replace(self, noise=noise, target=in_squared_unit(self.target, unit))
+        return replace(super().in_unit(unit), noise=noise)
 
-    def with_noise(self, noise: Noise, survey: Survey) -> "VariationalGaussNewton":
+    def with_noise(self, noise: Noise, survey: Survey) -> Self:
         """The same for records with noise."""
         levels = tuple(math.hypot(level, noise.coefficient) for level in self.noise)
-        target = _with_noise(self.target, noise.misfit_in_band(survey))
-        return replace(self, noise=levels, target=target)
+        return replace(super().with_noise(noise, survey), noise=levels)
 
 
 @dataclass(frozen=True)
-class PreconditionedLBFGS:
+class PreconditionedLBFGS(_InBand):
     """L-BFGS with the factored Gauss-Newton matrix as its first inverse Hessian.
 
     Attributes as of `LevenbergMarquardt`.
@@ -126,15 +122,6 @@ class PreconditionedLBFGS:
 
     iterations: int = 1
     corrections: int = 10
-    target: float | None = None
-
-    def in_unit(self, unit: float) -> "PreconditionedLBFGS":
-        """The same for records that are `unit` times as large as those of OpenFWI."""
-        return replace(self, target=in_squared_unit(self.target, unit))
-
-    def with_noise(self, noise: Noise, survey: Survey) -> "PreconditionedLBFGS":
-        """The same for records with noise."""
-        return replace(self, target=_with_noise(self.target, noise.misfit_in_band(survey)))
 
 
 @dataclass(frozen=True)

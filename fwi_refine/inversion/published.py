@@ -8,12 +8,12 @@ from fwi_refine.inversion.problem import Problem
 from fwi_refine.objective.misfit import DataMisfit
 from fwi_refine.optimise import Result, gauss_newton_step, interrupted, lbfgs, unmoved
 
-WALLS = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
+BOUND_WEIGHT = 1e-7  # weight of cells beyond their bounds where no misfit says it: 1e-9 for 1 m/s
 
 
 def minimise_published(
     problem: Problem,
-    how: LBFGS | GaussNewtonStep,
+    optimiser: LBFGS | GaussNewtonStep,
     budget: Budget,
     note: Callable[[float, int], None],
 ) -> Result:
@@ -23,14 +23,14 @@ def minimise_published(
     ----------
     problem, budget, note
         As for `minimise_by_jacobian`.
-    how
+    optimiser
         The optimiser's settings.
     """
     data = problem.data
     penalties = problem.stage.weight * problem.prior
-    walls = problem.walls
-    if walls is not None:
-        penalties = penalties + WALLS * data.survey.unit**2 * walls
+    bound_penalty = problem.bound_penalty
+    if bound_penalty is not None:
+        penalties = penalties + BOUND_WEIGHT * data.survey.unit**2 * bound_penalty
     misfit: DataMisfit
     if data.source is None:
         misfit = DataMisfit(data.simulator, problem.parameters, data.record, data.weights)
@@ -49,11 +49,11 @@ def minimise_published(
         nonlocal latest
         latest = result
         left = noted(result)
-        return (how.target is not None and left < how.target) or budget.should_stop()
+        return (optimiser.target is not None and left < optimiser.target) or budget.should_stop()
 
     try:
         with budget.interruptible():
-            if isinstance(how, GaussNewtonStep):
+            if isinstance(optimiser, GaussNewtonStep):
                 result = gauss_newton_step(
                     objective, problem.x, max_evaluations=limit, should_stop=budget.should_stop
                 )
@@ -62,11 +62,11 @@ def minimise_published(
                 result = lbfgs(
                     objective,
                     problem.x,
-                    max_iterations=how.iterations,
+                    max_iterations=optimiser.iterations,
                     max_evaluations=limit,
-                    gradient_tolerance=how.gradient_tolerance,
+                    gradient_tolerance=optimiser.gradient_tolerance,
                     scale=COST_SCALE,
-                    initial_step=how.initial_step,
+                    initial_step=optimiser.initial_step,
                     callback=callback,
                 )
     except OutOfTime:

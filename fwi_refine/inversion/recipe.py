@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, Optimiser, in_squared_unit
 from fwi_refine.objective.noise import CLEAN, Noise
 from fwi_refine.objective.parameterisation import Parameters
@@ -141,8 +142,8 @@ class Stage:
         if noise == CLEAN:
             return self
         more = self.density * noise.coefficient**2 / samples
-        how = self.optimiser.with_noise(noise, survey)
-        return replace(self, weight=self.weight + more, optimiser=how)
+        optimiser = self.optimiser.with_noise(noise, survey)
+        return replace(self, weight=self.weight + more, optimiser=optimiser)
 
     def weight_at(self, misfit: float, prior: float) -> float:
         """The prior's weight where the mean square misfit and the prior have these values."""
@@ -166,7 +167,7 @@ class LevelAssignment:
         noise to the least.
     settings
         The tuning constants of the rounds.
-    softer
+    relaxed
         Stages that follow rounds whose integers do not explain the record, the first of these after
         the first rounds; then rounds begin again.
     """
@@ -175,7 +176,7 @@ class LevelAssignment:
     noise: tuple[float, float]
     between: Callable[..., Stage]
     settings: LevelSettings = SETTINGS
-    softer: tuple[tuple[Stage, ...], ...] = ()
+    relaxed: tuple[tuple[Stage, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,9 @@ class Recipe:
         assignment = self.assignment
         if assignment is not None:
             between = assignment.between
-            softer = tuple(tuple(map(change, stages)) for stages in assignment.softer)
+            relaxed = tuple(tuple(map(change, stages)) for stages in assignment.relaxed)
             assignment = replace(
-                assignment, between=lambda *how: change(between(*how)), softer=softer
+                assignment, between=lambda *how: change(between(*how)), relaxed=relaxed
             )
         return replace(
             self,

@@ -7,9 +7,10 @@ import torch
 
 from fwi_refine.inversion.accept import NOT_TRIED, best_of, integers, proven, written
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.exact import Certificate
 from fwi_refine.inversion.levels.refine import assign_levels
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace
@@ -25,14 +26,14 @@ from fwi_refine.routing.edges import blended_edges
 # rounded up. Rounding to integers is kept if it leaves so little, or at most twice as much as was
 # left before; what fits worse has some cell that is not right yet, whose unrounded value is the
 # better guess. And where the family was only inferred, another route is tried above it.
-FIT = 1e-4
+FIT_RMS = 1e-4
 # Rms misfit above which a result is a poor fit: the published method's accuracy falls off from 1e-4
 # rms on, and a start that is usable for the benchmark begins near 1e-1.
-POOR_FIT = 1e-2
+POOR_FIT_RMS = 1e-2
 # Fraction of the start's rms misfit above which a poor fit gives way to the start, as that is
 # likelier to be nearer: what is left is then of another source or of noise, which the map has taken
 # up. benchmarks/poor_fits.json has the cases.
-MOST_LEFT = 0.2
+MAX_RMS_RATIO_TO_START = 0.2
 
 
 NOTHING_BETTER = "nothing better than the start found"
@@ -137,7 +138,7 @@ def run_recipe(
         return replace(unchanged, stopped=True, reason=reason)
     result = _as_written(found, recipe, unchanged, priors, budget)
     better = result.after[1] < before[1]
-    far = fits_poorly(result, data) and result.after[0] > MOST_LEFT**2 * misfit
+    far = fits_poorly(result, data) and result.after[0] > MAX_RMS_RATIO_TO_START**2 * misfit
     if better and (result.stopped or not far):
         return result
     return replace(
@@ -151,7 +152,7 @@ def run_recipe(
 
 def fits_poorly(result: RecipeResult, data: Data) -> bool:
     """Whether a result is too far from its record for an error that is known to first order."""
-    return result.status != "failed" and result.after[0] > data.square(POOR_FIT)
+    return result.status != "failed" and result.after[0] > data.misfit_limit(POOR_FIT_RMS)
 
 
 def _nearer(left: float) -> str:
@@ -187,7 +188,7 @@ def _minimise(
     """Stages and level assignment; misfit: mean square, of the given model."""
     by_edges = bool(recipe.if_blended)
     blended = by_edges and family == Family.BLENDED
-    start = data.possible(Model(data.with_source_velocities(given.v), given.vmin))
+    start = data.constrained(Model(data.with_source_velocities(given.v), given.vmin))
     found = run_stages(recipe.stages, data, start, priors, budget, misfit, family)
     if found.stopped:
         return _Minimised(found, data, family, blended)
@@ -213,13 +214,13 @@ def _as_written(
 ) -> RecipeResult:
     """The map as a file holds it, or in integers where these explain the record."""
     stages, data, first = found.stages, found.data, recipe.stages[0]
-    maps = _possible(written(stages.model, stages.curvature), data)
+    maps = _constrained(written(stages.model, stages.curvature), data)
     model, misfit = best_of(maps, data, budget)
     after = misfit, misfit + penalty(first, model, priors)
     rounded: bool | None = None
     certificate = NOT_TRIED
     if recipe.round and budget.affords(data.cost):
-        whole = _in_integers(found, misfit, budget)
+        whole = _best_integers(found, misfit, budget)
         objective = whole.misfit + penalty(first, whole.model, priors)
         better = whole.fits and objective < unchanged.before[1]
         if whole.certificate.exact or better:
@@ -240,7 +241,7 @@ def _as_written(
 
 
 @dataclass(frozen=True)
-class _Whole:
+class _IntegerMap:
     """A map of integers: its mean square misfit, whether that is little enough, and its proof."""
 
     model: Model
@@ -249,18 +250,18 @@ class _Whole:
     certificate: Certificate
 
 
-def _in_integers(found: _Minimised, misfit: float, budget: Budget) -> _Whole:
+def _best_integers(found: _Minimised, misfit: float, budget: Budget) -> _IntegerMap:
     """The best map of integers; misfit: mean square, of the map as it is."""
     data = found.data
-    whole, squares = best_of(_possible(integers(found.stages.model), data), data, budget)
+    whole, squares = best_of(_constrained(integers(found.stages.model), data), data, budget)
     beyond = data.beyond_noise(misfit)
     limit = misfit
     if not found.blended:
-        limit = max(data.square(FIT), 4 * beyond + (misfit - beyond))
+        limit = max(data.misfit_limit(FIT_RMS), 4 * beyond + (misfit - beyond))
     certificate = NOT_TRIED
     if squares <= limit or not found.blended:
         whole, squares, certificate = proven(whole, squares, data, budget)
-    return _Whole(whole, squares, squares <= limit, certificate)
+    return _IntegerMap(whole, squares, squares <= limit, certificate)
 
 
 def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
@@ -269,11 +270,11 @@ def _with_noise(data: Data, model: Model, budget: Budget) -> Data:
     parameters = Full(model.shape)
     misfit = BandMisfit(data.simulator, parameters, data.record, data.weights)
     residual = misfit.residual(parameters.from_velocity(model.v, model.vmin))
-    return data if residual is None else data.with_noise_of(residual[0], FIT)
+    return data if residual is None else data.with_noise_of(residual[0], FIT_RMS)
 
 
-def _possible(models: list[Model], data: Data) -> list[Model]:
+def _constrained(models: list[Model], data: Data) -> list[Model]:
     """The maps within the constraints of single cells, each with its own minimum."""
     if data.constraints is None:
         return models
-    return [Model.of(data.possible(model).v) for model in models]
+    return [Model.of(data.constrained(model).v) for model in models]

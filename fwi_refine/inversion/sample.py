@@ -28,14 +28,14 @@ from fwi_refine.objective.source import SOURCES
 from fwi_refine.priors import Priors
 from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import can_classify
-from fwi_refine.routing.look import ADVICE_FOR_ARRAYS, look
+from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_samples
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_prediction, check_record, to_numpy
 from fwi_refine.survey.weights import sample_weights
 from fwi_refine.wave import Simulator
 
 # In flags, what takes the place of Gauss-Newton with the full Jacobian.
-METHOD_WORDS = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
+METHOD_NAMES = {"matrix-free": "matrix-free Gauss-Newton", "lbfgs": "L-BFGS"}
 
 
 def refine_sample(
@@ -101,7 +101,7 @@ def refine_sample(
     bounds : two ndarrays (nz, nx)
         Least and largest velocity of each cell, m/s.
     force
-        Goes on, unlooked at, where the arrays look like other units, another scale or another form.
+        Goes on where the arrays look like other units, another scale or another form.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def refine_sample(
     prediction = check_prediction(to_numpy(prediction), survey=survey)
     record = check_record(to_numpy(record), survey=survey, gaps=True)
     if not force:
-        look([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
+        check_samples([prediction], [record], survey, advice=ADVICE_FOR_ARRAYS, source=source)
     record, counts = _weighted(record, survey, weights)
     priors = (priors or load_priors()).on_grid(survey.shape, survey.spacing)
     simulator = simulator or Simulator(survey)
@@ -282,7 +282,7 @@ def _choose(
         .with_noise(data.noise, survey, data.count)
         for route in (first, *(find_family(first).others if several else ()))
     }
-    return _Choice(recipes, evidence, reason, f"{METHOD_WORDS[method]}: {why}" if why else "")
+    return _Choice(recipes, evidence, reason, f"{METHOD_NAMES[method]}: {why}" if why else "")
 
 
 def _deviation(best: RecipeResult) -> torch.Tensor | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.stage_result import Curvature
 from fwi_refine.inversion.uncertainty import MEAN_OF_NORMAL, Solution, scaled_factor
 from fwi_refine.objective.source import Estimate, impulse_record
@@ -40,7 +41,7 @@ class FoundSource:
     delay_deviation: float
     added_error: float | None = None
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For a report."""
         shape = self.shape
         added = "" if self.added_error is None else f"; adds {self.added_error:.2g} m/s"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fwi_refine.inversion.data import Model
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.uncertainty import Uncertainty
 
 # (evaluations so far, rms misfit) of a stage after each of its iterations

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.by_jacobian import minimise_by_jacobian
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep
 from fwi_refine.inversion.problem import Problem
 from fwi_refine.inversion.published import minimise_published
@@ -16,8 +17,8 @@ from fwi_refine.optimise import Status
 from fwi_refine.priors import Priors
 from fwi_refine.survey import Survey
 
-PERIODS = 0.9  # of a lower frequency that a record must hold, at least
-AT_REST = 4.0  # m/s, mean change by a stage, after less of which a map may be done
+MIN_PERIODS = 0.9  # of a lower frequency that a record must hold
+CONVERGED_CHANGE = 4.0  # m/s, mean change by a stage below which a map may have converged
 
 
 def run_stages(
@@ -40,39 +41,39 @@ def run_stages(
     misfit
         Mean square misfit of the model.
     name
-        How the budget's watcher is told of the stages.
+        Of the recipe, for progress reports.
 
     Returns
     -------
     StageResult
         Of all stages, or of those that the budget allows.
     """
-    course = _Course(model, misfit)
+    so_far = _StagesSoFar(model, misfit)
     for number, stage in enumerate(stages, 1):
-        course = course.asked(stage.skip_if, data)
-        if course.skips or not _is_long_enough(stage, data.survey):
+        so_far = so_far.with_skip_of(stage.skip_if, data)
+        if so_far.skips or not _is_long_enough(stage, data.survey):
             continue
-        if stage.must_fit and course.by_all is None:
+        if stage.must_fit and so_far.by_all is None:
             if not budget.affords(data.cost):
-                return course.result(stopped=True)
-            course = course.measured(data.misfit(course.model, budget))
+                return so_far.result(stopped=True)
+            so_far = so_far.measured(data.misfit(so_far.model, budget))
         budget.enter(f"{name}, stage {number} of {len(stages)}")
         with budget.keeping(data.cost if stage.must_fit else 0):
-            found = run_stage(stage, data, course.model, priors, budget)
+            found = run_stage(stage, data, so_far.model, priors, budget)
         by_all = None
         if stage.must_fit and found.traces:
             by_all = data.misfit(found.model, budget)
-            if data.beyond_noise(by_all) > course.limit(data):
-                found, by_all = replace(found, model=course.model, curvature=None), course.by_all
-        course = course.then(found, by_all)
+            if data.beyond_noise(by_all) > so_far.limit(data):
+                found, by_all = replace(found, model=so_far.model, curvature=None), so_far.by_all
+        so_far = so_far.then(found, by_all)
         if found.stopped or budget.should_stop():
-            return course.result(stopped=True)
-    return course.result(stopped=False)
+            return so_far.result(stopped=True)
+    return so_far.result(stopped=False)
 
 
 @dataclass(frozen=True)
-class _Course:
-    """Where the stages so far have led.
+class _StagesSoFar:
+    """The result of the stages so far, and what decides on the next.
 
     Attributes
     ----------
@@ -100,19 +101,21 @@ class _Course:
     skip_if: float | None = None
     skipped: bool = False
 
-    def asked(self, skip_if: float | None, data: Data) -> "_Course":
-        """With the answer for a stage; asked once for all in a row with one number."""
+    def with_skip_of(self, skip_if: float | None, data: Data) -> "_StagesSoFar":
+        """With the decision for a stage; the same for all in a row with one `skip_if`."""
         if skip_if in (None, self.skip_if):
             return replace(self, skip_if=skip_if)
         left = data.beyond_noise(self.misfit if self.by_all is None else self.by_all)
-        return replace(self, skip_if=skip_if, skipped=left < skip_if and self.moved < AT_REST)
+        return replace(
+            self, skip_if=skip_if, skipped=left < skip_if and self.moved < CONVERGED_CHANGE
+        )
 
     @property
     def skips(self) -> bool:
-        """Whether the stage that was asked for is left out."""
+        """Whether the present stage is left out."""
         return self.skip_if is not None and self.skipped
 
-    def measured(self, by_all: float) -> "_Course":
+    def measured(self, by_all: float) -> "_StagesSoFar":
         """With the misfit by all data."""
         reference = by_all if self.reference is None else self.reference
         return replace(self, by_all=by_all, reference=reference)
@@ -120,10 +123,10 @@ class _Course:
     def limit(self, data: Data) -> float:
         """Mean square misfit beyond the noise above which a stage that must fit is dropped."""
         # what fits better than the data's own rounding has fitted some of it
-        good_fit = GOOD_FIT * data.survey.unit**2 + data.beyond_noise(data.square(0.0))
+        good_fit = GOOD_FIT * data.survey.unit**2 + data.beyond_noise(data.misfit_limit(0.0))
         return max(4 * data.beyond_noise(self.reference or 0.0), good_fit)
 
-    def then(self, found: StageResult, by_all: float | None) -> "_Course":
+    def then(self, found: StageResult, by_all: float | None) -> "_StagesSoFar":
         """After one more stage; by_all: misfit of its model by all data, where it is known."""
         traces = self.traces + found.traces
         return replace(
@@ -144,7 +147,7 @@ class _Course:
 def _is_long_enough(stage: Stage, survey: Survey) -> bool:
     """Whether the records of a survey hold a wavelet of the frequency that a stage looks at."""
     factor = stage.data.frequency
-    return factor is None or survey.n_steps * survey.dt * survey.frequency * factor >= PERIODS
+    return factor is None or survey.n_steps * survey.dt * survey.frequency * factor >= MIN_PERIODS
 
 
 def run_stage(
@@ -176,7 +179,7 @@ def run_stage(
     part = _on_part(stage, data, model, priors, budget)
     if part is not None:
         return part
-    return _on_data(stage, data.at(model, budget), model, priors, budget)
+    return _on_data(stage, data.with_wavelets_of(model, budget), model, priors, budget)
 
 
 def _on_part(
@@ -188,7 +191,7 @@ def _on_part(
         rest = replace(stage, data=replace(which, take_out=None))
         return run_stage(rest, which.take_out(model, data, budget), model, priors, budget)
     part = which.survey(data.survey)
-    if part is not data.survey and data.tells(part, which.receivers):
+    if part is not data.survey and data.covers(part, which.receivers):
         subset = data.subset(part, which.receivers)
         whole = replace(stage, data=replace(which, shots=None, receivers=1))
         return run_stage(whole, subset, model, priors, budget)
@@ -214,16 +217,16 @@ def _on_data(stage: Stage, data: Data, model: Model, priors: Priors, budget: Bud
     def note(misfit: float, evaluations: int) -> None:
         so_far = math.ceil(budget.evaluations + data.cost * evaluations)
         trace.append((so_far, math.sqrt(misfit)))
-        budget.tell(trace[-1][1])
+        budget.report(trace[-1][1])
 
-    how, curvature = stage.optimiser, None
-    if isinstance(how, LBFGS | GaussNewtonStep):
-        result = minimise_published(problem, how, budget, note)
+    optimiser, curvature = stage.optimiser, None
+    if isinstance(optimiser, LBFGS | GaussNewtonStep):
+        result = minimise_published(problem, optimiser, budget, note)
     else:
-        result, curvature = minimise_by_jacobian(problem, how, budget, note)
+        result, curvature = minimise_by_jacobian(problem, optimiser, budget, note)
     budget.iterations += result.iterations
     if result.iterations:
         by, x = problem.parameters, result.x
-        model = data.possible(Model(by.velocity(x), by.vmin(x)))
+        model = data.constrained(Model(by.velocity(x), by.vmin(x)))
     stopped = result.status == Status.MAX_EVALUATIONS
     return StageResult(model, curvature, (tuple(trace),), stopped)

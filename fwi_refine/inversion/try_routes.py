@@ -10,14 +10,14 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.routes import classify
-from fwi_refine.inversion.run_recipe import FIT, RecipeResult, run_recipe
+from fwi_refine.inversion.run_recipe import FIT_RMS, RecipeResult, run_recipe
 from fwi_refine.inversion.stage_result import Trace
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Family
 
 # Where no route leads to a fit, another takes the place of the first if it leaves less than this
 # fraction of the rms: noise alone is fitted better by the one with more unknowns.
-FAR_BETTER = 0.5
+MAX_RMS_RATIO_TO_FIRST = 0.5
 
 
 def try_routes(
@@ -85,14 +85,14 @@ def choose_route(tried: Sequence[RecipeResult], fits: Sequence[bool], right: Seq
     for k in range(1, len(tried)):
         better = (right[k], fits[k]) > (right[best], fits[best])
         if not (fits[k] or fits[best]):
-            far = tried[k].rms < FAR_BETTER * tried[best].rms
+            far = tried[k].rms < MAX_RMS_RATIO_TO_FIRST * tried[best].rms
             better = far and tried[k].status == "refined"
         best = k if better else best
     return best
 
 
 def _fits(result: RecipeResult, data: Data) -> bool:
-    return result.fit**2 <= data.square(FIT)
+    return result.fit**2 <= data.misfit_limit(FIT_RMS)
 
 
 def _looks_like(result: RecipeResult, data: Data, priors: Priors) -> bool:

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.objective.noise import MIN_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Parameters
-from fwi_refine.objective.source_misfit import SourceHessian
+from fwi_refine.objective.source_hessian import SourceHessian
 from fwi_refine.survey import Survey
 
 WIDE = 1000.0  # m/s, standard deviation that an unknown has without data
@@ -81,7 +81,7 @@ class Solution:
     @property
     def variance(self) -> float:
         """Of the noise of a coefficient of the band, at least that of float32 records."""
-        return max(noise_variance(self.misfit, self.survey), (LEAST_NOISE * self.survey.unit) ** 2)
+        return max(noise_variance(self.misfit, self.survey), (MIN_NOISE * self.survey.unit) ** 2)
 
     def precision(self) -> torch.Tensor:
         """Posterior precision C^-1 of the unknowns (n, n), its own memory.

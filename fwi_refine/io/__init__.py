@@ -1,6 +1,6 @@
 """Samples in, maps out. Everything is read one sample at a time."""
 
-from fwi_refine.io.ids import Pair, check_id, pair, read_families, read_ids, resolve_ids
+from fwi_refine.io.ids import check_id, read_families, read_ids, resolve_ids
 from fwi_refine.io.indices import find_indices, is_part_of
 from fwi_refine.io.inputs import Inputs, open_inputs
 from fwi_refine.io.map_writer import MapWriter, check_map_name
@@ -12,6 +12,7 @@ from fwi_refine.io.outputs import (
     refuse_input,
     sweep,
 )
+from fwi_refine.io.pairing import Pair, pair
 from fwi_refine.io.predictions import open_predictions, read_start
 from fwi_refine.io.records import open_records
 from fwi_refine.io.samples import Chunk, Sample, load_record, plan_samples, read_samples

@@ -110,7 +110,22 @@ def is_outside(values: np.ndarray, survey: Survey) -> bool:
 
 
 def true_velocity(values: np.ndarray, conversion: "Conversion", survey: Survey) -> np.ndarray:
-    """A true map as it is, or converted where that alone lies within the velocity bounds."""
+    """A true map in m/s.
+
+    Parameters
+    ----------
+    values : ndarray, shape (nz, nx)
+        As it is stored.
+    conversion : Conversion
+        That of the predictions.
+    survey : Survey
+        Its velocity bounds decide.
+
+    Returns
+    -------
+    ndarray, shape (nz, nx)
+        Converted where that alone lies within the bounds, else as it is.
+    """
     if not is_outside(values, survey):
         return values
     converted = replace(conversion, transpose=False).velocity(values)
@@ -142,16 +157,20 @@ class ConvertedPredictions:
         self.shape = (*shape[:-2], *shape[:-3:-1]) if conversion.transpose else shape
 
     def where(self, k: int) -> str:
+        """File and row of map k, for messages."""
         return self._source.where(k)
 
     def read(self, k: int) -> np.ndarray:
+        """Map k, converted. Raises as the source does."""
         return self._conversion.velocity(self._source.read(k))
 
     def salvage(self, k: int) -> np.ndarray | None:
+        """Map k as far as it can be read, converted; None where it cannot."""
         values = self._source.salvage(k)
         return None if values is None else self._conversion.velocity(values)
 
     def files(self) -> list[Path]:
+        """The files of the source."""
         return self._source.files()
 
 
@@ -163,9 +182,11 @@ class TrueMaps(ConvertedPredictions):
         self._survey = survey
 
     def read(self, k: int) -> np.ndarray:
+        """True map k in m/s; see `true_velocity`. Raises as the source does."""
         return true_velocity(self._source.read(k), self._conversion, self._survey)
 
     def salvage(self, k: int) -> np.ndarray | None:
+        """The same as far as it can be read; None where it cannot."""
         values = self._source.salvage(k)
         return None if values is None else true_velocity(values, self._conversion, self._survey)
 
@@ -183,17 +204,22 @@ class ConvertedRecords:
         self.order: Order | None = source.order
 
     def where(self, k: int) -> str:
+        """File and row of record k, for messages."""
         return self._source.where(k)
 
     def read(self, k: int) -> np.ndarray:
+        """Record k, converted. Raises as the source does."""
         return self._conversion.record(self._source.read(k))
 
     def truth(self, k: int) -> np.ndarray | None:
+        """True map of record k in m/s, None where there is none; see `true_velocity`."""
         values = self._source.truth(k)
         return None if values is None else true_velocity(values, self._conversion, self._survey)
 
     def alone(self, k: int) -> "ConvertedRecords":
+        """A source that holds record k only."""
         return ConvertedRecords(self._source.alone(k), self._conversion, self._survey)
 
     def files(self, ks: Sequence[int]) -> list[Path]:
+        """The files of some records and of their true maps."""
         return self._source.files(ks)

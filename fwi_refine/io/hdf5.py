@@ -16,7 +16,7 @@ from fwi_refine.machine_faults import is_machine_fault, persistently
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 LARGEST_ROW = 2**30  # bytes; a file of a few bytes may claim to hold any number of zeros
 # Rows that a file may claim without holding them: a copy that broke off has some.
-MOST_MISSING = 100_000
+MAX_MISSING = 100_000
 LARGEST_RATIO = 1100  # of bytes to compressed bytes: deflate reaches 1032
 
 # What h5py raises for a file that is damaged, or was made to do damage.
@@ -69,7 +69,7 @@ class Hdf5Array:
             row_bytes *= n
         if row_bytes > LARGEST_ROW or 0 in self.shape[1:]:
             raise InputError(f"{self.path}: found rows of {row_bytes} bytes in {self.name}")
-        if len(self) > MOST_MISSING and len(self) * row_bytes > LARGEST_RATIO * stored:
+        if len(self) > MAX_MISSING and len(self) * row_bytes > LARGEST_RATIO * stored:
             raise InputError(
                 f"{self.path}: {self.name} claims {len(self)} rows, but only {stored} bytes of it "
                 "are stored"

@@ -15,8 +15,9 @@ from fwi_refine.io.convert import (
     ConvertedRecords,
     TrueMaps,
 )
-from fwi_refine.io.ids import Pair, pair, read_families, read_ids, resolve_ids
+from fwi_refine.io.ids import read_families, read_ids, resolve_ids
 from fwi_refine.io.order import check_listed
+from fwi_refine.io.pairing import Pair, pair
 from fwi_refine.io.predictions import Predictions, open_predictions
 from fwi_refine.io.record_sources import Records
 from fwi_refine.io.records import open_records
@@ -123,7 +124,26 @@ def open_inputs(
 def open_converted_predictions(
     path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
 ) -> Predictions:
-    """The maps at `path`, in m/s. Raises InputError."""
+    """Predicted maps, in m/s as they are read.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Where they are.
+    survey : Survey
+        Theirs.
+    conversion : Conversion
+        From what is stored.
+
+    Returns
+    -------
+    Predictions
+
+    Raises
+    ------
+    InputError
+        For what cannot be opened, or is none.
+    """
     source = open_predictions(path, conversion.stored_survey(survey))
     return source if conversion == AS_THEY_ARE else ConvertedPredictions(source, conversion)
 
@@ -131,9 +151,24 @@ def open_converted_predictions(
 def open_true_maps(
     path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
 ) -> Predictions:
-    """The true maps at `path`, in m/s also where they have the units of the predictions.
+    """True maps, in m/s as they are read, also where they have the units of the predictions.
 
-    Raises InputError.
+    Parameters
+    ----------
+    path, survey
+        As for `open_converted_predictions`.
+    conversion : Conversion
+        That of the predictions.
+
+    Returns
+    -------
+    Predictions
+        See `convert.true_velocity`.
+
+    Raises
+    ------
+    InputError
+        As `open_converted_predictions` does.
     """
     source = open_predictions(path, survey)
     return source if conversion == AS_THEY_ARE else TrueMaps(source, conversion, survey)
@@ -142,7 +177,23 @@ def open_true_maps(
 def open_converted_records(
     path: str | os.PathLike[str], survey: Survey = OPENFWI, conversion: Conversion = AS_THEY_ARE
 ) -> Records:
-    """The records at `path`, in their own units. Raises InputError."""
+    """Records, in their own units as they are read.
+
+    Parameters
+    ----------
+    path, survey, conversion
+        As for `open_converted_predictions`.
+
+    Returns
+    -------
+    Records
+        An opened source.
+
+    Raises
+    ------
+    InputError
+        As `open_converted_predictions` does.
+    """
     source = open_records(path, survey)
     return source if conversion == AS_THEY_ARE else ConvertedRecords(source, conversion, survey)
 
@@ -192,7 +243,22 @@ def indices_in(
 
 
 def select(items: Sequence[T], limit: int | None, shard: tuple[int, int] | None) -> Sequence[T]:
-    """The part of a list that --shard and then --limit ask for."""
+    """The part of a list that --shard and then --limit ask for.
+
+    Parameters
+    ----------
+    items : sequence
+        All of it.
+    limit : int or None
+        How many at most, from the first on.
+    shard : (int, int) or None
+        (i, n) for part i of n, i from 1.
+
+    Returns
+    -------
+    sequence
+        Of the type of `items`.
+    """
     if shard is not None:
         i, n = shard
         items = items[len(items) * (i - 1) // n : len(items) * i // n]

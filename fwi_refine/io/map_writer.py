@@ -136,7 +136,22 @@ def claim_space(file: BinaryIO, size: int) -> None:
 
 
 def write_at(file: BinaryIO, data: bytes, position: int) -> None:
-    """Writes all of the bytes at a place of a file."""
+    """Write all of the bytes at a position of a file.
+
+    Parameters
+    ----------
+    file : binary file
+        An open one.
+    data : bytes
+        What is written.
+    position : int
+        In bytes from the beginning.
+
+    Raises
+    ------
+    OSError
+        As the system has it, such as for a full disk.
+    """
     left = memoryview(data)
     while left:
         written = os.pwrite(file.fileno(), left, position)

@@ -24,7 +24,7 @@ class Order:
         if self.doubt is not None:
             raise InputError(f"{what}: {self.doubt}; give the ids in their order with --ids")
 
-    def told(self, folder: object) -> "Order":
+    def logged(self, folder: object) -> "Order":
         """This order; said where the files of a folder are not in the order of their text."""
         if self.names != sorted(self.names):
             few = [*self.names[:2], *["..."] * (len(self.names) > 3), *self.names[2:][-1:]]

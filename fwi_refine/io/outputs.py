@@ -73,7 +73,22 @@ def claim_output(
 
 
 def refuse_input(path: Path, inputs: Iterable[Path | None], what: str = "output") -> None:
-    """Raises InputError where an output is one of the inputs, or would be read as part of one."""
+    """Check that an output is none of the inputs.
+
+    Parameters
+    ----------
+    path : Path
+        The output.
+    inputs : iterable of Path or None
+        Files and folders; None is left out.
+    what : str
+        What the output is called.
+
+    Raises
+    ------
+    InputError
+        Where it is one of the inputs, or would be read as part of one.
+    """
     for other in filter(None, inputs):
         if is_same_file(path, other):
             raise InputError(f"{what} {path}: is an input as well; choose another name")
@@ -177,7 +192,18 @@ def publish(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the output in errors of the system that name no file, as those of a full disk."""
+    """Within it, errors of the system that name no file name this output, as those of a full disk.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        The output.
+
+    Raises
+    ------
+    OSError
+        The same error, with the name.
+    """
     try:
         yield
     except OSError as error:

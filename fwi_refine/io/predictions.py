@@ -120,7 +120,22 @@ def open_predictions(path: str | os.PathLike[str], survey: Survey = OPENFWI) -> 
 
 
 def read_start(predictions: Predictions, k: int, survey: Survey = OPENFWI) -> NDArray[np.float32]:
-    """Map k as it stands in the file, (nz, nx) in m/s; NaN where it has no usable shape."""
+    """Map k as it stands in its file.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Opened ones.
+    k : int
+        Which.
+    survey : Survey
+        Its shape counts.
+
+    Returns
+    -------
+    ndarray of float32, shape (nz, nx)
+        m/s; NaN where it has no usable shape.
+    """
     values = predictions.salvage(k)
     if values is not None and values.dtype.kind in "fiu" and values.size == np.prod(survey.shape):
         with np.errstate(over="ignore"):
@@ -175,7 +190,7 @@ class DirectoryPredictions:
             for entry in self.path.iterdir()
             if entry.name.endswith(".npy") and not entry.name.startswith(".")
         ]
-        self.order: Order = in_order(names).told(path)
+        self.order: Order = in_order(names).logged(path)
         self.ids: list[str] | None = self.order.names
         self.count = len(names)
         self.shape: tuple[int, ...] = (self.count, *survey.shape)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io import npz
-from fwi_refine.io.hdf5 import MOST_MISSING, Hdf5Array
+from fwi_refine.io.hdf5 import MAX_MISSING, Hdf5Array
 from fwi_refine.io.ids import check_id
 from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.order import Order
@@ -78,7 +78,7 @@ def open_array(path: Path) -> NpyArray:
             "receivers)"
         )
     missing = len(array) - array.complete_rows
-    if missing > MOST_MISSING or 0 in array.shape[1:]:
+    if missing > MAX_MISSING or 0 in array.shape[1:]:
         raise InputError(
             f"records {path}: claims the shape {array.shape}, but {array.truncation()}"
         )

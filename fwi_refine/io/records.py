@@ -78,10 +78,10 @@ def _open_directory(path: Path) -> Records:
         raise InputError(f"records {path}: found no .npy files, expected <id>.npy or seis*.npy")
     shards = [name for name in names if SHARD_NAME.match(name)]
     if any(_is_shard(path / name) for name in shards):
-        _tell_of_others(path, names, shards)
-        order = _order_of_shards(shards).told(path)
+        _warn_of_others(path, names, shards)
+        order = _order_of_shards(shards).logged(path)
         return ShardRecords(path, order, [path / name for name in order.names])
-    return DirectoryRecords(path, names, order.told(path))
+    return DirectoryRecords(path, names, order.logged(path))
 
 
 def _family_shards(path: Path) -> tuple[Order, list[Path], list[str]] | None:
@@ -92,7 +92,7 @@ def _family_shards(path: Path) -> tuple[Order, list[Path], list[str]] | None:
     for family in in_order(e.name for e in path.iterdir() if e.is_dir()).names:
         folder = path / family / "data" if (path / family / "data").is_dir() else path / family
         names = (entry.name for entry in folder.iterdir() if SHARD_NAME.match(entry.name))
-        shards = [folder / name for name in in_order(names).told(folder).names]
+        shards = [folder / name for name in in_order(names).logged(folder).names]
         files += shards
         starts += [f"{family}_"] * len(shards)
     return (Order([str(f.relative_to(path)) for f in files]), files, starts) if files else None
@@ -108,7 +108,7 @@ def _order_of_shards(names: Sequence[str]) -> Order:
     return order
 
 
-def _tell_of_others(path: Path, names: Sequence[str], shards: Sequence[str]) -> None:
+def _warn_of_others(path: Path, names: Sequence[str], shards: Sequence[str]) -> None:
     """Warns of arrays in a folder of shards that are neither shards nor true maps."""
     known = ("seis", "data", *TRUTH_NAMES.values())
     others = [name for name in names if name not in shards and not name.startswith(known)]

@@ -199,14 +199,14 @@ def _parse_row(cells: Mapping[str, str]) -> Row:
         if kind is str:
             values[name] = text
         elif text:
-            values[name] = _whole(text) if int in typing.get_args(kind) else float(text)
+            values[name] = _whole_number(text) if int in typing.get_args(kind) else float(text)
     check_id(values["id"])
     if values["status"] not in STATUSES:
         raise ValueError(f"found status {values['status']!r}, expected {', '.join(STATUSES)}")
     return Row(**values)
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     """A number that 64 bits hold. Raises ValueError."""
     number = int(text) if len(text) < 20 else 2**63
     if abs(number) >= 2**63:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import is_outside
-from fwi_refine.io.ids import Pair
+from fwi_refine.io.pairing import Pair
 from fwi_refine.io.predictions import Predictions
 from fwi_refine.io.record_sources import Records, RecordSource
 from fwi_refine.survey import OPENFWI, Survey
@@ -71,7 +71,18 @@ def read_samples(
     records: Records,
     survey: Survey = OPENFWI,
 ) -> Iterator[Sample]:
-    """Reads and checks one sample after another: both steps at once."""
+    """Read and check one sample after another: `plan_samples` and `load_record` at once.
+
+    Parameters
+    ----------
+    pairs, predictions, records, survey
+        As for `plan_samples`.
+
+    Yields
+    ------
+    Sample
+        With its record, or with what is wrong with it.
+    """
     for sample in plan_samples(pairs, predictions, records, survey):
         yield load_record(sample, survey)
 

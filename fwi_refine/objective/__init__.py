@@ -10,13 +10,13 @@ from fwi_refine.objective.base import (
 from fwi_refine.objective.connected import connected_areas
 from fwi_refine.objective.flat_misfit import FlatMisfit, has_flat_misfit, window_before_return
 from fwi_refine.objective.misfit import BandMisfit, DataMisfit
-from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.objective.noise import MIN_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Full, Modes, Parameters, Regions, Rows
 from fwi_refine.objective.source_cells import SourceCells, source_cells, source_velocities
-from fwi_refine.objective.vmin_tie import VminTie
+from fwi_refine.objective.vmin_prior import VminPrior
 
 __all__ = [
-    "LEAST_NOISE",
+    "MIN_NOISE",
     "AddedHessian",
     "BandMisfit",
     "DataMisfit",
@@ -31,7 +31,7 @@ __all__ = [
     "SourceCells",
     "SumOfSquaredResiduals",
     "SumOfSquares",
-    "VminTie",
+    "VminPrior",
     "connected_areas",
     "has_flat_misfit",
     "noise_variance",

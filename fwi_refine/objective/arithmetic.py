@@ -182,7 +182,7 @@ def equal_samples(record: NDArray[Any], v: NDArray[Any], simulator: Simulator) -
     maps = torch.as_tensor(np.asarray(v))[None]
     measured = torch.from_numpy(np.asarray(record)[:, : survey.n_steps].astype(np.float32))
     medium = released_medium(maps, None, survey, divide=True)
-    double = Simulator(survey, torch.float64, **simulator.how)
+    double = Simulator(survey, torch.float64, **simulator.options)
     made = {
         RELEASED: simulator.released(maps)[0],
         DIVISION: propagate_released(*medium, survey)[0],

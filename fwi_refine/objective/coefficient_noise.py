@@ -59,7 +59,7 @@ class CoefficientNoise:
     def at(cls, v: Tensor, vmin: Tensor, simulator: Simulator) -> "CoefficientNoise":
         """The noise of records of maps near v (nz, nx), m/s."""
         survey = simulator.survey
-        matrix = coefficient_jacobian(v, vmin, survey=survey, **simulator.how)
+        matrix = coefficient_jacobian(v, vmin, survey=survey, **simulator.options)
         size = coefficient_rounding(v, survey).flatten() / (NOISE * survey.unit)
         matrix = matrix * size.to(matrix)
         threads = simulator.threads

@@ -1,7 +1,8 @@
 """Constraints of single cells: a velocity that is fixed, or bounds.
 
-Fixed cells are no unknowns: `Held` takes them out of a parameterisation. Bounds of single cells are
-walls, which cost more the further a cell lies beyond them; what is left beyond is brought back.
+Fixed cells are no unknowns: `WithFixedCells` takes them out of a parameterisation. Bounds of single
+cells are a penalty, which rises with the distance beyond them; `Constraints.applied` moves what is
+left beyond to the bounds.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from fwi_refine.objective.parameterisation import Full, Parameters, Regions, Row
 from fwi_refine.survey import Survey
 
 NOTHING_FREE = "every cell is fixed: there is nothing to refine"
-ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
-WALL = 10.0  # m/s, standard deviation of a cell beyond its bound
-SPREAD = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
+FIT_ROUNDS = 20  # of fitting maps whose fixed cells are not those of the parameterisation
+BOUND_WIDTH = 10.0  # m/s, standard deviation of a cell beyond its bound
+FIXED_DEVIATION = 0.1  # m/s, standard deviation of a fixed cell, where a prior has to have one
 
 
-class Held(Parameters):
+class WithFixedCells(Parameters):
     """A parameterisation whose map has some cells fixed.
 
     Parameters
@@ -66,7 +67,7 @@ class Held(Parameters):
         inner = self.inner
         c = inner.fit(v)
         if not isinstance(inner, Full | Regions):
-            for _ in range(ROUNDS):
+            for _ in range(FIT_ROUNDS):
                 c = inner.fit(torch.where(self.fixed, inner.offset + inner.expand(c), v))
         return c[..., self._kept]
 
@@ -94,10 +95,10 @@ class Held(Parameters):
         return super().prior_pullback(g[..., self._kept])
 
     def map_covariance(self, covariance: Tensor) -> Tensor:
-        """As in `Parameters`; a fixed cell has a standard deviation of `SPREAD`."""
+        """As in `Parameters`; a fixed cell has a standard deviation of `FIXED_DEVIATION`."""
         found = covariance.new_zeros(2 * (self.fixed.numel(),))
         found[self._kept[:, None], self._kept] = covariance[:-1, :-1]
-        found.diagonal().add_(SPREAD**2 * self.fixed.flatten().to(found))
+        found.diagonal().add_(FIXED_DEVIATION**2 * self.fixed.flatten().to(found))
         return found
 
     def _scattered(self, c: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class Held(Parameters):
         return found
 
 
-class Walls(AddedHessian):
+class BoundPenalty(AddedHessian):
     """Sum of ((v - nearest allowed) / width)^2 over cells beyond their bounds.
 
     Parameters
@@ -120,7 +121,9 @@ class Walls(AddedHessian):
         Standard deviation of a cell beyond its bound in m/s.
     """
 
-    def __init__(self, low: Tensor, high: Tensor, parameters: Parameters, width: float = WALL):
+    def __init__(
+        self, low: Tensor, high: Tensor, parameters: Parameters, width: float = BOUND_WIDTH
+    ):
         self.low, self.high, self.parameters, self.width = low, high, parameters, width
 
     def value_and_gradient(self, x: Tensor) -> tuple[float, Tensor]:
@@ -178,17 +181,17 @@ class Constraints:
             v = v.clamp(self.low.to(v), self.high.to(v))
         return torch.where(self.fixed, self.values.to(v), v)
 
-    def held(self, parameters: Parameters) -> Parameters:
+    def with_fixed_cells(self, parameters: Parameters) -> Parameters:
         """A parameterisation of the cells that are not fixed."""
         if not bool(self.fixed.any()):
             return parameters
-        return Held(parameters, self.fixed, self.values)
+        return WithFixedCells(parameters, self.fixed, self.values)
 
-    def walls(self, parameters: Parameters) -> Walls | None:
-        """The walls of unknowns at their bounds; None where there are none."""
+    def bound_penalty(self, parameters: Parameters) -> BoundPenalty | None:
+        """The penalty of cells beyond their bounds; None where there are none."""
         if self.low is None or self.high is None:
             return None
-        return Walls(self.low, self.high, parameters)
+        return BoundPenalty(self.low, self.high, parameters)
 
 
 def check_fixed(fixed: ArrayLike, survey: Survey, where: str = "fixed") -> NDArray[np.bool_]:

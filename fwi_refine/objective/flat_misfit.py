@@ -24,7 +24,7 @@ from fwi_refine.wave import (
     has_flat_jacobian,
 )
 
-EDGE = 0.75  # periods of the wavelet, in which a window falls from 1 to 0
+TAPER = 0.75  # periods of the wavelet, in which a window falls from 1 to 0
 
 
 class FlatMisfit(BandMisfit):
@@ -81,7 +81,7 @@ class FlatMisfit(BandMisfit):
         """Gauss-Newton Hessian 2 / N J^T J, (n, n), at the unknowns x (n,)."""
         v, vmin = self._medium(x)
         survey = self.simulator.survey
-        by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.how).double()
+        by_row = flat_jacobian(v[0, :, 0], vmin, survey=survey, **self.simulator.options).double()
         by_vmin = self._columns(v, vmin, torch.eye(len(x))[-1:]).view(survey.record_shape)
         by_vmin = torch.einsum("tk,str->srk", self._basis, by_vmin)
         both = torch.cat([by_row, by_vmin[..., None]], dim=-1).flatten(0, 1)
@@ -126,7 +126,7 @@ def window_to(end: float, survey: Survey) -> Tensor:
         Weights of the time steps, float64.
     """
     after = np.arange(survey.n_steps) * survey.dt - survey.wavelet_centre * survey.dt
-    ramp = ((end - after) * survey.frequency / EDGE + 0.5).clip(0, 1)
+    ramp = ((end - after) * survey.frequency / TAPER + 0.5).clip(0, 1)
     return torch.from_numpy(np.sin(np.pi / 2 * ramp) ** 2)
 
 
@@ -136,7 +136,7 @@ def window_before_return(layers: Tensor, survey: Survey) -> Tensor:
     end = (
         first_return(layers, survey)
         - survey.wavelet_centre * survey.dt
-        - EDGE / 2 / survey.frequency
+        - TAPER / 2 / survey.frequency
     )
     return window_to(end, survey)
 

@@ -24,12 +24,12 @@ from fwi_refine.objective.source_misfit import FreeSourceMisfit
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator, fold, longest_interval, pad
 
-POINTS = 40  # receivers whose fields are simulated for the diagonal, at most
-AT_A_TIME = 2  # of them, whose fields are in memory
+MAX_SOURCES = 40  # receivers whose fields are simulated for the diagonal, at most
+SOURCES_AT_A_TIME = 2  # of them, whose fields are in memory
 # Products image every so many steps, of the most that hold the wavelet: they are then within 2e-6
 # of exact ones on a survey of 20 x 25 cells, and within 8e-5 at the most.
-PRODUCTS = 0.65
-LEAST_DIAGONAL = 1e-4  # of the mean: cells that nothing lights keep a positive entry
+IMAGING_FRACTION = 0.65
+MIN_DIAGONAL = 1e-4  # of the mean: cells that nothing lights keep a positive entry
 
 
 class MatrixFreeMisfit(BandMisfit):
@@ -55,7 +55,7 @@ class MatrixFreeMisfit(BandMisfit):
         v, vmin = self._medium(x)
         survey = self.simulator.survey
         sources = self._energy(survey.sources, v, vmin)
-        step = -(-len(survey.receivers) // POINTS)
+        step = -(-len(survey.receivers) // MAX_SOURCES)
         energy = sources * self._energy(survey.receivers[::step], v, vmin)
         by_cell = fold(energy[None] / pad(v, survey).to(energy) ** 6, survey)[0].double()
         of_coefficients = self.parameters.gather(by_cell.to(x)).abs()
@@ -63,7 +63,7 @@ class MatrixFreeMisfit(BandMisfit):
         signs = torch.randint(0, 2, (len(x) - 1,), generator=generator).to(x) * 2 - 1
         trace = signs @ self.hessian_product(x, torch.cat((signs, signs.new_zeros(1))))[:-1]
         of_coefficients.mul_(trace.clamp_min(1e-300) / of_coefficients.sum().clamp_min(1e-300))
-        of_coefficients.clamp_min_(LEAST_DIAGONAL * float(of_coefficients.mean()))
+        of_coefficients.clamp_min_(MIN_DIAGONAL * float(of_coefficients.mean()))
         last = torch.zeros_like(x)
         last[-1] = 1.0
         of_vmin = self.hessian_product(x, last)[-1:].clamp_min(1e-300)
@@ -72,16 +72,16 @@ class MatrixFreeMisfit(BandMisfit):
     def diagonal_cost(self) -> int:
         """Cost of `hessian_diagonal`, in evaluations: two products, and its fields."""
         survey = self.simulator.survey
-        fields = len(survey.sources) + min(POINTS, len(survey.receivers))
+        fields = len(survey.sources) + min(MAX_SOURCES, len(survey.receivers))
         return 4 + -(-fields // len(survey.sources))
 
     @property
     def _products(self) -> Simulator:
         if self._single is None:
             survey = self.simulator.survey
-            every = max(1, int(PRODUCTS * longest_interval(survey)))
-            how = self.simulator.how
-            self._single = Simulator(survey, torch.float32, imaging_step=every, **how)
+            every = max(1, int(IMAGING_FRACTION * longest_interval(survey)))
+            options = self.simulator.options
+            self._single = Simulator(survey, torch.float32, imaging_step=every, **options)
         return self._single
 
     def _energy(self, points: tuple[tuple[int, int], ...], v: Tensor, vmin: Tensor) -> Tensor:
@@ -89,10 +89,10 @@ class MatrixFreeMisfit(BandMisfit):
         survey: Survey = replace(self.simulator.survey, receivers=())
         every = longest_interval(survey)
         total: Tensor | None = None
-        for i in range(0, len(points), AT_A_TIME):
-            some = replace(survey, sources=points[i : i + AT_A_TIME])
+        for i in range(0, len(points), SOURCES_AT_A_TIME):
+            some = replace(survey, sources=points[i : i + SOURCES_AT_A_TIME])
             fields = Simulator(
-                some, torch.float32, imaging_step=every, **self.simulator.how
+                some, torch.float32, imaging_step=every, **self.simulator.options
             ).wavefields(v, vmin)
             energy = fields.square_().sum((0, 1, 2))
             total = energy if total is None else total + energy

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals
-from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.objective.noise import MIN_NOISE, noise_variance
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.precision import widened
@@ -28,7 +28,7 @@ COLUMNS = 16  # of the Jacobian, simulated at a time
 COLUMNS_PER_EVALUATION = 3
 # A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
 # change its coefficient of the record by 0.3 of what counts as noise or more.
-HIDDEN = 0.3 / 30
+SENSITIVITY = 0.3 / 30
 # What counts as noise: float32 rounding at the least; of the noise that a prior's weight stands for
 # this fraction; and of the residual, which the weights of other priors follow down, this one.
 OF_WEIGHT, OF_RESIDUAL = 0.3, 0.1
@@ -225,7 +225,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
-            hidden = HIDDEN * self._noise(x, weight)
+            hidden = SENSITIVITY * self._noise(x, weight)
             if self._band is None:
                 self.last_hessian = self._accumulated(x, hidden)
             else:
@@ -279,7 +279,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _jacobian(self, x: Tensor) -> Jacobian:
         """The full Jacobian; its rows have their weights."""
         v, vmin = self._medium(x)
-        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.how)
+        full = jacobian(v[0], vmin[0], survey=self.simulator.survey, **self.simulator.options)
         if self._band is not None:
             self._band.weigh(full.matrix)
         return full
@@ -287,20 +287,22 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _noise(self, x: Tensor, weight: float | None) -> float:
         """Rms of a coefficient of the band that a step from x need not know."""
         survey = self.simulator.survey
-        least = LEAST_NOISE * survey.unit
+        smallest = MIN_NOISE * survey.unit
         if weight is not None:
-            return max(least, OF_WEIGHT * math.sqrt(weight * self._record.numel()))
+            return max(smallest, OF_WEIGHT * math.sqrt(weight * self._record.numel()))
         at, square = self._latest
         if at is None or not torch.equal(at, x):
             square = self(x)
-        return max(least, OF_RESIDUAL * math.sqrt(noise_variance(square, survey)))
+        return max(smallest, OF_RESIDUAL * math.sqrt(noise_variance(square, survey)))
 
     def _accumulated(self, x: Tensor, hidden: float) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""
         v, vmin = self._medium(x)
-        survey, how = self.simulator.survey, self.simulator.how
+        survey, options = self.simulator.survey, self.simulator.options
         columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
-        unit_and_scale = normal_matrix(v[0], vmin[0], columns, survey=survey, hidden=hidden, **how)
+        unit_and_scale = normal_matrix(
+            v[0], vmin[0], columns, survey=survey, hidden=hidden, **options
+        )
         return self._hessian_of(*unit_and_scale)
 
     def _normal_matrix(
@@ -332,7 +334,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
     def _columns(self, v: Tensor, vmin: Tensor, dx: Tensor) -> Tensor:
         """J dx for each row of dx (k, n): (k, samples) float64."""
         if self._single is None:
-            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.how)
+            self._single = Simulator(self.simulator.survey, torch.float32, **self.simulator.options)
         dv, dvmin = self.parameters.tangent(dx.to(v))
         shape = (len(dx), *v.shape[1:])
         change = self._single.tangent(v.expand(shape), dv, vmin.expand(len(dx)), dvmin)

@@ -11,15 +11,16 @@ from fwi_refine.survey.weights import distances
 from fwi_refine.wave import record_basis
 
 # Of float32 records, rms per coefficient of the wavelet's band: no record is better than this.
-LEAST_NOISE = 5e-6
+MIN_NOISE = 5e-6
 # Fraction of the time of the first possible arrival that counts as before it: the scheme sends
 # faint short waves ahead, 3e-7 rms before this.
-EARLY = 0.5
-FEWEST = 100  # early samples that tell a level
+EARLY_FRACTION = 0.5
+MIN_EARLY_SAMPLES = 100  # early samples that tell a level
 # Rms of a clean record before the first arrival: most samples are 0, whatever the map.
-CLEAN_NOISE = 0.1 * LEAST_NOISE
-OF_NORMAL = 1.4826  # standard deviation over median of absolute values
-PAIRS = 0.1  # of the samples, that have another one so many steps later: fewer tell no correlation
+CLEAN_NOISE = 0.1 * MIN_NOISE
+NORMAL_FACTOR = 1.4826  # standard deviation over median of absolute values
+# Of the samples, with another one at a lag: fewer tell no correlation at that lag
+MIN_PAIR_FRACTION = 0.1
 # Rms by which a level may be off: estimated from some hundred independent samples.
 MARGIN = 1.1
 
@@ -103,7 +104,7 @@ def early_samples(survey: Survey) -> NDArray[np.bool_]:
         True before a fraction of the time that a wave of the fastest velocity takes.
     """
     travelled = np.arange(1, survey.n_steps + 1) * survey.dt * survey.velocity_bounds[1]
-    return np.asarray(travelled[None, :, None] < EARLY * distances(survey)[:, None, :])
+    return np.asarray(travelled[None, :, None] < EARLY_FRACTION * distances(survey)[:, None, :])
 
 
 def early_noise(
@@ -136,7 +137,7 @@ def early_noise(
     """
     early = early_samples(survey)
     counts = early if weights is None else early & (weights > 0)
-    if np.count_nonzero(counts) < FEWEST:
+    if np.count_nonzero(counts) < MIN_EARLY_SAMPLES:
         return None
     values = np.where(counts, record[:, : survey.n_steps].astype(np.float64), 0.0)
     if weights is not None:
@@ -147,7 +148,7 @@ def early_noise(
     covariance, pairs = (
         _autocorrelation(part[:, :length].astype(np.float64)) for part in (values, counts)
     )
-    enough = int(np.argmax(pairs < PAIRS * pairs[0])) or length
+    enough = int(np.argmax(pairs < MIN_PAIR_FRACTION * pairs[0])) or length
     covariance, pairs = covariance[:enough], pairs[:enough]
     basis = record_basis(survey).numpy()
     shared = 2 * _autocorrelation(basis[None])[:enough]
@@ -164,7 +165,7 @@ def _typical(values: NDArray[np.float64], counts: NDArray[np.bool_]) -> float:
     """Rms over the traces of what is typical of each, whatever few samples are."""
     traces = np.moveaxis(np.where(counts, np.abs(values), np.nan), 1, 2)
     medians = np.nanmedian(traces[counts.any(1)], axis=1)
-    return OF_NORMAL * float(np.sqrt(np.mean(medians**2)))
+    return NORMAL_FACTOR * float(np.sqrt(np.mean(medians**2)))
 
 
 def _autocorrelation(x: NDArray[np.float64]) -> NDArray[np.float64]:

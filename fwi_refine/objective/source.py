@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fwi_refine.objective.noise import LEAST_NOISE, noise_variance
+from fwi_refine.objective.noise import MIN_NOISE, noise_variance
 from fwi_refine.objective.source_model import SourceModel
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.survey import Survey
@@ -31,7 +31,7 @@ from fwi_refine.wave import Simulator, record_basis
 SOURCES = ("known", "fit", "fit-each")  # as `--source` takes them
 
 NOISE_FLOOR = 0.01  # of the rounding of float32 records: least noise of a coefficient
-RENEWED = 3  # times that the noise is taken from what is left
+NOISE_RENEWALS = 3  # times that the noise is taken from what is left
 
 
 def impulse_record(simulator: Simulator, v: Tensor, vmin: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def impulse_record(simulator: Simulator, v: Tensor, vmin: Tensor) -> Tensor:
     Tensor of float64, shape (shots, n_steps, receivers)
     """
     impulse = simulator.survey.with_wavelet((1.0,))
-    return Simulator(impulse, torch.float64, **simulator.how).forward(v, vmin)[0].double()
+    return Simulator(impulse, torch.float64, **simulator.options).forward(v, vmin)[0].double()
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class SourceFit:
     @property
     def _least(self) -> float:
         """Least variance that counts as noise."""
-        return (NOISE_FLOOR * LEAST_NOISE * self.survey.unit) ** 2
+        return (NOISE_FLOOR * MIN_NOISE * self.survey.unit) ** 2
 
     def on(self, survey: Survey, weights: Weights | None = None) -> "SourceFit":
         """The same for some of the shots, receivers and steps, from the first on; weights: of
@@ -202,7 +202,7 @@ class SourceFit:
         systems = torch.stack(triangles if self.model.each else [_triangle(torch.cat(triangles))])
         designs, lefts = systems[..., :-1], systems[..., -1:]
         noise = self.noise
-        for _ in range(RENEWED):  # what is left is the noise
+        for _ in range(NOISE_RENEWALS):  # what is left is the noise
             orthogonal, triangle = _damped_factor(designs, noise)
             coefficients = _solve(orthogonal, triangle, lefts)
             left_over = float((designs @ coefficients - lefts).square().sum())

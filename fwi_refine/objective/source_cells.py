@@ -17,7 +17,7 @@ WIDTH = 0.1  # m/s, standard deviation of the velocity of a known cell
 # A cell is taken as known where the prediction is within this fraction of it: a record of another
 # amplitude or wavelet would give numbers without meaning.
 AGREEMENT = 0.2
-TOLD = 1.0  # m/s, by which noise may put such a velocity off
+MAX_VELOCITY_ERROR = 1.0  # m/s, by which noise may put such a velocity off
 
 Cells = tuple[Tensor, Tensor, Tensor]  # rows, columns and velocities (m/s) of cells
 
@@ -88,7 +88,7 @@ def source_cells(
     survey : Survey
         Survey of the record.
     noise : Noise
-        Of the record. Velocities that it puts off by more than `TOLD` are left out.
+        Of the record. Velocities that it puts off by more than `MAX_VELOCITY_ERROR` are left out.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def source_cells(
         for (row, column), velocity, error in zip(
             survey.sources, found, source_velocity_error(found, noise, survey), strict=True
         )
-        if error <= TOLD
+        if error <= MAX_VELOCITY_ERROR
         and 0 <= row < nz
         and 0 <= column < nx
         and survey.velocity_bounds[0] <= velocity <= survey.velocity_bounds[1]

@@ -21,44 +21,15 @@ from torch import Tensor
 from fwi_refine.objective.misfit import COLUMNS, FEW_UNKNOWNS, BandMisfit
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.source import Estimate, SourceFit, impulse_record
+from fwi_refine.objective.source_hessian import SourceHessian
 from fwi_refine.objective.weights import BandWeights
 from fwi_refine.precision import widened
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Jacobian, Simulator, gram, jacobian
 
-KEPT = 2  # points whose wavelets are kept
+CACHED_POINTS = 2  # points whose wavelets are kept
 ROWS = 4096  # of the Jacobian in one product
-WATER = 1e-4  # of a spectrum's largest power, below which two wavelets count as the same
-
-
-@dataclass(frozen=True)
-class SourceHessian:
-    """How map and wavelets depend on each other, in the unit of the Hessian of the misfit.
-
-    Attributes
-    ----------
-    shared : Tensor (k, n)
-        sqrt(2 / N) R^-T C, by the coefficients of all groups and the unknowns.
-    triangle : Tensor (k, k)
-        sqrt(2 / N) R, R^T R = Phi^T Phi + noise, block by block.
-    """
-
-    shared: Tensor
-    triangle: Tensor
-
-    @property
-    def cross(self) -> Tensor:
-        """2 / N C."""
-        return self.triangle.mT @ self.shared
-
-    @property
-    def own(self) -> Tensor:
-        """2 / N (Phi^T Phi + noise)."""
-        return self.triangle.mT @ self.triangle
-
-    def reduce(self, hessian: Tensor) -> Tensor:
-        """Take from the Hessian, in place, what the wavelets explain."""
-        return hessian.sub_((self.shared.T @ self.shared).to(hessian))
+WATER_LEVEL = 1e-4  # of a spectrum's largest power, below which two wavelets count as the same
 
 
 @dataclass(frozen=True)
@@ -223,7 +194,7 @@ class FreeSourceMisfit(BandMisfit):
         impulse = impulse_record(self.simulator, *medium)
         estimate = self._fit.estimate(impulse, self._record[0])
         point = _Point(x.clone(), estimate, self._fit.noise)
-        self._points = [point, *self._points][:KEPT]
+        self._points = [point, *self._points][:CACHED_POINTS]
         return point
 
     def _known_point(self, x: Tensor) -> _Point:
@@ -285,7 +256,7 @@ class FreeSourceMisfit(BandMisfit):
         v, vmin = self._medium(point.x)
         wavelets = point.estimate.wavelets
         mean = wavelets.mean(0)
-        full = jacobian(v[0], vmin[0], survey=self._survey(mean), **self.simulator.how)
+        full = jacobian(v[0], vmin[0], survey=self._survey(mean), **self.simulator.options)
         if len(wavelets) > 1:
             by_shot = full.matrix.unflatten(0, (len(wavelets), -1, full.basis.shape[1]))
             for rows, wavelet in zip(by_shot, wavelets, strict=True):
@@ -335,7 +306,7 @@ def _filter_in_band(basis: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
     length = 2 * len(basis)
     a, b = (np.fft.rfft(w.numpy(), length) for w in (given, wanted))
     power = np.abs(a) ** 2
-    filter_ = torch.from_numpy(1 + (b - a) * a.conj() / (power + WATER * power.max()))
+    filter_ = torch.from_numpy(1 + (b - a) * a.conj() / (power + WATER_LEVEL * power.max()))
     spectra = torch.fft.rfft(basis, length, dim=0)
     moved = torch.fft.irfft(filter_[:, None] * spectra, length, dim=0)[: len(basis)]
     return basis.T @ moved

@@ -16,9 +16,9 @@ from fwi_refine.survey.frequency import lower_wavelet
 # long it may be, in lengths of the survey's; and the length in which it changes, in 1 / (pi f),
 # which is 1 for half of a Ricker wavelet's peak.
 SPREAD = 0.3
-LONGEST = 1.7
-SMOOTH = 0.6
-LEAST_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
+MAX_LENGTH = 1.7
+CORRELATION_LENGTH = 0.6
+MIN_MODE = 1e-13  # modes of less variance than this fraction of the largest are left out
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class SourceModel:
 @functools.lru_cache(maxsize=4)
 def _modes(survey: Survey) -> NDArray[np.float64]:
     """The modes of the process, (n_steps, m), of variance SPREAD^2 in all."""
-    size = min(survey.n_steps, math.ceil(LONGEST * survey.whole_wavelet.size))
-    t = np.arange(size) * survey.dt * np.pi * survey.frequency / SMOOTH
+    size = min(survey.n_steps, math.ceil(MAX_LENGTH * survey.whole_wavelet.size))
+    t = np.arange(size) * survey.dt * np.pi * survey.frequency / CORRELATION_LENGTH
     variance, modes = np.linalg.eigh(np.exp(-0.5 * (t[:, None] - t) ** 2))
-    kept = variance > LEAST_MODE * variance[-1]
+    kept = variance > MIN_MODE * variance[-1]
     modes = SPREAD * modes[:, kept][:, ::-1] * np.sqrt(variance[kept][::-1])
     return np.concatenate([modes, np.zeros((survey.n_steps - size, modes.shape[1]))])

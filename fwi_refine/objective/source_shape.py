@@ -19,9 +19,9 @@ from fwi_refine.survey import Survey
 from fwi_refine.survey.wavelet_file import peak_frequency
 from fwi_refine.wave import Simulator
 
-FINER = 32  # lags between two steps, at which wavelets are compared
+LAGS_PER_STEP = 32  # lags between two steps, at which wavelets are compared
 FIRST_NOISE = 0.1  # of the record's rms, which a start may leave
-RINGING = 1e-6  # modes that spread less are left out of a delayed wavelet
+MIN_MODE_DEVIATION = 1e-6  # modes that spread less are left out of a delayed wavelet
 FIRST_SPREAD = 10.0  # factor of a wavelet's spread while its amplitude is not known
 
 
@@ -46,7 +46,7 @@ class SourceShape:
     frequency: float
     difference: float
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """For a report."""
         return (
             f"amplitude {self.amplitude:.5g} times, delay {1e3 * self.delay:+.3g} ms, peak at "
@@ -71,9 +71,10 @@ def compare_wavelet(wavelet: ArrayLike, survey: Survey) -> SourceShape:
     w, expected = (np.asarray(x, np.float64) for x in (wavelet, survey.whole_wavelet))
     length = 2 * max(w.size, expected.size)
     spectra = np.fft.rfft(w, length) * np.fft.rfft(expected, length).conj()
-    correlation = np.fft.irfft(spectra, FINER * length) * FINER
+    correlation = np.fft.irfft(spectra, LAGS_PER_STEP * length) * LAGS_PER_STEP
     best = int(np.argmax(np.abs(correlation)))
-    lag = float((best + FINER * length // 2) % (FINER * length) - FINER * length // 2)
+    half = LAGS_PER_STEP * length // 2
+    lag = float((best + half) % (LAGS_PER_STEP * length) - half)
     left, right = (abs(correlation[(best + k) % correlation.size]) for k in (-1, 1))
     curvature = left + right - 2 * abs(correlation[best])
     lag += 0.5 * (left - right) / curvature if curvature < 0 else 0.0
@@ -81,14 +82,29 @@ def compare_wavelet(wavelet: ArrayLike, survey: Survey) -> SourceShape:
     likeness = min(1.0, float(correlation[best] ** 2) / (energy * own))
     return SourceShape(
         float(correlation[best]) / energy,
-        float(lag) / FINER * survey.dt,
+        float(lag) / LAGS_PER_STEP * survey.dt,
         peak_frequency(w, survey.dt),
         float(np.sqrt(1 - likeness)),
     )
 
 
 def shifted(wavelet: ArrayLike, steps: float, n_steps: int) -> NDArray[np.float64]:
-    """A wavelet (n,), later by a number of steps that need not be whole; cut to (n_steps,)."""
+    """A wavelet that comes later.
+
+    Parameters
+    ----------
+    wavelet : array_like, shape (n,)
+        One sample for each step.
+    steps : float
+        By how many steps it is later; they need not be whole.
+    n_steps : int
+        Length of the result.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_steps,)
+        By a phase in frequency; cut off, or zero after its end.
+    """
     w = np.asarray(wavelet, np.float64)
     length = 2 * max(n_steps, w.size)
     phase = np.exp(-2j * np.pi * np.fft.rfftfreq(length) * steps)
@@ -147,4 +163,4 @@ def smoothed(wavelet: Tensor, basis: Tensor) -> Tensor:
     """A wavelet (n_steps,) as far as the modes of a process (n_steps, m) hold it: one that is
     delayed by a fraction of a step rings where it was cut, and no mode can take that out."""
     modes, spread, _ = torch.linalg.svd(basis, full_matrices=False)
-    return modes @ (spread**2 / (spread**2 + RINGING**2) * (modes.T @ wavelet))
+    return modes @ (spread**2 / (spread**2 + MIN_MODE_DEVIATION**2) * (modes.T @ wavelet))

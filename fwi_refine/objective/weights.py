@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SEEN = 1e-8  # of the largest eigenvalue of G: what a trace tells less of, it does not tell
+# Of the largest eigenvalue of G: a trace tells nothing of directions below it
+MIN_EIGENVALUE = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +125,7 @@ class BandWeights:
         for k, profile in enumerate(profiles):
             weighted = profile[:, None] * basis
             values, vectors = torch.linalg.eigh(weighted.T @ weighted)
-            seen = values > SEEN * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
+            seen = values > MIN_EIGENVALUE * values[-1].clamp_min(torch.finfo(values.dtype).tiny)
             roots, vectors = values[seen].sqrt(), vectors[:, seen]
             mine = torch.nonzero(which == k)[:, 0]
             half = (vectors * roots) @ vectors.T

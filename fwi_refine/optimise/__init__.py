@@ -1,6 +1,6 @@
 """Optimisers that know no physics: they see a vector of unknowns, a value and a gradient."""
 
-from fwi_refine.optimise.descent import weight_by_fraction
+from fwi_refine.optimise.descent import DescentSettings, weight_by_fraction
 from fwi_refine.optimise.expectation_propagation import (
     LevelProblem,
     Marginals,
@@ -23,6 +23,7 @@ from fwi_refine.optimise.result import (
 from fwi_refine.optimise.variational import variational_gauss_newton
 
 __all__ = [
+    "DescentSettings",
     "Evaluator",
     "LevelProblem",
     "Marginals",

@@ -19,9 +19,9 @@ Solve = Callable[[torch.Tensor], torch.Tensor]
 # Of the unit diagonal: rounding of a float32 factor of some thousand unknowns stays below it.
 SHIFT = 1e-5
 SHIFT_INCREASE = 10.0  # times, where that was too little
-MOST_SHIFT = 1e-2
+MAX_SHIFT = 1e-2
 TOLERANCE = 1e-11  # of the residual, relative
-MOST_PRODUCTS = 1000
+MAX_PRODUCTS = 1000
 
 
 def factorise(matrix: torch.Tensor) -> Solve | None:
@@ -109,7 +109,7 @@ def _by_refinement(matrix: torch.Tensor) -> Solve | None:
         if int(info) == 0 and math.isfinite(float(factor.diagonal().sum())):
             break
         shift *= SHIFT_INCREASE
-        if shift > MOST_SHIFT:
+        if shift > MAX_SHIFT:
             return None
 
     def precondition(r: torch.Tensor) -> torch.Tensor:
@@ -127,7 +127,7 @@ def _conjugate_gradients(
     z = precondition(r)
     p, rz = z, torch.dot(r, z)
     enough, rounding = TOLERANCE * float(b.norm()), len(b) * torch.finfo(b.dtype).eps
-    for _ in range(MOST_PRODUCTS):
+    for _ in range(MAX_PRODUCTS):
         if float(r.norm()) <= max(enough, rounding * float(x.norm())):
             break
         product = matrix @ p

@@ -64,14 +64,47 @@ class Evaluation:
         return self.misfit + weight * self.prior
 
 
-@dataclass(kw_only=True, eq=False)
-class Descent:
-    """The settings of a run, and where it stands.
+@dataclass(frozen=True, kw_only=True)
+class DescentSettings:
+    """How misfit + weight * prior is minimised, whatever the method.
 
     Attributes
     ----------
-    weight_of, retract, callback, max_iterations, max_evaluations, relative_decrease, target
-        As for `levenberg_marquardt`; weight_of: its `weight`.
+    weight : callable
+        weight(misfit, prior): the prior's weight for these two values; it never rises during a
+        run, so the objective never does.
+    max_iterations : int
+        At most; an iteration takes one Jacobian, one matrix or one step.
+    max_evaluations : int, optional
+        At most; a residual counts as one, and so does a product with J^T.
+    relative_decrease : float
+        An iteration that lowers the objective by a smaller fraction ends the run ("converged").
+    target : float
+        So does one to a misfit below this.
+    retract : callable
+        retract(x, step): where a step leads.
+    callback : callable, optional
+        Called with a Result after each step that lowered the objective; True ends the run
+        ("stopped").
+    """
+
+    weight: Weight
+    max_iterations: int
+    max_evaluations: int | None = None
+    relative_decrease: float = 1e-3
+    target: float = 0.0
+    retract: Retract = field(default_factory=lambda: torch.add)
+    callback: Callback | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class Descent:
+    """A run of a method that minimises misfit + weight * prior.
+
+    Attributes
+    ----------
+    settings : DescentSettings
+        Stopping rules, and the weight of the prior.
     damping : float
         The present one.
     evaluations : int
@@ -82,13 +115,7 @@ class Descent:
         The objective at the start and after each iteration.
     """
 
-    weight_of: Weight
-    retract: Retract
-    callback: Callback | None
-    max_iterations: int
-    max_evaluations: int | None
-    relative_decrease: float
-    target: float
+    settings: DescentSettings
     damping: float
     evaluations: int = 0
     weight: float = math.inf
@@ -97,7 +124,8 @@ class Descent:
     @property
     def left(self) -> float:
         """Evaluations that are left."""
-        return math.inf if self.max_evaluations is None else self.max_evaluations - self.evaluations
+        most = self.settings.max_evaluations
+        return math.inf if most is None else most - self.evaluations
 
     def evaluate(
         self, misfit: Residuals, prior: Callable[[torch.Tensor], float], x: torch.Tensor
@@ -125,17 +153,17 @@ class Descent:
 
     def follow(self, here: Evaluation) -> None:
         """Lets the weight follow the misfit."""
-        self.weight = min(self.weight, self.weight_of(here.misfit, here.prior))
+        self.weight = min(self.weight, self.settings.weight(here.misfit, here.prior))
 
     def converged(self, here: Evaluation, before: float, after: float) -> bool:
         """Whether an iteration from one value to another, which led here, is the last."""
-        return before - after < self.relative_decrease * after or here.misfit < self.target
+        settings = self.settings
+        return before - after < settings.relative_decrease * after or here.misfit < settings.target
 
-    def tell(self, here: Evaluation, used: int = 0) -> bool:
-        """Tells the callback of a lower point; whether it stops the run. used: see `result`."""
-        return self.callback is not None and bool(
-            self.callback(self.result(here, Status.RUNNING, used))
-        )
+    def report(self, here: Evaluation, used: int = 0) -> bool:
+        """Calls the callback with a lower point; whether it stops the run. used: see `result`."""
+        callback = self.settings.callback
+        return callback is not None and bool(callback(self.result(here, Status.RUNNING, used)))
 
     def result(self, here: Evaluation, status: Status, used: int = 0) -> Result:
         """The result; used: evaluations that are not counted yet."""

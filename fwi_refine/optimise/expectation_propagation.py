@@ -1,9 +1,10 @@
 """Which unknowns stand at one of a few levels, and at which: their marginal probabilities.
 
     p(u) ~ exp(-(g.u + u.G u / 2)) * product over the unknowns i of p_i(u_i)
-    p_i  = sum over its levels k of (1 - b) / K_i N(level_ki, SHARP^2) + b N(centre_i, spread_i^2)
+    p_i  = sum over its levels k of (1 - b) / K_i N(level_ki, s^2) + b N(centre_i, spread_i^2)
 
-with the quadratic a minus log likelihood, and b the fraction of unknowns that lie between levels.
+with the quadratic a minus log likelihood, s = LEVEL_DEVIATION, and b the fraction of unknowns that
+lie between levels.
 Trying all choices is out of question, and choosing one unknown after the other gets stuck, because
 neighbours stand in for each other. Expectation propagation (Minka, UAI 2001; Opper and Winther,
 Neural Computation 12, 2000) decides on all at once: each p_i is stood in for by a normal density,
@@ -26,15 +27,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SHARP = 0.5  # m/s, standard deviation of an unknown about its level
-LEAST_SPREAD = 50.0  # m/s, of an unknown between levels
+LEVEL_DEVIATION = 0.5  # m/s, standard deviation of an unknown about its level
+MIN_BETWEEN_DEVIATION = 50.0  # m/s, of an unknown between levels
 # Times the standard deviation of a uniform density between the outermost levels: some lie beyond.
-STRETCH = 1.5
+BETWEEN_STRETCH = 1.5
 DAMPING = 0.3  # fraction of a renewed site that is taken: all are renewed at once
 # Variance of the likelihood, relative to what it is: at first, and from renewal to renewal.
 FIRST_TEMPERATURE, COOLING = 16.0, 0.8
-LEAST_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
-LEAST_OF_CAVITY = 1e-9  # (m/s)^-2, its precision, where rounding has left less
+MIN_PRECISION = 1e-12  # of a site: what is less would widen what it stands for
+MIN_CAVITY_PRECISION = 1e-9  # (m/s)^-2, its precision, where rounding has left less
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class LevelProblem:
         may have, or all where that is less than two.
     between : float
         The fraction b.
-    favour : callable
+    neighbour_bonus : callable
         From the probabilities (K + 1, n), the last of lying between, to what neighbours add to
         their logarithms, of the same shape; called with None at first.
     """
@@ -70,7 +71,7 @@ class LevelProblem:
     levels: Callable[[Floats], Floats]
     near: NDArray[np.bool_]
     between: float
-    favour: Callable[[Floats | None], Floats]
+    neighbour_bonus: Callable[[Floats | None], Floats]
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,15 @@ def expectation_propagation(
         pulled = np.pad(slope, (0, problem.others)) - power * problem.gradient
         mean = (covariance @ torch.from_numpy(pulled).to(covariance)).cpu().numpy()
         variance = covariance.diagonal().cpu().numpy()
-        cavity = 1 / np.maximum(1 / variance[:n] - precision, LEAST_OF_CAVITY)
+        cavity = 1 / np.maximum(1 / variance[:n] - precision, MIN_CAVITY_PRECISION)
         centre = cavity * (mean[:n] / variance[:n] - slope)
         probabilities, means, variances = mixture.times_normal(
-            centre, cavity, problem.favour(probabilities)
+            centre, cavity, problem.neighbour_bonus(probabilities)
         )
         expected = (probabilities * means).sum(0)
         width = (probabilities * (variances + (means - expected) ** 2)).sum(0)
         renewed = 1 / width - 1 / cavity, expected / width - centre / cavity
-        useful = renewed[0] > LEAST_PRECISION
+        useful = renewed[0] > MIN_PRECISION
         precision = precision + DAMPING * np.where(useful, renewed[0] - precision, 0.0)
         slope = slope + DAMPING * np.where(useful, renewed[1] - slope, 0.0)
     assert probabilities is not None  # there was a renewal
@@ -179,9 +180,9 @@ class _Mixture:
         self.high = np.where(counts, levels, -np.inf).max(0)
         self.centre = (self.low + self.high) / 2
         uniform = (self.high - self.low) / math.sqrt(12)
-        self.spread = np.maximum(STRETCH * uniform, LEAST_SPREAD) ** 2
+        self.spread = np.maximum(BETWEEN_STRETCH * uniform, MIN_BETWEEN_DEVIATION) ** 2
         self.means = np.vstack([levels, self.centre])
-        self.variances = np.vstack([np.full(levels.shape, SHARP**2), self.spread])
+        self.variances = np.vstack([np.full(levels.shape, LEVEL_DEVIATION**2), self.spread])
         each = (1 - between) / np.maximum(choices, 1)
         self.logs = np.vstack(
             [np.where(near, np.log(each), -np.inf), np.full(levels.shape[1], math.log(between))]

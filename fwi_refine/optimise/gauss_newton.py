@@ -9,7 +9,7 @@ import torch
 from fwi_refine.optimise.result import Differentiable, Evaluator, Point, Result, Status
 
 PRODUCT_COST = 2  # evaluations that a product with the Hessian counts as
-SHRINK = 0.5
+STEP_DECREASE = 0.5
 
 
 class _Objective(Differentiable, Protocol):
@@ -85,7 +85,7 @@ def gauss_newton_step(
         if trial.finite and trial.value < start.value:
             values.append(trial.value)
             return _result(trial, Status.CONVERGED, evaluate.count + used, 1, values)
-        length *= SHRINK
+        length *= STEP_DECREASE
     return _result(start, Status.STALLED, evaluate.count + used, 0, values)
 
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EXPLAINED = 0.1  # fraction of |y|^2 that exchanges may leave to be enough
-PRIOR = 0.02  # probability that an unknown is not zero
-RENEWALS, DAMPING = 40, 0.4
+ENOUGH_RESIDUAL = 0.1  # fraction of |y|^2 that exchanges may leave to be enough
+NONZERO_PROBABILITY = 0.02  # probability that an unknown is not zero
+MAX_RENEWALS, DAMPING = 40, 0.4
 FIRST_VARIANCE, VARIANCE_DECREASE = 100.0, 0.85  # of the noise, and its factor per renewal
-LEAST_VARIANCE = 4.0  # of the noise in the end: columns are wrong by more than white noise
-WIDTH = 0.02  # standard deviation of a peak, of an unknown's largest value
-SPREAD = 0.3  # standard deviation of the first sites, likewise
-LEAST_PRECISION = 1e-9  # of a site or a cavity, times the square of the largest value
-EXCHANGES = 600  # moves of which pairs are tried
-LEAST_GAIN = 1e-9  # of |y|^2, by an exchange
+MIN_VARIANCE = 4.0  # of the noise in the end: columns are wrong by more than white noise
+PEAK_DEVIATION = 0.02  # standard deviation of a peak, of an unknown's largest value
+FIRST_DEVIATION = 0.3  # standard deviation of the first sites, likewise
+MIN_PRECISION = 1e-9  # of a site or a cavity, times the square of the largest value
+MAX_EXCHANGES = 600  # moves of which pairs are tried
+MIN_GAIN = 1e-9  # of |y|^2, by an exchange
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def integer_least_squares(problem: IntegerProblem, penalty: float) -> tuple[np.n
     """
     cost = penalty * problem.energy
     u = _exchange(problem, np.zeros(len(problem.pulled)), cost)
-    if problem.misfit(u) < EXPLAINED * problem.energy:
+    if problem.misfit(u) < ENOUGH_RESIDUAL * problem.energy:
         return u, np.ones(len(u))
     values, probabilities = _expectation_propagation(problem)
     rows = np.arange(len(values))
@@ -88,11 +88,11 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
     values, log_prior = _peaks(problem)
     scale = np.abs(values).max(1)
     scale[scale == 0] = 1.0  # no choice
-    peak = (WIDTH * scale)[:, None] ** 2
-    least = LEAST_PRECISION / scale**2
-    precision, shift = 1 / (SPREAD * scale) ** 2, np.zeros(len(scale))
+    peak = (PEAK_DEVIATION * scale)[:, None] ** 2
+    least = MIN_PRECISION / scale**2
+    precision, shift = 1 / (FIRST_DEVIATION * scale) ** 2, np.zeros(len(scale))
     variance = FIRST_VARIANCE
-    for _ in range(RENEWALS):
+    for _ in range(MAX_RENEWALS):
         covariance = np.linalg.inv(problem.normal / variance + np.diag(precision))
         mean, own = covariance @ (problem.pulled / variance + shift), covariance.diagonal()
         cavity = np.maximum(1 / own - precision, least)
@@ -108,7 +108,7 @@ def _expectation_propagation(problem: IntegerProblem) -> tuple[np.ndarray, np.nd
         renewed = np.maximum(1 / moment - cavity, least)
         precision += DAMPING * (renewed - precision)
         shift += DAMPING * (expected / moment - centre[:, 0] * cavity - shift)
-        variance = max(LEAST_VARIANCE, variance * VARIANCE_DECREASE)
+        variance = max(MIN_VARIANCE, variance * VARIANCE_DECREASE)
     return values, probabilities
 
 
@@ -121,8 +121,8 @@ def _peaks(problem: IntegerProblem) -> tuple[np.ndarray, np.ndarray]:
     shape = len(count), 1 + count.max()
     values, log_prior = np.zeros(shape), np.full(shape, -np.inf)
     values[unknown, position] = problem.value[order]
-    log_prior[:, 0] = np.log(1 - PRIOR)
-    log_prior[unknown, position] = np.log(PRIOR / count[unknown])
+    log_prior[:, 0] = np.log(1 - NONZERO_PROBABILITY)
+    log_prior[unknown, position] = np.log(NONZERO_PROBABILITY / count[unknown])
     return values, log_prior
 
 
@@ -136,7 +136,7 @@ def _exchange(problem: IntegerProblem, u: np.ndarray, penalty: float) -> np.ndar
         gradient = problem.pulled - normal @ u
         change = by**2 * normal[unknown, unknown] - 2 * by * gradient[unknown]
         change += penalty * ((value != 0).astype(float) - (u[unknown] != 0))
-        best = np.argsort(change, kind="stable")[:EXCHANGES]
+        best = np.argsort(change, kind="stable")[:MAX_EXCHANGES]
         first, step = unknown[best], by[best]
         pairs = (
             change[best, None]
@@ -147,6 +147,6 @@ def _exchange(problem: IntegerProblem, u: np.ndarray, penalty: float) -> np.ndar
         one, other = divmod(int(pairs.argmin()), len(best))
         single = change[best[0]]
         chosen = best[:1] if single <= pairs[one, other] else best[[one, other]]
-        if min(single, pairs[one, other]) > -LEAST_GAIN * problem.energy:
+        if min(single, pairs[one, other]) > -MIN_GAIN * problem.energy:
             return u
         u[unknown[chosen]] = value[chosen]

@@ -22,7 +22,7 @@ import torch
 BLOCK = 128  # pairs in a block
 # A pair is used if the cosine of the angle between s and y is above this. For a Hessian of
 # condition c the cosine is at least 2 / sqrt(c), so this only leaves out what is not convex.
-COSINE = 1e-10
+MIN_COSINE = 1e-10
 
 
 class Block:
@@ -39,24 +39,29 @@ class Block:
 
     @property
     def full(self) -> bool:
+        """Whether no further pair fits in."""
         return self.last == len(self.S)
 
     def append(self, s: torch.Tensor, y: torch.Tensor) -> None:
+        """Add a pair s (n,), y (n,), and its column of R = S Y^T."""
         row = self.last
         self.S[row], self.Y[row] = s, y
         self.R[: row + 1, row] = self.S[: row + 1] @ y
         self.last += 1
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """S and Y (m, n), and R (m, m), of the pairs in use."""
         used = slice(self.first, self.last)
         return self.S[used], self.Y[used], self.R[used, used]
 
     def first_loop(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Coefficients (m,) and q (n,) after the first loop of the two-loop recursion."""
         S, Y, R = self.rows()
         a = torch.linalg.solve_triangular(R, (S @ q)[:, None], upper=True)[:, 0]
         return a, q - a @ Y
 
     def second_loop(self, r: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        """r (n,) after the second loop, with the coefficients of the first."""
         S, Y, R = self.rows()
         right = R.diagonal() * a - Y @ r
         b = torch.linalg.solve_triangular(R.T, right[:, None], upper=False)[:, 0]
@@ -79,13 +84,14 @@ class Pairs:
         return sum(len(block) for block in self.blocks)
 
     def clear(self) -> None:
+        """Leave out all pairs."""
         self.blocks: list[Block] = []
         self.scaling = 1.0  # s.y / y.y of the newest pair (N&W eq. 7.20)
 
     def add(self, s: torch.Tensor, y: torch.Tensor) -> bool:
         """Add a pair, unless the curvature along s is not positive. True if it was added."""
         sy, yy = float(torch.dot(s, y)), float(torch.dot(y, y))
-        if not sy > COSINE * float(torch.linalg.vector_norm(s)) * yy**0.5:
+        if not sy > MIN_COSINE * float(torch.linalg.vector_norm(s)) * yy**0.5:
             return False
         if not self.blocks or self.blocks[-1].full:
             self.blocks.append(Block(min(BLOCK, self.history or BLOCK), s))

@@ -18,18 +18,18 @@ from typing import Protocol
 
 import torch
 
-from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Residuals, Retract, Weight
+from fwi_refine.optimise.descent import Descent, DescentSettings, Evaluation, Residuals
 from fwi_refine.optimise.gauss_newton import PRODUCT_COST
 from fwi_refine.optimise.result import Result, Status
 
 # Damping, relative to D: at the start, its bounds, and how it moves.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-6, 1.0
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-3, 1e-6, 1.0
 DAMPING_DECREASE, DAMPING_INCREASE = 0.2, 10.0
 # Of a decrease to the predicted one, from where on the damping falls or rises.
 GOOD_RATIO, POOR_RATIO = 0.7, 0.2
 HALVINGS = 5
 # Conjugate gradients end where the last so many have gained less than this fraction each.
-LOOK_BACK, LEAST_GAIN = 8, 2e-3
+LOOK_BACK, MIN_GAIN = 8, 2e-3
 
 
 class Misfit(Residuals, Protocol):
@@ -84,15 +84,9 @@ def gauss_newton_krylov(
     prior: Penalty,
     damped: MakeDamped,
     x0: torch.Tensor,
+    settings: DescentSettings,
     *,
-    weight: Weight,
-    max_iterations: int,
     products: int = 30,
-    max_evaluations: int | None = None,
-    relative_decrease: float = 1e-3,
-    target: float = 0.0,
-    retract: Retract = torch.add,
-    callback: Callback | None = None,
 ) -> Result:
     """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
 
@@ -105,14 +99,10 @@ def gauss_newton_krylov(
     damped : callable
         damped(x, weight, diagonal, damping): its Hessian there, such as an
         `objective.DampedPrior`.
-    x0, weight, max_evaluations, relative_decrease, target, retract
+    x0, settings
         As for `levenberg_marquardt`; an iteration is a step.
-    max_iterations : int
-        Steps at most.
     products : int
         With the Hessian for each step, at most; each counts as `PRODUCT_COST` evaluations.
-    callback : callable, optional
-        Called with a Result after each step; True ends the run ("stopped").
 
     Returns
     -------
@@ -123,15 +113,9 @@ def gauss_newton_krylov(
         misfit=misfit,
         prior=prior,
         damped=damped,
-        weight_of=weight,
-        max_iterations=max_iterations,
+        settings=settings,
         products=products,
         damping=FIRST_DAMPING,
-        max_evaluations=max_evaluations,
-        relative_decrease=relative_decrease,
-        target=target,
-        retract=retract,
-        callback=callback,
     )
     return run.minimise(x0.detach().to(torch.float64, copy=True))
 
@@ -148,7 +132,7 @@ class _KrylovGaussNewton(Descent):
         if not self.begin(here):
             return self.result(here, Status.NOT_FINITE)
         diagonal: torch.Tensor | None = None
-        for _ in range(self.max_iterations):
+        for _ in range(self.settings.max_iterations):
             cost = self.misfit.diagonal_cost() if diagonal is None else 0
             if self.left < cost + 2 + PRODUCT_COST:  # a gradient, a product and a residual
                 return self.result(here, Status.MAX_EVALUATIONS)
@@ -160,14 +144,14 @@ class _KrylovGaussNewton(Descent):
             step, predicted = self.solve(here.x, self.gradient(here), diagonal)
             found, length = self.descend(here, step)
             if found is None:
-                if self.damping >= MOST_DAMPING or self.left < 1:
+                if self.damping >= MAX_DAMPING or self.left < 1:
                     return self.result(here, Status.STALLED)
-                self.damping = min(self.damping * DAMPING_INCREASE**2, MOST_DAMPING)
+                self.damping = min(self.damping * DAMPING_INCREASE**2, MAX_DAMPING)
                 continue
             here, after = found, found.value(self.weight)
             self.values.append(after)
             self.damp(length, (before - after) / max(predicted, 1e-300))
-            if self.tell(here):
+            if self.report(here):
                 return self.result(here, Status.STOPPED)
             if self.converged(here, before, after):
                 return self.result(here, Status.CONVERGED)
@@ -182,9 +166,9 @@ class _KrylovGaussNewton(Descent):
     def damp(self, length: float, ratio: float) -> None:
         """Moves the damping; ratio: of the decrease to the predicted one."""
         if length < 1 or ratio < POOR_RATIO:
-            self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
+            self.damping = min(self.damping * DAMPING_INCREASE, MAX_DAMPING)
         elif ratio > GOOD_RATIO:
-            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            self.damping = max(self.damping * DAMPING_DECREASE, MIN_DAMPING)
 
     def solve(
         self, x: torch.Tensor, gradient: torch.Tensor, diagonal: torch.Tensor
@@ -206,7 +190,7 @@ class _KrylovGaussNewton(Descent):
             falls.append(0.5 * float(step @ (r - gradient)))
             if len(falls) > LOOK_BACK:
                 gained = falls[-1] - falls[-1 - LOOK_BACK]
-                if gained < LOOK_BACK * LEAST_GAIN * falls[-1]:
+                if gained < LOOK_BACK * MIN_GAIN * falls[-1]:
                     break
             z = rest.solve(r)
             before, rz = rz, float(r @ z)
@@ -219,7 +203,7 @@ class _KrylovGaussNewton(Descent):
         for _ in range(HALVINGS):
             if self.left < 1:
                 break
-            there = self.retract(here.x, length * step)
+            there = self.settings.retract(here.x, length * step)
             found = self.evaluate(self.misfit, self.prior, there)
             if found.value(self.weight) < here.value(self.weight):
                 return found, length

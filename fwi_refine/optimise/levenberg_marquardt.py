@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 
 from fwi_refine.optimise.definite import Solve, factorise, scaled_back, to_unit_diagonal
-from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, Weight
+from fwi_refine.optimise.descent import Descent, DescentSettings, Evaluation
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1.0
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-6, 1e-9, 1.0
 DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 30.0
 STAGNATION = 0.98  # corrections that leave more than this fraction of the objective are the last
 # The weight of the prior follows the misfit: how far it may have to fall before it is renewed.
@@ -33,18 +33,12 @@ def levenberg_marquardt(
     misfit: LeastSquares,
     prior: Regulariser,
     x0: torch.Tensor,
+    settings: DescentSettings,
     *,
-    weight: Weight,
-    max_iterations: int,
     corrections: int = 8,
     max_damping_increases: int = 3,
     damping: float = FIRST_DAMPING,
-    max_evaluations: int | None = None,
     hessian_cost: int = 0,
-    relative_decrease: float = 1e-3,
-    target: float = 0.0,
-    retract: Retract = torch.add,
-    callback: Callback | None = None,
 ) -> Result:
     """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
 
@@ -56,30 +50,16 @@ def levenberg_marquardt(
         An objective with a Hessian (see `Objective.quadratic`).
     x0 : torch.Tensor, (n,)
         The start.
-    weight : callable
-        weight(misfit, prior): the prior's weight for these two values; it never rises during a
-        run, so the objective never does.
-    max_iterations : int
-        Jacobians at most.
+    settings : DescentSettings
+        Stopping rules, and the weight of the prior; an iteration takes one Jacobian.
     corrections : int
         Most steps with one Jacobian.
     max_damping_increases : int
         For each Jacobian.
     damping : float
         The first, relative to the diagonal of the matrix.
-    max_evaluations : int, optional
-        At most; a residual counts as one, and so does a product with J^T.
     hessian_cost : int
         Evaluations that a Jacobian counts as.
-    relative_decrease : float
-        An iteration that lowers the objective by a smaller fraction ends the run ("converged").
-    target : float
-        So does one to a misfit below this.
-    retract : callable
-        retract(x, step): where a step leads.
-    callback : callable, optional
-        Called with a Result after each correction that lowered the objective; True ends the run
-        ("stopped").
 
     Returns
     -------
@@ -90,17 +70,11 @@ def levenberg_marquardt(
     run = _LevenbergMarquardt(
         misfit=misfit,
         prior=prior,
-        weight_of=weight,
-        max_iterations=max_iterations,
+        settings=settings,
         corrections=corrections,
         max_damping_increases=max_damping_increases,
         damping=damping,
-        max_evaluations=max_evaluations,
         hessian_cost=hessian_cost,
-        relative_decrease=relative_decrease,
-        target=target,
-        retract=retract,
-        callback=callback,
     )
     return run.minimise(x0.detach().to(torch.float64, copy=True))
 
@@ -118,7 +92,7 @@ class _LevenbergMarquardt(Descent):
         here = self.evaluate(self.misfit, self.prior, x)
         if not self.begin(here):
             return self.result(here, Status.NOT_FINITE)
-        for _ in range(self.max_iterations):
+        for _ in range(self.settings.max_iterations):
             # the Jacobian, and a correction, which is a product and a residual
             if self.left < self.hessian_cost + 2:
                 return self.result(here, Status.MAX_EVALUATIONS)
@@ -148,15 +122,15 @@ class _LevenbergMarquardt(Descent):
             left -= used
             if best is None:
                 self.damping, increases = self.damping * DAMPING_INCREASE, increases + 1
-                if self.damping > MOST_DAMPING or (used == 0 and solve is not None):
-                    self.damping = min(self.damping, MOST_DAMPING)
+                if self.damping > MAX_DAMPING or (used == 0 and solve is not None):
+                    self.damping = min(self.damping, MAX_DAMPING)
                     break
                 continue
             here, step = best
             if here.value(self.weight) > STAGNATION * before and not self.fallen(here):
                 break
         if increases == 0:
-            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            self.damping = max(self.damping * DAMPING_DECREASE, MIN_DAMPING)
         return here
 
     def chain(
@@ -177,13 +151,13 @@ class _LevenbergMarquardt(Descent):
             gradient = self.misfit.pull_back(base, trial.residual)
             gradient = gradient + self.weight * self.prior.gradient(trial.x)
             step = step - solve(gradient)
-            trial = self.evaluate(self.misfit, self.prior, self.retract(base, step))
+            trial = self.evaluate(self.misfit, self.prior, self.settings.retract(base, step))
             used += 1
             value = trial.value(self.weight)
             lower = value < lowest
             if lower:
                 best, lowest = (trial, step), value
-                self.stopped = self.tell(trial)
+                self.stopped = self.report(trial)
                 if self.stopped:
                     break
             if not self.prior.quadratic or not value < STAGNATION * last:
@@ -202,4 +176,4 @@ class _LevenbergMarquardt(Descent):
         return None if solve is None else scaled_back(solve, scale)
 
     def fallen(self, here: Evaluation) -> bool:
-        return self.weight_of(here.misfit, here.prior) < WEIGHT_RENEWAL * self.weight
+        return self.settings.weight(here.misfit, here.prior) < WEIGHT_RENEWAL * self.weight

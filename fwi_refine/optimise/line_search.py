@@ -51,16 +51,48 @@ def strong_wolfe(
     curvature: float = 0.9,
     max_evaluations: int = 20,
 ) -> Search:
-    """Search x = start.x + step * direction for a point with::
+    """Search x = start.x + step * direction for a point that satisfies the strong Wolfe conditions.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Gives the point at x (n,).
+    start : Point
+        Where the search begins.
+    direction : Tensor, shape (n,)
+        Its slope at the start is negative.
+    step : float
+        First trial, > 0.
+    decrease, curvature : float
+        Of the conditions in the notes.
+    max_evaluations : int
+        At most.
+
+    Returns
+    -------
+    Search
+        The point to go on from, and how the search ended.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < decrease < curvature < 1, without which there may be no such point.
+
+    Notes
+    -----
+    The conditions are [1]_ ::
 
         value <= start.value + decrease * step * slope    and    |slope there| <= curvature |slope|
 
-    The first holds up to the rounding of the value (as in Hager & Zhang, SIAM J. Optim. 16,
-    2005), so that a search close to a minimum ends by the slope, which is still exact there.
-    Values that are not finite count as +inf and shorten the step.
+    The first holds up to the rounding of the value (as in [2]_), so that a search close to a
+    minimum ends by the slope, which is still exact there. Values that are not finite count as +inf
+    and shorten the step.
 
-    start: evaluated point; direction: (n,); step: first trial, > 0
-    Raises ValueError unless 0 < decrease < curvature < 1, without which there may be no such point.
+    References
+    ----------
+    .. [1] J. Nocedal and S. J. Wright, "Numerical Optimization", 2nd edition, Springer, 2006.
+    .. [2] W. W. Hager and H. Zhang, "A new conjugate gradient method with guaranteed descent and an
+       efficient line search", SIAM Journal on Optimization 16, 170-192, 2005.
     """
     if not 0.0 < decrease < curvature < 1.0:
         raise ValueError(f"expected 0 < decrease ({decrease}) < curvature ({curvature}) < 1")

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import torch
 
 from fwi_refine.optimise.definite import Solve, by_factor, scaled_back, to_unit_diagonal
-from fwi_refine.optimise.descent import Callback, Descent, Evaluation, Retract, Weight
+from fwi_refine.optimise.descent import Descent, DescentSettings, Evaluation, Retract
 from fwi_refine.optimise.lbfgs import lbfgs
 from fwi_refine.optimise.result import Differentiable, Regulariser, Result, Status
 
 # Damping, relative to the diagonal of the matrix: at the start, its bounds, and how it moves.
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-6, 1e-9, 1e-2
+FIRST_DAMPING, MIN_DAMPING, MAX_DAMPING = 1e-6, 1e-9, 1e-2
 DAMPING_DECREASE, DAMPING_INCREASE = 0.1, 100.0
 
 
@@ -49,16 +49,10 @@ def preconditioned_lbfgs(
     misfit: _Curved,
     prior: _Weighted,
     x0: torch.Tensor,
+    settings: DescentSettings,
     *,
-    weight: Weight,
-    max_iterations: int,
     corrections: int = 10,
-    max_evaluations: int | None = None,
     hessian_cost: int = 0,
-    relative_decrease: float = 1e-3,
-    target: float = 0.0,
-    retract: Retract = torch.add,
-    callback: Callback | None = None,
 ) -> Result:
     """Minimise misfit + weight * prior from x0; returns x0 itself if nothing lower was found.
 
@@ -68,16 +62,11 @@ def preconditioned_lbfgs(
         A callable with `value_and_gradient` and `hessian`, to which a prior can be added.
     prior
         An objective with a Hessian, which can be multiplied by a weight.
-    x0, weight, hessian_cost, relative_decrease, target, callback
-        As for `levenberg_marquardt`.
-    max_iterations : int
-        Matrices at most.
+    x0, settings, hessian_cost
+        As for `levenberg_marquardt`; an iteration takes one matrix, an evaluation value and
+        gradient, and torch differentiates `settings.retract`.
     corrections : int
         L-BFGS iterations with each matrix.
-    max_evaluations : int, optional
-        Of value and gradient, at most.
-    retract : callable
-        retract(x, step): where a step leads; differentiable by torch.
 
     Returns
     -------
@@ -87,16 +76,10 @@ def preconditioned_lbfgs(
     run = _PreconditionedLBFGS(
         misfit=misfit,
         prior=prior,
-        weight_of=weight,
-        max_iterations=max_iterations,
+        settings=settings,
         corrections=corrections,
         damping=FIRST_DAMPING,
-        max_evaluations=max_evaluations,
         hessian_cost=hessian_cost,
-        relative_decrease=relative_decrease,
-        target=target,
-        retract=retract,
-        callback=callback,
     )
     return run.minimise(x0.detach().to(torch.float64, copy=True))
 
@@ -114,7 +97,7 @@ class _PreconditionedLBFGS(Descent):
         if not self.begin(here):
             return self.result(here, Status.NOT_FINITE)
         curvature = None
-        for _ in range(self.max_iterations):
+        for _ in range(self.settings.max_iterations):
             self.follow(here)
             before = here.value(self.weight)
             if self.left < self.hessian_cost + 2:
@@ -125,11 +108,11 @@ class _PreconditionedLBFGS(Descent):
             inner, found = self.descend(here, curvature)
             ended = inner.status in (Status.STOPPED, Status.MAX_EVALUATIONS)
             if not inner.value < before:
-                if ended or self.damping >= MOST_DAMPING:
+                if ended or self.damping >= MAX_DAMPING:
                     return self.result(here, inner.status if ended else Status.STALLED)
-                self.damping = min(self.damping * DAMPING_INCREASE, MOST_DAMPING)
+                self.damping = min(self.damping * DAMPING_INCREASE, MAX_DAMPING)
                 continue
-            self.damping = max(self.damping * DAMPING_DECREASE, LEAST_DAMPING)
+            self.damping = max(self.damping * DAMPING_DECREASE, MIN_DAMPING)
             here, curvature = found, None
             self.values.append(inner.value)
             if ended:
@@ -142,7 +125,7 @@ class _PreconditionedLBFGS(Descent):
         """L-BFGS in the step from a point, with the matrix there; and where that leads."""
         hessian = curvature.clone()
         self.prior.add_hessian(hessian, here.x, self.weight)
-        step = _Step(self.misfit + self.weight * self.prior, here.x, self.retract)
+        step = _Step(self.misfit + self.weight * self.prior, here.x, self.settings.retract)
 
         def trial(inner: Result) -> Evaluation:
             x = step.point(inner.x)
@@ -150,13 +133,13 @@ class _PreconditionedLBFGS(Descent):
             return Evaluation(x, inner.value - self.weight * penalty, penalty)
 
         def watch(inner: Result) -> bool:
-            return self.tell(trial(inner), inner.evaluations)
+            return self.report(trial(inner), inner.evaluations)
 
         inner = lbfgs(
             step,
             torch.zeros_like(here.x),
             max_iterations=self.corrections,
-            max_evaluations=None if self.max_evaluations is None else int(self.left),
+            max_evaluations=None if self.settings.max_evaluations is None else int(self.left),
             precondition=_inverse(hessian, self.damping),
             callback=watch,
         )

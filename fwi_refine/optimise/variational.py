@@ -8,9 +8,15 @@ prior's Hessian and w its weight, each round takes one factor of H + w P for
     u <- u - (H + w P)^-1 (g + H u + w prior'(x + u)),    C = 2 w (H + w P)^-1,
 
 u the step and C the covariance: w is the noise variance over N where the prior is minus twice a
-log density. Corrections with the last factor and the true residual follow, as in
-`levenberg_marquardt`, where the first step may raise the misfit, and the next Jacobian is taken
-where these end.
+log density. Corrections with the last factor and the true residual r follow, as in
+`levenberg_marquardt`, where the first step may raise the misfit:
+
+    u <- u - (H + w P)^-1 (F(u) - (1 - t) F(0)),    F(u) = 2 / N J^T r(x + u) + w prior'(x + u),
+
+with t = 1. Where these end above the point before, as the record is too far from linear over the
+step, t is smaller, and is raised from there: this follows Newton's path F(u(t)) = (1 - t) F(0)
+(P. Deuflhard, Newton Methods for Nonlinear Problems, 2004, section 3.1), along which an objective
+falls, with the simplified Newton method. The next Jacobian is taken where this ends.
 """
 
 import math
@@ -25,7 +31,8 @@ from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
 STAGNATION = 0.999  # corrections that leave more than this fraction of the objective are the last
-STEP_DECREASE = 0.3  # factor of a step whose corrections lowered nothing
+PATH_DECREASE = 1 / 3  # factor of a part of the path whose corrections lowered nothing
+SHORTEST = 0.02  # fraction of the path, less of which is not tried
 
 P = TypeVar("P", bound=Regulariser)
 
@@ -90,7 +97,7 @@ def variational_gauss_newton(
         gradient = misfit.pull_back(run.x, run.residual)
         run.spent += hessian_cost + 1
         run.prior, step, solve = settle(hessian, gradient, run.prior, run.x, run.weight)
-        moved, stopped = run.correct(step, solve, corrections, limit)
+        moved, stopped = run.correct(gradient, step, solve, corrections, limit)
         if stopped:
             return run.result(Status.STOPPED), run.prior
         if run.square < target:
@@ -128,14 +135,23 @@ class _Renewals(Generic[P]):
         return Result(self.x, value, None, status, self.done, self.spent, history, self.square)
 
     def correct(
-        self, step: torch.Tensor, solve: Solve, corrections: int, limit: float
+        self,
+        gradient: torch.Tensor,
+        step: torch.Tensor,
+        solve: Solve,
+        corrections: int,
+        limit: float,
     ) -> tuple[bool, bool]:
-        """Follows a step and corrects it with the last factor; whether that led to a lower point,
-        and whether the callback has stopped it."""
-        base, first, lowest, length = self.x, step, self.value(), 1.0
-        moved = stopped = False
+        """Follows Newton's path with the last factor, from where the gradient of the misfit is, and
+        at first at once to its end by a step; whether that led to a lower point, and whether the
+        callback has stopped it."""
+        base, lowest = self.x, self.value()
         self.history = self.history or [lowest]
+        force = gradient + self.weight * self.prior.gradient(base)
+        reached, aim, length = 0.0, 1.0, 1.0  # fractions of the path
+        lower, best = False, torch.zeros_like(step)
         last = math.inf
+        moved = stopped = False
         for _ in range(corrections):
             if limit - self.spent < 1:
                 break
@@ -145,27 +161,34 @@ class _Renewals(Generic[P]):
             value = math.inf
             if found is not None:
                 value = self.misfit.mean_square(found) + self.weight * float(self.prior(there))
-            enough = not value < STAGNATION * last
             if found is not None and value < lowest:
-                self.x, self.residual, lowest, moved = there, found, value, True
+                self.x, self.residual, lowest, best = there, found, value, step
                 self.square = self.misfit.mean_square(found)
+                moved = lower = True
                 stopped = self.callback is not None and bool(
                     self.callback(self.result(Status.RUNNING))
                 )
                 if stopped:
                     break
-            elif enough or found is None:  # the chain has ended above where it began
-                if moved:
-                    break
-                length *= STEP_DECREASE
-                step, last = length * first, math.inf
-                continue
-            if enough or limit - self.spent < 2:
+            if limit - self.spent < 2:
                 break
-            last = value
-            self.spent += 1
-            gradient = self.misfit.pull_back(base, found)
-            step = step - solve(gradient + self.weight * self.prior.gradient(there))
+            if found is not None and value < STAGNATION * last:
+                last = value
+                self.spent += 1
+                there_force = self.misfit.pull_back(base, found)
+                there_force = there_force + self.weight * self.prior.gradient(there)
+                step = step - solve(there_force - (1.0 - aim) * force)
+                continue
+            # the corrections have ended, on the path if that is lower than before
+            if lower:
+                reached = aim
+            else:
+                length *= PATH_DECREASE
+            if reached == 1.0 or length < SHORTEST:
+                break
+            aim = min(1.0, reached + length)
+            step = best - (aim - reached) * solve(force)
+            lower, last = False, math.inf
         self.done += 1
         self.history.append(lowest)
         return moved, stopped

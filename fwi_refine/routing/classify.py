@@ -30,7 +30,8 @@ NO_FAMILY = (
     "(smooth), style-b (rough) or flat-vel (flat layers)"
 )
 
-FAINT = 0.3  # rms of noise over that of a record: what is louder may be a record of its own
+# Rms of noise over that of a record: what is louder may be a record of its own
+MAX_NOISE_RATIO = 0.3
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def apply_thresholds(
     for name, test in criteria.items():
         number = measured[test.feature]
         nearest = max(nearest, test.closeness(number, routing, cells))
-        words = test.words(number, routing)
+        words = test.describe(number, routing)
         if test.holds(number, routing):
             family = name
             break
@@ -260,7 +261,7 @@ def asymmetry(record: NDArray[Any]) -> float:
     filled = np.where(there, record, 0.0)
     survey = replace(OPENFWI, n_steps=record.shape[1], file_rows=record.shape[1])
     noise = early_noise(filled, survey, None if there.all() else there.astype(np.float64))
-    if noise is None or noise == CLEAN or noise.misfit() > FAINT**2 * np.mean(filled**2):
+    if noise is None or noise == CLEAN or noise.misfit() > MAX_NOISE_RATIO**2 * np.mean(filled**2):
         return found
     return math.sqrt(max(found**2 - 2 * MARGIN**2 * noise.misfit(), 0.0))
 

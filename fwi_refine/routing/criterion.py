@@ -62,7 +62,7 @@ class Criterion:
         larger = max(quantities)
         return float(min(quantities) / larger) if larger > 0 else 1.0
 
-    def words(self, number: float, routing: Routing) -> str:
+    def describe(self, number: float, routing: Routing) -> str:
         """Number and threshold in words."""
         return self.reason.format(number, self.threshold_in(routing))
 

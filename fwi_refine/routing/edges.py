@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SHALLOWEST = 50  # edges that are looked at: networks and records know the deep ones less well
-LEAST_STEP = 60.0  # m/s, of an edge
-LEVEL = 1.0  # m/s: neighbours in a column that differ by more are on an edge
-IN_BETWEEN = 0.04  # of an edge's step: cells that are nearer to either side belong to it
-WIDEST = 4  # cells in between; more are a gradient, as a blurred start has it
+EDGES_COMPARED = 50  # edges that are looked at: networks and records know the deep ones less well
+MIN_STEP = 60.0  # m/s, of an edge
+SAME_VELOCITY = 1.0  # m/s: neighbours in a column that differ by more are on an edge
+MIN_BLEND = 0.04  # of an edge's step: cells that are nearer to either side belong to it
+MAX_CELLS_BETWEEN = 4  # cells in between; more are a gradient, as a blurred start has it
 
 
 def blended_edges(v: NDArray[Any]) -> float:
@@ -28,20 +28,20 @@ def blended_edges(v: NDArray[Any]) -> float:
     float
         0 for a map without edges.
     """
-    widths = [width for _, width in sorted(_edges(np.asarray(v, np.float64)))[:SHALLOWEST]]
-    return float(np.mean([1 <= width <= WIDEST for width in widths])) if widths else 0.0
+    widths = [width for _, width in sorted(_edges(np.asarray(v, np.float64)))[:EDGES_COMPARED]]
+    return float(np.mean([1 <= width <= MAX_CELLS_BETWEEN for width in widths])) if widths else 0.0
 
 
 def _edges(v: NDArray[np.float64]) -> list[tuple[int, int]]:
     """(row, cells in between) of each edge, a run of steps in one direction down a column."""
     edges = []
     for column in v.T:
-        signs = np.sign(np.where(np.abs(np.diff(column)) > LEVEL, np.diff(column), 0.0))
+        signs = np.sign(np.where(np.abs(np.diff(column)) > SAME_VELOCITY, np.diff(column), 0.0))
         bounds = np.flatnonzero(np.diff(signs, prepend=np.nan, append=np.nan))
         for first, last in pairwise(bounds):
             step = column[last] - column[first]
-            if signs[first] and abs(step) > LEAST_STEP:
+            if signs[first] and abs(step) > MIN_STEP:
                 way = (column[first + 1 : last] - column[first]) / step
-                between = (way > IN_BETWEEN) & (way < 1 - IN_BETWEEN)
+                between = (way > MIN_BLEND) & (way < 1 - MIN_BLEND)
                 edges.append((int(first), int(between.sum())))
     return edges

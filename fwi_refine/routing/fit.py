@@ -17,16 +17,16 @@ from fwi_refine.priors import (
     denoiser_training,
 )
 from fwi_refine.priors.denoiser import Denoiser, save_denoiser
+from fwi_refine.routing.checks.form import recognise_maps
+from fwi_refine.routing.checks.inputs import report_findings
 from fwi_refine.routing.criterion import Criteria
 from fwi_refine.routing.families import OPENFWI_FAMILIES
-from fwi_refine.routing.look import tell
-from fwi_refine.routing.recognise_form import recognise_maps
 from fwi_refine.routing.thresholds import fit_routing
 from fwi_refine.survey import OPENFWI
 from fwi_refine.survey.validate import check_prediction
 
 SLOWEST, FASTEST = 50.0, 10_000.0  # m/s, of the ground: soils and the lower mantle are within
-FEW = 30  # maps of a family: their mean is known to a fifth of the spread of one map
+MIN_MAPS = 30  # maps of a family: their mean is known to a fifth of the spread of one map
 MADE = ("families.csv", "samples.csv")  # what scripts/make_samples.py writes beside its maps
 
 
@@ -106,9 +106,9 @@ def _fit_section(
     process = GaussianProcess.fit(maps, mean=getattr(priors, key).mean)
     priors = priors.with_process(key, process)
     notes.append(f"[{key}] maximum likelihood on {len(maps)} maps of {family}.")
-    if len(maps) < FEW:
+    if len(maps) < MIN_MAPS:
         notes.append(
-            f"Caution: {len(maps)} maps are few: of fewer than {FEW} the numbers of [{key}] "
+            f"Caution: {len(maps)} maps are few: of fewer than {MIN_MAPS} the numbers of [{key}] "
             "say more of these maps than of their family."
         )
     if key != "style_b":
@@ -136,10 +136,10 @@ def _fit_thresholds(
         )
     routing, wrong = fit_routing(groups, priors, criteria)
     counts = ", ".join(f"{len(maps)} {group}" for group, maps in groups.items())
-    scarce = [str(group) for group, maps in groups.items() if len(maps) < FEW]
+    scarce = [str(group) for group, maps in groups.items() if len(maps) < MIN_MAPS]
     notes.append(f"[routing] fitted to predictions in {path}: {counts}.")
     if scarce:
-        notes.append(f"Caution: fewer than {FEW} predictions of {', '.join(scarce)}.")
+        notes.append(f"Caution: fewer than {MIN_MAPS} predictions of {', '.join(scarce)}.")
     notes += [f"{name}: {count} of them on its wrong side." for name, count in wrong.items()]
     return replace(priors, routing=routing)
 
@@ -151,7 +151,7 @@ def fit_denoiser(
     steps: int,
     limit: int = 500,
     force: bool = False,
-    tell: Callable[[str], object] | None = None,
+    report: Callable[[str], object] | None = None,
 ) -> tuple[Priors, str]:
     """A denoiser trained on the maps of Style B in files; its weights are written to a file.
 
@@ -165,7 +165,7 @@ def fit_denoiser(
         Source of all else.
     steps : int
         Batches; see `priors.denoiser_training.train`.
-    tell : callable, optional
+    report : callable, optional
         Told how far it is, every 100 batches.
 
     Returns
@@ -188,8 +188,8 @@ def fit_denoiser(
         raise InputError(f"{train}: found one map of Style_B, expected at least 2 for a denoiser")
 
     def watch(step: int, loss: float, network: Denoiser) -> bool:
-        if tell is not None:
-            tell(f"denoiser: step {step} of {steps}, loss {loss:.3f}")
+        if report is not None:
+            report(f"denoiser: step {step} of {steps}, loss {loss:.3f}")
         return False
 
     held = np.arange(len(maps)) % 10 == 0  # to measure its errors on
@@ -314,7 +314,7 @@ def read_maps(every: list[OneMap], limit: int, force: bool = False) -> NDArray[n
         raise InputError(str(error)) from error
     finding, undo = recognise_maps([*found], OPENFWI)
     if finding is not None and (undo is not None or not is_plausible(found)):
-        tell([finding], force, "Convert the maps, or give --force to go on as it is.")
+        report_findings([finding], force, "Convert the maps, or give --force to go on as it is.")
     return found
 
 

@@ -20,7 +20,7 @@ _MODULES = {
     "describe": "directory",
     "differences": "directory",
     "log_file": "directory",
-    "look": "directory",
+    "read_state": "directory",
     "merge": "directory",
     "running_files": "directory",
     "shard_chunks": "directory",

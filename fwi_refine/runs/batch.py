@@ -18,7 +18,7 @@ from fwi_refine.runs.one_sample import Outcome, failure
 from fwi_refine.runs.settings import Settings, identity
 
 # So many samples, one after another, whose processes died: then it is not the samples.
-DEATHS = 5
+MAX_DEATHS = 5
 ON_CPU = "on the CPU: the GPU had too little memory"
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def run(
                     collected += found
                     continue
                 deaths += 1
-                if deaths >= DEATHS:
+                if deaths >= MAX_DEATHS:
                     raise WorkerError(
                         f"{deaths} samples in a row: {found}; use fewer --jobs, or more memory"
                     )

@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
+from fwi_refine.inversion.model import Model
 from fwi_refine.io.samples import Sample
 from fwi_refine.runs.settings import Settings, simulator_for
 from fwi_refine.survey.weights import sample_weights
@@ -42,7 +43,22 @@ def best_start(
 def mean_squares(
     velocities: Sequence[NDArray[np.float64]], record: NDArray[np.float64], settings: Settings
 ) -> list[float]:
-    """Mean square misfit of each map (nz, nx) to a record; inf where it cannot be simulated."""
+    """Mean square misfits of some maps to one record.
+
+    Parameters
+    ----------
+    velocities : sequence of ndarray, shape (nz, nx)
+        Maps in m/s.
+    record : ndarray, shape (shots, >= n_steps, receivers)
+        The measured record.
+    settings : Settings
+        Survey, kernel, source and weights.
+
+    Returns
+    -------
+    list of float
+        inf where a map cannot be simulated.
+    """
     survey = settings.survey
     maps = np.stack(velocities).clip(*survey.velocity_bounds)
     simulator = simulator_for(settings)

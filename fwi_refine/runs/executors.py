@@ -30,7 +30,7 @@ from fwi_refine.errors import DeviceError, InputError, MachineError, WorkerError
 from fwi_refine.runs import locks
 from fwi_refine.version import __version__
 
-AHEAD = 2  # tasks handed over for each worker: one to work on and one that waits
+TASKS_PER_WORKER = 2  # tasks handed over for each worker: one to work on and one that waits
 PARENT_CHECK = 1.0  # s between two looks of a worker at whether its parent lives
 DEVICE_CHECK = 0.05  # s between two looks of a worker for a device that is free
 
@@ -116,7 +116,7 @@ class Processes(_Workers):
     def _until_one_dies(
         self, function: Callable[[Task], Result], tasks: Iterator[Task], alone: bool = False
     ) -> Generator[tuple[Task, Result], None, list[tuple[Task, str]]]:
-        jobs, ahead = (1, 1) if alone else (self.jobs, AHEAD)
+        jobs, ahead = (1, 1) if alone else (self.jobs, TASKS_PER_WORKER)
         waiting: dict[int, Task] = {}  # by number; a task stays here until it is finished
         numbers = itertools.count()
         futures: dict[Any, int] = {}
@@ -301,7 +301,7 @@ class Dask(_Workers):
     def _room(self) -> int:
         """How many tasks should be handed over: at least one, for a cluster still to come."""
         try:
-            return max(1, AHEAD * len(self._client.nthreads()))
+            return max(1, TASKS_PER_WORKER * len(self._client.nthreads()))
         except OSError as error:
             raise WorkerError(f"the Dask scheduler has gone ({error})") from error
 

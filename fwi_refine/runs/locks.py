@@ -27,7 +27,7 @@ class LockHeld(RunError):
 
 
 @contextlib.contextmanager
-def held(path: Path, wait: float = 0.0, needed: bool = True) -> Iterator[None]:
+def locked(path: Path, wait: float = 0.0, needed: bool = True) -> Iterator[None]:
     """Holds the lock of a file, which is made where it is missing.
 
     Parameters

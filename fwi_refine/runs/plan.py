@@ -121,7 +121,7 @@ def plan_families(
             (s.optimiser, s.optimiser.iterations * len(s.data.survey(settings.survey).sources))
             for s in stages
         ]
-        newton = sum(n for how, n in steps if isinstance(how, NEWTON)) / shots
+        newton = sum(n for optimiser, n in steps if isinstance(optimiser, NEWTON)) / shots
         other = sum(n for _, n in steps) / shots - newton
         flat = family == Family.FLAT_VEL
         count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)

@@ -50,17 +50,32 @@ class Running:
     noise: float | None = None
 
 
-def refine_and_tell(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
-    """refine(sample, settings, watch), with a file in `folder` that says how far the sample is."""
-    from fwi_refine.inversion.run_recipe import FIT
+def refine_and_report(sample: Any, settings: Any, folder: str, refine: Callable[..., Any]) -> Any:
+    """Refine a sample, with a file that says how far it is.
 
-    state = Running(sample.id, time.time(), noise=FIT * settings.survey.unit)
-    with _told(Path(folder) / f"{sample.index}{SUFFIX}", state) as watch:
+    Parameters
+    ----------
+    sample, settings
+        As `refine` takes them.
+    folder : str
+        Of the files of running samples.
+    refine : callable
+        refine(sample, settings, watch), such as `refine_one`.
+
+    Returns
+    -------
+    Outcome
+        What `refine` returns.
+    """
+    from fwi_refine.inversion.run_recipe import FIT_RMS
+
+    state = Running(sample.id, time.time(), noise=FIT_RMS * settings.survey.unit)
+    with _reported(Path(folder) / f"{sample.index}{SUFFIX}", state) as watch:
         return refine(sample, settings, watch)
 
 
 @contextlib.contextmanager
-def _told(path: Path, state: Running) -> Iterator[Any]:
+def _reported(path: Path, state: Running) -> Iterator[Any]:
     """Gives a function that is told each `Progress`, and writes it where the last is old enough."""
     first: float | None = None
     written = time.monotonic()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.inversion.method import MOST_MEMORY, choose_method, gauss_newton_bytes
+from fwi_refine.inversion.method import MAX_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Family
 from fwi_refine.survey import OPENFWI, Survey
@@ -108,5 +108,5 @@ def check_memory(settings: Settings) -> None:
     needed = gauss_newton_bytes(settings.survey, family)
     if why:
         log.info("method: %s; %s", method, why)
-    elif settings.method not in ("auto", "lbfgs", "matrix-free") and needed > MOST_MEMORY:
+    elif settings.method not in ("auto", "lbfgs", "matrix-free") and needed > MAX_MEMORY:
         log.warning("each job will take about %.0f GB of memory", needed / 1e9)

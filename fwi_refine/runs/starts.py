@@ -86,7 +86,7 @@ def each_kept(
         yield one, made
 
 
-def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made]:
+def make_starts(task: Sequence[Numbered], per_job: int, **options: Any) -> list[Made]:
     """The map of each record of a task, or the SampleError that says why there is none.
 
     Parameters
@@ -95,7 +95,7 @@ def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made
         Numbers and records.
     per_job : int
         How many are worked on at a time.
-    **how
+    **options
         Arguments of `initial_model.start_from_record`.
 
     Raises
@@ -108,7 +108,7 @@ def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made
         _, record = numbered
         try:
             with gpu_streams.one_thread():
-                return initial_model.start_from_record(record.read(0), **how | other)
+                return initial_model.start_from_record(record.read(0), **options | other)
         except SampleError as error:
             return error
         except Exception as error:
@@ -122,5 +122,5 @@ def make_starts(task: Sequence[Numbered], per_job: int, **how: Any) -> list[Made
     def on_cpu(numbered: Numbered) -> Made:
         return make(numbered, device="cpu", kernel="auto")
 
-    otherwise = None if how["device"] == "cpu" else on_cpu
-    return gpu_streams.each(make, task, per_job, how["device"], otherwise)
+    otherwise = None if options["device"] == "cpu" else on_cpu
+    return gpu_streams.each(make, task, per_job, options["device"], otherwise)

@@ -182,7 +182,7 @@ def kept_maps(
         If another process works on it.
     """
     folder.mkdir(exist_ok=True)
-    with locks.held(folder / LOCK, needed=False):
+    with locks.locked(folder / LOCK, needed=False):
         if not goes_on(folder / TABLE, table, overwrite):
             _empty(folder)
             write_table(folder / TABLE, table)

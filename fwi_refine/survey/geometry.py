@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fwi_refine.survey.stability import (
-    CFL_LIMIT,
-    DISPERSION_LIMIT,
-    HALF_POWER,
-    LEAST_POINTS,
+    check_dispersion,
     fastest_stable,
-    phase_velocity_error,
+    largest_dispersion,
+    remedies,
 )
 
 Points = tuple[tuple[int, int], ...]
@@ -28,9 +26,9 @@ Points = tuple[tuple[int, int], ...]
 # Rows and columns of a padded grid. In a block of four time steps the CPU kernel would overwrite
 # rows that it still needs where there are fewer than six; where there is one column, its
 # neighbours at distance 1 and 2 are itself.
-LEAST_PADDED = (6, 2)
-LARGEST = 1_000_000  # of any whole number of a survey: more is a mistake, or takes all memory
-SMALLEST = 1e-30  # of spacing, dt and frequency in their units, and 1 over the largest
+MIN_PADDED = (6, 2)
+MAX_NUMBER = 1_000_000  # of any whole number of a survey: more is a mistake, or takes all memory
+MIN_NUMBER = 1e-30  # of spacing, dt and frequency in their units, and 1 over the largest
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,12 @@ class Survey:
         self._check_points()
         self._check_stability()
         self._check_wavelet()
-        self._check_dispersion()
+        check_dispersion(self.velocity_bounds, self.frequency, self.spacing, self.dt)
 
     def _check_numbers(self) -> None:
         nz = self.shape[0]
         for name in ("spacing", "dt", "frequency"):
-            if not SMALLEST < getattr(self, name) < 1 / SMALLEST:
+            if not MIN_NUMBER < getattr(self, name) < 1 / MIN_NUMBER:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number above 0")
         slowest, fastest = self.velocity_bounds
         if not 0 < slowest < fastest < math.inf:
@@ -129,21 +127,17 @@ class Survey:
 
     def _check_stability(self) -> None:
         slowest, fastest = self.velocity_bounds
-        margin = self.absorbing_cells
         # no map of any use is fast everywhere: half of the fastest velocity is taken for vmin
         vmin = max(slowest, fastest / 2)
         undamped, stable = self.stable_velocities(vmin)
         if fastest > stable:
-            # kappa = damping vmin, damping in proportion to dt / dx: in r = fastest dt / dx the
-            # limit r^2 = CFL_LIMIT^2 (1 - kappa / 2) is a quadratic
-            b = CFL_LIMIT**2 * self._strongest_damping * vmin / 2
-            b /= fastest * self.dt / self.spacing
-            courant = (math.sqrt(b**2 + 4 * CFL_LIMIT**2) - b) / 2
+            damping = self._strongest_damping * vmin
+            dt, spacing = remedies(fastest, damping, self.spacing, self.dt)
             raise ValueError(
                 f"velocity bound {fastest} m/s is unstable: with spacing {self.spacing} m, dt "
-                f"{self.dt} s and {margin} absorbing cells the scheme is stable up to {stable:.0f} "
-                f"m/s. Expected dt of at most {0.999 * courant * self.spacing / fastest:.3g} s, or "
-                f"a spacing of at least {1.001 * fastest * self.dt / courant:.3g} m, "
+                f"{self.dt} s and {self.absorbing_cells} absorbing cells the scheme is stable up "
+                f"to {stable:.0f} m/s. Expected dt of at most {dt:.3g} s, or a spacing of at least "
+                f"{spacing:.3g} m, "
                 + ("more absorbing cells, " if fastest <= undamped else "")
                 + "or a lower bound"
             )
@@ -160,18 +154,6 @@ class Survey:
             if given.ndim != 1 or not np.isfinite(given).all() or not given.any():
                 raise ValueError("wavelet: expected samples that are finite and not all zero")
 
-    def _check_dispersion(self) -> None:
-        if self.dispersion > DISPERSION_LIMIT:
-            slowest = self.velocity_bounds[0]
-            spacing = slowest / (HALF_POWER * self.frequency * LEAST_POINTS)
-            finer = spacing / self.spacing
-            raise ValueError(
-                f"the grid is too coarse: {self.dispersion_words()}. Expected at most "
-                f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * spacing:.3g} m, a wavelet "
-                f"of at most {0.999 * finer * self.frequency:.3g} Hz, or a slowest velocity of at "
-                f"least {1.001 * slowest / finer:.4g} m/s"
-            )
-
     def _check_sizes(self) -> None:
         if len(self.shape) != 2:
             raise ValueError(f"shape is {self.shape}, expected (nz, nx)")
@@ -179,14 +161,14 @@ class Survey:
         whole |= {name: (getattr(self, name), 1) for name in ("n_steps", "file_rows")}
         whole["absorbing_cells"] = (self.absorbing_cells, 0)
         for name, (value, least) in whole.items():
-            if not (_is_whole(value) and least <= value <= LARGEST):
+            if not (_is_whole(value) and least <= value <= MAX_NUMBER):
                 raise ValueError(
-                    f"{name} is {value!r}, expected a whole number of {least} to {LARGEST}"
+                    f"{name} is {value!r}, expected a whole number of {least} to {MAX_NUMBER}"
                 )
-        if any(n < least for n, least in zip(self.padded_shape, LEAST_PADDED, strict=True)):
+        if any(n < least for n, least in zip(self.padded_shape, MIN_PADDED, strict=True)):
             raise ValueError(
                 f"the padded grid has {self.padded_shape} rows and columns, expected at least "
-                f"{LEAST_PADDED}"
+                f"{MIN_PADDED}"
             )
 
     def stable_velocities(self, vmin: float) -> tuple[float, float]:
@@ -215,24 +197,8 @@ class Survey:
 
     @property
     def dispersion(self) -> float:
-        """Largest error of the phase velocity, as a fraction, at the upper frequency at which the
-        wavelet has half of its power, for the velocities between the bounds."""
-        frequency = HALF_POWER * self.frequency
-        return max(
-            abs(phase_velocity_error(v, frequency, self.spacing, self.dt))
-            for v in self.velocity_bounds
-        )
-
-    def dispersion_words(self) -> str:
-        """Its numbers, for a message."""
-        frequency = HALF_POWER * self.frequency
-        points = self.velocity_bounds[0] / frequency / self.spacing
-        return (
-            f"at {self.velocity_bounds[0]:g} m/s, the slowest velocity, a wave of {frequency:.1f} "
-            f"Hz (the wavelet of {self.frequency:g} Hz has half of its power there) has "
-            f"{points:.1f} points of {self.spacing:g} m in its wavelength, and phase velocities "
-            f"are up to {self.dispersion:.1%} wrong"
-        )
+        """Largest error of the phase velocity, a fraction; see `stability.largest_dispersion`."""
+        return largest_dispersion(self.velocity_bounds, self.frequency, self.spacing, self.dt)
 
     @property
     def padded_shape(self) -> tuple[int, int]:

@@ -21,7 +21,7 @@ HALF_POWER = 1.442
 # wavelengths, with 5 % after 10, which no inversion can make good. OpenFWI has 0.3 % at 1500 m/s
 # and 1.6 % at 1000 m/s, its lower bound.
 DISPERSION_WARNING, DISPERSION_LIMIT = 0.02, 0.05
-LEAST_POINTS = 3.6  # in a wavelength there, for less than 5 %
+MIN_POINTS = 3.6  # in a wavelength there, for less than 5 %
 
 
 def phase_velocity_error(velocity: float, frequency: float, spacing: float, dt: float) -> float:
@@ -80,3 +80,94 @@ def fastest_stable(spacing: float, dt: float, damping: float = 0.0) -> float:
     eigenvalue below -32/3, so sqrt(alpha) (-L) sqrt(alpha) <= 32/3 alpha < 4 - 2 kappa.
     """
     return CFL_LIMIT * spacing / dt * math.sqrt(max(1 - damping / 2, 0.0))
+
+
+def remedies(velocity: float, damping: float, spacing: float, dt: float) -> tuple[float, float]:
+    """What makes a damped cell stable where it is not.
+
+    Parameters
+    ----------
+    velocity : float
+        m/s.
+    damping : float
+        kappa at this spacing and dt.
+    spacing, dt : float
+        m and s.
+
+    Returns
+    -------
+    tuple of float
+        A time step, s, at this spacing; and a spacing, m, with this time step.
+    """
+    # damping is in proportion to dt / dx: in r = velocity dt / dx the limit
+    # r^2 = CFL_LIMIT^2 (1 - kappa / 2) is a quadratic
+    b = CFL_LIMIT**2 * damping / 2
+    b /= velocity * dt / spacing
+    courant = (math.sqrt(b**2 + 4 * CFL_LIMIT**2) - b) / 2
+    return 0.999 * courant * spacing / velocity, 1.001 * velocity * dt / courant
+
+
+def largest_dispersion(
+    velocity_bounds: tuple[float, float], frequency: float, spacing: float, dt: float
+) -> float:
+    """Largest error of the phase velocity where the wavelet has half of its power.
+
+    Parameters
+    ----------
+    velocity_bounds : tuple of float
+        Slowest and fastest velocity, m/s.
+    frequency : float
+        Of the wavelet's peak, Hz.
+    spacing, dt : float
+        m and s.
+
+    Returns
+    -------
+    float
+        A fraction, at the upper one of these frequencies.
+    """
+    upper = HALF_POWER * frequency
+    return max(abs(phase_velocity_error(v, upper, spacing, dt)) for v in velocity_bounds)
+
+
+def describe_dispersion(
+    velocity_bounds: tuple[float, float], frequency: float, spacing: float, dt: float
+) -> str:
+    """The numbers of `largest_dispersion`, for a message; the same parameters."""
+    upper, slowest = HALF_POWER * frequency, velocity_bounds[0]
+    points = slowest / upper / spacing
+    error = largest_dispersion(velocity_bounds, frequency, spacing, dt)
+    return (
+        f"at {slowest:g} m/s, the slowest velocity, a wave of {upper:.1f} Hz (the wavelet of "
+        f"{frequency:g} Hz has half of its power there) has {points:.1f} points of {spacing:g} m "
+        f"in its wavelength, and phase velocities are up to {error:.1%} wrong"
+    )
+
+
+def check_dispersion(
+    velocity_bounds: tuple[float, float], frequency: float, spacing: float, dt: float
+) -> None:
+    """Check that a grid is fine enough for a wavelet.
+
+    Parameters
+    ----------
+    velocity_bounds, frequency, spacing, dt
+        As for `largest_dispersion`.
+
+    Raises
+    ------
+    ValueError
+        Where the error is larger than `DISPERSION_LIMIT`.
+    """
+    if largest_dispersion(velocity_bounds, frequency, spacing, dt) <= DISPERSION_LIMIT:
+        return
+    slowest = velocity_bounds[0]
+    largest = slowest / (HALF_POWER * frequency * MIN_POINTS)
+    finer = largest / spacing
+    raise ValueError(
+        "the grid is too coarse: "
+        f"{describe_dispersion(velocity_bounds, frequency, spacing, dt)}. Expected at most "
+        f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * largest:.3g} m, a wavelet of at "
+        f"most {0.999 * finer * frequency:.3g} Hz, or a slowest velocity of at least "
+        f"{1.001 * slowest / finer:.4g} m/s"
+    )

@@ -48,8 +48,6 @@ with the record.
 """
 
 import logging
-import math
-from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -59,8 +57,10 @@ import tomli_w
 
 from fwi_refine.errors import InputError
 from fwi_refine.files import LARGEST_WRITTEN, read_toml
-from fwi_refine.survey.geometry import LARGEST, Points, Survey
-from fwi_refine.survey.stability import DISPERSION_WARNING
+from fwi_refine.survey.geometry import Survey
+from fwi_refine.survey.stability import DISPERSION_WARNING, describe_dispersion
+from fwi_refine.survey.toml_positions import as_line, read_positions
+from fwi_refine.survey.toml_values import check_keys, positive, whole_number
 from fwi_refine.survey.wavelet_file import peak_frequency, read_wavelet
 
 SECTIONS = {
@@ -71,11 +71,10 @@ SECTIONS = {
     "velocity": ("slowest", "fastest"),
     "water": ("rows", "velocity"),
 }
-OPTIONAL = ("water",)
-MAY_BE_ABSENT = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavelet"]))
+OPTIONAL_SECTIONS = ("water",)
+OPTIONAL_KEYS = ("time.file_rows", *(f"wavelet.{key}" for key in SECTIONS["wavelet"]))
 POINTS = ("sources", "receivers")
-LINE = ("row", "rows", "column", "columns", "first", "last", "step", "positions")
-LEAST_CELLS = 4  # of a map, in depth and position
+MIN_CELLS = 4  # of a map, in depth and position
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +111,8 @@ def read_survey(path: str | PathLike[str]) -> Survey:
     except ValueError as error:
         raise InputError(f"survey {path}: {error}") from error
     if survey.dispersion > DISPERSION_WARNING:
-        log.warning("survey %s: %s", path, survey.dispersion_words())
+        grid = survey.velocity_bounds, survey.frequency, survey.spacing, survey.dt
+        log.warning("survey %s: %s", path, describe_dispersion(*grid))
     return survey
 
 
@@ -134,8 +134,8 @@ def survey_table(survey: Survey) -> dict[str, dict[str, Any]]:
         "grid": {"rows": rows, "columns": columns, "spacing": survey.spacing},
         "time": {"dt": survey.dt, "steps": survey.n_steps, "file_rows": survey.file_rows},
         "wavelet": _wavelet_table(survey),
-        "sources": _as_line(survey.sources),
-        "receivers": _as_line(survey.receivers),
+        "sources": as_line(survey.sources),
+        "receivers": as_line(survey.receivers),
         "absorbing": {"cells": survey.absorbing_cells},
         "velocity": {"slowest": slowest, "fastest": fastest},
     }
@@ -182,7 +182,7 @@ def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
     if kind == "ricker":
         if "frequency" not in table:
             raise ValueError("wavelet.frequency is missing")
-        return {"frequency": _positive(table["frequency"], "wavelet.frequency")}
+        return {"frequency": positive(table["frequency"], "wavelet.frequency")}
     samples = table[given[0]]
     if given == ["file"]:
         if not isinstance(samples, str):
@@ -195,7 +195,7 @@ def _wavelet(table: dict[str, Any], dt: float, folder: Path) -> dict[str, Any]:
     if not values.any():
         raise ValueError("wavelet.samples: found zeros only")
     if "frequency" in table:
-        frequency = _positive(table["frequency"], "wavelet.frequency")
+        frequency = positive(table["frequency"], "wavelet.frequency")
     else:
         frequency = peak_frequency(values, dt)
         if not frequency:
@@ -210,137 +210,35 @@ def _survey(table: dict[str, Any], folder: Path = Path()) -> Survey:
         known = ", ".join([*SECTIONS, *POINTS])
         raise ValueError(f"found {unknown[0]!r}, expected only the sections {known}")
     for name, keys in SECTIONS.items():
-        if name in OPTIONAL and name not in table:
+        if name in OPTIONAL_SECTIONS and name not in table:
             continue
-        _check_keys(table.get(name), name, keys, f"a section [{name}]")
+        needed = [key for key in keys if f"{name}.{key}" not in OPTIONAL_KEYS]
+        check_keys(table.get(name), name, keys, f"a section [{name}]", needed)
     time, velocity = table["time"], table["velocity"]
-    dt = _positive(time["dt"], "time.dt")
-    cells = _whole(table["absorbing"]["cells"], "absorbing.cells", 0)
-    steps = _whole(time["steps"], "time.steps", 1)
+    dt = positive(time["dt"], "time.dt")
+    cells = whole_number(table["absorbing"]["cells"], "absorbing.cells", 0)
+    steps = whole_number(time["steps"], "time.steps", 1)
     rows, columns = (
-        _whole(table["grid"][key], f"grid.{key}", LEAST_CELLS) for key in ("rows", "columns")
+        whole_number(table["grid"][key], f"grid.{key}", MIN_CELLS) for key in ("rows", "columns")
     )
     slowest, fastest = (
-        _positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
+        positive(velocity[key], f"velocity.{key}") for key in ("slowest", "fastest")
     )
     water = None
     if "water" in table:
         section = table["water"]
-        depth = _whole(section["rows"], "water.rows", 1)
-        water = depth, _positive(section["velocity"], "water.velocity")
+        depth = whole_number(section["rows"], "water.rows", 1)
+        water = depth, positive(section["velocity"], "water.velocity")
     return Survey(
         shape=(rows, columns),
-        spacing=_positive(table["grid"]["spacing"], "grid.spacing"),
+        spacing=positive(table["grid"]["spacing"], "grid.spacing"),
         dt=dt,
         n_steps=steps,
-        file_rows=_whole(time.get("file_rows", steps), "time.file_rows", steps),
+        file_rows=whole_number(time.get("file_rows", steps), "time.file_rows", steps),
         **_wavelet(table["wavelet"], dt, folder),
         absorbing_cells=cells,
         velocity_bounds=(slowest, fastest),
-        sources=_positions(table.get("sources"), "sources", -cells),
-        receivers=_positions(table.get("receivers"), "receivers", -cells),
+        sources=read_positions(table.get("sources"), "sources", -cells),
+        receivers=read_positions(table.get("receivers"), "receivers", -cells),
         water=water,
     )
-
-
-def _positions(value: Any, name: str, least: int) -> Points:
-    """The positions of one line, or of several, one after the other."""
-    lines = value if isinstance(value, list) else [value]
-    found: list[tuple[int, int]] = []
-    for i, line in enumerate(lines):
-        where = f"{name}[{i}]" if isinstance(value, list) else name
-        _check_keys(line, where, LINE, f"a section [{name}]", needed=False)
-        found += _of_line(line, where, least)
-    if not found:
-        raise ValueError(f"{name}: found no positions, expected at least one")
-    return tuple(found)
-
-
-def _of_line(line: dict[str, Any], where: str, least: int) -> list[tuple[int, int]]:
-    """Positions of one line."""
-    if "positions" in line:
-        if len(line) > 1:
-            raise ValueError(f"{where}: found positions and {_other(line)}, expected one of them")
-        pairs = line["positions"]
-        if not isinstance(pairs, list) or not all(
-            isinstance(pair, list) and len(pair) == 2 for pair in pairs
-        ):
-            raise ValueError(f"{where}.positions is {pairs!r}, expected [[row, column], ...]")
-        names = [f"{where}.positions[{i}]" for i in range(len(pairs))]
-        return [
-            (_whole(row, name, least), _whole(column, name, least))
-            for (row, column), name in zip(pairs, names, strict=True)
-        ]
-    fixed = [key for key in ("row", "column") if key in line]
-    if len(fixed) != 1:
-        raise ValueError(
-            f"{where}: found the keys {', '.join(line) or 'none'}, expected positions; or a row, "
-            "and columns or first, last and step; or a column, and rows or first, last and step"
-        )
-    along = "columns" if fixed == ["row"] else "rows"
-    allowed = {*fixed, along} if along in line else {*fixed, "first", "last", "step"}
-    wrong = [key for key in line if key not in allowed]
-    missing = [] if along in line else [key for key in ("first", "last") if key not in line]
-    if wrong or missing:
-        found = f"found {wrong[0]!r}" if wrong else f"{missing[0]!r} is missing"
-        raise ValueError(
-            f"{where}: {found}; with {fixed[0]}, expected {along}, or first, last and step"
-        )
-    place = _whole(line[fixed[0]], f"{where}.{fixed[0]}", least)
-    numbers = _numbers(line, where, along, least)
-    return [(place, n) if fixed == ["row"] else (n, place) for n in numbers]
-
-
-def _numbers(line: dict[str, Any], where: str, along: str, least: int) -> Iterable[int]:
-    """The rows or columns of a line."""
-    if along in line:
-        if not isinstance(line[along], list):
-            raise ValueError(f"{where}.{along} is {line[along]!r}, expected a list of numbers")
-        return [_whole(n, f"{where}.{along}[{i}]", least) for i, n in enumerate(line[along])]
-    first = _whole(line["first"], f"{where}.first", least)
-    last = _whole(line["last"], f"{where}.last", first)
-    return range(first, last + 1, _whole(line.get("step", 1), f"{where}.step", 1))
-
-
-def _as_line(points: Points) -> dict[str, Any]:
-    """The shortest description of some positions."""
-    (row, column), last = points[0], points[-1]
-    step = points[1][1] - column if len(points) > 1 else 1
-    if step > 0 and points == tuple((row, c) for c in range(column, last[1] + 1, step)):
-        return {"row": row, "first": column, "last": last[1], "step": step}
-    return {"positions": [[*point] for point in points]}
-
-
-def _check_keys(
-    section: Any, name: str, keys: Sequence[str], expected: str, needed: bool = True
-) -> None:
-    """Raises ValueError for what is no section, for unknown keys and for missing ones."""
-    if not isinstance(section, dict):
-        found = "is missing" if section is None else f"is {section!r}"
-        raise ValueError(f"{name} {found}, expected {expected}")
-    for key in section:
-        if key not in keys:
-            raise ValueError(f"{name}: found key {key!r}, expected only {', '.join(keys)}")
-    for key in keys if needed else ():
-        if key not in section and f"{name}.{key}" not in MAY_BE_ABSENT:
-            raise ValueError(f"{name}.{key} is missing")
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    if type(value) is not int or not least <= value <= LARGEST:
-        raise ValueError(f"{name} is {value!r}, expected a whole number of at least {least}")
-    return value
-
-
-def _positive(value: Any, name: str) -> float:
-    try:
-        number = float(value) if type(value) in (int, float) else math.nan
-    except OverflowError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {value!r}, expected a number above 0")
-    return number
-
-
-def _other(line: dict[str, Any]) -> str:
-    return next(key for key in line if key != "positions")

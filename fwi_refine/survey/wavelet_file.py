@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from fwi_refine.files import lines, open_regular, open_text, read_npy
 
-MOST = 1_000_000  # samples
-PADDED = 16  # lengths of a wavelet, in which its spectrum is looked at
-UNEVEN = 0.01  # of a step, by which times of a file may be off
+MAX_SAMPLES = 1_000_000  # samples
+PADDED_LENGTHS = 16  # lengths of a wavelet, in which its spectrum is looked at
+MAX_STEP_DEVIATION = 0.01  # of a step, by which times of a file may be off
 
 
 def read_wavelet(path: Path, dt: float) -> NDArray[np.float64]:
@@ -42,7 +42,7 @@ def read_wavelet(path: Path, dt: float) -> NDArray[np.float64]:
         values = values[:, 0]
     if values.ndim == 2 and values.shape[1] == 2:
         values = _by_time(values, dt, path)
-    if values.ndim != 1 or not 0 < values.size <= MOST:
+    if values.ndim != 1 or not 0 < values.size <= MAX_SAMPLES:
         raise ValueError(f"{path}: found shape {values.shape}, expected samples on one axis")
     if not np.isfinite(values).all() or not values.any():
         raise ValueError(f"{path}: expected samples that are finite and not all zero")
@@ -76,7 +76,7 @@ def _of_text(path: Path) -> NDArray[np.float64]:
                     f"{path}, line {number}: found {line.strip()[:40]!r}, expected "
                     "a sample, or a time and a sample"
                 ) from None
-            if len(row) > 2 or (rows and len(row) != len(rows[0])) or len(rows) >= MOST:
+            if len(row) > 2 or (rows and len(row) != len(rows[0])) or len(rows) >= MAX_SAMPLES:
                 raise ValueError(
                     f"{path}, line {number}: found {len(row)} numbers, expected a "
                     "sample, or a time and a sample, on each line"
@@ -88,13 +88,13 @@ def _of_text(path: Path) -> NDArray[np.float64]:
 def _by_time(values: NDArray[np.float64], dt: float, path: Path) -> NDArray[np.float64]:
     times, samples = values.T
     steps = np.diff(times)
-    if times[0] < 0 or not (np.abs(steps - dt) <= UNEVEN * dt).all():
+    if times[0] < 0 or not (np.abs(steps - dt) <= MAX_STEP_DEVIATION * dt).all():
         raise ValueError(
             f"{path}: found times from {times[0]:g} s with steps of {np.median(steps):g} s, "
             f"expected steps of {dt:g} s from 0 s or later"
         )
     first = times[0] / dt
-    if not first <= MOST or abs(first - round(first)) > UNEVEN:
+    if not first <= MAX_SAMPLES or abs(first - round(first)) > MAX_STEP_DEVIATION:
         raise ValueError(f"{path}: the first time is {times[0]:g} s, expected a multiple of {dt:g}")
     return np.concatenate([np.zeros(math.floor(first + 0.5)), samples])
 
@@ -114,5 +114,5 @@ def peak_frequency(wavelet: NDArray[np.float64], dt: float) -> float:
     float
         Hz.
     """
-    length = PADDED * wavelet.size
+    length = PADDED_LENGTHS * wavelet.size
     return float(np.fft.rfftfreq(length, dt)[np.argmax(np.abs(np.fft.rfft(wavelet, length)))])

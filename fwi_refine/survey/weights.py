@@ -11,7 +11,7 @@ from fwi_refine.errors import InputError
 from fwi_refine.survey.geometry import Survey
 
 Mask = NDArray[np.bool_]
-SILENCE = 10  # steps: zeros at the end of a trace; fewer may be values that were rounded
+MIN_ZERO_STEPS = 10  # steps: zeros at the end of a trace; fewer may be values that were rounded
 
 
 def missing_samples(record: NDArray[np.floating], survey: Survey) -> Mask:
@@ -38,7 +38,7 @@ def missing_samples(record: NDArray[np.floating], survey: Survey) -> Mask:
         return missing
     row = np.arange(survey.n_steps)[:, None]
     last = np.where(filled.any(1), survey.n_steps - 1 - np.argmax(filled[:, ::-1], 1), -1)
-    last = np.where(last < survey.n_steps - SILENCE, last, survey.n_steps)
+    last = np.where(last < survey.n_steps - MIN_ZERO_STEPS, last, survey.n_steps)
     silent = row > last[:, None, :]
     missing |= silent & (row[-1] >= _latest_arrival(survey)[:, None, :])
     rows = filled.any((0, 2))

@@ -24,7 +24,8 @@ from fwi_refine.survey import OPENFWI
 
 SHAPE = OPENFWI.shape
 BLUR = 0.0535  # weight of each neighbouring row
-FRACTIONS = ((0.08, 0.35), (0.63, 0.85))  # of a row, by which blocks were seen to be displaced
+# Fractions of a row by which blocks were seen to be displaced
+DISPLACED_FRACTIONS = ((0.08, 0.35), (0.63, 0.85))
 THROWS = (5, 9)  # whole rows that a block of the A families is moved by
 SUBCELLS = 4  # the part of a cell in a block is counted on SUBCELLS x SUBCELLS points
 
@@ -130,7 +131,7 @@ def block_fault(section: Section, rng: np.random.Generator) -> Fault:
     nx = SHAPE[1]
     side = int(rng.choice([-1, 1]))
     tangent = np.tan(np.deg2rad(rng.uniform(3, 55))) * rng.choice([-1, 1])
-    fraction = rng.uniform(*FRACTIONS[int(rng.random() < 0.3)])
+    fraction = rng.uniform(*DISPLACED_FRACTIONS[int(rng.random() < 0.3)])
     throw = rng.choice([-1, 1]) * (rng.integers(THROWS[0], THROWS[1] + 1) + fraction)
     column = rng.uniform(0.15, 0.85) * nx
     row = rng.choice(section.bottoms) + section.bend[int(column)]

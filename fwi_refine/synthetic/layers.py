@@ -26,7 +26,7 @@ VELOCITY_RANGE = (1500, 4500)  # m/s, both included; uniform draws have the rele
 THICKNESSES = (10, 10, 12, 12, 14, 17, 24)
 TOP_LAYER = (0.5, 1.5)  # of the others' thickness (quartiles 10 and 18 cells)
 BEND_PERIODS = {False: (0.25, 1.0), True: (0.15, 0.5)}  # of the map's width; True: steep bends
-LEAST_AREA = 25  # cells; the smallest level of the 15 CurveFault_B maps has 29
+MIN_AREA = 25  # cells; the smallest level of the 15 CurveFault_B maps has 29
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,24 @@ def draw_section(layering: Layering, rng: np.random.Generator) -> Section:
 
 
 def draw_bottoms(count: int, layering: Layering, rng: np.random.Generator) -> np.ndarray:
-    """Rows of the interfaces in an undisturbed section: (n - 1,) int.
+    """Draw the interfaces of an undisturbed section.
 
     The inner layers have one thickness within a cell, and the bottom of the map cuts the last.
     In the B families they have 7 to 10 cells, save for a thick one in some.
+
+    Parameters
+    ----------
+    count : int
+        Layers; 0: as many as fit.
+    layering : Layering
+        Of the family.
+    rng : Generator
+        Source of randomness.
+
+    Returns
+    -------
+    ndarray of int, shape (n - 1,)
+        Rows at which layers end.
     """
     nz = SHAPE[0]
     if layering.faulted and not layering.blended:
@@ -184,5 +198,5 @@ def _is_complete(velocity: np.ndarray, velocities: np.ndarray, layering: Layerin
     """Whether the layers show in the map, and the number of them is the family's."""
     shown = [int((velocity == level).sum()) for level in velocities]
     if layering.faulted:
-        return min(shown) >= (200 if layering.blended else LEAST_AREA)
+        return min(shown) >= (200 if layering.blended else MIN_AREA)
     return min(shown) > 0 and (3 if layering.bend == (0, 0) else 4) <= len(shown) <= 8

@@ -56,7 +56,29 @@ def make_map(family: str, rng: np.random.Generator, layers: int | None = None) -
 def draw_map(
     family: str, rng: np.random.Generator, layers: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a map as `make_map` does, with the fault block of each cell: (70, 70) int, else 0."""
+    """Draw a map as `make_map` does, with its fault blocks.
+
+    Parameters
+    ----------
+    family : str
+        One of `FAMILIES`.
+    rng : Generator
+        Source of randomness.
+    layers : int, optional
+        How many; by default drawn.
+
+    Returns
+    -------
+    v : ndarray, shape (70, 70)
+        Map in m/s.
+    blocks : ndarray of int, shape (70, 70)
+        Fault block of each cell; 0 in maps without faults.
+
+    Raises
+    ------
+    ValueError
+        For another family.
+    """
     if family in LAYERINGS:
         return layered_map(family, rng, layers)
     if family in PHOTOGRAPHS:

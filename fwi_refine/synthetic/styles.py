@@ -16,7 +16,7 @@ from fwi_refine.survey import OPENFWI
 
 SHAPE = OPENFWI.shape
 VELOCITY_RANGE = (1450.0, 4550.0)  # m/s: the Style families go a little beyond 1500..4500
-FINE = 3  # points of a picture on the side of a cell
+POINTS_PER_CELL = 3  # points of a picture on the side of a cell
 LEAF_RADII = (3.0, 14.0)  # cells; the number of leaves falls with the square of the radius
 GRAIN = 0.02  # grey levels, rms of the noise in a cell
 
@@ -101,14 +101,17 @@ def photograph(count: int, rng: np.random.Generator) -> np.ndarray:
     rng : numpy.random.Generator
     """
     nz, nx = SHAPE
-    z, x = (a / FINE for a in np.indices((nz * FINE, nx * FINE)))
-    picture = np.zeros((nz * FINE, nx * FINE))
+    z, x = (a / POINTS_PER_CELL for a in np.indices((nz * POINTS_PER_CELL, nx * POINTS_PER_CELL)))
+    picture = np.zeros((nz * POINTS_PER_CELL, nx * POINTS_PER_CELL))
     low, high = LEAF_RADII
     for _ in range(count):
         radius = 1 / (1 / low - rng.random() * (1 / low - 1 / high))
         row, column = nz * rng.random() ** 0.7, nx * rng.random()
         outline = _draw_outline(radius, rng)
-        box = np.s_[_span(row, outline.reach, nz * FINE), _span(column, outline.reach, nx * FINE)]
+        box = np.s_[
+            _span(row, outline.reach, nz * POINTS_PER_CELL),
+            _span(column, outline.reach, nx * POINTS_PER_CELL),
+        ]
         down, right = z[box] - row, x[box] - column
         rim = outline.rim(down, right)
         inside = rim < 1
@@ -120,7 +123,7 @@ def photograph(count: int, rng: np.random.Generator) -> np.ndarray:
         phase = 2 * np.pi * (z[box] * np.cos(angle) + x[box] * np.sin(angle)) / period
         leaf += abs(rng.normal(0, 0.12)) * np.sign(np.sin(phase + 2 * np.pi * rng.random()))
         picture[box][inside] = leaf[inside]
-    picture = picture.reshape(nz, FINE, nx, FINE).mean(axis=(1, 3))
+    picture = picture.reshape(nz, POINTS_PER_CELL, nx, POINTS_PER_CELL).mean(axis=(1, 3))
     return picture + GRAIN * rng.standard_normal(SHAPE)
 
 
@@ -158,5 +161,5 @@ def _draw_outline(radius: float, rng: np.random.Generator) -> _Outline:
 
 def _span(middle: float, reach: float, points: int) -> slice:
     """The points of an axis within reach of a leaf's middle, and one more at each end."""
-    first, last = (middle - reach) * FINE, (middle + reach) * FINE
+    first, last = (middle - reach) * POINTS_PER_CELL, (middle + reach) * POINTS_PER_CELL
     return slice(max(int(first) - 1, 0), min(max(int(last) + 3, 0), points))

@@ -6,7 +6,7 @@ import torch
 
 from fwi_refine.survey import Survey
 
-FAR_BELOW = 0.1  # of the slowest velocity of the survey
+MIN_VMIN_FRACTION = 0.1  # of the slowest velocity of the survey
 
 
 def refuse_type(name: str, values: torch.Tensor) -> None:
@@ -20,7 +20,7 @@ def refuse_type(name: str, values: torch.Tensor) -> None:
 def warn_of_units(v: torch.Tensor, survey: Survey) -> None:
     """Warns, once, of maps all of whose velocities are far below the survey's: km/s, maybe."""
     low = survey.velocity_bounds[0]
-    if v.numel() and 0 < float(v.detach().max()) < FAR_BELOW * low:
+    if v.numel() and 0 < float(v.detach().max()) < MIN_VMIN_FRACTION * low:
         warnings.warn(
             f"velocities are at most {float(v.detach().max()):.4g} m/s, where the survey has "
             f"{low:g} and more: are they in km/s or scaled?",

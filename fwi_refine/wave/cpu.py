@@ -1,18 +1,14 @@
-"""Finds, loads and calls the compiled CPU kernel (kernels/cpu/wave.c), built when the package is
-installed. Where it is missing, `load` returns None and the caller falls back to reference.py.
+"""The compiled CPU kernel (kernels/cpu/wave.c), called through its library (cpu_library.py).
 
 The functions here take and return arrays on the padded grid, as reference.py does; the two are
 interchangeable (see simulator.py).
 """
 
 import ctypes
-import functools
-import importlib.machinery
 import os
 import threading
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +16,7 @@ import torch
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave import released_arithmetic
+from fwi_refine.wave.cpu_library import load
 from fwi_refine.wave.kernel import check_call, check_kernel, check_out
 from fwi_refine.wave.threads import number_of_threads
 
@@ -42,62 +39,6 @@ class _CpuCall(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("sources", "receivers", "wavelet")),
         *((name, ctypes.c_void_p) for name in ("damping_row", "damping_col")),
     ]
-
-
-def library_path() -> Path | None:
-    """Find the built kernel.
-
-    Returns
-    -------
-    Path or None
-        None when the package was installed without a compiler.
-    """
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name("_kernel" + suffix)
-        if path.exists():
-            return path
-    return None
-
-
-@functools.cache
-def load() -> ctypes.CDLL | None:
-    """Load the kernel's library, once.
-
-    Returns
-    -------
-    ctypes.CDLL or None
-        None when it was not built or cannot be loaded, or FWI_REFINE_KERNEL is "reference".
-    """
-    path = library_path()
-    if path is None or os.environ.get("FWI_REFINE_KERNEL") == "reference":
-        return None
-    try:
-        return open_library(path)
-    except OSError:
-        return None
-
-
-def open_library(path: str | Path) -> ctypes.CDLL:
-    """Load a kernel's library and declare its types.
-
-    Parameters
-    ----------
-    path : str or Path
-        The library.
-
-    Returns
-    -------
-    ctypes.CDLL
-        The library.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be loaded.
-    """
-    library = ctypes.CDLL(str(path))
-    library.fwi_frame_bytes.restype = ctypes.c_size_t
-    return library
 
 
 class _Forks:

@@ -59,7 +59,10 @@ class Medium:
         return is_stable(self.survey, self._alpha(v), self.of_each(v, vmin, "vmin"))
 
     def change(self, v: torch.Tensor, dv: torch.Tensor) -> torch.Tensor:
-        """Change of alpha with that of the maps; d alpha / dv = 2 v (dt / dx)^2."""
+        """Change of alpha with that of the maps; d alpha / dv = 2 v (dt / dx)^2.
+
+        Raises ValueError for a change of another shape.
+        """
         if dv.shape != v.shape:
             raise ValueError(
                 f"change of velocity of shape {tuple(dv.shape)}: expected {tuple(v.shape)}"
@@ -74,7 +77,10 @@ class Medium:
         return folded * 2 * self._scale * placed(v.detach(), folded.device).to(folded)
 
     def of_each(self, v: torch.Tensor, numbers: torch.Tensor | None, name: str) -> torch.Tensor:
-        """One number for each map, by default its minimum; a single one is that of all."""
+        """One number for each map, by default its minimum; a single one is that of all.
+
+        Raises ValueError for another count.
+        """
         if numbers is None:
             return widened(v.amin(dim=(1, 2)))
         numbers = placed(numbers.detach(), self.device)

@@ -14,7 +14,7 @@ import torch
 
 from fwi_refine.survey import Survey
 from fwi_refine.wave.cpu import NativeKernel
-from fwi_refine.wave.cpu import load as load_native
+from fwi_refine.wave.cpu_library import load as load_native
 from fwi_refine.wave.cuda import program as cuda
 from fwi_refine.wave.cuda.kernel import BlockKernel
 from fwi_refine.wave.identity import identity

@@ -35,14 +35,14 @@ SURVEY = replace(
 SLOWEST, FASTEST = 3500.0, 4500.0  # m/s, of its map
 JACOBIAN_STEPS = 300
 SAMPLES = 2
-EVERY = 7  # steps between two wavefields: it divides neither number of steps
+KEEP_EVERY = 7  # steps between two wavefields: it divides neither number of steps
 
 # Relative differences (2-norm) from the CPU's kernel. In float64 kernels differ by the order of
 # their sums. In float32 two kernels of the CPU differ by 1.2e-4 in gradients by vmin after a
 # thousand steps, by 4e-5 in other gradients, and by 2e-6 in records (tests/test_gpu.py).
-DOUBLE = 1e-11
-SINGLE = {"records": 2e-5, "misfit": 2e-5, "wavefields": 2e-5, "Jacobian": 5e-5}
-SINGLE_OTHERS = 5e-4
+DOUBLE_TOLERANCE = 1e-11
+SINGLE_TOLERANCES = {"records": 2e-5, "misfit": 2e-5, "wavefields": 2e-5, "Jacobian": 5e-5}
+SINGLE_TOLERANCE_OF_OTHERS = 5e-4
 BITS = "equal bits"
 
 Values = dict[str, torch.Tensor]
@@ -108,12 +108,14 @@ def compare(
                 # a result that is another one the second time has a race in it
                 same = torch.equal(value, twice[name])
                 error = _error(value, right[name]) if same else math.inf
-                bound = DOUBLE if dtype == torch.float64 else SINGLE.get(what, SINGLE_OTHERS)
+                bound = SINGLE_TOLERANCES.get(what, SINGLE_TOLERANCE_OF_OTHERS)
+                if dtype == torch.float64:
+                    bound = DOUBLE_TOLERANCE
                 compared.append(Comparison(f"{name}, {str(dtype)[6:]}", error, bound))
     single = torch.float32
     maps = _maps(survey, seed)
     expected, found = (
-        Simulator(survey, single, make, imaging_step=EVERY, device=where).released(maps).cpu()
+        Simulator(survey, single, make, imaging_step=KEEP_EVERY, device=where).released(maps).cpu()
         for make, where in ((of_cpu, cpu), (make, device))
     )
     error = 0.0 if torch.equal(found, expected) else max(_error(found, expected), 1e-12)
@@ -210,7 +212,7 @@ def _calls(
         call: Callable[[Simulator], Values], survey: Survey = survey
     ) -> Callable[[MakeKernel, torch.device, torch.dtype], Values]:
         def values(make: MakeKernel, device: torch.device, dtype: torch.dtype) -> Values:
-            simulator = Simulator(survey, dtype, make, imaging_step=EVERY, device=device)
+            simulator = Simulator(survey, dtype, make, imaging_step=KEEP_EVERY, device=device)
             return {name: value.cpu().double() for name, value in call(simulator).items()}
 
         return values
@@ -245,7 +247,7 @@ def _jacobians(
         jacobian(v, survey=short, kernel=kernel, device=where).matrix.cpu().double()
         for kernel, where in ((make, device), (of_cpu, torch.device("cpu")))
     )
-    return Comparison("Jacobian, float32", _error(found, expected), SINGLE["Jacobian"])
+    return Comparison("Jacobian, float32", _error(found, expected), SINGLE_TOLERANCES["Jacobian"])
 
 
 def _error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -99,7 +99,7 @@ class Simulator:
         return self._kernel.name
 
     @property
-    def how(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Keyword arguments of another simulator, or of `jacobian`, that is to run like this."""
         kind = self._given or self.kernel.split()[0]
         return {"kernel": kind, "threads": self.threads, "device": self.device}
@@ -111,7 +111,7 @@ class Simulator:
             dtype or self.dtype,
             imaging_step=self._imaging_step,
             narrow=self._narrow,
-            **self.how,
+            **self.options,
         )
 
     def forward(self, v: torch.Tensor, vmin: torch.Tensor | None = None) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from fwi_refine.limits import MOST_THREADS
+from fwi_refine.limits import MAX_THREADS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,8 +47,8 @@ def number_of_threads(threads: int | None) -> int:
         return torch.get_num_threads()
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads {threads!r}: expected a whole number of at least 1")
-    if threads > MOST_THREADS:
-        raise ValueError(f"threads {threads}: expected at most {MOST_THREADS}")
+    if threads > MAX_THREADS:
+        raise ValueError(f"threads {threads}: expected at most {MAX_THREADS}")
     return threads
 
 

@@ -126,7 +126,24 @@ def around(p: torch.Tensor, k: int) -> list[torch.Tensor]:
 def step(
     p: torch.Tensor, old: torch.Tensor, alpha: torch.Tensor, decay: torch.Tensor
 ) -> torch.Tensor:
-    """The next level of the grid's cells, as one expression, which torch can compile."""
+    """One time step, as one expression, which torch can compile.
+
+    Parameters
+    ----------
+    p, old : Tensor, shape (shots, rows, columns)
+        Present and former field with their margins.
+    alpha, decay : Tensor
+        (v dt / dx)^2, and 1 minus the damping per step, of the grid's cells.
+
+    Returns
+    -------
+    Tensor
+        The next field of the grid's cells.
+
+    Notes
+    -----
+    The scheme is that of wave/reference.py.
+    """
     here, before = (x[:, HALO:-HALO, HALO:-HALO] for x in (p, old))
     near, far = ((a + b) + (c + d) for a, b, c, d in (around(p, 1), around(p, 2)))
     laplacian = 2 * C1 * here + C2 * near + C3 * far

@@ -13,7 +13,7 @@ from fwi_refine.io.history import Step
 
 _Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-NAMED = len(style.COLOURS)  # so many samples have a colour and a name each
+MAX_NAMED = len(style.COLOURS)  # so many samples have a colour and a name each
 
 
 def convergence(history: Mapping[str, Sequence[Step]]) -> Figure:
@@ -33,7 +33,7 @@ def convergence(history: Mapping[str, Sequence[Step]]) -> Figure:
     with style.styled():
         figure = style.new_figure(style.WIDTH / 2, 3.2)
         ax: Any = figure.subplots()
-        few = len(history) <= NAMED
+        few = len(history) <= MAX_NAMED
         for k, (name, steps) in enumerate(history.items()):
             x, y = _steps(steps)
             if few:

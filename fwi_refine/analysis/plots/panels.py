@@ -146,7 +146,7 @@ def _record(records: NDArray[Any], others: NDArray[Any] | None, shot: int) -> _P
 
 def _magnification(residual: NDArray[Any], scale: Scale) -> int:
     """The exponent of ten that makes a residual as visible as the record it is left of."""
-    size = float(np.quantile(np.abs(residual), style.CLIPPED_RECORD))
+    size = float(np.quantile(np.abs(residual), style.SHOWN_FRACTION_OF_RECORD))
     if not 0 < size < scale.high:
         return 0
     return int(np.floor(np.log10(scale.high / size)))

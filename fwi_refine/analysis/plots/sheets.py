@@ -15,12 +15,12 @@ from fwi_refine.survey import Survey
 if TYPE_CHECKING:
     from fwi_refine.analysis.run_view import RunView
 
-TALLEST = 1.35  # a contact sheet has so many more rows than columns, as a page has
+MAX_ASPECT = 1.35  # a contact sheet has so many more rows than columns, as a page has
 MIN_COLUMNS = 4
 # Inches: room for the labels at the left, between maps, for titles, for the labels below.
 LEFT, GAP, ABOVE, BELOW = 0.62, 0.06, 0.52, 0.38
 HEADING = 0.38  # of that, above a map: where the line about its sample begins
-NARROWEST = 5.4  # of a page, inches: the line about a sample has room
+MIN_WIDTH = 5.4  # of a page, inches: the line about a sample has room
 BAR = sum(style.Page.BAR)
 SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
@@ -53,7 +53,7 @@ def samples(views: Sequence["RunView"]) -> Figure:
     with style.styled():
         page = style.Page(
             max(
-                NARROWEST,
+                MIN_WIDTH,
                 LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
             ),
             (ABOVE + height) * len(views) + BELOW,
@@ -163,7 +163,7 @@ def contact_sheet(
     Figure
     """
     captions = [style.plain(caption) for caption in captions]
-    columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(maps) / TALLEST)))
+    columns = max(MIN_COLUMNS, math.ceil(math.sqrt(len(maps) / MAX_ASPECT)))
     rows = math.ceil(len(maps) / columns)
     nz, nx = survey.shape
     size = (style.WIDTH - 0.2) / (columns * 1.06)

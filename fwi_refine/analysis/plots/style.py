@@ -43,11 +43,11 @@ _RC: dict[Any, Any] = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 TICK_WIDTH, TICK_HEIGHT = 0.5, 0.3  # inches that a number takes, with the room about it
-FLATTEST = 0.4  # height of a map in widths, at least
+MIN_ASPECT = 0.4  # height of a map in widths, at least
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-CLIPPED = 0.995  # fraction of the values that a scale shows where single ones lie far out
-CLIPPED_RECORD = 0.97
+SHOWN_FRACTION = 0.995  # fraction of the values that a scale shows where single ones lie far out
+SHOWN_FRACTION_OF_RECORD = 0.97
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,23 @@ def difference_scale(
     *maps: ArrayLike | None,
     label: str = "difference, m/s",
     colours: str = "RdBu_r",
-    clipped: float = CLIPPED,
+    clipped: float = SHOWN_FRACTION,
 ) -> Scale:
-    """Centred on zero; the few values that lie far out have the colour of its ends."""
+    """A scale centred on zero, for differences.
+
+    Parameters
+    ----------
+    *maps : array_like or None
+        Values that it is for; None is left out.
+    label, colours : str
+        Text beside the colour bar, and matplotlib's name of the colours.
+    clipped : float
+        Fraction of the values within the scale; the few beyond it have the colour of its ends.
+
+    Returns
+    -------
+    Scale
+    """
     high, extend = _limit(maps, clipped)
     return Scale(label, colours, -high, high, "both" if extend else "neither")
 
@@ -171,10 +185,10 @@ def error_scale(*maps: ArrayLike | None) -> Scale:
 def record_scale(*records: ArrayLike | None) -> Scale:
     """Centred on zero; the direct wave, which is strong, is left to the ends of the scale."""
     label = "amplitude"
-    return difference_scale(*records, label=label, colours="gray", clipped=CLIPPED_RECORD)
+    return difference_scale(*records, label=label, colours="gray", clipped=SHOWN_FRACTION_OF_RECORD)
 
 
-def _limit(maps: Iterable[ArrayLike | None], clipped: float = CLIPPED) -> tuple[float, bool]:
+def _limit(maps: Iterable[ArrayLike | None], clipped: float = SHOWN_FRACTION) -> tuple[float, bool]:
     """The largest size that a scale shows, and whether anything is larger."""
     sizes = np.abs(_finite(maps))
     if not sizes.size or not sizes.any():
@@ -210,8 +224,17 @@ def map_extent(survey: Survey) -> tuple[float, float, float, float]:
 
 
 def few_ticks(ax: Any, width: float, height: float) -> None:
-    """Ticks whose labels do not meet on axes of so many inches, whatever their numbers are; the
-    labels at the ends stay within the axes, as others begin there."""
+    """Set ticks whose labels do not meet, whatever their numbers are.
+
+    The labels at the ends stay within the axes, as others begin there.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        The axes.
+    width, height : float
+        Their size, inches.
+    """
     for axis, size, room in ((ax.xaxis, width, TICK_WIDTH), (ax.yaxis, height, TICK_HEIGHT)):
         low, high = sorted(axis.get_view_interval())
         ticks = MaxNLocator(max(1, int(size / room))).tick_values(low, high)
@@ -226,7 +249,7 @@ def map_height(survey: Survey, width: float) -> float:
     """Height of a map of so many inches, which are true to scale if it is not too flat for labels
     beside it."""
     nz, nx = survey.shape
-    return width * max(nz / nx, FLATTEST)
+    return width * max(nz / nx, MIN_ASPECT)
 
 
 def power_of_ten(exponent: int) -> str:

@@ -12,8 +12,8 @@ import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
 from fwi_refine.cli.blend_weights import find_weights, read_table
+from fwi_refine.cli.check_inputs import check_both_of, check_maps_of, check_source
 from fwi_refine.cli.console import tracked
-from fwi_refine.cli.look import look_at, look_at_both_of, look_at_maps_of
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import AUTO
@@ -139,7 +139,7 @@ def command(
     for what, path in outputs.items():
         options.claim(path, overwrite, what)
     ensemble = Ensemble(preds, ids_file, records, truth, load_survey(survey_file), conversion)
-    _look(ensemble, force)
+    _check_ensemble(ensemble, force)
     priors = load_priors(priors_file) if str(families) == AUTO else None
     family_of, problems = family_of_each(
         ensemble, families, priors, lambda numbers: tracked(numbers, "maps classified")
@@ -189,23 +189,23 @@ def _check_usage(
         refuse("--families auto needs --records: the family is told from both.")
 
 
-def _look(ensemble: "Ensemble", force: bool) -> None:
+def _check_ensemble(ensemble: "Ensemble", force: bool) -> None:
     """Looks at a few maps of each member, with the records, the truth and each other.
 
     Raises InputError.
     """
     survey, first = ensemble.survey, ensemble.sources[0]
     for k, (source, indices) in enumerate(ensemble.sources):
-        look_at(source, survey, force)
+        check_source(source, survey, force)
         if k:
             words = (ensemble.names[k], ensemble.names[0])
-            look_at_both_of((source, indices), first, words, survey, force)
+            check_both_of((source, indices), first, words, survey, force)
     if ensemble.has_records:
-        look_at_maps_of(first[0], ensemble.pairs, ensemble.records, survey, force)
+        check_maps_of(first[0], ensemble.pairs, ensemble.records, survey, force)
     if ensemble.true_maps is not None:
-        look_at(ensemble.true_maps[0], survey, force)
+        check_source(ensemble.true_maps[0], survey, force)
         words = (ensemble.names[0], "the true maps")
-        look_at_both_of(first, ensemble.true_maps, words, survey, force)
+        check_both_of(first, ensemble.true_maps, words, survey, force)
 
 
 def _mosaic_maker(ensemble: "Ensemble", max_simulations: int, dtype: str) -> "MosaicMaker":

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
-from fwi_refine.cli.look import look_at_inputs
+from fwi_refine.cli.check_inputs import check_inputs
 from fwi_refine.cli.options.files import load_priors
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import Conversion
@@ -61,7 +61,7 @@ def command(
     inputs = open_inputs(
         predictions, records, ids_file, limit=limit, shard=shard, conversion=conversion
     )
-    look_at_inputs(inputs, inputs.survey, force)
+    check_inputs(inputs, inputs.survey, force)
     from fwi_refine.inversion.routes import classify
     from fwi_refine.io.report import describe_evidence
 

@@ -68,7 +68,7 @@ def command(
     checks = [
         *installation.versions(simulator),
         *installation.self_tests(simulator),
-        installation.adjoint_test(survey, how=simulator.how),
+        installation.adjoint_test(survey, options=simulator.options),
         *installation.speed(simulator),
         *physics,
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
-from fwi_refine.cli.look import look_at, look_at_both_of, look_at_maps_of
+from fwi_refine.cli.check_inputs import check_both_of, check_maps_of, check_source
 from fwi_refine.cli.options.files import load_priors, load_survey
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.io.convert import Conversion
@@ -99,14 +99,14 @@ def command(
     maps = open_converted_predictions(pred, survey, conversion)
     true_maps = open_true_maps(truth, survey, conversion)
     names, indices = match(maps, true_maps, io.read_ids(ids_file) if ids_file else None)
-    look_at(maps, survey, force)
-    look_at(true_maps, survey, force)
+    check_source(maps, survey, force)
+    check_source(true_maps, survey, force)
     words = ("the maps", "the true maps")
-    look_at_both_of((maps, range(maps.count)), (true_maps, indices), words, survey, force)
+    check_both_of((maps, range(maps.count)), (true_maps, indices), words, survey, force)
     order = getattr(maps, "order", None)
     seen = MapRecords(records, names, maps.count, survey, conversion, order) if records else None
     if seen:
-        look_at_maps_of(maps, seen.pairs, seen.records, survey, force)
+        check_maps_of(maps, seen.pairs, seen.records, survey, force)
     family_of = _families(families, names, maps, seen, priors_file)
 
     table = TABLES[by](survey)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from fwi_refine.cli import OK, options
-from fwi_refine.cli.look import look_at
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.errors import InputError
 from fwi_refine.files import read_json
 from fwi_refine.io.convert import Conversion
@@ -119,7 +119,7 @@ def write(
     ids = io.resolve_ids(maps.ids, io.read_ids(ids_file) if ids_file else None, maps.count, pred)
     if ids is None:
         raise InputError(f"{pred}: the maps have no ids; give them with --ids")
-    look_at(maps, OPENFWI, force)
+    check_source(maps, OPENFWI, force)
     of_each = known_families(families, ids, maps.count)
     chosen = [k for k, name in enumerate(of_each) if name == family]
     if not chosen:

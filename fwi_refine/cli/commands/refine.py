@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.cli.look import look_at_inputs
+from fwi_refine.cli.check_inputs import check_inputs
 from fwi_refine.cli.options import opened
 from fwi_refine.cli.options import refine as refine_options
 from fwi_refine.cli.options import resources as resource_options
@@ -123,7 +123,7 @@ def command(
     need_some(inputs.pairs, choice.shard, "samples")
     if outputs.out is not None or not dry_run:
         outputs.claim(history)
-    look_at_inputs(inputs, survey, force, recipe.source)
+    check_inputs(inputs, survey, force, recipe.source)
     hidden = kept.run_dir is None
     folder = kept.run_dir or (outputs.out and hidden_directory(outputs.out))
     shard = None if hidden else choice.shard

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, options
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.cli.console import bar
-from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError, OutputExistsError, SampleError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.predictions import Predictions
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from fwi_refine.wave import Simulator
 
     Map = np.ndarray[Any, np.dtype[np.float64]]  # (nz, nx), m/s
-
-BATCH = 8  # maps simulated at a time, so that shots keep every core busy
-GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +113,8 @@ def command(
         )
     for name in standing:
         options.refuse_input(out / f"{name}.npy", options.inputs(), "--out")
-    look_at(source, survey, force)
-    _tell_of_others(out, set(names))
+    check_source(source, survey, force)
+    _warn_of_others(out, set(names))
     out.mkdir(parents=True, exist_ok=True)
     io.sweep(out, {f"{name}.npy" for _, name in samples} | {begun.name})
     if more:  # what stands is of the same command, which was stopped
@@ -143,7 +140,7 @@ def _simulator(survey: Survey, precision: str, device: str, kernel: str) -> "Sim
     return Simulator(survey, getattr(torch, precision), kernel, device=where)
 
 
-def _tell_of_others(out: Path, names: set[str]) -> None:
+def _warn_of_others(out: Path, names: set[str]) -> None:
     """Warns of other records in the folder: what reads it takes them for records of these maps."""
     others = [path.name for path in out.glob("*.npy") if path.stem not in names]
     if others:
@@ -158,8 +155,10 @@ def _simulate(
     simulator: "Simulator",
 ) -> int:
     """Writes the records; returns how many maps could not be used."""
+    from fwi_refine.api.simulation import batch_size
+
     log.info("kernel: %s", simulator.kernel)
-    batch = BATCH if simulator.device.type == "cpu" else GPU_BATCH
+    batch = batch_size(simulator)
     failed = 0
     waiting: list[tuple[str, Map]] = []
     with bar(len(samples), "records") as advance:

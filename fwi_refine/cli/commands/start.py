@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import OK, SAMPLES_FAILED, command_line, options
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.cli.console import bar
-from fwi_refine.cli.look import look_at
 from fwi_refine.cli.options import resources as resource_options
 from fwi_refine.cli.options.files import load_priors, load_survey, need_some
 from fwi_refine.io.convert import Conversion
@@ -82,11 +82,11 @@ def command(
     options.claim(out, overwrite)
     path = records.absolute() if resources.dask else records
     source = open_converted_records(path, survey, conversion)
-    look_at(source, survey, force, records=True)
+    check_source(source, survey, force, records=True)
     numbers = select(range(len(source.ids)), limit, shard)
     need_some(numbers, shard, "records")
     resources = resources.for_samples(len(numbers))
-    how: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "survey": survey,
         "priors": load_priors(priors_file),
         "threads": resources.threads,
@@ -94,11 +94,11 @@ def command(
         "kernel": resources.kernel,
         "per_job": resources.per_job,
     }
-    make = functools.partial(starts.make_starts, **how)
+    make = functools.partial(starts.make_starts, **settings)
     tasks = numbered_tasks(source, numbers, resources.chunk_size(len(numbers)))
     kernel = Simulator(survey, kernel=resources.kernel, device=resources.kind).kernel
     ids, files = [source.ids[n] for n in numbers], source.files(numbers)
-    priors = priors_of(how["priors"])
+    priors = priors_of(settings["priors"])
     table = describe_command(path, files, ids, survey, conversion, kernel, priors=priors)
     folder = out.with_name(f".{out.name}.start")
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
@@ -118,7 +118,7 @@ def command(
 def numbered_tasks(
     source: "Records", numbers: Sequence[int], size: int
 ) -> "Iterator[list[Numbered]]":
-    """Tasks of up to `size` records: places among `numbers`, each with its record alone."""
+    """Tasks of up to `size` records: positions among `numbers`, each with its record alone."""
     for i in range(0, len(numbers), size):
         stop = min(i + size, len(numbers))
         yield [(n, source.alone(numbers[n])) for n in range(i, stop)]
@@ -145,7 +145,7 @@ def fill(
     made : iterable
         Places and records, with the map of each, (nz, nx) in m/s, or an error.
     ids : sequence of str
-        Of the records, by their places.
+        Of the records, by their positions.
     advance : callable
         Told 1 after each record.
 

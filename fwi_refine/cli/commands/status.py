@@ -47,7 +47,7 @@ def command(
     run = runs.RunDirectory(run_dir)
     if watch:
         _watch(run)
-    state = runs.look(run)
+    state = runs.read_state(run)
     if as_json:
         click.echo(json.dumps(asdict(state) | {"seconds_left": state.seconds_left}, indent=2))
     else:
@@ -59,7 +59,7 @@ def _watch(run: "RunDirectory") -> None:
     """Shows how far a run is until all its samples are done."""
     from fwi_refine import runs
 
-    state = runs.look(run)
+    state = runs.read_state(run)
 
     def view() -> console.View:
         idle = state.done < state.samples and not any(s["running"] for s in state.shards)
@@ -72,7 +72,7 @@ def _watch(run: "RunDirectory") -> None:
     with console.shown(view, log.info):
         while state.done < state.samples:
             time.sleep(LOOK)
-            state = runs.look(run)
+            state = runs.read_state(run)
 
 
 def _print(state: "RunState") -> None:

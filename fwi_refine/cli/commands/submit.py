@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from fwi_refine.cli import OK, options
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.cli.console import bar
-from fwi_refine.cli.look import look_at
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import open_converted_predictions
@@ -64,7 +64,7 @@ def command(
     if out.suffix.lower() != ".csv":
         raise InputError(f"--out {out}: expected a name that ends in .csv")
     options.claim(out, overwrite, "--out")
-    look_at(maps, OPENFWI, force)
+    check_source(maps, OPENFWI, force)
     with bar(2 * maps.count, "maps, written and read back") as advance:
         written = write_submission(
             maps, ids, out, like=like, decimals=decimals, advance=lambda: advance(1)

@@ -34,7 +34,7 @@ from fwi_refine.cli.options.devices import (
     gpus,
     torch_device,
 )
-from fwi_refine.cli.options.effect import tell_of_no_effect
+from fwi_refine.cli.options.effect import warn_of_no_effect
 from fwi_refine.cli.options.family_name import FAMILIES, FamilyName
 from fwi_refine.cli.options.stored import conversion, low_and_high
 
@@ -95,7 +95,7 @@ def logging_options(command: Function) -> Function:
     @functools.wraps(command)
     def wrap(*args: Any, verbose: int, quiet: int, log_file: Path | None, **kwargs: Any) -> Any:
         logs.set_up(verbose, quiet, log_file)
-        tell_of_no_effect()
+        warn_of_no_effect()
         return command(*args, **kwargs)
 
     added = (

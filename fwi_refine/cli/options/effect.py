@@ -125,7 +125,7 @@ RULES = (
 )
 
 
-def tell_of_no_effect() -> None:
+def warn_of_no_effect() -> None:
     """Warns of the options of the present command that have no effect, once of each."""
     for text in without_effect(click.get_current_context()):
         log.warning("%s", text)

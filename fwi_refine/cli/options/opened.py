@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.cli.look import look_at
+from fwi_refine.cli.check_inputs import check_source
 from fwi_refine.cli.options.files import load_survey
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
@@ -109,15 +109,15 @@ def open_run(given: Given) -> "OpenedRun":
         raise InputError(f"{path}: is a run directory and knows how its inputs are stored")
     run = OpenedRun(path, Files(**files), load_survey(survey_file), given.conversion)
     for source in run.maps_given:
-        look_at(source, run.survey, given.force)
-    look_at_run(run, given.force)
+        check_source(source, run.survey, given.force)
+    check_run(run, given.force)
     return run
 
 
-def look_at_run(run: "OpenedRun", force: bool) -> None:
+def check_run(run: "OpenedRun", force: bool) -> None:
     """Looks at a few maps of a run with their records, starts and truths. Raises InputError."""
     from fwi_refine.errors import SampleError
-    from fwi_refine.routing.look import look_at_both, look_at_pairs
+    from fwi_refine.routing.checks.inputs import check_both, check_pairs
 
     def read(name: str, k: int) -> Any:
         values = run.map(name, k)
@@ -128,10 +128,10 @@ def look_at_run(run: "OpenedRun", force: bool) -> None:
     refined = functools.partial(read, "refined")
     if run.records_given:
         names = [row.id for row in run.rows]
-        look_at_pairs(names, refined, run.record, run.survey, force)
+        check_pairs(names, refined, run.record, run.survey, force)
     for name, words in (("start", "the starts"), ("truth", "the true maps")):
         other = functools.partial(read, name)
-        look_at_both(len(run), refined, other, ("the maps", words), run.survey, force)
+        check_both(len(run), refined, other, ("the maps", words), run.survey, force)
 
 
 def is_report(path: Path) -> bool:

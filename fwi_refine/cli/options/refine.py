@@ -12,7 +12,7 @@ from fwi_refine.cli.options.resources import Resources
 from fwi_refine.errors import InputError
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.inputs import Inputs, open_inputs
-from fwi_refine.limits import MOST_SAMPLES
+from fwi_refine.limits import MAX_SAMPLES
 from fwi_refine.survey import OPENFWI, Survey
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ recipe = options.grouped(
     ),
     click.option(
         "--samples",
-        type=click.IntRange(0, MOST_SAMPLES),
+        type=click.IntRange(0, MAX_SAMPLES),
         metavar="K",
         default=0,
         help="Also write K maps drawn from the posterior of each sample, beside --out: "

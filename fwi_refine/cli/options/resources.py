@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fwi_refine.cli import options
-from fwi_refine.limits import MOST_AT_A_TIME, MOST_THREADS, check_jobs, cores
+from fwi_refine.limits import MAX_AT_A_TIME, MAX_THREADS, check_jobs, cores
 
 if TYPE_CHECKING:
     from fwi_refine.runs.executors import Executor
@@ -122,14 +122,14 @@ resources = options.grouped(
     ),
     click.option(
         "--per-job",
-        type=click.IntRange(1, MOST_AT_A_TIME),
+        type=click.IntRange(1, MAX_AT_A_TIME),
         metavar="N",
         help="Samples at a time in each process; they share its GPU and take some 6 GB of its "
         "memory each. Default: on GPUs up to 4, as memory allows; else 1.",
     ),
     click.option(
         "--threads",
-        type=click.IntRange(1, MOST_THREADS),
+        type=click.IntRange(1, MAX_THREADS),
         metavar="N",
         help="Threads of each job. Default: the cores divided by --jobs; with --dask, 1.",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fwi_refine.inversion.levels.levels import find_levels, level_labels
-from fwi_refine.inversion.levels.rounding import SHALLOW, without_rounding_of_levels
+from fwi_refine.inversion.levels.rounding import SHALLOW_ROWS, without_rounding_of_levels
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGaussNewton
 from fwi_refine.inversion.recipe import Stage, Subset, smallest
 from fwi_refine.objective.base import SumOfSquares
@@ -27,8 +27,8 @@ CYCLE_SKIP_MISFIT, FAR_CYCLE_SKIP_MISFIT, FARTHEST_CYCLE_SKIP_MISFIT = 9e-4, 6.4
 # Of the lowest frequencies: fraction of the survey's, and Jacobians, with few corrections for each,
 # as one costs no more than two of these. The released records are free of noise, and the wavelet of
 # 15 Hz has 2 Hz in it.
-LOWEST = ((0.15, 6), (0.22, 4), (0.32, 3))
-# m/s, of total variation as a density: an e-fold for so much of an edge, and what smooths it.
+LOWEST_FREQUENCIES = ((0.15, 6), (0.22, 4), (0.32, 3))
+# m/s, of total variation as a density exp(-TV / VARIATION), smoothed over EPSILON
 VARIATION, EPSILON = 20.0, 0.1
 
 Unknowns = Callable[[torch.Tensor, Priors], Parameters]
@@ -127,7 +127,7 @@ def surface_minimum(v: torch.Tensor) -> tuple[float, float]:
     velocity was right to 0.02 m/s.
     """
     row = int(v.argmin()) // v.shape[1]
-    return (float(v.min()), 0.05) if row < SHALLOW else smallest(v)
+    return (float(v.min()), 0.05) if row < SHALLOW_ROWS else smallest(v)
 
 
 def newton(
@@ -138,9 +138,19 @@ def newton(
     max_damping_increases: int = 3,
     **options: Any,
 ) -> Stage:
-    """A stage of the main method; a weight that is not named is 0."""
-    how = LevenbergMarquardt(iterations, 10, max_damping_increases, target)
-    return Stage(unknowns, prior, options.pop("weight", 0.0), how, **options)
+    """A stage of the main method.
+
+    Parameters
+    ----------
+    unknowns, prior
+        From the present map; see `Stage`.
+    iterations, target, max_damping_increases
+        As of `LevenbergMarquardt`, with ten corrections.
+    **options
+        Others of `Stage`; a weight that is not named is 0.
+    """
+    optimiser = LevenbergMarquardt(iterations, 10, max_damping_increases, target=target)
+    return Stage(unknowns, prior, options.pop("weight", 0.0), optimiser, **options)
 
 
 def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]:
@@ -149,21 +159,21 @@ def from_far(stage: Stage, near: float = CYCLE_SKIP_MISFIT) -> tuple[Stage, ...]
     At the lowest, for starts hundreds of m/s off, every fourth receiver tells all of so long waves.
     near: mean square misfit below which a start is not a cycle off at the survey's frequency.
     """
-    how = stage.optimiser
-    assert isinstance(how, LevenbergMarquardt)
+    optimiser = stage.optimiser
+    assert isinstance(optimiser, LevenbergMarquardt)
     lowest = (
         replace(
             stage,
-            optimiser=replace(how, iterations=iterations, corrections=3, target=None),
+            optimiser=replace(optimiser, iterations=iterations, corrections=3, target=None),
             data=Subset(frequency=frequency, receivers=4),
             skip_if=FARTHEST_CYCLE_SKIP_MISFIT,
         )
-        for frequency, iterations in LOWEST
+        for frequency, iterations in LOWEST_FREQUENCIES
     )
     lower = (
         replace(
             stage,
-            optimiser=replace(how, iterations=iterations, target=misfit),
+            optimiser=replace(optimiser, iterations=iterations, target=misfit),
             data=Subset(frequency=frequency),
             skip_if=misfit,
         )

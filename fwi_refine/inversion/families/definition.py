@@ -102,20 +102,21 @@ def _matrix_free(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=stages, assignment=None, if_blended=())
 
 
-def _by_products(how: Optimiser) -> Optimiser:
-    if isinstance(how, LevenbergMarquardt):
+def _by_products(optimiser: Optimiser) -> Optimiser:
+    if isinstance(optimiser, LevenbergMarquardt):
         # several corrections with one matrix are as many steps
-        steps = STEPS_PER_JACOBIAN * how.iterations
-        return KrylovGaussNewton(steps, target=how.target, remainder=how.remainder)
-    return how
+        steps = STEPS_PER_JACOBIAN * optimiser.iterations
+        return KrylovGaussNewton(steps, target=optimiser.target, remainder=optimiser.remainder)
+    return optimiser
 
 
 def _preconditioned(stage: Stage) -> Stage:
     """The same stage by L-BFGS, with the factored Gauss-Newton matrix as the inverse Hessian that
     it starts from."""
-    how = stage.optimiser
-    if isinstance(how, VariationalGaussNewton):  # its prior is made with the matrix
+    optimiser = stage.optimiser
+    if isinstance(optimiser, VariationalGaussNewton):  # its prior is made with the matrix
         return stage
-    corrections = getattr(how, "corrections", 10)
-    iterations = getattr(how, "iterations", 1)
-    return replace(stage, optimiser=PreconditionedLBFGS(iterations, corrections, how.target))
+    corrections = getattr(optimiser, "corrections", 10)
+    iterations = getattr(optimiser, "iterations", 1)
+    changed = PreconditionedLBFGS(iterations, corrections, target=optimiser.target)
+    return replace(stage, optimiser=changed)

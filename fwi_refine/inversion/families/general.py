@@ -22,8 +22,8 @@ from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
 # Fractions of the survey's frequency, and Jacobians at each. A low-passed record is delayed by its
 # wavelet's length, so that the lowest frequencies are windows in time as well: they see the upper
 # part of the map alone.
-LOWER = (0.15, 0.22, 0.32, 0.45, 0.65)
-LOWER_FIT = 0.025  # of the record's rms, from which on the next frequency tells more
+LOWER_FREQUENCIES = (0.15, 0.22, 0.32, 0.45, 0.65)
+MAX_REMAINDER = 0.025  # of the record's rms, from which on the next frequency tells more
 
 _newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)
 _published = Stage(every_cell, layers_smoothed(1.0), 1e-8, LBFGS(2500, gradient_tolerance=10**3.5))
@@ -37,8 +37,8 @@ def _at(frequency: float) -> Stage:
         data=Subset(frequency=frequency),
         skip_if=CYCLE_SKIP_MISFIT,
     )
-    how = LevenbergMarquardt(2, max_damping_increases=6, remainder=LOWER_FIT)
-    return replace(stage, optimiser=how)
+    optimiser = LevenbergMarquardt(2, max_damping_increases=6, remainder=MAX_REMAINDER)
+    return replace(stage, optimiser=optimiser)
 
 
 FAMILY = FamilyDefinition(
@@ -46,7 +46,7 @@ FAMILY = FamilyDefinition(
     openfwi=(),
     gauss_newton=Recipe(
         (
-            *map(_at, LOWER),
+            *map(_at, LOWER_FREQUENCIES),
             _newton(layers_smoothed(30.0), 2, prior_fraction=0.1),
             _newton(layers_smoothed(10.0), 2, prior_fraction=0.1),
             _newton(layers_smoothed(3.0), 4, prior_fraction=0.1, target=GOOD_FIT),

@@ -96,7 +96,7 @@ GAUSS_NEWTON = Recipe(
         noise=(8e-6, 3e-5),
         between=on_levels,
         # small pieces show, and with them levels that had none before
-        softer=3 * ((settled_on(sharp_edges, 2e-5), settled_on(few_levels(1.0), 2e-5)),),
+        relaxed=3 * ((settled_on(sharp_edges, 2e-5), settled_on(few_levels(1.0), 2e-5)),),
     ),
 )
 

@@ -27,15 +27,15 @@ from fwi_refine.inversion.recipe import Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 
-PUBLISHED_MODES = 1.0  # m/s, least singular value
+PUBLISHED_MIN_SCALE = 1.0  # m/s, least singular value
 # the modes below that are worth 2e-5 rms of the record, more than its rounding
-ALL_MODES = 0.15
+MIN_SCALE = 0.15
 # The variance of a float32 record's rounding within the wavelet's band over the number of its
 # samples: with it the objective is a log density.
 NOISE = 2e-15
 
 _published = Stage(
-    style_a_modes(PUBLISHED_MODES),
+    style_a_modes(PUBLISHED_MIN_SCALE),
     unit_modes,
     1e-12,
     # unknowns count in standard deviations of their mode
@@ -70,7 +70,7 @@ FAMILY = FamilyDefinition(
         (
             *from_far(
                 newton(
-                    style_a_modes(PUBLISHED_MODES),
+                    style_a_modes(PUBLISHED_MIN_SCALE),
                     unit_modes,
                     weight=NOISE,
                     prior_fraction=0.3,
@@ -79,14 +79,14 @@ FAMILY = FamilyDefinition(
                 near=FAR_CYCLE_SKIP_MISFIT,
             ),
             newton(
-                style_a_modes(PUBLISHED_MODES),
+                style_a_modes(PUBLISHED_MIN_SCALE),
                 unit_modes,
                 3,
                 weight=NOISE,
                 prior_fraction=0.05,
                 data=Subset(receivers=2),
             ),
-            newton(style_a_modes(ALL_MODES), unit_modes, 4, weight=NOISE, prior_fraction=0.05),
+            newton(style_a_modes(MIN_SCALE), unit_modes, 4, weight=NOISE, prior_fraction=0.05),
             _by_cells(rounding_is_noise=False),
             _by_cells(rounding_is_noise=True),
         ),

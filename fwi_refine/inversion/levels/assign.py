@@ -16,7 +16,7 @@ from fwi_refine.inversion.levels.levels import find_levels, near_edges
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.optimise import LevelProblem, Marginals, expectation_propagation
 
-AROUND = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])  # the four neighbours
+FOUR_NEIGHBOURS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class EdgeCells:
         self.shape, self.base = v.shape, v.flatten().numpy()
         self.levels = levels.velocities.numpy()
         self.which = levels.distance(v)[1].flatten().numpy()
-        open_ = near_edges(v, levels, settings.settled).flatten().numpy()
+        open_ = near_edges(v, levels, settings.settled_distance).flatten().numpy()
         kept = np.zeros_like(open_) if fixed is None else fixed.flatten().numpy()
         open_ &= ~kept
         self.cells, self.settled = np.flatnonzero(open_), np.flatnonzero(~open_)
@@ -160,8 +160,8 @@ class EdgeCells:
             width=self.settings.level_width,
             levels=self._choices,
             near=self.near,
-            between=self.settings.between,
-            favour=self._favour,
+            between=self.settings.between_fraction,
+            neighbour_bonus=self._neighbour_bonus,
         )
 
     def _assigned(self, found: Marginals) -> AssignedLevels:
@@ -171,14 +171,14 @@ class EdgeCells:
         # too; one that is known may have a level of too few cells to be found
         most = self.settings.unsure_step
         between, between_variance = found.between
-        known = between_variance < self.settings.settled**2
+        known = between_variance < self.settings.settled_distance**2
         low = np.where(known, np.minimum(found.low, 0.0), found.low)
         high = np.where(known, np.maximum(found.high, 0.0), found.high)
         inside = np.clip(found.mean[:count], low, high).clip(-most, most)
         best = found.probabilities[:-1].argmax(0)
         level = found.levels[best, np.arange(count)]
         alike = np.abs(found.levels - level) < self.settings.same_level
-        sure = (found.probabilities[:-1] * alike).sum(0) > self.settings.sure
+        sure = (found.probabilities[:-1] * alike).sum(0) > self.settings.sure_probability
         shift = found.mean[count:]
         at_levels = self.step + self.along @ shift
         probabilities = np.vstack([self._settled_at(), np.zeros(len(self.base))])
@@ -210,14 +210,14 @@ class EdgeCells:
         """The step (K, open cells) of each cell to each level, shifted by (K,), m/s."""
         return self._step_to((self.levels + shift)[:, None], self.base[self.cells])
 
-    def _favour(self, probabilities: np.ndarray | None) -> np.ndarray:
+    def _neighbour_bonus(self, probabilities: np.ndarray | None) -> np.ndarray:
         """Term of the four neighbours in the log probabilities (K + 1, open cells)."""
         held = self._settled_at()
         if probabilities is not None:
             held[:, self.cells] = probabilities[:-1]
-        total = convolve(held.reshape(-1, *self.shape), AROUND[None], mode="constant")
+        total = convolve(held.reshape(-1, *self.shape), FOUR_NEIGHBOURS[None], mode="constant")
         around = total.reshape(held.shape)[:, self.cells]
-        return np.vstack([self.settings.favour * around, np.zeros(len(self.cells))])
+        return np.vstack([self.settings.neighbour_bonus * around, np.zeros(len(self.cells))])
 
     @staticmethod
     def _step_to(levels: np.ndarray, base: np.ndarray) -> np.ndarray:

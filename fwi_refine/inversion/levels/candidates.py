@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation, maximum_filter1d
 
-from fwi_refine.inversion.levels.levels import LEAST_AREA, along_edges
+from fwi_refine.inversion.levels.levels import MIN_AREA, along_edges
 from fwi_refine.inversion.levels.scattering import arrival_steps, scattered, scattering_cost
 from fwi_refine.optimise.integer_least_squares import IntegerProblem, integer_least_squares
 from fwi_refine.wave import Simulator
 
-# Noise of a sample p: ROUNDING (1 + |p|), and MODEL times the largest difference within NEARBY
-# steps, as the linear record is wrong by as much.
-ROUNDING, MODEL, NEARBY = 5e-7, 0.05, 15
-SIGNAL = 6.0  # times the rounding, from which on a difference is taken for a signal
-BEFORE, WIDTH = 20, 100  # steps: of a window before the first signal, and in all
-LATEST = 150  # steps after the path from cell to cell, by which a change has shown
-EVERY = 3  # of the receivers, of which the window is explained; the certificate is of all
+# Noise of a sample p: ROUNDING_NOISE (1 + |p|), and MODEL_NOISE times the largest difference within
+# NOISE_REACH steps, as the linear record is wrong by as much.
+ROUNDING_NOISE, MODEL_NOISE, NOISE_REACH = 5e-7, 0.05, 15
+SIGNAL_TO_ROUNDING = 6.0  # times the rounding, from which on a difference is taken for a signal
+WINDOW_LEAD, WINDOW_WIDTH = 20, 100  # steps: of a window before the first signal, and in all
+MAX_DELAY = 150  # steps after the path from cell to cell, by which a change has shown
+RECEIVER_STEP = 3  # of the receivers, of which the window is explained; the certificate is of all
 LEVEL_REACH = 3  # m/s that a level may be off
-REACH = 2  # cells from which a cell may take its level
-PENALTY = 0.003  # of a change, as a fraction of what there is to explain
+NEIGHBOURHOOD = 2  # cells from which a cell may take its level
+CHANGE_PENALTY = 0.003  # of a change, as a fraction of what there is to explain
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Choice:
 
     most: int
     widened: int = 1
-    width: int = WIDTH
+    width: int = WINDOW_WIDTH
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Front:
 def resized(simulator: Simulator, **changes: object) -> Simulator:
     """The same simulator for a survey with changes, in float64."""
     survey = dataclasses.replace(simulator.survey, **changes)  # type: ignore[arg-type]
-    return Simulator(survey, torch.float64, **simulator.how)
+    return Simulator(survey, torch.float64, **simulator.options)
 
 
 def apply_changes(v: torch.Tensor, changes: list[Change]) -> torch.Tensor:
@@ -172,8 +172,8 @@ def find_front(
     """
     survey = simulator.survey
     difference = (data - released).movedim(1, 2)
-    rounding = ROUNDING * (1 + data.movedim(1, 2).abs())
-    signal = difference.abs() > SIGNAL * rounding
+    rounding = ROUNDING_NOISE * (1 + data.movedim(1, 2).abs())
+    signal = difference.abs() > SIGNAL_TO_ROUNDING * rounding
     signal = signal if signal.any() else difference != 0
     start = torch.where(signal.any(-1), signal.int().argmax(-1), survey.n_steps).numpy()
     values = v.numpy()
@@ -185,7 +185,7 @@ def find_front(
         open_[source] = False
     cells = np.flatnonzero(open_)
     levels, sizes = np.unique(values, return_counts=True)
-    levels = levels[sizes >= LEAST_AREA]
+    levels = levels[sizes >= MIN_AREA]
     if not len(levels) or not len(cells):
         return None
     # a level shows where the first of its cells does
@@ -196,14 +196,14 @@ def find_front(
     levels, cells = levels[seen[len(cells) :]], cells[seen[: len(cells)]]
     if not len(cells):
         return None
-    receivers = slice(EVERY // 2, None, EVERY)  # some tell the same as all
+    receivers = slice(RECEIVER_STEP // 2, None, RECEIVER_STEP)  # some tell the same as all
     first = start[:, receivers, None]
-    steps = first - BEFORE + np.arange(choice.width)
-    counts = (steps >= 0) & (steps < horizon) & (first < horizon - BEFORE)
+    steps = first - WINDOW_LEAD + np.arange(choice.width)
+    counts = (steps >= 0) & (steps < horizon) & (first < horizon - WINDOW_LEAD)
     take = torch.from_numpy(steps.clip(0, horizon - 1))
     residual, rounding = (x[:, receivers].double().gather(2, take) for x in (difference, rounding))
-    nearby = maximum_filter1d(residual.abs().numpy(), 2 * NEARBY + 1, axis=-1)
-    weight = torch.from_numpy(counts / np.hypot(rounding.numpy(), MODEL * nearby))
+    nearby = maximum_filter1d(residual.abs().numpy(), 2 * NOISE_REACH + 1, axis=-1)
+    weight = torch.from_numpy(counts / np.hypot(rounding.numpy(), MODEL_NOISE * nearby))
     return Front(
         cells=cells,
         levels=levels,
@@ -251,7 +251,7 @@ def explain(
         unknown=unknown,
         value=value,
     )
-    u, probability = integer_least_squares(problem, PENALTY)
+    u, probability = integer_least_squares(problem, CHANGE_PENALTY)
     changes = []
     for i in np.flatnonzero(u):
         to = float(velocity[(unknown == i) & (value == u[i])][0])
@@ -275,16 +275,16 @@ def _horizon(
     """
 
     def seen(horizon: int) -> np.ndarray:
-        counts = (start < horizon - BEFORE)[..., None]
-        last = np.minimum(start + choice.width - BEFORE, horizon)[..., None]
-        late = (start < n_steps) & (start - LATEST > 0)
-        right = ((arrival < start[..., None] - LATEST) & late[..., None]).any((0, 1))
+        counts = (start < horizon - WINDOW_LEAD)[..., None]
+        last = np.minimum(start + choice.width - WINDOW_LEAD, horizon)[..., None]
+        late = (start < n_steps) & (start - MAX_DELAY > 0)
+        right = ((arrival < start[..., None] - MAX_DELAY) & late[..., None]).any((0, 1))
         return ((arrival < last) & counts).any((0, 1)) & ~right
 
     begun = start[start < n_steps]
-    high = min(n_steps, int(begun.max(initial=0)) + choice.width - BEFORE)
+    high = min(n_steps, int(begun.max(initial=0)) + choice.width - WINDOW_LEAD)
     if np.count_nonzero(seen(high)) > choice.most:
-        low = min(high, int(begun.min()) + 2 * BEFORE)
+        low = min(high, int(begun.min()) + 2 * WINDOW_LEAD)
         while high - low > 1:
             middle = (low + high) // 2
             if np.count_nonzero(seen(middle)) > choice.most:
@@ -314,7 +314,9 @@ def _choices(
     unknown, value, velocity = [], [], []
     for i, (row, column) in enumerate(positions):
         own = values[row, column]
-        rows, columns = (slice(max(0, at - REACH), at + REACH + 1) for at in (row, column))
+        rows, columns = (
+            slice(max(0, at - NEIGHBOURHOOD), at + NEIGHBOURHOOD + 1) for at in (row, column)
+        )
         for other in np.setdiff1d(np.union1d(values[rows, columns], others), own):
             unknown.append(i)
             value.append(1 - (own / other) ** 2)

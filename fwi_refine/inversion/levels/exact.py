@@ -36,12 +36,14 @@ from fwi_refine.inversion.levels.candidates import (
 from fwi_refine.objective.arithmetic import has_released_arithmetic
 from fwi_refine.wave import Simulator, first_unequal
 
-SINGLES = 12  # changes that are tried one by one, likeliest first, with what was chosen or without
-SURE = 0.95  # probability of a change that is tried without those that are less likely
-# Of the weighted sum of squares in the window: the fraction below which what is left is better, and
-# that below which no more changes are tried.
-BETTER, DONE = 0.9, 0.02
-PRICE = 0.01  # of a change in a trial, as a fraction of that sum: what gains less may be chance
+# Changes that are tried one by one, likeliest first, with what was chosen or without
+MAX_SINGLE_CHANGES = 12
+SURE_PROBABILITY = 0.95  # probability of a change that is tried without those that are less likely
+# Fractions of the weighted sum of squares in the window: changes that leave more are none, and no
+# more are tried below the second.
+MAX_REMAINING_FRACTION, ENOUGH_FRACTION = 0.9, 0.02
+# Of a change in a trial, as a fraction of that sum: what gains less may be chance
+TRIAL_PENALTY = 0.01
 # What is looked at, in turn, where nothing better is found.
 ATTEMPTS = (Choice(1000), Choice(400), Choice(1000, width=60), Choice(1600, widened=2))
 
@@ -200,23 +202,23 @@ def _best_trial(
             return math.inf
         budget.charge(cost)
         energy = window.energy(part.released(apply_changes(v, some)[None])[0].cpu())
-        return energy + PRICE * window.before * len(some)
+        return energy + TRIAL_PENALTY * window.before * len(some)
 
     tried = [(left(some), some) for some in _subsets(changes)]
     best, chosen = min(tried, key=lambda pair: pair[0], default=(math.inf, []))
-    for change in sorted(changes, key=lambda change: -change.probability)[:SINGLES]:
+    for change in sorted(changes, key=lambda change: -change.probability)[:MAX_SINGLE_CHANGES]:
         other = [c for c in chosen if c is not change]
         other = other if change in chosen else [*chosen, change]
-        if other and best > (DONE + PRICE * len(chosen)) * window.before:
+        if other and best > (ENOUGH_FRACTION + TRIAL_PENALTY * len(chosen)) * window.before:
             improved = left(other)
             if improved < best:
                 best, chosen = improved, other
-    return apply_changes(v, chosen) if best < BETTER * window.before else None
+    return apply_changes(v, chosen) if best < MAX_REMAINING_FRACTION * window.before else None
 
 
 def _subsets(changes: list[Change]) -> Iterator[list[Change]]:
     """All changes, those that are sure, and fewer and fewer of either from the top."""
-    sure = [change for change in changes if change.probability >= SURE]
+    sure = [change for change in changes if change.probability >= SURE_PROBABILITY]
     seen: list[list[Change]] = []
     for some in (changes, sure):
         size = len(some)

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_ed
 from fwi_refine.inversion.levels.settings import READING, LevelReading
 from fwi_refine.objective.connected import connected_areas
 
-LEAST_AREA = READING.least_area
+MIN_AREA = READING.min_area
 SQUARE = np.ones((3, 3), dtype=bool)
 
 
@@ -73,8 +73,8 @@ def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
     sizes = np.bincount(areas.ravel())
     # areas by the median of the largest of them: a chain of small ones joins no two
     groups: dict[float, list[int]] = {}
-    least = np.full(len(sizes), reading.least_area)
-    least[np.unique(areas[0])] = reading.least_cut_area
+    least = np.full(len(sizes), reading.min_area)
+    least[np.unique(areas[0])] = reading.min_cut_area
     for area in np.argsort(-sizes, kind="stable"):
         if sizes[area] < least[area]:
             continue
@@ -108,16 +108,16 @@ def _less_even(
     values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> list[np.ndarray]:
     """The masks of areas apart from all levels, whose cells are less alike: deep ones."""
-    apart = _off(values, cells) > reading.same_if_small
+    apart = _off(values, cells) > reading.same_level_if_small
     areas = connected_areas(np.where(apart, values, 0.0), 2 * reading.area_tolerance)
     sizes = np.bincount(areas[apart], minlength=areas.max() + 1)
-    found = [areas == area for area in np.flatnonzero(sizes >= reading.least_area)]
+    found = [areas == area for area in np.flatnonzero(sizes >= reading.min_area)]
     return [mask for mask in found if _about_one_velocity(values[mask], reading)]
 
 
 def _about_one_velocity(values: np.ndarray, reading: LevelReading) -> bool:
     """Whether most of these are close to their median: a slope is no level."""
-    return bool(np.mean(np.abs(values - np.median(values)) <= reading.close) > 0.5)
+    return bool(np.mean(np.abs(values - np.median(values)) <= reading.level_tolerance) > 0.5)
 
 
 def _of_thin_layers(
@@ -130,15 +130,15 @@ def _of_thin_layers(
     """
     off = _off(values, cells) > reading.snap_tolerance
     found: list[np.ndarray] = []
-    while cells and off.sum() < reading.few_off * values.size:
+    while cells and off.sum() < reading.max_fraction_off * values.size:
         left = np.sort(values[off])
-        last = np.searchsorted(left, left + 2 * reading.close, side="right")
+        last = np.searchsorted(left, left + 2 * reading.level_tolerance, side="right")
         count = last - np.arange(len(left))
-        if count.max(initial=0) < reading.least_area:
+        if count.max(initial=0) < reading.min_area:
             break
-        centre = left[count.argmax()] + reading.close
-        around = np.count_nonzero(np.abs(left - centre) <= reading.same_if_small)
-        mask = off & (np.abs(values - centre) <= reading.close)
+        centre = left[count.argmax()] + reading.level_tolerance
+        around = np.count_nonzero(np.abs(left - centre) <= reading.same_level_if_small)
+        mask = off & (np.abs(values - centre) <= reading.level_tolerance)
         if 2 * mask.sum() < around:
             break
         found.append(mask)
@@ -160,8 +160,8 @@ def _without_small_ones(
         larger = [j for j in range(len(cells)) if inside[j] > inside[k] and kept[j] is not None]
         gaps = [abs(velocities[j] - velocities[k]) for j in larger]
         nearest = min(gaps, default=np.inf)
-        small = inside[k] < reading.least_inside and not cells[k][0].any()
-        if small and nearest < reading.same_if_small:
+        small = inside[k] < reading.min_inside and not cells[k][0].any()
+        if small and nearest < reading.same_level_if_small:
             kept[k] = None
     return [mask for mask in kept if mask is not None]
 
@@ -175,10 +175,10 @@ def _near(
     """
     off = np.abs(values - velocities[:, None, None])
     may = np.array(cells, dtype=bool).reshape(off.shape) | (
-        off <= off.min(0, initial=np.inf) + reading.alike
+        off <= off.min(0, initial=np.inf) + reading.interchangeable
     )
     away = np.array([distance_transform_edt(~mask) for mask in cells]).reshape(off.shape)
-    away[~may | (off >= reading.same_if_small)] = np.inf
+    away[~may | (off >= reading.same_level_if_small)] = np.inf
     own = np.isfinite(away) & (away == away.min(0, initial=np.inf))
     reach = np.ones((2 * reading.reach + 1,) * 2, dtype=bool)
     return np.array([binary_dilation(mask, reach) for mask in own]).reshape(own.shape)
@@ -312,7 +312,7 @@ def merge_scattered(v: torch.Tensor, reading: LevelReading = READING) -> torch.T
     areas = connected_areas(np.where(settled, 0.0, values), reading.scatter)
     for area in np.unique(areas[~settled]):
         cells = areas == area
-        if cells.sum() >= reading.least_area:
+        if cells.sum() >= reading.min_area:
             median = np.median(values[cells]).round()
             values[cells & (np.abs(values - median) < reading.scatter)] = median
     return torch.from_numpy(values).to(v)
@@ -340,7 +340,7 @@ def without_rare(
     """
     v = integers.cpu().numpy()
     velocities, number, count = np.unique(v, return_inverse=True, return_counts=True)
-    rare = (count < reading.least_area)[number.reshape(v.shape)]
+    rare = (count < reading.min_area)[number.reshape(v.shape)]
     found = v.copy()
     for row, column in np.argwhere(rare):
         around = v[

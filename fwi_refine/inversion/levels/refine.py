@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels import rounding
 from fwi_refine.inversion.levels.levels import to_integers
 from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
@@ -14,12 +14,13 @@ from fwi_refine.inversion.levels.rounds import (
     Candidate,
     Round,
     assign_twice,
-    levels_in_integers,
+    integer_levels,
     repaired,
     round_cost,
     rounding_limit,
 )
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.inversion.problem import penalty
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.stage_result import Curvature, StageResult, Trace
@@ -45,7 +46,7 @@ def assign_levels(
     between finds one that does, with fewer wrong cells, as those assigned rightly stay. Where no
     map of integers explains the record, the likeliest of the fits between rounds is returned, or
     the given model if that explains it as well, unless the assigned integers are better than
-    those; softer stages are tried before, but where all that was found is hopeless.
+    those; relaxed stages are tried before, unless all of them are above `max_rms_for_fit`.
 
     Parameters
     ----------
@@ -62,12 +63,12 @@ def assign_levels(
         As of a stage, with a trace for each stage in between.
     """
     settings = assignment.settings
-    data = data.at(model, budget)
-    maps = levels_in_integers(model, settings, settings.snap_tolerance)
-    if not budget.affords((1 + rounding.COST * len(maps)) * data.cost):
+    data = data.with_wavelets_of(model, budget)
+    maps = integer_levels(model, settings, settings.snap_tolerance)
+    if not budget.affords((1 + rounding.EVALUATIONS * len(maps)) * data.cost):
         return StageResult(model, curvature, (), True)
     given = Candidate(model, data.misfit(model, budget))
-    noise_floor = data.square(settings.noise_floor_rms)
+    noise_floor = data.misfit_limit(settings.noise_floor_rms)
     so_far = _before_rounds(assignment, given, maps, data, curvature, budget)
     for number in range(1, 1 if so_far.best.misfit < noise_floor else assignment.rounds + 1):
         if not budget.affords(round_cost(so_far.data, model, settings)) or budget.should_stop():
@@ -78,9 +79,11 @@ def assign_levels(
         if not go_on:
             break
     explained = so_far.best.misfit < noise_floor
-    far = min(so_far.closest.misfit, so_far.best.misfit) > data.square(settings.hopeless_rms)
-    if assignment.softer and not (explained or far or so_far.stopped or budget.should_stop()):
-        return _from_softer(assignment, so_far, priors, budget)
+    far = min(so_far.closest.misfit, so_far.best.misfit) > data.misfit_limit(
+        settings.max_rms_for_fit
+    )
+    if assignment.relaxed and not (explained or far or so_far.stopped or budget.should_stop()):
+        return _from_relaxed(assignment, so_far, priors, budget)
     return _likeliest(so_far, given, curvature, budget, settings)
 
 
@@ -149,8 +152,8 @@ def _carry_out_round(
     if not made or budget.should_stop():
         return before, False
     found = min(reversed(made), key=lambda found: max(found.misfit, noise_floor))
-    hopeless = found.misfit > before.data.square(settings.hopeless_rms)
-    if hopeless and given.misfit < found.misfit and assignment.softer:
+    too_far = found.misfit > before.data.misfit_limit(settings.max_rms_for_fit)
+    if too_far and given.misfit < found.misfit and assignment.relaxed:
         return before, False
     last = before.assigned
     change = math.inf if last is None else found.assigned.model.mean_change(last.v)
@@ -173,11 +176,11 @@ def _fit_between(
     """A fit from the levels that a round found, and whether it has not diverged."""
     settings, (least, _) = assignment.settings, assignment.noise
     assigned, noise = found.assigned.model, found.noise_within(assignment)
-    width = torch.where(found.assigned.sure, *settings.widths).to(assigned.v)
+    width = torch.where(found.assigned.sure, *settings.fit_widths).to(assigned.v)
     between = assignment.between(width, noise / least)
     with budget.keeping(before.data.cost):
         stage = run_stage(between, found.data, assigned, priors, budget)
-    cleared = found.data.at(stage.model, budget)
+    cleared = found.data.with_wavelets_of(stage.model, budget)
     misfit = cleared.misfit(stage.model, budget)
     after = replace(
         before,
@@ -192,7 +195,7 @@ def _fit_between(
     )
     if misfit > settings.divergence_factor**2 * min(given.misfit, before.closest.misfit):
         return after, False
-    final = assignment.between(settings.widths[0], 1.0)
+    final = assignment.between(settings.fit_widths[0], 1.0)
     objective = misfit + penalty(final, stage.model, priors)
     if objective < before.objective:
         closest = Candidate(stage.model, misfit, found.assigned.belief)
@@ -213,8 +216,8 @@ def _in_integers(
     round begins from them, with their rounding taken out.
     """
     data, model = rounds.data, rounds.model
-    maps = levels_in_integers(model, settings, settings.snap_tolerance)
-    if not budget.affords(rounding.COST * len(maps) * data.cost) or budget.should_stop():
+    maps = integer_levels(model, settings, settings.snap_tolerance)
+    if not budget.affords(rounding.EVALUATIONS * len(maps) * data.cost) or budget.should_stop():
         return rounds, True
     integers, found, shift = roundings_of(maps, data, budget)
     repair = repaired(integers, found.misfit, data, budget)
@@ -240,7 +243,7 @@ def _likeliest(
     data, best = rounds.data, rounds.best
     stopped = rounds.stopped or budget.should_stop()  # within the last round
     noise_left = given.misfit - data.beyond_noise(given.misfit)
-    explained = noise_left + settings.explained * (given.misfit - noise_left)
+    explained = noise_left + settings.explained_fraction * (given.misfit - noise_left)
     fit, known = rounds.closest, rounds.curvature
     if fit.misfit >= explained:
         fit, known = given, rounds.curvature.then(curvature)
@@ -254,18 +257,18 @@ def _likeliest(
     return StageResult(best.model, known, rounds.traces, stopped)
 
 
-def _from_softer(
+def _from_relaxed(
     assignment: LevelAssignment, rounds: _Rounds, priors: Priors, budget: Budget
 ) -> StageResult:
     """Levels assigned from a map that was only drawn to them, from the likeliest fit of rounds."""
-    data, (first, *others) = rounds.data, assignment.softer
-    softer = run_stages(first, data, rounds.closest.model, priors, budget, math.inf)
-    traces = rounds.traces + softer.traces
-    known = softer.curvature or Curvature()
-    if softer.stopped:
-        return StageResult(softer.model, known, traces, True)
-    again = replace(assignment, softer=tuple(others))
-    found = assign_levels(again, data, softer.model, priors, budget, known)
+    data, (first, *others) = rounds.data, assignment.relaxed
+    relaxed = run_stages(first, data, rounds.closest.model, priors, budget, math.inf)
+    traces = rounds.traces + relaxed.traces
+    known = relaxed.curvature or Curvature()
+    if relaxed.stopped:
+        return StageResult(relaxed.model, known, traces, True)
+    again = replace(assignment, relaxed=tuple(others))
+    found = assign_levels(again, data, relaxed.model, priors, budget, known)
     return replace(found, traces=traces + found.traces)
 
 
@@ -298,7 +301,7 @@ def _are_better_integers(
     limit = rounding_limit(data, settings)
     if assigned.belief is None or assigned.misfit >= limit or budget.should_stop():
         return False
-    if not budget.affords(rounding.COST * data.cost):
+    if not budget.affords(rounding.EVALUATIONS * data.cost):
         return False
     found = rounding_of(Model(*to_integers(fit.model.v, reading=settings.reading)), data, budget)
     return found.misfit_with < limit and assigned.misfit < found.misfit

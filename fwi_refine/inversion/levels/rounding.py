@@ -19,17 +19,18 @@ import numpy as np
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model
 from fwi_refine.wave import first_unequal
 
-COST = 2  # simulations
+EVALUATIONS = 2  # of `rounding_of`
 # Draws of the last digits, m/s, of which the mean is taken: one leaves 3.1e-5 rms of a coefficient
 # on a released Style_B map, four 2.4e-5, sixteen as much.
 DRAWS, DIGITS, SEED = 4, 0.01, 0
 # Rows from the top in which a cell of a map that fits is known to some hundredths of a m/s.
-SHALLOW = 3
+SHALLOW_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Rounding:
 
 def rounding_of(integers: Model, data: Data, budget: Budget) -> Rounding:
     """The rounding in the record of a map of integers; two simulations."""
-    budget.charge(COST * data.cost)
-    data = data.at(integers, budget)
+    budget.charge(EVALUATIONS * data.cost)
+    data = data.with_wavelets_of(integers, budget)
     simulator, v, vmin = data.simulator, integers.v[None], integers.vmin[None]
     exact = simulator.forward(v, vmin)[0].double()
     released = simulator.released(v, vmin)[0]
@@ -121,11 +122,11 @@ def without_rounding_of_levels(
         The same where the map has no levels, or the record is of another arithmetic.
     """
     maps = _with_integers(model.v, settings)
-    if not maps or not budget.affords((COST * len(maps) + 2) * data.cost):
+    if not maps or not budget.affords((EVALUATIONS * len(maps) + 2) * data.cost):
         return data
     cleared = data.without(roundings_of(maps, data, budget)[2])
     before, after = data.misfit(model, budget), cleared.misfit(model, budget)
-    return cleared if after < settings.rise**2 * before else data
+    return cleared if after < settings.max_rms_rise**2 * before else data
 
 
 def _with_integers(v: torch.Tensor, settings: LevelSettings) -> list[Model]:
@@ -139,8 +140,8 @@ def _with_integers(v: torch.Tensor, settings: LevelSettings) -> list[Model]:
     snaps = settings.reading.snap_tolerance, settings.snap_tolerance
     maps = [torch.where(off < snap, rounded[which], v) for snap in snaps]
     maps.append(to_integers(merge_scattered(v, settings.reading), reading=settings.reading)[0])
-    doubtful = (levels.velocities - rounded).abs() > settings.doubt
-    if 0 < int(doubtful.sum()) <= settings.most_in_doubt:
+    doubtful = (levels.velocities - rounded).abs() > settings.integer_doubt
+    if 0 < int(doubtful.sum()) <= settings.max_in_doubt:
         either = zip(
             levels.velocities[doubtful].floor(), levels.velocities[doubtful].ceil(), strict=True
         )
@@ -170,7 +171,11 @@ def without_expected_rounding(model: Model, data: Data, budget: Budget) -> Data:
     """
     model = Model.of(model.v)
     row = int(model.v.argmin()) // model.shape[1]
-    if not data.released or row >= SHALLOW or not budget.affords(DRAWS * COST * data.cost):
+    if (
+        not data.released
+        or row >= SHALLOW_ROWS
+        or not budget.affords(DRAWS * EVALUATIONS * data.cost)
+    ):
         return data
     rng = np.random.default_rng(SEED)
     total = np.zeros(data.record.shape)

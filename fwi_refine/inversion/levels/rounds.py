@@ -12,12 +12,13 @@ from functools import partial
 import torch
 
 from fwi_refine.inversion.budget import Budget
-from fwi_refine.inversion.data import Data, Model, distinct
+from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
 from fwi_refine.inversion.levels.exact import ATTEMPTS, certify, search
 from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
-from fwi_refine.inversion.levels.rounding import COST, Rounding, rounding_of, roundings_of
+from fwi_refine.inversion.levels.rounding import EVALUATIONS, Rounding, rounding_of, roundings_of
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
+from fwi_refine.inversion.model import Model, distinct
 from fwi_refine.inversion.recipe import LevelAssignment
 from fwi_refine.inversion.uncertainty import LevelBelief
 from fwi_refine.objective.noise import noise_variance
@@ -25,7 +26,7 @@ from fwi_refine.objective.parameterisation import Full
 
 # Rms misfit of integers below which first differences are looked at: single cells near the top
 # leave as much. And the evaluations that this takes at most.
-REPAIRED, REPAIR_EVALUATIONS = 1e-2, 80
+MAX_RMS_FOR_REPAIR, MAX_REPAIR_EVALUATIONS = 1e-2, 80
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,7 @@ class Linear:
     pull_back: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
-def levels_in_integers(
-    model: Model, settings: LevelSettings, snap: float | None = None
-) -> list[Model]:
+def integer_levels(model: Model, settings: LevelSettings, snap: float | None = None) -> list[Model]:
     """The map in integers, and that with cells that scatter about a velocity at it, each with cells
     above the highest level at that or not: at most four."""
     reading = settings.reading
@@ -112,7 +111,7 @@ def round_cost(data: Data, model: Model, settings: LevelSettings) -> int:
 
 def rounding_limit(data: Data, settings: LevelSettings) -> float:
     """`max_rms_for_rounding` as a mean square, in the unit of the record."""
-    return data.square(settings.max_rms_for_rounding)
+    return data.misfit_limit(settings.max_rms_for_rounding)
 
 
 def _linearise(data: Data, model: Model, budget: Budget, settings: LevelSettings) -> Linear:
@@ -170,7 +169,7 @@ def _assign_once(
     assigned = _assign_cells(linear, cleared, noise, budget)
     if assigned.belief is None and budget.should_stop():
         return None
-    maps = levels_in_integers(assigned.model, linear.settings)
+    maps = integer_levels(assigned.model, linear.settings)
     integers, found, shift = roundings_of(maps, data, budget)
     # other software's records have no such rounding
     limit = rounding_limit(data, linear.settings)
@@ -205,7 +204,7 @@ def _assign_cells(linear: Linear, data: Data, noise: float, budget: Budget) -> A
         # a step changes a velocity by (new / old)^3 of its change
         between=(between, assigned.between_variance.to(v) * (between / v) ** 6),
     )
-    model = data.possible(Model(parameters.velocity(y), parameters.vmin(y)))
+    model = data.constrained(Model(parameters.velocity(y), parameters.vmin(y)))
     return Assigned(model, assigned.sure, belief)
 
 
@@ -234,9 +233,9 @@ def _best_assignment(
         found = parameters.retract(x, assigned.step.to(x)).clamp(*data.survey.velocity_bounds)
         model = Model(parameters.velocity(found), parameters.vmin(found))
         fits = math.sqrt(data.misfit(model, budget))
-        if best is None or fits < settings.better * least:
+        if best is None or fits < settings.better_rms_ratio * least:
             best, least = (assigned, found), fits
-        if fits < settings.expected * more * noise:
+        if fits < settings.expected_rms_ratio * more * noise:
             break
     return best
 
@@ -258,17 +257,17 @@ def repaired(whole: Model, misfit: float, data: Data, budget: Budget) -> Repair 
     What is wrong near the top shows there well above what all other wrong cells leave of the
     record, in which an assignment sees all at once.
     """
-    if misfit >= data.square(REPAIRED) or not Model.of(whole.v).same_as(whole):
+    if misfit >= data.misfit_limit(MAX_RMS_FOR_REPAIR) or not Model.of(whole.v).same_as(whole):
         return None
-    with budget.at_most(REPAIR_EVALUATIONS * data.cost):
+    with budget.at_most(MAX_REPAIR_EVALUATIONS * data.cost):
         own = certify(whole.v, data, budget)
         levels = find_levels(whole.v).velocities
         v, certificate = search(whole.v, own, levels, data, budget, ATTEMPTS[:1])
     better = (certificate.equal_fraction or 0.0) > (own.equal_fraction or 0.0)
     integers = Model.of(v)
-    if not better or not data.possible(integers).same_as(integers):
+    if not better or not data.constrained(integers).same_as(integers):
         return None
-    if not budget.affords(COST * data.cost):
+    if not budget.affords(EVALUATIONS * data.cost):
         return None
     found = rounding_of(integers, data, budget)
     # with much wrong, chance may make a few more samples equal

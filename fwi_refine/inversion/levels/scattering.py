@@ -135,7 +135,7 @@ def _simulated(
     v: torch.Tensor, survey: Survey, dtype: torch.dtype, simulator: Simulator
 ) -> torch.Tensor:
     """The record of a map, (shots, n_steps, receivers), on the CPU."""
-    return Simulator(survey, dtype, **simulator.how).forward(v[None])[0].cpu()
+    return Simulator(survey, dtype, **simulator.options).forward(v[None])[0].cpu()
 
 
 def _damping(points: np.ndarray, survey: Survey) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The tuning constants of the level stages, with their reasons; a recipe overrides any of them.
 
-    LevelAssignment(rounds=8, ..., settings=LevelSettings(sure=0.95))
+    LevelAssignment(rounds=8, ..., settings=LevelSettings(sure_probability=0.95))
 
 Misfits are in the unit of OpenFWI's records; those of another survey are scaled by its unit.
 """
@@ -16,29 +16,29 @@ class LevelReading:
     ----------
     area_tolerance
         m/s between neighbours of one layer.
-    least_area
+    min_area
         Cells; smaller areas are cells along an edge.
-    least_cut_area
+    min_cut_area
         Cells of a layer that the surface cuts, where edges are sharp.
     same_level
         m/s: areas that differ by less share their level. Two layers may differ by 1 m/s, and taken
         as one the cells along their edges make up for it and are wrong; pieces of one layer that
         seem to differ have two levels until they are better known.
-    least_inside
+    min_inside
         Cells. A level that hardly has a cell away from edges is not known to better than tens of
         m/s, as its cells and those along the edge make up for each other: one within
-        `same_if_small` is the same level.
-    same_if_small
+        `same_level_if_small` is the same level.
+    same_level_if_small
         m/s.
-    alike
+    interchangeable
         m/s: a cell may as well have one as the other of levels that differ by less.
     reach
         Cells from one at a level within which a cell may have it.
     snap_tolerance
         m/s from a level within which a cell is taken to have it.
-    few_off
+    max_fraction_off
         Fraction of the cells that may be off all levels when more levels are looked for in them.
-    close
+    level_tolerance
         m/s from its velocity within which cells of a level without areas are.
     scatter
         m/s. Deep areas of a few dozen cells are hardly seen: their cells scatter about their
@@ -46,16 +46,16 @@ class LevelReading:
     """
 
     area_tolerance: float = 4.0
-    least_area: int = 12
-    least_cut_area: int = 3
+    min_area: int = 12
+    min_cut_area: int = 3
     same_level: float = 0.7
-    least_inside: int = 12
-    same_if_small: float = 60.0
-    alike: float = 10.0
+    min_inside: int = 12
+    same_level_if_small: float = 60.0
+    interchangeable: float = 10.0
     reach: int = 3
     snap_tolerance: float = 1.5
-    few_off: float = 0.05
-    close: float = 8.0
+    max_fraction_off: float = 0.05
+    level_tolerance: float = 8.0
     scatter: float = 40.0
 
 
@@ -68,15 +68,15 @@ class LevelSettings:
 
     Attributes
     ----------
-    between
+    between_fraction
         Fraction of the open cells that lie between levels, as where a fault cuts a cell.
-    favour
+    neighbour_bonus
         What a neighbour with a level adds to its log probability: edges are short.
-    settled
+    settled_distance
         m/s from a level within which a cell away from edges is taken to have it.
     level_width
         m/s, standard deviation of a level as it was read off the map.
-    sure
+    sure_probability
         Probability from which on a cell is given its level.
     unsure_step
         m/s by which a cell that is not given a level may move: of cells that are hardly seen each
@@ -91,14 +91,14 @@ class LevelSettings:
     max_rms_for_rounding
         Rms misfit of integers below which it tells whether there is rounding: above, too much is
         wrong.
-    doubt
+    integer_doubt
         m/s from an integer from which on a level may be either of its neighbours.
-    most_in_doubt
+    max_in_doubt
         Levels in doubt, at most, of which all neighbours are tried.
-    rise
+    max_rms_rise
         Factor by which the rms misfit of a fit may rise once the rounding is taken out: it has
         taken up some of that. By more it rises where levels are wrong.
-    explained
+    explained_fraction
         Fraction of the mean square misfit that may be left where the rounding was taken out: of a
         record that other software made, or with a map that is not right, it is more.
     noise_of_misfit
@@ -113,7 +113,7 @@ class LevelSettings:
         A map that fits worse than this multiple of the rms misfit before all rounds, or of that of
         the likeliest fit between them if it is less, has diverged. On the one sample where that was
         seen (CurveFault_B) no later round found back, and maps became worse and worse.
-    hopeless_rms
+    max_rms_for_fit
         Rms misfit of assigned integers above which no fit is tried from them: with levels unknown,
         cells had to take wrong ones (6.5e-3 was seen to lead on, 3e-2 not). Where all maps are
         above it nothing more is tried.
@@ -121,12 +121,12 @@ class LevelSettings:
         Simulations that a round costs at most, besides two Jacobians and a stage.
     more_noise
         An assignment is tried with these multiples of the noise.
-    better
+    better_rms_ratio
         More noise is taken where the rms misfit falls below this fraction of that with less.
-    expected
+    expected_rms_ratio
         No more noise is tried where the rms misfit is below this multiple of it: one wrong cell is
         that.
-    widths
+    fit_widths
         m/s about its level where a cell is expected in the fit between rounds, if that is sure, or
         not.
     same_integer
@@ -135,30 +135,30 @@ class LevelSettings:
         How levels are read off a map.
     """
 
-    between: float = 0.3
-    favour: float = 1.0
-    settled: float = 5.0
+    between_fraction: float = 0.3
+    neighbour_bonus: float = 1.0
+    settled_distance: float = 5.0
     level_width: float = 10.0
-    sure: float = 0.9
+    sure_probability: float = 0.9
     unsure_step: float = 100.0
     same_level: float = 4.0
     snap_tolerance: float = 5.0
     noise_floor_rms: float = 4e-6
     max_rms_for_rounding: float = 1e-4
-    doubt: float = 0.25
-    most_in_doubt: int = 2
-    rise: float = 1.5
-    explained: float = 0.5
+    integer_doubt: float = 0.25
+    max_in_doubt: int = 2
+    max_rms_rise: float = 1.5
+    explained_fraction: float = 0.5
     noise_of_misfit: float = 0.3
     converged_change: float = 0.03
     nearby_change: float = 0.3
     divergence_factor: float = 10.0
-    hopeless_rms: float = 1e-2
+    max_rms_for_fit: float = 1e-2
     round_cost: int = 22
     more_noise: tuple[float, ...] = (1.0, 4.0, 16.0)
-    better: float = 0.5
-    expected: float = 10.0
-    widths: tuple[float, float] = (1.0, 100.0)
+    better_rms_ratio: float = 0.5
+    expected_rms_ratio: float = 10.0
+    fit_widths: tuple[float, float] = (1.0, 100.0)
     same_integer: float = 0.5
     reading: LevelReading = READING
 

@@ -13,12 +13,12 @@ means that a part stands under its final name and has the digest that its name g
 else is believed, and nothing finished can be lost with the process that made it.
 """
 
-from fwi_refine.runs.directory.check import RunState, check_parts, look
+from fwi_refine.runs.directory.check import RunState, check_parts, read_state
 from fwi_refine.runs.directory.config import describe, differences
 from fwi_refine.runs.directory.contents import Contents
 from fwi_refine.runs.directory.merge import merge
-from fwi_refine.runs.directory.run_directory import RunDirectory, check_place
-from fwi_refine.runs.directory.shards import claimed, log_file, running_files, shard_chunks
+from fwi_refine.runs.directory.run_directory import RunDirectory, check_place, shard_chunks
+from fwi_refine.runs.directory.shards import claimed, log_file, running_files
 from fwi_refine.runs.directory.work import Work, carry_out
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
     "describe",
     "differences",
     "log_file",
-    "look",
     "merge",
+    "read_state",
     "running_files",
     "shard_chunks",
 ]

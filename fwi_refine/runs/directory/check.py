@@ -13,9 +13,9 @@ from fwi_refine.errors import MachineError, PartError
 from fwi_refine.runs.directory.parts import VELOCITY, Part
 from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import (
-    held_shards,
     known_shards,
     last_start,
+    locked_shards,
     running_files,
     stored_samples,
 )
@@ -68,11 +68,11 @@ class RunState:
         return left / self.rate if rest is None and self.rate else rest
 
 
-def look(run: RunDirectory) -> RunState:
+def read_state(run: RunDirectory) -> RunState:
     """The progress of a run; changes nothing and reads no part."""
     parts = run.parts()
     pieces = {place for place in run.pieces() if run.chunk_of(place) not in parts}
-    held = held_shards(run.shards_folder)
+    held = locked_shards(run.shards_folder)
     events: dict[int, dict[str, Any]] = {}
     shards, rate, running = [], 0.0, []
     for shard in known_shards(run.shards_folder):

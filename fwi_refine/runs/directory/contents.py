@@ -76,7 +76,25 @@ class Contents:
         return velocity
 
     def read_other(self, name: str, k: int) -> NDArray[Any] | None:
-        """Another array of the cells of map k, None if there is no such thing."""
+        """Another array of the cells of map k.
+
+        Parameters
+        ----------
+        name : str
+            Such as "deviation".
+        k : int
+            Which map.
+
+        Returns
+        -------
+        ndarray of float32 or None
+            None if there is no such thing.
+
+        Raises
+        ------
+        SampleError
+            If its part has been damaged meanwhile.
+        """
         path, row = self._rows[k]
         try:
             maps = self._part(path).maps

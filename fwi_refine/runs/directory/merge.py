@@ -21,7 +21,7 @@ def merge(
     report: str | os.PathLike[str],
     overwrite: bool = False,
     deviation: str | os.PathLike[str] | None = None,
-    told: Callable[[list[Row]], object] = lambda rows: None,
+    report_rows: Callable[[list[Row]], object] = lambda rows: None,
     shielded: Callable[[], AbstractContextManager[object]] = nullcontext,
     history: str | os.PathLike[str] | None = None,
 ) -> None:
@@ -37,7 +37,7 @@ def merge(
         Whether files of these names may be replaced.
     deviation, history : path-like, optional
         `.npy` of the expected errors, and `.csv` of the histories.
-    told : callable
+    report_rows : callable
         Hears the rows of each part.
     shielded : callable
         Gives the context in which the results get their names.
@@ -87,7 +87,7 @@ def merge(
                     part.history(n),
                     part.one(SAMPLES, n),
                 )
-            told(rows)
+            report_rows(rows)
         with shielded():
             results.publish()
 

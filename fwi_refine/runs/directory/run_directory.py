@@ -27,11 +27,16 @@ from fwi_refine.runs.directory.parts import (
     temporary_number,
     write_part,
 )
-from fwi_refine.runs.directory.shards import shard_chunks
 
 MAKING = 60.0  # s; how long another process may take to make the directory
 
 log = logging.getLogger(__name__)
+
+
+def shard_chunks(shard: tuple[int, int], count: int) -> range:
+    """Chunks of shard (i, n), i from 1, of a run of `count` chunks; it may have none."""
+    i, n = shard
+    return range(count * (i - 1) // n, count * i // n)
 
 
 class RunDirectory:
@@ -91,7 +96,7 @@ class RunDirectory:
             check_place(path)
             for folder in (path, path / "parts", path / "shards"):
                 folder.mkdir(parents=True, exist_ok=True)
-            with locks.held(path / "shards" / "making.lock", MAKING, needs_locks):
+            with locks.locked(path / "shards" / "making.lock", MAKING, needs_locks):
                 if not (path / FILE).exists():
                     _refuse_orphans(path)
                     with atomic_path(path / FILE) as temporary:

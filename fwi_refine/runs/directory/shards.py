@@ -10,14 +10,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fwi_refine.errors import RunError
 from fwi_refine.files import read_bytes
 from fwi_refine.runs import locks
-
-if TYPE_CHECKING:
-    from fwi_refine.runs.directory.run_directory import RunDirectory
+from fwi_refine.runs.directory.run_directory import RunDirectory, shard_chunks
 
 WAIT = 1.5  # s; whoever only looks at a lock holds it for a moment
 LARGEST_JOURNAL = 2**32  # bytes
@@ -27,13 +25,7 @@ _LOCK = re.compile(r"(\d{1,9})-of-(\d{1,9})\.lock")
 log = logging.getLogger(__name__)
 
 
-def shard_chunks(shard: tuple[int, int], count: int) -> range:
-    """Chunks of shard (i, n), i from 1, of a run of `count` chunks; it may have none."""
-    i, n = shard
-    return range(count * (i - 1) // n, count * i // n)
-
-
-def log_file(run: "RunDirectory", shard: tuple[int, int]) -> Path:
+def log_file(run: RunDirectory, shard: tuple[int, int]) -> Path:
     """Where the messages of a shard go."""
     return run.shards_folder / f"{shard_name(shard)}.log"
 
@@ -75,7 +67,7 @@ def claimed(
     with contextlib.ExitStack() as stack:
         try:
             path = folder / f"{shard_name(shard)}.lock"
-            stack.enter_context(locks.held(path, WAIT, needs_locks))
+            stack.enter_context(locks.locked(path, WAIT, needs_locks))
         except locks.LockHeld:
             raise RunError(_in_use(folder, shard)) from None
         # Its own lock first: of two processes that begin at once, at least one sees the other.
@@ -91,7 +83,7 @@ def _overlapping(
     folder: Path, shard: tuple[int, int], own: range, count: int
 ) -> tuple[int, int] | None:
     """A shard that is held now and has chunks of this one."""
-    for other in held_shards(folder):
+    for other in locked_shards(folder):
         chunks = shard_chunks(other, count)
         if other != shard and max(own.start, chunks.start) < min(own.stop, chunks.stop):
             return other
@@ -105,12 +97,12 @@ def known_shards(folder: Path) -> list[tuple[int, int]]:
     return [(i, n) for i, n in shards if 1 <= i <= n]
 
 
-def held_shards(folder: Path) -> list[tuple[int, int]]:
+def locked_shards(folder: Path) -> list[tuple[int, int]]:
     """Shards that a process holds now."""
-    return [shard for shard in known_shards(folder) if _is_held(folder, shard)]
+    return [shard for shard in known_shards(folder) if _is_locked(folder, shard)]
 
 
-def _is_held(folder: Path, shard: tuple[int, int]) -> bool:
+def _is_locked(folder: Path, shard: tuple[int, int]) -> bool:
     try:
         number = locks.take(folder / f"{shard_name(shard)}.lock", create=False)
     except (OSError, locks.NoLocks):  # somebody else's run, or no locks: nothing can be said
@@ -193,7 +185,7 @@ def stored_samples(folder: Path, shard: tuple[int, int]) -> Iterator[dict[str, A
             yield entry
 
 
-def measured_seconds(runs: Iterable["RunDirectory"]) -> Callable[[int], float | None]:
+def measured_seconds(runs: Iterable[RunDirectory]) -> Callable[[int], float | None]:
     """A function that gives the seconds that a sample took by its place, None where not known."""
     known: dict[int, object] = {}
     for run in runs:

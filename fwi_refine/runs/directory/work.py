@@ -24,7 +24,7 @@ from fwi_refine.runs.directory.run_directory import RunDirectory
 from fwi_refine.runs.directory.shards import Journal, claimed, measured_seconds, running_files
 from fwi_refine.runs.executors import Executor
 from fwi_refine.runs.one_sample import Outcome
-from fwi_refine.runs.running import refine_and_tell, running_folder
+from fwi_refine.runs.running import refine_and_report, running_folder
 from fwi_refine.runs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def carry_out(
     chunks = run.chunks(work.shard)
     files = running_files(run.shards_folder, work.shard).absolute()  # workers may be elsewhere
     refine = work.refine or functools.partial(
-        refine_and_tell, folder=str(files), refine=one_sample.refine_one
+        refine_and_report, folder=str(files), refine=one_sample.refine_one
     )
     with (
         claimed(run.shards_folder, work.shard, run.chunk_count, work.needs_locks),

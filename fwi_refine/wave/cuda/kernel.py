@@ -18,7 +18,7 @@ from fwi_refine.wave.parts import OnDevice, Parts
 from fwi_refine.wave.released_arithmetic import first_unequal
 
 ALIGNMENT = 16  # bytes, of what a thread reads or writes at once
-MOST_TASKS = 65535  # shots of one launch, as CUDA limits a grid
+MAX_TASKS = 65535  # shots of one launch, as CUDA limits a grid
 
 
 class _CudaCall(ctypes.Structure):
@@ -95,7 +95,7 @@ class BlockKernel(OnDevice):
         self.name = program.name
         super().__init__(survey, dtype, every, program.device, memory)
         self._program = program
-        self._parts = Parts(MOST_TASKS, program.release)
+        self._parts = Parts(MAX_TASKS, program.release)
         self._prepared: dict[
             str, tuple[Layout, Tensors]
         ] = {}  # kernel -> its layout and what depends on it

@@ -15,8 +15,8 @@ CLUSTERS_SINCE = (9, 0)  # compute capability
 COUNTERS = 16  # bytes of shared memory that kernels/cuda/cluster.h takes
 RESERVED = 1024  # that CUDA takes for each block; a multiprocessor has this much more than a block
 THREADS = 320  # of a block at most: on OpenFWI's padded grid 2 x 160, each with 20 rows
-MOST_THREADS = 480  # of a block with its fields in the card's memory, for which it waits long
-MOST_RESIDENT = 2  # blocks of a multiprocessor: more would have too few registers each
+MAX_THREADS = 480  # of a block with its fields in the card's memory, for which it waits long
+MAX_RESIDENT = 2  # blocks of a multiprocessor: more would have too few registers each
 WARP = 32
 
 
@@ -157,7 +157,7 @@ def choose_layout(
 
     for halo in (HALO, 0):
         cluster = layout(CLUSTER, THREADS, halo, shared=True)
-        cluster = replace(cluster, resident=min(fitting(cluster), MOST_RESIDENT))
+        cluster = replace(cluster, resident=min(fitting(cluster), MAX_RESIDENT))
         if tuple(capability) >= CLUSTERS_SINCE and cluster.resident and room(cluster):
             return cluster
-    return layout(1, MOST_THREADS, HALO, shared=False)
+    return layout(1, MAX_THREADS, HALO, shared=False)

@@ -25,7 +25,7 @@ from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.simulator import Simulator
 from fwi_refine.wave.threads import Pool, workers
 
-MOST_ROWS = 1.2e9  # bytes of the rows of some modes that are made at a time
+MAX_ROWS = 1.2e9  # bytes of the rows of some modes that are made at a time
 
 
 def normal_matrix(
@@ -79,7 +79,7 @@ def normal_matrix(
 
 def modes_at_a_time(of_mode: int, modes: int) -> int:
     """How many of the modes have their rows made at a time; of_mode: numbers in those of one."""
-    size = max(1, min(modes, int(MOST_ROWS / (of_mode * torch.float32.itemsize))))
+    size = max(1, min(modes, int(MAX_ROWS / (of_mode * torch.float32.itemsize))))
     return size if size <= MODES else min(modes, size // MODES * MODES)
 
 

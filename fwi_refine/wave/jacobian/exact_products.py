@@ -19,7 +19,7 @@ from fwi_refine.precision import widened
 DIGITS = 3
 FIRST_BITS, BITS = 7, 8
 BLOCK = 1024  # rows whose products float32 adds up exactly
-MOST_BLOCKS = 127  # of which int32 holds the sum
+MAX_BLOCKS = 127  # of which int32 holds the sum
 
 
 def sum_of_exact_products(parts: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -42,8 +42,8 @@ def sum_of_exact_products(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     blocks = [block for part in parts for block in part.split(BLOCK)]
     n = len(largest)
     total: torch.Tensor | None = None
-    for first in range(0, len(blocks), MOST_BLOCKS):
-        some = _sum_of_blocks(blocks[first : first + MOST_BLOCKS], exponent, n)
+    for first in range(0, len(blocks), MAX_BLOCKS):
+        some = _sum_of_blocks(blocks[first : first + MAX_BLOCKS], exponent, n)
         total = some if total is None else total.add_(some)
     assert total is not None
     scale = torch.exp2(widened(exponent))
@@ -51,7 +51,7 @@ def sum_of_exact_products(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _sum_of_blocks(blocks: Sequence[torch.Tensor], exponent: torch.Tensor, n: int) -> torch.Tensor:
-    """Of at most MOST_BLOCKS blocks, with scaled columns."""
+    """Of at most MAX_BLOCKS blocks, with scaled columns."""
     pairs = [(i, j) for i in range(DIGITS) for j in range(i, DIGITS)]
     sums = [exponent.new_zeros(n, n, dtype=torch.int32) for _ in pairs]
     for block in blocks:

@@ -31,13 +31,13 @@ TAIL = 2.0  # simulated beyond the last sample to fade the fields out, in 1 / (p
 # spectra scaled back, products of what it keeps are no subnormal numbers, which cost as much time
 # as all others.
 PULSE_HEIGHT = 2.0**-70
-LEAST_PULSE = 2e-4  # records have no frequencies with less of |h|^2 than this fraction of its peak
+MIN_PULSE = 2e-4  # records have no frequencies with less of |h|^2 than this fraction of its peak
 PERIOD = 1.2  # of the transforms, in lengths of the fields
 # sigma times the period. More lets less come round, but as what has decayed is restored, rounding
 # and the ringing of the cut at the highest frequencies grow.
 DECAY = 9.0
 TAPER = 0.25  # of the survey's frequency, before and after that cut: there frequencies fade out
-LEAST_MODE = 3e-3  # records with less than this fraction of the largest singular value are left out
+MIN_MODE = 3e-3  # records with less than this fraction of the largest singular value are left out
 
 
 def longest_interval(survey: Survey) -> int:
@@ -146,7 +146,7 @@ def _band_of(h: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     """Frequencies up to which h has a spectrum, as they are told apart in two lengths, rad."""
     omega = np.pi * np.arange(1, length // 2 + 1) / length
     power = np.abs(_transform(h, 1j * omega)) ** 2
-    band: NDArray[np.float64] = omega[power >= LEAST_PULSE * power.max()]
+    band: NDArray[np.float64] = omega[power >= MIN_PULSE * power.max()]
     return band
 
 
@@ -164,5 +164,5 @@ def _record_basis(n_steps: int, omega: NDArray[np.float64], w: NDArray[np.float6
     weight = np.maximum.accumulate(weight[::-1])[::-1]
     records = torch.from_numpy(np.hstack([waves.real * weight, waves.imag * weight]))
     left, singular, _ = torch.linalg.svd(records, full_matrices=False)
-    basis = left[:, singular >= LEAST_MODE * singular[0]]
+    basis = left[:, singular >= MIN_MODE * singular[0]]
     return basis @ torch.linalg.eigh(basis.T @ (torch.from_numpy(steps)[:, None] * basis))[1]

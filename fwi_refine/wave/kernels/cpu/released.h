@@ -15,7 +15,7 @@
 enum { BLOCK = ALIGNMENT / sizeof(float) }; /* columns */
 
 #define SCALE 0x1p64f
-#define LEAST_NORMAL (0x1p-126f * SCALE)
+#define MIN_NORMAL (0x1p-126f * SCALE)
 #define GRID (0x1p-149f * SCALE)
 /* A block is large if both ends have a number of 2^-80 or more. From cell to cell numbers fall by a
  * factor of 25 at most, also where two fronts meet. These are the bits of that, SCALE times. */
@@ -68,13 +68,13 @@ static inline Sizes sources_of(const Blocks *blocks, const Sizes *now, Sizes old
 static inline REAL NAME(small_product)(REAL a, REAL b)
 {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-    const float product = a * b, unit = copysignf(LEAST_NORMAL, product);
+    const float product = a * b, unit = copysignf(MIN_NORMAL, product);
     const float on_grid = __builtin_fmaf(a, b, unit) - unit; /* the sum has no digits below GRID */
-    return fabsf(product) < LEAST_NORMAL ? on_grid : product;
+    return fabsf(product) < MIN_NORMAL ? on_grid : product;
 #else
     const double product = (double)a * (double)b, unit = 1.5 * 0x1p52 * GRID; /* exact */
     const double on_grid = (product + unit) - unit;
-    return (float)(fabs(product) < LEAST_NORMAL ? on_grid : product);
+    return (float)(fabs(product) < MIN_NORMAL ? on_grid : product);
 #endif
 }
 

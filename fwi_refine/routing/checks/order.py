@@ -14,16 +14,17 @@ import numpy as np
 
 from fwi_refine.errors import SampleError
 from fwi_refine.io.convert import Conversion
-from fwi_refine.routing.recognise_form import Finding, is_record
-from fwi_refine.routing.recognise_physics import cut
-from fwi_refine.routing.recognise_regression import BETTER, Fit, regress
+from fwi_refine.routing.checks.form import Finding, is_record
+from fwi_refine.routing.checks.physics import cut
+from fwi_refine.routing.checks.regression import MAX_MISFIT_RATIO, Fit, regress
 from fwi_refine.survey import Survey
 
-PARTNER = 0.25  # residual of a regression, of the record's rms, of the record that belongs to a map
+# Residual of a regression, of the record's rms, of the record that belongs to a map
+MAX_PARTNER_RESIDUAL = 0.25
 # Samples that have to be misplaced: where all that do not fit their records are, and where only
 # some are, as two poor predictions may happen to look like misplaced ones.
-FEWEST, FEWEST_OF_MORE = 2, 3
-EVERY = 4  # rows of a record between two that are compared while partners are looked for
+MIN_PAIRS, MIN_PAIRS_OF_MANY = 2, 3
+ROW_STEP = 4  # rows of a record between two that are compared while partners are looked for
 
 FitMap = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, Fit] | None]
 
@@ -39,7 +40,7 @@ class _Partner:
     read: Callable[[], np.ndarray] | None
 
 
-def mixed_up(
+def recognise_misplaced(
     strange: list[tuple[np.ndarray, Fit]],
     survey: Survey,
     order: Conversion,
@@ -75,7 +76,7 @@ def mixed_up(
             continue
         x = cut(record, survey)[shots]
         for k, (s, _) in enumerate(strange):
-            residual = regress(s[:, ::EVERY], x[:, ::EVERY]).residual
+            residual = regress(s[:, ::ROW_STEP], x[:, ::ROW_STEP]).residual
             if residual < best[k].residual:
                 best[k] = _Partner(residual, name, x, own[0] if own else None)
     best = [
@@ -85,14 +86,14 @@ def mixed_up(
     moved = [
         partner
         for partner, (_, own) in zip(best, strange, strict=True)
-        if partner.residual < min(PARTNER, BETTER * own.residual)
+        if partner.residual < min(MAX_PARTNER_RESIDUAL, MAX_MISFIT_RATIO * own.residual)
     ]
     if len({partner.name for partner in moved}) < len(moved):
         return None
-    fewest = FEWEST
+    fewest = MIN_PAIRS
     if len(moved) < len(strange):  # the others stand where they belong, or are poor
         moved = [partner for partner in moved if _fits_better(partner, fit, survey)]
-        fewest = FEWEST_OF_MORE
+        fewest = MIN_PAIRS_OF_MANY
     if len(moved) < fewest:
         return None
     return Finding(
@@ -107,5 +108,5 @@ def _fits_better(partner: _Partner, fit: FitMap, survey: Survey) -> bool:
         v = None if partner.read is None else np.asarray(partner.read(), np.float64)
         if v is not None and v.shape == survey.shape and np.isfinite(v).all():
             found = fit(v.clip(*survey.velocity_bounds), partner.record)
-            return found is not None and partner.residual < BETTER * found[1].residual
+            return found is not None and partner.residual < MAX_MISFIT_RATIO * found[1].residual
     return False

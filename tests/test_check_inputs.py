@@ -16,9 +16,9 @@ from fwi_refine import (
     simulate,
 )
 from fwi_refine.cli import run
+from fwi_refine.routing.checks.other_maps import recognise_other_maps
+from fwi_refine.routing.checks.recognise import recognise
 from fwi_refine.routing.fit import fit_priors
-from fwi_refine.routing.recognise import recognise
-from fwi_refine.routing.recognise_other_maps import recognise_other_maps
 from fwi_refine.survey import write_survey
 
 ROWS, COLUMNS = np.arange(20)[:, None], np.arange(25)[None]

@@ -17,31 +17,32 @@ import numpy as np
 import torch
 
 from fwi_refine.io.convert import AS_THEY_ARE, Conversion
-from fwi_refine.routing.recognise_first_rows import recognise_first_rows
-from fwi_refine.routing.recognise_form import (
+from fwi_refine.routing.checks.first_rows import recognise_first_rows
+from fwi_refine.routing.checks.form import (
     Finding,
     is_record,
     recognise_axes,
     recognise_maps,
 )
-from fwi_refine.routing.recognise_order import mixed_up
-from fwi_refine.routing.recognise_physics import by_physics, cut, told
-from fwi_refine.routing.recognise_regression import (
+from fwi_refine.routing.checks.order import recognise_misplaced
+from fwi_refine.routing.checks.physics import cut, recognise_physics, velocities_at_sources
+from fwi_refine.routing.checks.regression import (
     Fit,
     all_better,
+    recognise_scales,
     regress,
     relative,
-    scaled,
     times,
 )
-from fwi_refine.routing.recognise_told import recognise_told
+from fwi_refine.routing.checks.source_velocities import recognise_source_velocities
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-SHOTS = 2  # simulated of each sample
-FITS = 0.5  # residual of a regression, of the record's rms, of a map that is the record's own
-TURNED = 0.2  # the same, from which on it may be one of a map that was turned
-STRANGE = 0.1  # the same, from which on a record may belong to another prediction
+SHOTS_SIMULATED = 2  # of each sample
+# Residual of a regression, of the record's rms, of a map that is the record's own
+GOOD_RESIDUAL = 0.5
+POOR_RESIDUAL_OF_MAP = 0.2  # the same, from which on it may be one of a map that was turned
+POOR_RESIDUAL_OF_PAIR = 0.1  # the same, from which on a record may belong to another prediction
 
 # What maps may have been turned by: (words, how to turn them back, the option that does so).
 TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
@@ -63,7 +64,7 @@ TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray], str], ...] = (
 )
 REVERSED = (("their time", 1), ("their receivers", 2), ("their shots", 0))  # of records: axes
 
-NOTHING = np.empty(0)  # in place of a record that is refused for its type
+NO_RECORD = np.empty(0)  # in place of a record that is refused for its type
 
 Pair = tuple[np.ndarray, np.ndarray]  # a map and its record
 # gives (name, record), and what reads the map of that record, if that is known
@@ -118,9 +119,9 @@ def _recognise(
     more: Sequence[Pair],
 ) -> list[Finding]:
     maps = [np.asarray(v) for v in maps]
-    records = [d if d.dtype.kind == "f" else NOTHING for d in map(np.asarray, records)]
+    records = [d if d.dtype.kind == "f" else NO_RECORD for d in map(np.asarray, records)]
     findings: list[Finding] = []
-    velocities = told(records, survey)
+    velocities = velocities_at_sources(records, survey)
     finding, undo = recognise_maps(maps, survey, velocities)
     if finding is not None:
         findings.append(finding)
@@ -134,7 +135,7 @@ def _recognise(
     if not maps:
         alone = [cut(d, survey) for d in records if is_record(np.shape(d), survey)]
         alone = [d for d in alone if d.any()]
-        found = by_physics(alone, survey, _few(simulator, survey)) if alone else []
+        found = recognise_physics(alone, survey, _few(simulator, survey)) if alone else []
         return findings + (found or recognise_first_rows(alone, survey))
     both = _usable(zip(maps, records, strict=False), survey)
     if both:
@@ -142,7 +143,10 @@ def _recognise(
         rest = [(turn(np.asarray(v)), order.record(np.asarray(d))) for v, d in more]
         found = _recognise_values(both, survey, order, others, simulator, rest)
         findings += found or recognise_first_rows([d for _, d in both], survey)
-    if not findings and (finding := recognise_told(maps, velocities, survey)) is not None:
+    if (
+        not findings
+        and (finding := recognise_source_velocities(maps, velocities, survey)) is not None
+    ):
         findings.append(finding)
     return findings
 
@@ -176,36 +180,40 @@ def _recognise_values(
     simulated = _simulate(maps, simulator)
     as_they_are = [relative(s, x) for s, x in zip(simulated, records, strict=True)]
     fits = [regress(s, x) for s, x in zip(simulated, records, strict=True)]
-    strange = [(s, fit) for s, fit in zip(simulated, fits, strict=True) if fit.residual >= STRANGE]
+    strange = [
+        (s, fit)
+        for s, fit in zip(simulated, fits, strict=True)
+        if fit.residual >= POOR_RESIDUAL_OF_PAIR
+    ]
     for v, d in _usable(more, survey):
-        if (fitted := _fit(v, d[shots], simulator)) and fitted[1].residual >= STRANGE:
+        if (fitted := _fit(v, d[shots], simulator)) and fitted[1].residual >= POOR_RESIDUAL_OF_PAIR:
             strange.append(fitted)
     if len(strange) >= 2:
         fit = partial(_fit, simulator=simulator)
-        finding = mixed_up(strange, survey, order, others, shots, fit)
+        finding = recognise_misplaced(strange, survey, order, others, shots, fit)
         if finding is not None:
             return [finding]
-    fit_well = all(fit.residual < FITS for fit in fits)
-    if fit_well and any(fit.residual < TURNED for fit in fits):
-        return scaled(fits, as_they_are, records)
+    fit_well = all(fit.residual < GOOD_RESIDUAL for fit in fits)
+    if fit_well and any(fit.residual < POOR_RESIDUAL_OF_MAP for fit in fits):
+        return recognise_scales(fits, as_they_are, records)
     for name, turn, option in TURNS:
         turned = turn(maps)
         if turned.shape != maps.shape or not simulator.is_stable(torch.from_numpy(turned)):
             continue
         seen = _simulate(turned, simulator)
         new = [regress(s, x) for s, x in zip(seen, records, strict=True)]
-        if all_better(new, fits, FITS):
+        if all_better(new, fits, GOOD_RESIDUAL):
             text = f"predictions fit their records {times(fits, new)} times better with {name}"
-            return [Finding(text, option), *scaled(new, as_they_are, records)]
+            return [Finding(text, option), *recognise_scales(new, as_they_are, records)]
     for name, axis in REVERSED:
         turned_records = [np.flip(d, axis)[shots] for _, d in usable]
         new = [regress(s, x) for s, x in zip(simulated, turned_records, strict=True)]
-        if all_better(new, fits, FITS):
+        if all_better(new, fits, GOOD_RESIDUAL):
             text = f"records fit their predictions {times(fits, new)} times better with {name}"
             return [Finding(f"{text} reversed; give them as they were recorded")]
     if fit_well:
-        return scaled(fits, as_they_are, records)
-    return by_physics([d for _, d in usable], survey, simulator)
+        return recognise_scales(fits, as_they_are, records)
+    return recognise_physics([d for _, d in usable], survey, simulator)
 
 
 def _fit(v: np.ndarray, x: np.ndarray, simulator: Simulator) -> tuple[np.ndarray, Fit] | None:
@@ -218,14 +226,14 @@ def _fit(v: np.ndarray, x: np.ndarray, simulator: Simulator) -> tuple[np.ndarray
 
 def _few(simulator: Simulator | None, survey: Survey) -> Simulator:
     """A simulator of the first shots alone, like the one that is given."""
-    how = simulator.how if simulator else {"device": "cpu"}
-    return Simulator(_few_shots(survey), dtype=torch.float32, **how)
+    options = simulator.options if simulator else {"device": "cpu"}
+    return Simulator(_few_shots(survey), dtype=torch.float32, **options)
 
 
 def _few_shots(survey: Survey) -> Survey:
     """The survey with its first and middle shot."""
     number = len(survey.sources)
-    chosen = sorted({k * number // (2 * SHOTS - 2) for k in range(SHOTS)})
+    chosen = sorted({k * number // (2 * SHOTS_SIMULATED - 2) for k in range(SHOTS_SIMULATED)})
     return replace(survey, sources=tuple(survey.sources[k] for k in chosen if k < number))
 
 
@@ -240,20 +248,29 @@ def _filled(v: np.ndarray, survey: Survey) -> np.ndarray | None:
     return np.array(v, np.float64).clip(*survey.velocity_bounds)
 
 
-LOOKED_AT = 4  # samples
-FURTHER = 6  # samples of which the order alone is looked at
+SAMPLES_CHECKED = 4
+SAMPLES_CHECKED_FOR_ORDER = 6  # samples of which the order alone is looked at
 
 
-def looked_at(count: int) -> list[int]:
+def checked_positions(count: int) -> list[int]:
     """Positions of the samples that are looked at, of `count`: the first, the last, and between."""
-    return sorted({k * (count - 1) // (LOOKED_AT - 1) for k in range(LOOKED_AT) if count})
+    return sorted(
+        {k * (count - 1) // (SAMPLES_CHECKED - 1) for k in range(SAMPLES_CHECKED) if count}
+    )
 
 
-def further(count: int) -> list[int]:
-    """Positions of `FURTHER` other samples, or of as many as there are: one of each stretch, at
-    random, so that no rule of an order passes them by; the same for the same count."""
-    rest = [k for k in range(count) if k not in looked_at(count)] if count < 1000 else range(count)
-    stretches = np.array_split(rest, FURTHER)
+def more_positions(count: int) -> list[int]:
+    """Positions of `SAMPLES_CHECKED_FOR_ORDER` other samples, or of as many as there are.
+
+    One of each stretch, at random, so that no rule of an order passes them by; the same for the
+    same count.
+    """
+    rest = (
+        [k for k in range(count) if k not in checked_positions(count)]
+        if count < 1000
+        else range(count)
+    )
+    stretches = np.array_split(rest, SAMPLES_CHECKED_FOR_ORDER)
     rng = np.random.default_rng(count)
     drawn = {int(rng.choice(one)) for one in stretches if len(one)}
-    return sorted(drawn - {*looked_at(count)})
+    return sorted(drawn - {*checked_positions(count)})

@@ -1,4 +1,4 @@
-"""What ties vmin, the velocity that scales the damping of the absorbing band."""
+"""A prior of vmin, the velocity that scales the damping of the absorbing band."""
 
 import torch
 from scipy import sparse
@@ -7,7 +7,7 @@ from torch import Tensor
 from fwi_refine.objective.base import AddedHessian
 
 
-class VminTie(AddedHessian):
+class VminPrior(AddedHessian):
     """((vmin - centre) / width)^2: keeps vmin near the minimum that the map had.
 
     The damping of the absorbing band depends on vmin alone, weakly, so that a long step leaves it

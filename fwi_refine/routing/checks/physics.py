@@ -5,25 +5,46 @@ from collections.abc import Sequence
 import numpy as np
 
 from fwi_refine.objective.source_cells import source_velocities
-from fwi_refine.routing.first_arrivals import FALLBACK, FirstArrivals, first_arrivals
-from fwi_refine.routing.recognise_form import Finding, is_record
-from fwi_refine.routing.recognise_regression import OFFSET, span
+from fwi_refine.routing.checks.first_arrivals import (
+    FALLBACK_VELOCITY,
+    FirstArrivals,
+    first_arrivals,
+)
+from fwi_refine.routing.checks.form import Finding, is_record
+from fwi_refine.routing.checks.regression import MIN_OFFSET, span
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-AMPLITUDE = (0.5, 2.0)  # of first arrivals over simulated ones
-DELAY = 0.003  # s
-TOLD = 10.0  # first row over noise, from which on the first row tells velocities
+AMPLITUDE_RANGE = (0.5, 2.0)  # of first arrivals over simulated ones
+MAX_DELAY = 0.003  # s
+MIN_SIGNAL_TO_NOISE = 10.0  # first row over noise, from which on the first row tells velocities
 
 
-def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) -> list[Finding]:
-    """Contradictions of the survey in each record, whatever the maps are."""
+def recognise_physics(
+    records: list[np.ndarray], survey: Survey, simulator: Simulator
+) -> list[Finding]:
+    """Contradictions of the survey in each record, whatever the maps are.
+
+    Parameters
+    ----------
+    records : list of ndarray, shape (shots, n_steps, receivers)
+        Some records.
+    survey : Survey
+        What they are taken to be of.
+    simulator : Simulator
+        Of some of its shots.
+
+    Returns
+    -------
+    list of Finding
+        Those that hold for every record.
+    """
     quiet = [_quiet(d, survey) for d in records]
     rms = [float(np.sqrt(np.mean(np.square(d)))) for d in records]
     levels = [
         q[0]
         for q, r in zip(quiet, rms, strict=True)
-        if q is not None and abs(q[0]) > max(OFFSET * r, 3 * q[1])
+        if q is not None and abs(q[0]) > max(MIN_OFFSET * r, 3 * q[1])
     ]
     if len(levels) == len(records):
         text = f"records are {levels[0]:.3g} before the first arrival, expected 0: they seem "
@@ -31,11 +52,11 @@ def by_physics(records: list[np.ndarray], survey: Survey, simulator: Simulator) 
     arrivals: list[FirstArrivals] = []
     exact = True
     for d, q in zip(records, quiet, strict=True):
-        velocities = told_velocities(d, survey, q)
+        velocities = velocities_of_record(d, survey, q)
         known = bool(np.isfinite(velocities).all())
         exact &= known
         shots = [survey.sources.index(source) for source in simulator.survey.sources]
-        velocities = velocities[shots] if known else np.full(len(shots), FALLBACK)
+        velocities = velocities[shots] if known else np.full(len(shots), FALLBACK_VELOCITY)
         arrival = first_arrivals(d[shots], velocities, simulator)
         if arrival is None:
             return []
@@ -48,7 +69,7 @@ def _of_arrivals(arrivals: list[FirstArrivals], exact: bool) -> list[Finding]:
     are known, so that a delay counts."""
     found: list[Finding] = []
     amplitudes = np.array([arrival.amplitude for arrival in arrivals])
-    low, high = AMPLITUDE
+    low, high = AMPLITUDE_RANGE
     if (amplitudes < 0).all():
         found.append(
             Finding(
@@ -68,7 +89,7 @@ def _of_arrivals(arrivals: list[FirstArrivals], exact: bool) -> list[Finding]:
             )
         )
     delays = np.array([arrival.delay for arrival in arrivals])
-    if not found and exact and ((delays > DELAY).all() or (delays < -DELAY).all()):
+    if not found and exact and ((delays > MAX_DELAY).all() or (delays < -MAX_DELAY).all()):
         found.append(
             Finding(
                 f"first arrivals come {delays.mean():.3g} s later than simulated ones: time step, "
@@ -93,21 +114,40 @@ def _quiet(d: np.ndarray, survey: Survey) -> tuple[float, float] | None:
     return median, 1.4826 * float(np.median(np.abs(values - median)))
 
 
-def told_velocities(d: np.ndarray, survey: Survey, quiet: tuple[float, float] | None) -> np.ndarray:
-    """(shots,) m/s at the sources; NaN where the first row does not stand out of the noise."""
+def velocities_of_record(
+    d: np.ndarray, survey: Survey, quiet: tuple[float, float] | None
+) -> np.ndarray:
+    """Velocities at the sources of a record, from its first row.
+
+    Parameters
+    ----------
+    d : ndarray, shape (shots, n_steps, receivers)
+        The record.
+    survey : Survey
+        Its velocity bounds and wavelet count.
+    quiet : (float, float) or None
+        Median and deviation before the first arrival; None: not known.
+
+    Returns
+    -------
+    ndarray, shape (shots,)
+        m/s; NaN where the first row does not stand out of the noise.
+    """
     velocities = source_velocities(d, survey)
     low, high = survey.velocity_bounds
     first = (velocities * survey.dt) ** 2 * abs(float(survey.wavelet[0]))
     noise = quiet[1] if quiet else 0.0
     with np.errstate(invalid="ignore"):
-        plausible = (velocities >= low) & (velocities <= high) & (first > TOLD * noise)
+        plausible = (
+            (velocities >= low) & (velocities <= high) & (first > MIN_SIGNAL_TO_NOISE * noise)
+        )
     return np.where(plausible, velocities, np.nan)
 
 
-def told(records: Sequence[np.ndarray], survey: Survey) -> list[np.ndarray]:
+def velocities_at_sources(records: Sequence[np.ndarray], survey: Survey) -> list[np.ndarray]:
     """The velocities at the sources of each record, for those that have its shape."""
     return [
-        told_velocities(x, survey, _quiet(x, survey))
+        velocities_of_record(x, survey, _quiet(x, survey))
         for x in (cut(d, survey) for d in records if is_record(np.shape(d), survey))
     ]
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fwi_refine.io.convert import forward_log
-from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.checks.form import Finding
 
-BETTER = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
-LOG_BETTER = 0.7  # residual with the logarithm over that without it
-SCALE_OFF = 0.05  # relative deviation of a scale that is no start's error
-SIGN_OFF = 0.3  # deviation of a scale from -1 that a start's error explains
-SPREAD = 0.04  # relative spread of the scales of records that have one scale
-OFFSET = 0.02  # of the record's rms
+MAX_MISFIT_RATIO = 0.5  # an explanation leaves this fraction of the misfit, or less, of "as it is"
+MAX_LOG_RESIDUAL_RATIO = 0.7  # residual with the logarithm over that without it
+MIN_SCALE_DEVIATION = 0.05  # relative deviation of a scale that is no start's error
+MAX_SIGN_DEVIATION = 0.3  # deviation of a scale from -1 that a start's error explains
+MAX_SCALE_SPREAD = 0.04  # relative spread of the scales of records that have one scale
+MIN_OFFSET = 0.02  # of the record's rms
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,27 @@ def regress(s: np.ndarray, x: np.ndarray) -> Fit:
     """The regression of a record on a simulated one, with the logarithm where it is needed."""
     plain = _regress(s, x)
     logged = replace(_regress(forward_log(s, 1.0), x), log=True)
-    return logged if logged.residual < LOG_BETTER * plain.residual else plain
+    return logged if logged.residual < MAX_LOG_RESIDUAL_RATIO * plain.residual else plain
 
 
-def scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]) -> list[Finding]:
+def recognise_scales(
+    fits: list[Fit], as_they_are: list[float], records: list[np.ndarray]
+) -> list[Finding]:
     """Findings from scales, offsets and logarithms, of fits that hold for every sample."""
     logs = [fit.log for fit in fits]
     scales = np.array([fit.scale for fit in fits])
     rms = np.array([np.sqrt(np.mean(np.square(x))) for x in records])
     offsets = np.array([fit.offset for fit in fits])
-    shifted = bool((np.abs(offsets) > OFFSET * rms).all())
-    scaled = bool((np.abs(scales - 1) > SCALE_OFF).all())
+    shifted = bool((np.abs(offsets) > MIN_OFFSET * rms).all())
+    scaled = bool((np.abs(scales - 1) > MIN_SCALE_DEVIATION).all())
     better = all(
-        f.residual < BETTER * relative for f, relative in zip(fits, as_they_are, strict=True)
+        f.residual < MAX_MISFIT_RATIO * relative
+        for f, relative in zip(fits, as_they_are, strict=True)
     )
     if not (better and (all(logs) or shifted or scaled)):
         return []
     what = "logarithms, sign(d) ln(1 + |d|)" if all(logs) else ""
-    if np.ptp(scales) > SPREAD * np.abs(scales).mean():
+    if np.ptp(scales) > MAX_SCALE_SPREAD * np.abs(scales).mean():
         factors = f"each scaled by a factor of its own, {span(scales)}"
         text = ", ".join(part for part in (what, factors) if part)
         return [Finding(f"records seem to be {text}; give them as they were recorded")]
@@ -64,7 +67,7 @@ def scaled(fits: list[Fit], as_they_are: list[float], records: list[np.ndarray])
         return [Finding(f"records seem to be {text}", f"{option} (about)")]
     if log:
         return [Finding(f"records seem to be {what}", log.strip())]
-    if abs(a + 1) < SIGN_OFF:
+    if abs(a + 1) < MAX_SIGN_DEVIATION:
         return [Finding("records seem to have the other sign", "--record-scale -1", of_source=True)]
     text = f"records seem to be {a:.4g} times as large as expected"
     option = f"--record-scale {1 / a:.4g} (about; the exact factor matters)"
@@ -78,7 +81,10 @@ def relative(s: np.ndarray, x: np.ndarray) -> float:
 
 def all_better(new: list[Fit], old: list[Fit], limit: float) -> bool:
     """Whether every fit is better than the old one by far, and good in itself."""
-    return all(n.residual < min(limit, BETTER * o.residual) for n, o in zip(new, old, strict=True))
+    return all(
+        n.residual < min(limit, MAX_MISFIT_RATIO * o.residual)
+        for n, o in zip(new, old, strict=True)
+    )
 
 
 def times(old: list[Fit], new: list[Fit]) -> str:

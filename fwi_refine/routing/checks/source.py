@@ -21,15 +21,15 @@ from fwi_refine.objective.source_shape import (
     SourceShape,
     compare_wavelet,
 )
-from fwi_refine.routing.recognise_form import is_record
+from fwi_refine.routing.checks.form import is_record
 from fwi_refine.survey import Survey
 from fwi_refine.wave import Simulator
 
-NEAR = 8  # cells from a source, within which a receiver counts
-EARLY = 1.6  # lengths of the wavelet: the steps that count
-FEWEST = 3  # receivers near the sources
-VELOCITIES = 12  # constant maps that are tried, m/s, between the bounds
-TOLD = 0.1  # of the record's rms, what may be left where the wavelet counts
+MAX_OFFSET = 8  # cells from a source, within which a receiver counts
+WINDOW = 1.6  # lengths of the wavelet: the steps that count
+MIN_RECEIVERS = 3  # receivers near the sources
+CONSTANT_MAPS = 12  # constant maps that are tried, m/s, between the bounds
+MAX_RESIDUAL = 0.1  # of the record's rms, what may be left where the wavelet counts
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def source_near(
     """
     survey = simulator.survey
     receivers = [k for k, r in enumerate(survey.receivers) if _is_near(r, survey.sources)]
-    if len(receivers) < FEWEST:
+    if len(receivers) < MIN_RECEIVERS:
         return None
-    steps = min(survey.n_steps, int(EARLY * survey.whole_wavelet.size))
+    steps = min(survey.n_steps, int(WINDOW * survey.whole_wavelet.size))
     early = replace(
         survey,
         n_steps=steps,
@@ -97,7 +97,7 @@ def source_near(
     fit = SourceFit.of(anything, early, noise_variance(square * FIRST_NOISE**4, early))
     maps: Sequence[torch.Tensor]
     if v is None:
-        speeds = np.geomspace(*survey.velocity_bounds, VELOCITIES + 2)[1:-1]
+        speeds = np.geomspace(*survey.velocity_bounds, CONSTANT_MAPS + 2)[1:-1]
         maps = [torch.full(survey.shape, float(speed), dtype=torch.float64) for speed in speeds]
     else:
         maps = [torch.from_numpy(np.asarray(v, np.float64).clip(*survey.velocity_bounds))]
@@ -107,7 +107,7 @@ def source_near(
     if not found:
         return None
     best = min(found, key=lambda estimate: estimate.mean_square())
-    if best.mean_square() > TOLD**2 * square:
+    if best.mean_square() > MAX_RESIDUAL**2 * square:
         return None
     return compare_wavelet(best.wavelets[0].numpy(), survey)
 
@@ -169,10 +169,10 @@ def warning(
     if found is None:
         return ""
     return (
-        f"the source looks different from the survey's: {found.words()}; --source fit estimates it "
-        "with each map"
+        f"the source looks different from the survey's: {found.describe()}; --source fit estimates "
+        "it with each map"
     )
 
 
 def _is_near(receiver: tuple[int, int], sources: Sequence[tuple[int, int]]) -> bool:
-    return any(np.hypot(receiver[0] - z, receiver[1] - x) <= NEAR for z, x in sources)
+    return any(np.hypot(receiver[0] - z, receiver[1] - x) <= MAX_OFFSET for z, x in sources)

@@ -10,9 +10,9 @@ import numpy as np
 from fwi_refine.io.convert import AXES, OUTSIDE, UNITS, Conversion, is_outside
 from fwi_refine.survey import Survey
 
-SPEEDS = ("km/s", "ft/s")  # of UNITS
-SLOWNESS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
-SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
+VELOCITY_UNITS = ("km/s", "ft/s")  # of UNITS
+SLOWNESS_UNITS = {"s/m": 1.0, "s/km": 1000.0}  # factor of 1 / x that gives m/s
+MAX_OF_SCALED = 1.1  # largest absolute value of scaled maps; a network overshoots 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def describe(findings: Sequence[Finding]) -> str:
 
 
 def recognise_maps(
-    maps: Sequence[np.ndarray], survey: Survey, told: Sequence[np.ndarray] = ()
+    maps: Sequence[np.ndarray], survey: Survey, at_sources: Sequence[np.ndarray] = ()
 ) -> tuple[Finding | None, Conversion | None]:
     """The unit of maps outside the survey's bounds as a whole, and the option that makes them m/s.
 
@@ -53,7 +53,7 @@ def recognise_maps(
         (nz, nx) each; values that are not finite are not looked at.
     survey
         Its velocity bounds count, m/s.
-    told
+    at_sources
         Velocities at the sources of each map, m/s, NaN where they are not known.
     """
     low, high = survey.velocity_bounds
@@ -71,12 +71,12 @@ def recognise_maps(
             return None, None
         text = f"{found}, in {len(outside)} of the {len(values)} maps that were looked at"
         return Finding(f"{text}: they seem to have several units; convert them to m/s"), None
-    if slowness := _slowness(x, candidates, maps, told, survey):
+    if slowness := _slowness(x, candidates, maps, at_sources, survey):
         return Finding(f"{found}: they seem to be slowness, {slowness}; convert them to m/s"), None
     if not candidates:
         return Finding(f"{found}; convert them to m/s"), None
-    name = min(candidates, key=lambda name: _distance(name, maps, told, survey))
-    if name in SPEEDS:
+    name = min(candidates, key=lambda name: _distance(name, maps, at_sources, survey))
+    if name in VELOCITY_UNITS:
         text = f"{found}: they seem to be {name}"
         return Finding(text, f"--units {name}"), Conversion(units=name)
     text = f"{found}: they seem to be scaled to {name}, as OpenFWI's loaders do"
@@ -112,25 +112,25 @@ def _may_be(name: str, x: np.ndarray, survey: Survey) -> bool:
     factor, offset = UNITS[name]
     low, high = survey.velocity_bounds
     inside = np.mean((factor * x + offset >= low) & (factor * x + offset <= high)) >= OUTSIDE
-    if name in SPEEDS:
+    if name in VELOCITY_UNITS:
         return bool(inside)
-    lowest = -SCALED if name == "-1..1" else 1 - SCALED
-    return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= SCALED)
+    lowest = -MAX_OF_SCALED if name == "-1..1" else 1 - MAX_OF_SCALED
+    return bool(inside and np.percentile(x, 1) >= lowest and np.percentile(x, 99) <= MAX_OF_SCALED)
 
 
 def _slowness(
     x: np.ndarray,
     candidates: Sequence[str],
     maps: Sequence[np.ndarray],
-    told: Sequence[np.ndarray],
+    at_sources: Sequence[np.ndarray],
     survey: Survey,
 ) -> str:
     """The unit of slowness that values have, empty where they have another one more likely."""
-    for name, factor in SLOWNESS.items():
+    for name, factor in SLOWNESS_UNITS.items():
         if not (x > 0).all() or is_outside(factor / x, survey):
             continue
-        apart = _apart(partial(np.divide, factor), maps, told, survey)
-        others = [_distance(name, maps, told, survey) for name in candidates]
+        apart = _apart(partial(np.divide, factor), maps, at_sources, survey)
+        others = [_distance(name, maps, at_sources, survey) for name in candidates]
         # scaled maps have a range of some size: what is all but constant is none
         if np.ptp(x) < 0.01 or (apart is not None and apart < min(others, default=np.inf)):
             return name
@@ -138,24 +138,24 @@ def _slowness(
 
 
 def _distance(
-    name: str, maps: Sequence[np.ndarray], told: Sequence[np.ndarray], survey: Survey
+    name: str, maps: Sequence[np.ndarray], at_sources: Sequence[np.ndarray], survey: Survey
 ) -> float:
     """How far the velocities at the sources are from those that the records tell, m/s."""
     factor, offset = UNITS[name]
-    return _apart(lambda v: factor * v + offset, maps, told, survey) or 0.0
+    return _apart(lambda v: factor * v + offset, maps, at_sources, survey) or 0.0
 
 
 def _apart(
     convert: Callable[[np.ndarray], np.ndarray],
     maps: Sequence[np.ndarray],
-    told: Sequence[np.ndarray],
+    at_sources: Sequence[np.ndarray],
     survey: Survey,
 ) -> float | None:
     """As `_distance`, of maps converted so; None where the records tell nothing."""
     rows, columns = np.array(survey.sources).reshape(-1, 2).T.clip(0)
     apart = [
         np.abs(convert(v[rows, columns].astype(np.float64)) - velocities)
-        for v, velocities in zip(maps, told, strict=False)
+        for v, velocities in zip(maps, at_sources, strict=False)
         if v.shape == survey.shape and np.isfinite(velocities).any()
     ]
     return float(np.nanmedian(apart)) if apart else None

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fwi_refine.routing.recognise_form import Finding
+from fwi_refine.routing.checks.form import Finding
 from fwi_refine.survey import Survey
 from fwi_refine.wave import C2
 
-TOLD = 10.0  # value over noise, from which on it tells something
-QUANTUM = 100.0  # value over the smallest one of the record: with less it may be rounding
-SCALE_OFF = 0.01  # smallest relative deviation of a scale that is reported
-CERTAIN = 5.0  # deviation over its standard error
-FEWEST = 4  # estimates
-LEVEL = 1e-4  # of a trace before the first arrival, of the record's rms
-EARLY = 0.7  # fraction of the time of the first possible arrival that counts as before it
+MIN_SIGNAL_TO_NOISE = 10.0  # value over noise, from which on it tells something
+MIN_QUANTA = 100.0  # value over the smallest one of the record: with less it may be rounding
+MIN_SCALE_DEVIATION = 0.01  # smallest relative deviation of a scale that is reported
+MIN_STANDARD_ERRORS = 5.0  # deviation over its standard error
+MIN_ESTIMATES = 4  # of a scale
+QUIET_LEVEL = 1e-4  # of a trace before the first arrival, of the record's rms
+EARLY_FRACTION = 0.7  # fraction of the time of the first possible arrival that counts as before it
 
 Array = NDArray[np.float64]
 
@@ -59,13 +59,13 @@ def recognise_first_rows(records: Sequence[Array], survey: Survey) -> list[Findi
     estimates = [scales(d, survey) for d in records]
     each = [found for found, _ in estimates]
     found, errors = (np.concatenate(parts) for parts in zip(*estimates, strict=True))
-    if found.size < FEWEST or any(e.size == 0 for e in each):
+    if found.size < MIN_ESTIMATES or any(e.size == 0 for e in each):
         return []
     scale = float(np.median(found))
     scatter = 1.4826 * float(np.median(np.abs(found - scale)))
     error = 1.25 * max(scatter, scale * float(np.median(errors))) / np.sqrt(found.size)
     off = scale - 1
-    if abs(off) < max(SCALE_OFF, CERTAIN * error) or any(
+    if abs(off) < max(MIN_SCALE_DEVIATION, MIN_STANDARD_ERRORS * error) or any(
         (np.median(e) - 1) * off <= 0 for e in each
     ):
         return []
@@ -81,7 +81,7 @@ def scales(d: Array, survey: Survey) -> tuple[Array, Array]:
     """Estimates of a record's scale, one for each source that tells it, and how far noise may put
     each off, relative."""
     noise = _noise(d, survey)
-    least = max(TOLD * noise, QUANTUM * _quantum(d))
+    least = max(MIN_SIGNAL_TO_NOISE * noise, MIN_QUANTA * _quantum(d))
     index = {position: k for k, position in enumerate(survey.receivers)}
     found, errors = [], []
     for shot, (row, column) in enumerate(survey.sources):
@@ -115,7 +115,7 @@ def _early(survey: Survey) -> NDArray[np.bool_]:
     travelled = np.arange(1, survey.n_steps + 1) * survey.dt * survey.velocity_bounds[1]
     sources, receivers = (np.array(p, float) for p in (survey.sources, survey.receivers))
     away = np.linalg.norm(sources[:, None] - receivers[None], axis=-1) * survey.spacing
-    return np.asarray(travelled[None, :, None] < EARLY * away[:, None, :])
+    return np.asarray(travelled[None, :, None] < EARLY_FRACTION * away[:, None, :])
 
 
 def _noise(d: Array, survey: Survey) -> float:
@@ -145,4 +145,4 @@ def _has_levels(d: Array, survey: Survey) -> bool:
     spread = np.sqrt(np.maximum(0.0, squares - means**2))
     rms = float(np.sqrt(np.mean(np.square(d))))
     level = float(np.median(np.abs(means)))
-    return level > LEVEL * rms and level > TOLD * float(np.median(spread))
+    return level > QUIET_LEVEL * rms and level > MIN_SIGNAL_TO_NOISE * float(np.median(spread))

@@ -7,8 +7,8 @@ import torch
 
 from fwi_refine.wave import Simulator
 
-NEAR = (2, 6)  # cells between source and receiver where first arrivals are compared
-FALLBACK = 2000.0  # m/s at the sources, where the record does not tell
+OFFSETS = (2, 6)  # cells between source and receiver where first arrivals are compared
+FALLBACK_VELOCITY = 2000.0  # m/s at the sources, where the record does not tell
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def first_arrivals(
 
     The map that is simulated has in each column what lies between the neighbouring sources, the
     same at all depths: what a reflector or a layer below adds comes later and is smaller. Compared
-    are the receivers within `NEAR` cells, at about the depth of the source.
+    are the receivers within `OFFSETS` cells, at about the depth of the source.
 
     Parameters
     ----------
@@ -60,7 +60,10 @@ def first_arrivals(
     ratios, delays = [], []
     for shot, (row, column) in enumerate(survey.sources):
         for k, receiver in enumerate(survey.receivers):
-            if abs(receiver[0] - row) <= 1 and NEAR[0] <= abs(receiver[1] - column) <= NEAR[1]:
+            if (
+                abs(receiver[0] - row) <= 1
+                and OFFSETS[0] <= abs(receiver[1] - column) <= OFFSETS[1]
+            ):
                 a, b = expected[shot, :, k], found[shot, :, k]
                 first, second = (int(np.argmax(np.abs(trace))) for trace in (a, b))
                 ratios.append(b[second] / a[first])

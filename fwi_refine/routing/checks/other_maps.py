@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.errors import SampleError
-from fwi_refine.routing.recognise_form import Finding
-from fwi_refine.routing.recognise_order import FEWEST, FEWEST_OF_MORE
-from fwi_refine.routing.recognise_regression import BETTER
+from fwi_refine.routing.checks.form import Finding
+from fwi_refine.routing.checks.order import MIN_PAIRS, MIN_PAIRS_OF_MANY
+from fwi_refine.routing.checks.regression import MAX_MISFIT_RATIO
 
-APART = 0.01  # relative rms difference, below which two maps agree
-SCALED = 0.2  # relative deviation of a factor that is no error of a map
-EVEN = 0.03  # relative spread of the factors within a map, and between maps
+MIN_DIFFERENCE = 0.01  # relative rms difference, below which two maps agree
+MIN_SCALE_DEVIATION = 0.2  # relative deviation of a factor that is no error of a map
+MAX_SCALE_SPREAD = 0.03  # relative spread of the factors within a map, and between maps
 
 Pair = tuple[np.ndarray, np.ndarray]
 Others = Callable[[], Iterable[Any]]  # gives maps, or (map, what reads the map beside it)
@@ -53,13 +53,13 @@ def recognise_other_maps(
     """
     usable = [(v, w) for v, w in pairs if v.shape == w.shape and _is_map(v) and _is_map(w)]
     apart = [_difference(v, w) for v, w in usable]
-    if not usable or not all(d > APART for d in apart):
+    if not usable or not all(d > MIN_DIFFERENCE for d in apart):
         return []
     one, other = words
     factors = [np.median(v.astype(np.float64) / w) for v, w in usable]
     even = all(_is_even(v, w, a) for (v, w), a in zip(usable, factors, strict=True))
     mean = float(np.mean(factors))
-    if even and abs(mean - 1) > SCALED and np.ptp(factors) < EVEN * mean:
+    if even and abs(mean - 1) > MIN_SCALE_DEVIATION and np.ptp(factors) < MAX_SCALE_SPREAD * mean:
         text = f"{one} are {mean:.4g} times as large as {other}: one of them has other units"
         return [Finding(f"{text}; give both in m/s")]
     for name, turn, option in TURNS:
@@ -89,7 +89,7 @@ def recognise_order(
         only if it is also closer to that than the map that stands beside it.
     """
     usable = [(v, w) for v, w in pairs if v.shape == w.shape and _is_map(v) and _is_map(w)]
-    apart = [(v, d) for v, w in usable if (d := _difference(v, w)) > APART]
+    apart = [(v, d) for v, w in usable if (d := _difference(v, w)) > MIN_DIFFERENCE]
     best: list[tuple[float, int, Any]] = [(np.inf, -1, None)] * len(apart)
     for k, item in enumerate(others() if len(apart) > 1 else ()):
         w, *read = item if isinstance(item, tuple) else (item,)
@@ -100,13 +100,17 @@ def recognise_order(
                 else known
                 for known, (v, _) in zip(best, apart, strict=True)
             ]
-    moved = [found for found, (_, own) in zip(best, apart, strict=True) if found[0] < BETTER * own]
+    moved = [
+        found
+        for found, (_, own) in zip(best, apart, strict=True)
+        if found[0] < MAX_MISFIT_RATIO * own
+    ]
     if len({k for _, k, _ in moved}) < len(moved):
         return []
-    fewest = FEWEST
+    fewest = MIN_PAIRS
     if len(moved) < len(usable):  # the others stand where they belong, or are poor
         moved = [found for found in moved if _is_closer(*found)]
-        fewest = FEWEST_OF_MORE
+        fewest = MIN_PAIRS_OF_MANY
     if len(moved) < fewest:
         return []
     one, other = words
@@ -119,7 +123,9 @@ def _is_closer(difference: float, k: int, partner: tuple[Any, ...]) -> bool:
     w, *read = partner
     with suppress(SampleError, IndexError):
         v = read[0]()
-        return v.shape == w.shape and _is_map(v) and difference < BETTER * _difference(v, w)
+        return (
+            v.shape == w.shape and _is_map(v) and difference < MAX_MISFIT_RATIO * _difference(v, w)
+        )
     return False
 
 
@@ -137,8 +143,11 @@ def _is_even(v: np.ndarray, w: np.ndarray, factor: float) -> bool:
     """Whether most of a map is another one times a factor, and the other one not all but constant,
     which any constant would be."""
     ratio = v.astype(np.float64) / w / factor
-    return bool(np.mean(np.abs(ratio - 1) < EVEN) > 0.5 and np.std(w) > EVEN * np.mean(w))
+    return bool(
+        np.mean(np.abs(ratio - 1) < MAX_SCALE_SPREAD) > 0.5
+        and np.std(w) > MAX_SCALE_SPREAD * np.mean(w)
+    )
 
 
 def _all_better(new: Sequence[float], old: Sequence[float]) -> bool:
-    return all(n < BETTER * o for n, o in zip(new, old, strict=True))
+    return all(n < MAX_MISFIT_RATIO * o for n, o in zip(new, old, strict=True))

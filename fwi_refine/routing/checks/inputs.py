@@ -1,7 +1,7 @@
-"""One look at a few samples before anything is made of them: are they what they are taken for?
+"""A check of a few samples before a run: are maps in m/s, and records as simulated?
 
-Every command and every function that takes maps or records looks through here: at maps alone, at
-records alone, at maps with their records, and at maps with other maps of the same samples.
+Every command and every function that takes maps or records comes through here: with maps alone,
+records alone, maps and their records, or maps and other maps of the same samples.
 """
 
 import logging
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.routing.recognise import Others, further, looked_at, recognise
-from fwi_refine.routing.recognise_form import Finding, describe
-from fwi_refine.routing.recognise_other_maps import recognise_order, recognise_other_maps
-from fwi_refine.routing.recognise_source import warning as source_warning
+from fwi_refine.routing.checks.form import Finding, describe
+from fwi_refine.routing.checks.other_maps import recognise_order, recognise_other_maps
+from fwi_refine.routing.checks.recognise import Others, checked_positions, more_positions, recognise
+from fwi_refine.routing.checks.source import warning as source_warning
 from fwi_refine.survey import Survey
 
-SEARCHED = 200  # samples among which the partner of another is looked for
-NEAR = 5  # samples before and after it that are among them
+MAX_SAMPLES_SEARCHED = 200  # samples among which the partner of another is looked for
+NEIGHBOURS_SEARCHED = 5  # samples before and after it that are among them
 ADVICE = "Give the option that fits, or --force to go on as it is."
 ADVICE_FOR_ARRAYS = (
     "(options are those of the command line; convert the arrays, or pass force=True)"
@@ -30,7 +30,7 @@ Read = Callable[[int], Any]  # gives the map or record of a sample; SampleError 
 log = logging.getLogger(__name__)
 
 
-def look(
+def check_samples(
     maps: Sequence[np.ndarray],
     records: Sequence[np.ndarray],
     survey: Survey,
@@ -40,7 +40,7 @@ def look(
     source: str = "known",
     more: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> None:
-    """Looks at maps and the record of each; either may be empty.
+    """Checks maps and the record of each; either may be empty.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def look(
     with np.errstate(over="ignore", invalid="ignore"):  # records may be of any scale
         rest = [(as_map(v, survey), d) for v, d in more]
         findings = recognise(maps, records, survey, others, source=source, more=rest)
-    tell(findings, force, advice)
+    report_findings(findings, force, advice)
     known = not findings and source == "known" and maps and records
     if known and (text := source_warning(maps, records, survey)):
         log.warning("%s", text)
 
 
-def look_at_some(
+def check_some(
     count: int,
     read: Read,
     survey: Survey,
@@ -74,12 +74,12 @@ def look_at_some(
     records: bool = False,
     advice: str = ADVICE,
 ) -> None:
-    """Looks at a few of `count` maps, or records, alone. Raises as `look` does."""
-    found = [values for _, values in _some(looked_at(count), lambda k: _numbers(read(k)))]
-    look(*(([], found) if records else (found, [])), survey, force, advice=advice)
+    """Checks a few of `count` maps, or records, alone. Raises as `check_samples` does."""
+    found = [values for _, values in _some(checked_positions(count), lambda k: _numbers(read(k)))]
+    check_samples(*(([], found) if records else (found, [])), survey, force, advice=advice)
 
 
-def look_at_pairs(
+def check_pairs(
     ids: Sequence[str],
     map_of: Read,
     record_of: Read,
@@ -88,7 +88,7 @@ def look_at_pairs(
     advice: str = ADVICE,
     source: str = "known",
 ) -> None:
-    """Looks at a few maps with their records.
+    """Checks a few maps with their records.
 
     Parameters
     ----------
@@ -97,31 +97,33 @@ def look_at_pairs(
     map_of, record_of : callable
         Give map and record of a sample by its number.
     survey, force, advice, source
-        As for `look`.
+        As for `check_samples`.
 
     Raises
     ------
     InputError
-        As `look` does; also where maps belong to the records of other samples.
+        As `check_samples` does; also where maps belong to the records of other samples.
     """
 
     def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
         return _numbers(map_of(k)), _numbers(record_of(k))
 
-    few = _some(looked_at(len(ids)), pair)
-    more = _some(further(len(ids)), pair)
+    few = _some(checked_positions(len(ids)), pair)
+    more = _some(more_positions(len(ids)), pair)
     maps, records = ([pair[i] for _, pair in few] for i in (0, 1))
-    _tell_of_equal([ids[k] for k, _ in few], maps, records)
+    _warn_of_equal([ids[k] for k, _ in few], maps, records)
 
     def others() -> Any:
-        for k in searched(len(ids), [k for k, _ in (*few, *more)]):
+        for k in partners_searched(len(ids), [k for k, _ in (*few, *more)]):
             with suppress(SampleError):
                 yield ids[k], _numbers(record_of(k)), lambda k=k: as_map(map_of(k), survey)
 
-    look(maps, records, survey, force, others, advice, source, [values for _, values in more])
+    check_samples(
+        maps, records, survey, force, others, advice, source, [values for _, values in more]
+    )
 
 
-def look_at_both(
+def check_both(
     count: int,
     one: Read,
     other: Read,
@@ -129,7 +131,7 @@ def look_at_both(
     survey: Survey,
     force: bool = False,
 ) -> None:
-    """Looks at a few maps with other maps of the same samples.
+    """Checks a few maps with other maps of the same samples.
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ def look_at_both(
     words : (str, str)
         What they are called.
     survey, force
-        As for `look`.
+        As for `check_samples`.
 
     Raises
     ------
@@ -151,19 +153,19 @@ def look_at_both(
     def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
         return as_map(_numbers(one(k)), survey), as_map(_numbers(other(k)), survey)
 
-    few, more = _some(looked_at(count), pair), _some(further(count), pair)
+    few, more = _some(checked_positions(count), pair), _some(more_positions(count), pair)
 
     def others() -> Any:
-        for k in searched(count, [k for k, _ in (*few, *more)]):
+        for k in partners_searched(count, [k for k, _ in (*few, *more)]):
             with suppress(SampleError):
                 yield as_map(_numbers(other(k)), survey), lambda k=k: pair(k)[0]
 
     findings = recognise_other_maps([pair for _, pair in few], words)
     every = [pair for _, pair in (*few, *more)]
-    tell(findings or recognise_order(every, words, others), force)
+    report_findings(findings or recognise_order(every, words, others), force)
 
 
-def tell(findings: Sequence[Finding], force: bool = False, advice: str = ADVICE) -> None:
+def report_findings(findings: Sequence[Finding], force: bool = False, advice: str = ADVICE) -> None:
     """Raises InputError with findings, if there are any; warns of them if `force` is true."""
     if findings and force:
         log.warning("%s", describe(findings))
@@ -194,17 +196,17 @@ def _some(numbers: Sequence[int], read: Read) -> list[tuple[int, Any]]:
     return found
 
 
-def searched(count: int, of: Sequence[int]) -> list[int]:
+def partners_searched(count: int, of: Sequence[int]) -> list[int]:
     """Samples among which the partners of some are looked for: their neighbours, those as far from
-    the other end, and as many of all as `SEARCHED` allows, the first ones first."""
-    near = {k + step for k in of for step in range(-NEAR, NEAR + 1)}
+    the other end, and as many of all as `MAX_SAMPLES_SEARCHED` allows, the first ones first."""
+    near = {k + step for k in of for step in range(-NEIGHBOURS_SEARCHED, NEIGHBOURS_SEARCHED + 1)}
     near |= {count - 1 - k + step for k in of for step in (-1, 0, 1)}
     chosen = dict.fromkeys(k for k in sorted(near) if 0 <= k < count)
-    chosen |= dict.fromkeys(range(min(count, SEARCHED)))
-    return [*chosen][:SEARCHED]
+    chosen |= dict.fromkeys(range(min(count, MAX_SAMPLES_SEARCHED)))
+    return [*chosen][:MAX_SAMPLES_SEARCHED]
 
 
-def _tell_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:
+def _warn_of_equal(ids: list[str], maps: list[np.ndarray], records: list[np.ndarray]) -> None:
     """Warns where predictions that differ have one record, which only one of them can be of."""
     for k, name in enumerate(ids):
         for j in range(k):
