@@ -38,7 +38,7 @@ def misfit_and_hessian():
     v = textured(SMALL)
     misfit = MatrixFreeMisfit(simulator, parameters, simulator.forward(v[None])[0])
     x = parameters.from_velocity(v + 10)
-    return misfit, x, BandMisfit.hessian(misfit, x, 0.0)
+    return misfit, x, BandMisfit.hessian(misfit, x)
 
 
 @NATIVE

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fwi_refine.objective.base import Objective, SumOfSquaredResiduals
-from fwi_refine.objective.noise import MIN_NOISE, noise_variance
+from fwi_refine.objective.noise import MIN_NOISE
 from fwi_refine.objective.parameterisation import Parameters
 from fwi_refine.objective.weights import BandWeights, Weights
 from fwi_refine.precision import widened
@@ -29,9 +29,9 @@ COLUMNS_PER_EVALUATION = 3
 # A row of J counts below some depth only if cells there that are 30 m/s off, each on its own,
 # change its coefficient of the record by 0.3 of what counts as noise or more.
 SENSITIVITY = 0.3 / 30
-# What counts as noise: float32 rounding at the least; of the noise that a prior's weight stands for
-# this fraction; and of the residual, which the weights of other priors follow down, this one.
-OF_WEIGHT, OF_RESIDUAL = 0.3, 0.1
+# What counts as noise: float32 rounding at the least, and of the noise that the weight of a log
+# density stands for this fraction.
+OF_WEIGHT = 0.3
 
 
 class DataMisfit(Objective):
@@ -163,7 +163,6 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
         self._basis = record_basis(simulator.survey).to(simulator.device)
         self._band = None if weights is None else BandWeights(weights, self._basis)
         self._single: Simulator | None = None  # in float32, made when it is needed
-        self._latest: tuple[Tensor | None, float] = (None, 0.0)  # unknowns and mean square residual
         self.last_hessian: Tensor | None = None
 
     def residual(self, x: Tensor) -> Tensor | None:
@@ -184,10 +183,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             return None
         v, vmin = medium
         residual = self._weighted_residual(v, vmin)
-        band = self._in_band if self._band is None else self._band.in_band
-        residual = band(residual)
-        self._latest = x, float(residual.square().mean())
-        return residual
+        return self._in_band(residual) if self._band is None else self._band.in_band(residual)
 
     def pull_back(self, x: Tensor, r: Tensor) -> Tensor:
         """As in `SumOfSquaredResiduals`."""
@@ -225,7 +221,7 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
-            hidden = SENSITIVITY * self._noise(x, weight)
+            hidden = SENSITIVITY * self._noise(weight)
             if self._band is None:
                 self.last_hessian = self._accumulated(x, hidden)
             else:
@@ -284,16 +280,12 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             self._band.weigh(full.matrix)
         return full
 
-    def _noise(self, x: Tensor, weight: float | None) -> float:
-        """Rms of a coefficient of the band that a step from x need not know."""
-        survey = self.simulator.survey
-        smallest = MIN_NOISE * survey.unit
-        if weight is not None:
-            return max(smallest, OF_WEIGHT * math.sqrt(weight * self._record.numel()))
-        at, square = self._latest
-        if at is None or not torch.equal(at, x):
-            square = self(x)
-        return max(smallest, OF_RESIDUAL * math.sqrt(noise_variance(square, survey)))
+    def _noise(self, weight: float | None) -> float:
+        """Rms of a coefficient of the band that a step need not know."""
+        smallest = MIN_NOISE * self.simulator.survey.unit
+        if weight is None:
+            return smallest
+        return max(smallest, OF_WEIGHT * math.sqrt(weight * self._record.numel()))
 
     def _accumulated(self, x: Tensor, hidden: float) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""
