@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from .gaussian_process import GaussianProcess
-from .hyperparameters import Learned, Priors, Routing, Variation
+from .hyperparameters import CELL, Learned, Priors, Routing, Variation
 from .learned import LearnedPrior
 from .shared_levels import SharedLevels
 from .toml_file import OPENFWI_FILE, load, to_table
@@ -17,6 +17,7 @@ from .total_variation import TotalVariation1D, TotalVariation2D
 from .variational_total_variation import VariationalTotalVariation
 
 __all__ = [
+    "CELL",
     "OPENFWI_FILE",
     "GaussianProcess",
     "Learned",

@@ -85,9 +85,9 @@ class Learned:
         """The file of the weights that are used."""
         return Path(self.weights) if self.weights else DENOISER_FILE
 
-    def prior(self) -> LearnedPrior:
-        """The prior before the data have told anything."""
-        return LearnedPrior(load_denoiser(self.file), spread=self.spread)
+    def prior(self, process: GaussianProcess) -> LearnedPrior:
+        """The prior before the data have told anything; process: that of the same maps."""
+        return LearnedPrior(load_denoiser(self.file), process, spread=self.spread)
 
 
 @dataclass(frozen=True)

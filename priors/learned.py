@@ -13,8 +13,12 @@ noise of the next level:
 with exp(-v^T A v / 2 + b^T v) the likelihood [2]_ [3]_. The last y of each chain is its sample. The
 eigenvectors of A serve all levels and chains.
 
-The median of some chains is an estimate, which their randomness must not blur: they come in pairs
-of opposite random numbers [4]_. What a pair has in common stays, and what is odd in the numbers,
+White noise hides nothing of what extends over many cells, so no level moves it: it stays as the
+chain began. Each begins with a draw from the posterior of a Gaussian process, whose long waves are
+as uncertain as the data leave them, and the levels need no more noise than an edge's height.
+
+The mean of some chains is an estimate, which their randomness must not blur: they come in pairs of
+opposite random numbers [4]_. What a pair has in common stays, and what is odd in the numbers,
 nearly all, cancels.
 
 References
@@ -27,6 +31,7 @@ References
    problem solving with decoupled noise annealing", CVPR, 2025.
 .. [4] J. M. Hammersley and K. W. Morton, "A new Monte Carlo technique: antithetic variates",
    Mathematical Proceedings of the Cambridge Philosophical Society 52, 449-475, 1956.
+.. [5] T. P. Minka, "Expectation propagation for approximate Bayesian inference", UAI, 2001.
 """
 
 from dataclasses import dataclass, replace
@@ -37,6 +42,7 @@ import torch
 from torch import Tensor
 
 from .denoiser import Denoiser
+from .gaussian_process import GaussianProcess
 
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
 LEVELS = 15
@@ -52,6 +58,8 @@ class Likelihood:
     ----------
     centre : Tensor, shape (nz, nx)
         Map in m/s.
+    matrix : Tensor, shape (nz * nx, nz * nx)
+        A in (m/s)^-2.
     values : Tensor, shape (nz * nx,)
         Eigenvalues of A in (m/s)^-2, not negative.
     vectors : Tensor, shape (nz * nx, nz * nx)
@@ -61,6 +69,7 @@ class Likelihood:
     """
 
     centre: Tensor
+    matrix: Tensor
     values: Tensor
     vectors: Tensor
     pull: Tensor
@@ -69,7 +78,7 @@ class Likelihood:
     def of(cls, matrix: Tensor, right: Tensor, centre: Tensor) -> Self:
         """From A (n, n) and b (n,), n = nz * nx, about a map (nz, nx)."""
         values, vectors = torch.linalg.eigh(matrix)
-        return cls(centre, values.clamp_min(0.0), vectors, right @ vectors)
+        return cls(centre, matrix, values.clamp_min(0.0), vectors, right @ vectors)
 
     def posterior(self, z: Tensor, spread: float, noise: Tensor | None = None) -> Tensor:
         """Draws from the posterior with normal priors of one standard deviation, or its means.
@@ -94,6 +103,32 @@ class Likelihood:
             found = found + (noise.flatten(1) @ self.vectors) / precision.sqrt()
         return self.centre + (found @ self.vectors.T).reshape(z.shape)
 
+    def slope(self, v: Tensor) -> Tensor:
+        """Gradient b - A d of its logarithm at a map v (nz, nx), in 1 / (m/s)."""
+        along = self.pull - ((v - self.centre).flatten() @ self.vectors) * self.values
+        return (self.vectors @ along).reshape(v.shape)
+
+    def draws(self, process: GaussianProcess, noise: Tensor) -> Tensor:
+        """Draws from the posterior with a Gaussian process as the prior.
+
+        Parameters
+        ----------
+        process : GaussianProcess
+            For maps (nz, nx).
+        noise : Tensor, shape (k, nz, nx)
+            Standard normal numbers.
+
+        Returns
+        -------
+        Tensor, shape (k, nz, nx)
+            In m/s.
+        """
+        factor = torch.linalg.cholesky(self.matrix + process.hessian(self.centre) / 2)
+        slope = self.slope(self.centre) - process.gradient(self.centre) / 2
+        halves = torch.linalg.solve_triangular(factor, slope.flatten()[:, None], upper=False)
+        found = torch.linalg.solve_triangular(factor.T, halves + noise.flatten(1).T, upper=True)
+        return self.centre + found.T.reshape(noise.shape)
+
 
 @dataclass(frozen=True, eq=False)
 class LearnedPrior:
@@ -103,6 +138,8 @@ class LearnedPrior:
     ----------
     denoiser : Denoiser
         The network.
+    process : GaussianProcess
+        Of the same maps; chains begin with draws from its posterior.
     chains : int
         Samples of which the posterior is estimated, in pairs.
     spread : float
@@ -110,26 +147,33 @@ class LearnedPrior:
     likelihood : Likelihood, optional
         What the data say; see `update`.
     mean, deviation : Tensor, shape (nz, nx), optional
-        Median and standard deviation of the samples in m/s; see `update`.
+        Estimate, by the mean of the samples, and their rms distance from it, m/s; see `update`.
+    site : Tensor, shape (nz, nx), optional
+        Mean of the normal prior that stands for the denoiser, m/s; see `update`.
 
     Notes
     -----
     A denoiser has no value. Before `update`, `value` is 0 everywhere. After it, it is minus twice
-    the logarithm of a normal density about m, which is `mean`, with the samples' standard deviation
-    d of each cell, at least `MIN_DEVIATION`:
+    the logarithm of a normal density that stands for the prior, a site of expectation propagation
+    [5]_: with its mean u and the deviation d of each cell, at least `MIN_DEVIATION`,
 
-        value = sum over cells of ((v - m) / max(d, MIN_DEVIATION))^2
+        value = sum over cells of ((v - u) / d)^2,    u = m - d^2 (b - A m).
 
-    Where the data see little it holds the map at m, and it leaves to the data what they see. The
-    median of each cell is the estimate with the least mean absolute error.
+    m is the estimate, `mean`, and b - A m what the likelihood pulls at it. The samples have seen
+    the data, so a density about m would count these twice. With u the likelihood's own quadratic
+    has its posterior mean at m: only what a record changes against that quadratic, its
+    nonlinearity, moves the map from m, by (A + d^-2)^-1 times the change of the pull. The mean of a
+    posterior follows a change of b by its covariance, whatever the prior.
     """
 
     denoiser: Denoiser
+    process: GaussianProcess
     chains: int = CHAINS
     spread: float = 1.0
     likelihood: Likelihood | None = None
     mean: Tensor | None = None
     deviation: Tensor | None = None
+    site: Tensor | None = None
 
     quadratic: ClassVar[bool] = True
 
@@ -141,9 +185,9 @@ class LearnedPrior:
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """As in `Prior`."""
-        if self.mean is None:
+        if self.site is None:
             return v.new_zeros(()), torch.zeros_like(v)
-        off = v - self.mean
+        off = v - self.site
         precision = self._precision(v)
         return (precision * off**2).sum(), 2 * precision * off
 
@@ -151,23 +195,29 @@ class LearnedPrior:
         """As in `Prior`; diagonal."""
         return torch.diag(2 * self._precision(v).flatten())
 
-    def update(self, likelihood: Likelihood) -> Self:
+    def update(self, likelihood: Likelihood, other: Tensor | None = None) -> Self:
         """The prior that stands for the posterior of some data.
 
         Parameters
         ----------
         likelihood : Likelihood
             Of the data, about a map that is near the solution.
+        other : Tensor, shape (nz, nx), optional
+            Estimate from the same data with another prior, m/s: that and the samples' mean then
+            count half each. Both fit the data, and what each prior invents is less in their mean.
 
         Returns
         -------
         LearnedPrior
-            The same with the likelihood, and with median and standard deviation of `chains`
-            samples. The same likelihood gives the same.
+            The same with the likelihood, and with the estimate and the rms distance of `chains`
+            samples from it. The same likelihood gives the same.
         """
         seen = replace(self, likelihood=likelihood)
         samples = seen._ends(likelihood, self.chains, 0, opposed=True)
-        return replace(seen, mean=samples.quantile(0.5, dim=0), deviation=samples.std(0))
+        mean = samples.mean(0) if other is None else (samples.mean(0) + other) / 2
+        deviation = (samples - mean).square().mean(0).sqrt()
+        site = mean - deviation.clamp_min(MIN_DEVIATION) ** 2 * likelihood.slope(mean)
+        return replace(seen, mean=mean, deviation=deviation, site=site)
 
     def samples(self, count: int, seed: int) -> Tensor:
         """Maps drawn from the posterior, each by itself.
@@ -205,7 +255,7 @@ class LearnedPrior:
 
         denoiser = self.denoiser.to(data.centre.device)
         levels = np.geomspace(MOST, LEAST, LEVELS)
-        x = data.posterior(data.centre.expand(count, -1, -1), MOST) + MOST * noise()
+        x = data.draws(self.process, noise()) + MOST * noise()
         for level, following in zip(levels, (*levels[1:], 0.0), strict=True):
             z = denoiser(x.float(), torch.full((count,), level).to(x.device)).to(x)
             y = data.posterior(z, denoiser.error(level), noise())

@@ -165,7 +165,7 @@ class Linearised:
         """A prior with what else is known."""
         return PriorTerm(prior, self.parameters) + self.penalties
 
-    def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
+    def solve(self, prior: str, priors: Priors, noisy: bool) -> tuple[np.ndarray, np.ndarray]:
         """Map and deviation, m/s, with a prior; each begins where the one before it ends."""
         process, variation = priors.style_b, priors.style_b_variation.prior()
         x, covariance = self._settled(self.x, process, lambda _: process, 1)
@@ -176,10 +176,12 @@ class Linearised:
                 x, variation, lambda latest: variation.update(latest, self.shape), ROUNDS
             )
         if prior == "learned":
-            first = PriorTerm(priors.style_b_learned.prior(), self.parameters)
+            first = PriorTerm(priors.style_b_learned.prior(process), self.parameters)
             gradient = self.gradient + self.hessian @ (x - self.x)
+            options: dict[str, Any] = {"first": first, "penalties": self.penalties}
+            options["other"] = None if noisy else self.parameters.velocity(x)
             found, step, _ = settled_by_chains(
-                self.hessian, gradient, None, x, self.weight, first=first, penalties=self.penalties
+                self.hessian, gradient, None, x, self.weight, **options
             )
             return self._map(x + step), found.terms[0][1].prior.deviation.numpy()
         deviation = spread * covariance.diagonal().sqrt().reshape(self.shape)
@@ -236,7 +238,7 @@ def main() -> None:
         for prior in options.prior or PRIORS[1:]:
             began = time.process_time()
             if linearised is not None:
-                v, deviation = linearised.solve(prior, priors)
+                v, deviation = linearised.solve(prior, priors, options.noise > 0)
                 row = {"case": case, "cells": list(truth.shape), "prior": prior}
                 row |= {"noise": options.noise, "missing": options.missing}
                 row["jacobian_seconds"] = linearised.seconds

@@ -417,10 +417,28 @@ def style_ways() -> str:
     """Mean errors of ways to an estimate on the same parts: tuning maps, reported ones."""
     found = result("style_priors")["ways"]
     lines = [
-        [row["way"], *(f"{row[case]:.2f}" for case in ("r47", "r49", "reported", "r47_whole"))]
+        [row["way"], *(_two_digits(row[case]) for case in ("r47", "r49", "reported", "r47_whole"))]
         for row in found["rows"]
     ]
     return table(["estimate", "r47", "r49", "reported (5)", "r47, whole"], lines)
+
+
+def style_inversions() -> str:
+    """Whole inversions of parts with total variation and the learned prior."""
+    rows = result("style_priors")["learned_part"]["rows"]
+    by_prior = {(row["case"], row["prior"]): row for row in rows}
+    lines = []
+    for case in sorted({row["case"] for row in rows}):
+        tv, ours = by_prior[case, "tv"], by_prior[case, "learned"]
+        errors = [f"{v:.1f}" for v in (ours["start"], tv["refined"], ours["refined"])]
+        shares = [f"{100 * ours[key]:.0f} %" for key in ("within_one", "within_two")]
+        lines.append([case, *errors, f"{ours['expected']:.1f}", *shares])
+    expected = ["expected by `learned`", "within one deviation", "within two"]
+    return table(["map", "start", "`tv`", "`learned`", *expected], lines)
+
+
+def _two_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def expected_errors() -> str:
@@ -464,6 +482,7 @@ TABLES: dict[str, Callable[[], str]] = {
         step_ways,
         style_priors,
         style_ways,
+        style_inversions,
     )
 }
 

@@ -298,7 +298,8 @@ def test_fit_priors_trains_a_denoiser(train, tmp_path):
     assert "# [style_b_learned] 2 batches of 2 maps of Style_B." in out.read_text()
     learned = priors.load(out).style_b_learned
     assert learned.weights == str(weights)
-    assert learned.prior().denoiser is not PRIORS.style_b_learned.prior().denoiser
+    theirs = PRIORS.style_b_learned.prior(PRIORS.style_b)
+    assert learned.prior(PRIORS.style_b).denoiser is not theirs.denoiser
     again = run(folder, "--out", tmp_path / "p.toml", "--denoiser", weights, "--steps", 2)
     assert again.exit_code != 0
     assert not (tmp_path / "p.toml").exists()

@@ -278,6 +278,9 @@ def test_another_denoiser_is_noticed_where_it_is_used(case, tmp_path):
     assert prepared("learned", "b.npz").hash == run.hash
     with pytest.raises(InputError, match="denoiser: other weights"):
         prepared("learned", "a.npz", b"Weights")
+    prepared("auto", "a.npz")
+    with pytest.raises(InputError, match="denoiser: other weights"):
+        prepared("auto", "a.npz", b"Weights")
     assert prepared("tv", "a.npz").hash == prepared("tv", "a.npz", b"Weights").hash
     own = replace(SETTINGS, prior="learned")
     with pytest.raises(InputError, match="denoiser: other weights"):

@@ -10,6 +10,7 @@ from jacobian_cases import SMALL, textured
 from small_samples import PROCESS
 
 from fwi_refine.inversion.families import PRIORS, find_family
+from fwi_refine.inversion.method import choose_prior
 from fwi_refine.inversion.sample import refine_sample
 from fwi_refine.objective.base import PriorTerm, SumOfSquaredResiduals
 from fwi_refine.objective.parameterisation import Full
@@ -247,8 +248,12 @@ def test_a_small_survey_within_a_budget(sample, limit):
 
 def test_the_prior_is_chosen():
     style_b = find_family("style-b")
-    assert style_b.recipe("auto") == style_b.recipe("auto", "tv")
+    assert style_b.recipe("auto") == style_b.recipe("auto", "learned")
+    assert style_b.recipe("auto") != style_b.recipe("auto", "tv")
     assert style_b.recipe("auto", "gp") == style_b.gauss_newton
+    coarse = dataclasses.replace(SMALL, spacing=12.0)
+    assert [choose_prior("auto", survey) for survey in (SMALL, coarse)] == ["auto", "tv"]
+    assert choose_prior("learned", coarse) == "learned"  # a denoiser of one's own
     assert len(style_b.recipe("auto").stages) > len(style_b.gauss_newton.stages)
     assert style_b.recipe("lbfgs", "tv") == style_b.published
     layered = find_family("layered")

@@ -148,7 +148,7 @@ def refine(
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
         "gp", the Gaussian process, "tv", total variation, "learned", a denoiser trained on made
-        maps, or "auto": "tv" for Style_B, "gp" for Style_A.
+        maps, or "auto": "learned" for Style_B ("tv" where cells are not 10 m), "gp" for Style_A.
     source : str
         "known": the wavelet is the survey's; "fit": amplitude, delay and shape are estimated with
         each map, one wavelet for all shots; "fit-each": one for each. The reports say what was

@@ -24,6 +24,7 @@ def settled_by_chains(
     *,
     first: PriorTerm,
     penalties: Any,
+    other: torch.Tensor | None = None,
 ) -> tuple[Any, torch.Tensor, Solve]:
     """The normal prior that stands for samples, and the step with it, as `optimise.settled`.
 
@@ -41,6 +42,8 @@ def settled_by_chains(
         Of a `LearnedPrior`.
     penalties
         What else is known of the unknowns; it is quadratic.
+    other : Tensor, shape (nz, nx), optional
+        Estimate with another prior, m/s; see `LearnedPrior.update`.
 
     Returns
     -------
@@ -49,7 +52,8 @@ def settled_by_chains(
     """
     learned = first.prior
     assert isinstance(learned, LearnedPrior)
-    seen = learned.update(likelihood_of(hessian, gradient, penalties, x, weight, first.parameters))
+    likelihood = likelihood_of(hessian, gradient, penalties, x, weight, first.parameters)
+    seen = learned.update(likelihood, other)
     return settled(hessian, gradient, PriorTerm(seen, first.parameters) + penalties, x, weight)
 
 
@@ -74,7 +78,7 @@ class SampledSolution(Solution):
         return self.spread * self.learned.deviation
 
     def samples(self, v: torch.Tensor, count: int, seed: int) -> torch.Tensor | None:
-        """As of `Solution`: ends of as many chains, moved by what the map is off their median."""
+        """As of `Solution`: ends of as many chains, moved by what the map is off the estimate."""
         if self.learned is None or self.learned.mean is None:
             return super().samples(v, count, seed)
         return v + self.spread * (self.learned.samples(count, seed) - self.learned.mean)

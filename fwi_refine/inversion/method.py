@@ -1,8 +1,10 @@
-"""The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step."""
+"""The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step. And
+the prior, by the spacing."""
 
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.optimisers import VariationalGaussNewton
 from fwi_refine.objective.misfit import FEW_UNKNOWNS
+from fwi_refine.priors import CELL
 from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
 from fwi_refine.wave import jacobian_bytes, normal_matrix_bytes
@@ -83,6 +85,25 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
             f"memory, more than {MAX_MEMORY / 1e9:.0f} GB"
         )
     return "gauss-newton", ""
+
+
+def choose_prior(prior: str, survey: Survey) -> str:
+    """Replace "auto" by the prior that it stands for, where that is not the family's own.
+
+    Parameters
+    ----------
+    prior : str
+        One of `families.PRIORS`.
+    survey : Survey
+        Survey of the record.
+
+    Returns
+    -------
+    str
+        "tv" for "auto" with cells of another size than those that the denoiser of the learned
+        prior has seen; else the same.
+    """
+    return "tv" if prior == "auto" and survey.spacing != CELL else prior
 
 
 def takes_prior(family: str, method: str, prior: str) -> bool:

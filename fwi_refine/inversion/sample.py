@@ -15,7 +15,7 @@ from fwi_refine.errors import SampleError
 from fwi_refine.inversion.budget import Budget, Progress
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.families import METHODS, PRIORS, find_family
-from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.method import choose_method, choose_prior
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.routes import classify
@@ -277,7 +277,7 @@ def _choose(
     several = inferred and method != "lbfgs"
     recipes = {
         route: find_family(route)
-        .recipe(method, prior)
+        .recipe(method, choose_prior(prior, survey))
         .in_unit(survey.unit)
         .with_noise(data.noise, survey, data.count)
         for route in (first, *(find_family(first).others if several else ()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
-from fwi_refine.inversion.method import choose_method
+from fwi_refine.inversion.method import choose_method, choose_prior
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGaussNewton
 from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
@@ -114,7 +114,8 @@ def plan_families(
     kernel = kernel_name(settings)
     for family in sorted(counts):
         method, _ = choose_method(settings.method, family, settings.survey, kernel)
-        every = find_family(family).recipe(method, settings.prior).stages
+        prior = choose_prior(settings.prior, settings.survey)
+        every = find_family(family).recipe(method, prior).stages
         stages = [stage for stage in every if stage.data.frequency is None] or every
         shots = len(settings.survey.sources)
         steps = [

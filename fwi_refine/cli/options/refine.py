@@ -193,7 +193,8 @@ recipe = options.grouped(
         default="auto",
         show_default=True,
         help="What the Style families end with: gp, the Gaussian process; tv, total variation; "
-        "learned, a denoiser trained on made maps; auto: tv for Style_B, gp for Style_A.",
+        "learned, a denoiser trained on made maps; auto: learned for Style_B (tv where cells "
+        "are not 10 m), gp for Style_A.",
     ),
     click.option(
         "--source",

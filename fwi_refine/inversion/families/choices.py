@@ -111,7 +111,7 @@ def edges(v: torch.Tensor, priors: Priors) -> VariationalTotalVariation:
 
 def learned(v: torch.Tensor, priors: Priors) -> LearnedPrior:
     """The learned prior of Style B, before the data have told anything."""
-    return priors.style_b_learned.prior()
+    return priors.style_b_learned.prior(priors.style_b)
 
 
 def lowest_level(v: torch.Tensor) -> tuple[float, float]:

@@ -43,7 +43,7 @@ def _with_edges(*noise: float, prior: MakePrior = edges, **options: Any) -> Stag
         every_cell,
         prior,
         NOISE,
-        VariationalGaussNewton(noise),
+        VariationalGaussNewton(noise, corrections=20),
         data=Subset(take_out=without_expected_rounding),
         vmin=surface_minimum,
         **options,
@@ -85,14 +85,14 @@ FAMILY = FamilyDefinition(
             _with_edges(2e-4),
             _with_edges(3e-5, 2e-5, 2e-5, rounding_is_noise=True),
         ),
-        # the learned prior begins near the solution, and is dropped where the record tells that
-        # its map is wrong
+        # the learned prior begins where total variation nearly ends, and is dropped where the
+        # record tells that its map is wrong
         "learned": (
             _with_edges(2e-4),
             _with_edges(3e-5, 2e-5, rounding_is_noise=True),
             _with_edges(2e-5, 2e-5, prior=learned, rounding_is_noise=True, must_fit=True),
         ),
     },
-    prior="tv",
+    prior="learned",
     large=False,
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fwi_refine.inversion.method import choose_prior
 from fwi_refine.io import Inputs
 from fwi_refine.machine_faults import is_machine_fault
 from fwi_refine.priors import Priors, to_table
@@ -88,7 +89,7 @@ def describe(inputs: Inputs, settings: Settings, chunk_size: int) -> dict[str, A
     arrays = {name: getattr(settings, name) for name in _ARRAYS}
     if given := {name: _digest(array) for name, array in arrays.items() if array is not None}:
         table["arrays"] = given
-    if settings.prior == "learned":
+    if choose_prior(settings.prior, settings.survey) in ("auto", "learned"):
         table["denoiser"] = _content(settings.priors.style_b_learned.file)
     copied: dict[str, Any] = json.loads(json.dumps(table))  # as TOML gives it: lists, no tuples
     return copied
