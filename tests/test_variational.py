@@ -149,7 +149,7 @@ class Bent(SumOfSquaredResiduals):
     def pull_back(self, x, r):
         return self.jacobian(x).T @ r
 
-    def hessian(self, x):
+    def hessian(self, x, weight=None):
         return self.jacobian(x).T @ self.jacobian(x)
 
 
@@ -164,7 +164,7 @@ class Small(SumOfSquaredResiduals):
     def pull_back(self, x, r):
         return r
 
-    def hessian(self, x):
+    def hessian(self, x, weight=None):
         return torch.eye(2).double()
 
 
