@@ -2,31 +2,35 @@
 
     python scripts/benchmark_step.py [--threads 1] [--imaging]
 
-Prints Markdown: seconds of the processor, of all threads, for the normal matrix as a step makes it,
-its parts and a Cholesky factor, also as multiples of one float64 misfit and gradient in the same
-run. --imaging adds the relative difference of the gradient from that with every step imaged, for a
-smooth residual and for one of white noise.
+Seconds of the processor, of all threads, for the normal matrix as a step makes it, its parts and a
+Cholesky factor, also as multiples of one float64 misfit and gradient in the same run. Replaces the
+figures in benchmarks/gauss_newton_step.json. --imaging prints the relative difference of the
+gradient from that with every step imaged, for a smooth residual and for one of white noise, and no
+more.
 """
 
 import argparse
+import json
 import resource
 import time
 from functools import partial
 from types import ModuleType
 
 import torch
+from benchmark_real import ROOT, origin, write
 
 from fwi_refine.objective.misfit import MIN_SENSITIVITY
 from fwi_refine.wave import Simulator, normal_matrix
 from fwi_refine.wave.jacobian import normal_matrix as products
 from fwi_refine.wave.jacobian.reciprocity import Assembly
 
+RESULTS = ROOT / "benchmarks" / "gauss_newton_step.json"
 PARTS = {
-    "wavefields": (Simulator, "wavefields"),
-    "spectra, and sums over the absorbing band": (Assembly, "add_receivers"),
-    "rows of the Jacobian": (Assembly, "rows"),
-    "combining receivers": (products, "_combine"),
-    "sorting rows by depth": (products, "_copy_rows"),
+    "fields": (Simulator, "wavefields"),
+    "spectra": (Assembly, "add_receivers"),  # and sums over the absorbing band
+    "rows": (Assembly, "rows"),
+    "combining": (products, "_combine"),
+    "sorting": (products, "_copy_rows"),
 }
 
 
@@ -34,6 +38,10 @@ def timed(action):
     start = time.process_time()
     result = action()
     return time.process_time() - start, result
+
+
+def measured(seconds: float, unit: float) -> dict[str, float]:
+    return {"seconds": round(seconds, 1), "gradients": round(seconds / unit, 1)}
 
 
 def timed_in_threads(owner: type | ModuleType, method: str) -> list[float]:
@@ -80,25 +88,26 @@ def main() -> None:
     depth = torch.linspace(0, 1, 70, dtype=torch.float64)[:, None]
     v = 1700 + 2500 * depth + 60 * noise
     if options.imaging:
-        imaging(v, options.threads, generator)
+        return imaging(v, options.threads, generator)
 
     simulator = Simulator(threads=options.threads)
     record = simulator.forward(v + 20)
     unit = min(timed(lambda: simulator.misfit_and_gradient(v, record))[0] for _ in range(3))
-    parts = {name: timed_in_threads(owner, method) for name, (owner, method) in PARTS.items()}
-    how = {"hidden": MIN_SENSITIVITY, "threads": options.threads}
-    both, (normal, _) = timed(partial(normal_matrix, v[0], v.min(), **how))
-    damped = normal + 1e-8 * torch.eye(len(normal), dtype=torch.float64)
-    last, _ = timed(partial(torch.linalg.cholesky, damped))
-    rows = {"misfit and gradient, float64": unit, "normal matrix": both}
-    rows |= {f"of it, {name}": sum(seconds) for name, seconds in parts.items()}
-    rows["of it, products and what is left"] = both - sum(map(sum, parts.values()))
-    rows |= {"Cholesky factor, float64": last, "a step": both + last}
-    print("\n| what | seconds | in misfits and gradients |\n|---|---|---|")
-    for name, seconds in rows.items():
-        print(f"| {name} | {seconds:.2f} | {seconds / unit:.1f} |")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\nPeak memory of the process: {memory:.1f} GiB")
+    calls = {name: timed_in_threads(owner, method) for name, (owner, method) in PARTS.items()}
+    both, (normal, _) = timed(
+        partial(normal_matrix, v[0], v.min(), hidden=MIN_SENSITIVITY, threads=options.threads)
+    )
+    parts = {name: sum(seconds) for name, seconds in calls.items()}
+    parts["products"] = both - sum(parts.values())
+    normal.diagonal().add_(1e-8)
+    parts["factor"] = timed(partial(torch.linalg.cholesky, normal))[0]
+    step = measured(sum(parts.values()), unit)
+    step |= {"parts": {name: round(seconds, 1) for name, seconds in parts.items()}}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"misfit and gradient {unit:.2f} s, peak memory {memory:.2f} GB, step {step}")
+    content = json.loads(RESULTS.read_text(encoding="utf-8")) | origin("benchmark_step.py")
+    content |= {"gradient_seconds": round(unit, 2), "peak_memory_gb": round(memory, 1)}
+    write(RESULTS, content | {"step": step}, ("ways",))
 
 
 if __name__ == "__main__":

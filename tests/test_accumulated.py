@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +65,40 @@ def test_fewer_modes_at_a_time_change_the_order_of_sums_alone(monkeypatch, memor
     assert torch.allclose(found, expected, atol=1e-7)
     columns = whole.matrix.double() / scale
     assert torch.allclose(found, columns.T @ columns, atol=1e-6)
+
+
+PEAKS = """
+import dataclasses, resource, sys
+from jacobian_cases import textured
+from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import Simulator, normal_matrix, normal_matrix_bytes
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+nx, shots = map(int, sys.argv[1:])
+survey = dataclasses.replace(
+    OPENFWI, shape=(30, nx), n_steps=400, absorbing_cells=30,
+    velocity_bounds=(1000.0, 5000.0),
+    sources=tuple((1, 3 * i) for i in range(shots)), receivers=tuple((1, x) for x in range(nx)),
+)
+v = textured(survey)
+Simulator(survey, threads=2).forward(v[None])
+before = peak()
+normal_matrix(v, v.min(), survey=survey, hidden=1e-4, threads=2)
+print((peak() - before) / normal_matrix_bytes(survey))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("columns", "shots"), [(50, 2), (50, 8), (100, 5)])
+def test_memory_is_what_is_estimated(columns, shots):
+    """In a process of its own, as a peak stays."""
+    command = [sys.executable, "-c", PEAKS, str(columns), str(shots)]
+    told = subprocess.run(
+        command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+    )
+    assert 0.6 < float(told.stdout) < 1.15
 
 
 @pytest.mark.slow

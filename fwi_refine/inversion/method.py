@@ -2,20 +2,24 @@
 the prior, by the spacing."""
 
 from fwi_refine.inversion.families import find_family
+from fwi_refine.inversion.optimisers import VariationalGaussNewton
 from fwi_refine.objective.misfit import FEW_UNKNOWNS
 from fwi_refine.priors import CELL
 from fwi_refine.routing import Family
 from fwi_refine.survey import Survey
-from fwi_refine.wave import jacobian_bytes
+from fwi_refine.wave import jacobian_bytes, normal_matrix_bytes
 
 # Methods of which neither expected errors nor a posterior are known: both follow from a matrix.
 WITHOUT_MATRIX = ("lbfgs", "matrix-free")
 # Bytes that `auto` allows a Gauss-Newton step. They are no property of the machine, as a result
 # must not depend on where it was computed.
 MAX_MEMORY = 16e9
-# Square matrices of all cells that a step has at a time in float64: the Hessian, the one before
-# it, that of the prior and its parts, their sum, its factor, and copies.
-MATRICES_PER_STEP = 10
+PROCESS = 0.35e9  # of Python and the libraries, before any step
+# Square matrices of all cells, in float64, that a step has at a time after its Hessian is made: it,
+# its sum with the prior's, the factor, and a copy; with a prior that is settled, the covariance and
+# copies of that as well.
+MATRICES_PER_STEP, MATRICES_PER_SETTLED_STEP = 4, 7
+MARGIN = 1.15  # of the estimate, over what was measured
 
 
 def gauss_newton_bytes(survey: Survey, family: str) -> float:
@@ -36,7 +40,16 @@ def gauss_newton_bytes(survey: Survey, family: str) -> float:
     rows, columns = survey.shape
     if family == Family.FLAT_VEL and rows + 1 <= FEW_UNKNOWNS:
         return 0.0  # a column for each row, and no full Jacobian
-    return jacobian_bytes(survey) + MATRICES_PER_STEP * 8.0 * (rows * columns + 1) ** 2
+    recipe = find_family(family).recipe("gauss-newton")
+    settled = any(isinstance(stage.optimiser, VariationalGaussNewton) for stage in recipe.stages)
+    # assignments need all of the Jacobian, and stages with rounding for noise one by that as well
+    matrices = 2 if any(stage.rounding_is_noise for stage in recipe.stages) else 0
+    matrices = matrices or int(recipe.assignment is not None)
+    made = jacobian_bytes(survey, matrices) if matrices else normal_matrix_bytes(survey)
+    square = 8.0 * (rows * columns + 1) ** 2
+    making = made + square  # the Hessian before it
+    solving = square * (MATRICES_PER_SETTLED_STEP if settled else MATRICES_PER_STEP)
+    return MARGIN * (PROCESS + max(making, solving))
 
 
 def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tuple[str, str]:

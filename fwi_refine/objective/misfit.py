@@ -216,10 +216,10 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             2 / N J^T J.
         """
         if x.numel() > FEW_UNKNOWNS:
+            hidden = MIN_SENSITIVITY * self.simulator.survey.unit
             if self._band is None:
-                self.last_hessian = self._accumulated(x)
+                self.last_hessian = self._accumulated(x, hidden)
             else:
-                hidden = MIN_SENSITIVITY * self.simulator.survey.unit
                 self.last_hessian = self._normal_matrix(self._jacobian(x), hidden=hidden)
             return self.last_hessian
         v, vmin = self._medium(x)
@@ -275,12 +275,11 @@ class BandMisfit(DataMisfit, SumOfSquaredResiduals):
             self._band.weigh(full.matrix)
         return full
 
-    def _accumulated(self, x: Tensor) -> Tensor:
+    def _accumulated(self, x: Tensor, hidden: float) -> Tensor:
         """The Hessian from the full Jacobian, of which some rows at a time are held."""
         v, vmin = self._medium(x)
         survey, options = self.simulator.survey, self.simulator.options
         columns = self.parameters.jacobian_transform(v.new_empty(0, dtype=torch.float32))
-        hidden = MIN_SENSITIVITY * survey.unit
         unit_and_scale = normal_matrix(
             v[0], vmin[0], columns, survey=survey, hidden=hidden, **options
         )

@@ -237,7 +237,8 @@ def settled(
         matrix = hessian.clone()
         prior.add_hessian(matrix, x + step, weight)
         scale = to_unit_diagonal(matrix, DAMPING)
-        factor, info = torch.linalg.cholesky_ex(matrix)
+        info = torch.empty((), dtype=torch.int32, device=matrix.device)
+        factor, _ = torch.linalg.cholesky_ex(matrix, out=(matrix, info))  # in its place
         if int(info) != 0 or not math.isfinite(float(factor.diagonal().sum())):
             break
         solve = scaled_back(by_factor(factor), scale)

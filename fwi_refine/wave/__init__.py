@@ -16,7 +16,8 @@ from fwi_refine.wave.jacobian.flat_layers import (
     flat_jacobian_shots,
     has_flat_jacobian,
 )
-from fwi_refine.wave.jacobian.full import Jacobian, jacobian, jacobian_bytes
+from fwi_refine.wave.jacobian.full import Jacobian, jacobian
+from fwi_refine.wave.jacobian.memory import jacobian_bytes, normal_matrix_bytes
 from fwi_refine.wave.jacobian.normal_matrix import transposed_product
 from fwi_refine.wave.jacobian.operator import jacobian_operator
 from fwi_refine.wave.jacobian.plan import longest_interval, record_basis
@@ -62,6 +63,7 @@ __all__ = [
     "longest_interval",
     "measure_speed",
     "normal_matrix",
+    "normal_matrix_bytes",
     "one_thread_each",
     "pad",
     "propagate_released",

@@ -77,6 +77,12 @@ def normal_matrix(
         return scaled(sum_of_products(parts, pool))
 
 
+def modes_at_a_time(of_mode: int, modes: int) -> int:
+    """How many of the modes have their rows made at a time; of_mode: numbers in those of one."""
+    size = max(1, min(modes, int(MAX_ROWS / (of_mode * torch.float32.itemsize))))
+    return size if size <= MODES else min(modes, size // MODES * MODES)
+
+
 def _mapped(
     along: Callable[[torch.Tensor], torch.Tensor], parts: Iterator[torch.Tensor], pool: Pool
 ) -> Iterator[torch.Tensor]:
@@ -100,9 +106,7 @@ class _Kept(Assembly):
         overwritten by later ones. As many as memory takes are made at a time: every time, the
         spectra of all sources and receivers are multiplied."""
         shots, receivers, modes, n = self.shape
-        of_mode = shots * receivers * n * torch.float32.itemsize
-        size = max(1, min(modes, int(MAX_ROWS / of_mode)))
-        size = size if size <= MODES else min(modes, size // MODES * MODES)
+        size = modes_at_a_time(shots * receivers * n, modes)
         memory = torch.empty(shots, receivers, size, n)
         for first in range(0, modes, size):
             out = memory[:, :, : modes - first]

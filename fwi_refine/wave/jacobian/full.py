@@ -6,7 +6,6 @@ J^T J = matrix^T matrix and J^T u = matrix^T Q^T u without weights, and with a t
 that the samples would be.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,11 +13,11 @@ import torch
 
 from fwi_refine.precision import Float64, float64, widened
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.wave.jacobian.assemble import BATCH, assemble
+from fwi_refine.wave.jacobian.assemble import assemble
 from fwi_refine.wave.jacobian.exact_products import sum_of_exact_products
 from fwi_refine.wave.jacobian.normal_matrix import MODES, ROWS, sum_of_products, sum_without_hidden
-from fwi_refine.wave.jacobian.plan import Plan, longest_interval, make_plan
-from fwi_refine.wave.jacobian.reciprocity import LINES, Assembly
+from fwi_refine.wave.jacobian.plan import Plan
+from fwi_refine.wave.jacobian.reciprocity import Assembly
 from fwi_refine.wave.paths import MakeKernel
 from fwi_refine.wave.threads import workers
 
@@ -166,36 +165,6 @@ def scaled(normal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     scale = torch.where(squares > 0, squares, 1.0).sqrt()
     normal.div_(scale).div_(scale[:, None])
     return normal.triu_().add_(normal.triu(1).T), scale
-
-
-def jacobian_bytes(survey: Survey = OPENFWI) -> int:
-    """About how much memory `jacobian` takes on the CPU, in float32, with two threads.
-
-    Parameters
-    ----------
-    survey : Survey
-        The survey.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
-    plan = make_plan(survey, longest_interval(survey))
-    modes, (spectrum, frames) = plan.basis.shape[1], plan.analysis.shape
-    shots, _, receivers = survey.record_shape
-    cells, padded = (math.prod(shape) for shape in (survey.shape, survey.padded_shape))
-    edge = 2 * sum(survey.shape)
-    sources = len({*survey.sources})
-    first = max(BATCH, sources)  # points of the first batch
-    matrix = shots * receivers * modes * (cells + 1)
-    fields = (first + 2 * BATCH) * frames * padded
-    spectra = sources * spectrum * (cells + 2 * (padded - cells))
-    # of `Assembly`: products of one point with the sources, and sums over the band, with copies
-    products = 2 * sources * (spectrum + modes) * (cells + edge)
-    band = 8 * spectrum * edge * sources * (first + BATCH)
-    lines = (first + BATCH) * (frames + 2 * spectrum) * LINES * survey.absorbing_cells
-    return torch.float32.itemsize * (matrix + fields + spectra + products + band + lines)
 
 
 def jacobian(

@@ -113,8 +113,7 @@ class Assembly:
             (column + (nz - 1) * nx, by_row[b + nz :]),
         ]
         self._edge = torch.cat([cells for cells, _ in self._lines]).unique()
-        self._shots = torch.tensor([self.sources.index(source) for source in survey.sources])
-        self._shots = self._shots.to(device)
+        self._shots = [self.sources.index(source) for source in survey.sources]
         self._memory = threading.local()
         self.prepare(plan)
 
@@ -184,25 +183,19 @@ class Assembly:
         shot : int, optional
             One of the shots; default all.
         """
-        which = self._shots if shot is None else self._shots[shot : shot + 1]
-        source_map = self._source_map
-        if shot is not None:
-            only = slice(int(which), int(which) + 1)
-            source_map, extra, which = source_map[only], extra[only], which - which
-        source_re, source_im = source_map.chunk(2, dim=1)
-        n_map, n_all = self._scale.numel(), self._scale.numel() + extra.shape[-1]
-        product = self._take("product", *source_map.shape[:2], n_all)
-        re, im = product[..., :n_map].chunk(2, dim=1)
+        synthesis, n_map = self._synthesis[modes], self._scale.numel()
         own_re, own_im = own.chunk(2)
-        torch.mul(source_re, own_re, out=re).addcmul_(source_im, own_im, value=-1)
-        torch.mul(source_re, own_im, out=im).addcmul_(source_im, own_re)
-        product[..., n_map:] = extra
-        synthesis = self._synthesis[modes]
-        rows = self._take("rows", len(product), len(synthesis), n_all)
-        torch.matmul(synthesis, product, out=rows)
-        rows[..., self._edge] += rows[..., n_map:-1]
-        out[..., :-1] = rows[which, :, :n_map]
-        out[..., -1] = rows[which, :, -1]
+        product = self._take("product", len(own), n_map)
+        re, im = product.chunk(2)
+        which = self._shots if shot is None else self._shots[shot : shot + 1]
+        for source, rows in zip(which, out, strict=True):
+            source_re, source_im = self._source_map[source].chunk(2)
+            torch.mul(source_re, own_re, out=re).addcmul_(source_im, own_im, value=-1)
+            torch.mul(source_re, own_im, out=im).addcmul_(source_im, own_re)
+            torch.mm(synthesis, product, out=rows[:, :n_map])
+            of_band = synthesis @ extra[source]
+            rows[:, self._edge] += of_band[:, :-1]
+            rows[:, -1] = of_band[:, -1]
 
     @property
     def modes(self) -> int:
