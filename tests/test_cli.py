@@ -284,7 +284,7 @@ def test_the_log_file_holds_what_stderr_does(made, tmp_path, capsys):
     assert run([*arguments, "-q", "--log-file", str(log)]) == 0
     assert capsys.readouterr().err == ""
     assert "kernel: " in log.read_text()
-    assert run([*arguments, "--log-file", str(tmp_path / "absent" / "x.log")]) == 1
+    assert run([*arguments, "--log-file", str(tmp_path / "absent" / "x.log")]) == 2
     assert "No such file or directory" in capsys.readouterr().err
 
 

@@ -97,8 +97,8 @@ class _File(logging.FileHandler):
 
 
 def set_up(verbose: int, quiet: int, log_file: Path | None) -> None:
-    """verbose, quiet: how often -v and -q were given. Raises OSError if the file cannot be made,
-    InputError for a pipe, which may have no reader."""
+    """verbose, quiet: how often -v and -q were given. Raises InputError if the file cannot be made,
+    and for a pipe, which may have no reader."""
     if log_file and log_file.is_fifo():
         raise InputError(f"--log-file {log_file}: is a pipe, expected a regular file")
     level = logging.DEBUG if verbose else (logging.ERROR if quiet else logging.INFO)
@@ -108,7 +108,11 @@ def set_up(verbose: int, quiet: int, log_file: Path | None) -> None:
     stderr.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(stderr)
     if log_file:
-        add_file(log_file, logging.DEBUG if verbose else logging.INFO)
+        try:
+            add_file(log_file, logging.DEBUG if verbose else logging.INFO)
+        except OSError as error:
+            message = f"--log-file {log_file}: cannot be written ({error.strerror})"
+            raise InputError(message) from error
     root.setLevel(logging.WARNING)
     logging.getLogger("fwi_refine").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.captureWarnings(True)
