@@ -135,7 +135,7 @@ def _on_cpu(kernel: str, threads: int, narrow: bool) -> Path:
     if kernel == "auto":
         kernel = "native" if load_native() is not None else "reference"
         if kernel == "reference" and os.environ.get("FWI_REFINE_KERNEL") != "reference":
-            warnings.warn(FALLBACK_WARNING, RuntimeWarning, stacklevel=4)
+            _warn(FALLBACK_WARNING)
     if kernel == "torch":
         return _by_torch(device)
     kind = NativeKernel if kernel == "native" else ReferenceKernel
