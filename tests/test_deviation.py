@@ -51,6 +51,7 @@ def test_the_same_bytes_with_and_without_a_run_directory(case, refine, tmp_path)
     assert len(maps) == 1
 
 
+@pytest.mark.slow
 def test_a_run_keeps_them_from_its_beginning_or_not_at_all(refine, tmp_path, capsys):
     keep = ["--run-dir", tmp_path / "run"]
     assert refine(*keep) == 3

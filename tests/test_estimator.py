@@ -96,6 +96,7 @@ def test_priors_of_your_own_are_the_base(samples):
     assert set(found.predict(X)) == {"flat-vel"}  # every record is symmetric to that
 
 
+@pytest.mark.slow
 def test_the_table_serves_other_classifiers(samples, fitted):
     X, y = samples
     table = fitted.transform(X)
@@ -111,6 +112,7 @@ def test_the_table_serves_other_classifiers(samples, fitted):
     assert other.predict_proba(X[:3]).shape == (3, 5)
 
 
+@pytest.mark.slow
 def test_cross_validation_and_grid_search(samples):
     X, y = samples
     folds = StratifiedKFold(2, shuffle=True, random_state=0)

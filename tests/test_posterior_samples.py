@@ -85,6 +85,7 @@ def refine(tmp_path, monkeypatch):
     return lambda *more: run([str(a) for a in (*inputs, *more)])
 
 
+@pytest.mark.slow
 def test_the_file_with_and_without_a_run_directory(refine, tmp_path):
     assert refine("--out", tmp_path / "plain.npy", "--samples", 2) == 3
     keep = ["--run-dir", tmp_path / "run", "--chunk-size", 2, "--samples", 2]
