@@ -229,6 +229,8 @@ paths = st.sampled_from(
 @given(key=paths, value=values)
 @example(key="wavelet.frequency", value=1.9e-281)
 @example(key="wavelet.frequency", value=3.5e307)
+@example(key="velocity.slowest", value=3.6e-189)
+@example(key="velocity.slowest", value=5e-324)
 def test_whatever_stands_there_is_read_or_refused(key, value):
     """No other error than ValueError, which the reader turns into one that names the file."""
     table = changed(key, value)

@@ -46,7 +46,9 @@ def phase_velocity_error(velocity: float, frequency: float, spacing: float, dt: 
         -1 where the grid carries no such wave.
     """
     turn = math.pi * frequency * dt  # w dt / 2
-    f = (2 * math.sin(min(turn, math.pi / 2)) * spacing / (velocity * dt)) ** 2
+    moved = velocity * dt
+    ratio = 2 * math.sin(min(turn, math.pi / 2)) * spacing / moved if moved else math.inf
+    f = ratio * ratio  # may be infinite, where a power would raise
     cosine = 4 - math.sqrt(9 + 3 * f)
     if cosine < -1:
         return -1.0
@@ -103,7 +105,7 @@ def remedies(velocity: float, damping: float, spacing: float, dt: float) -> tupl
     # r^2 = CFL_LIMIT^2 (1 - kappa / 2) is a quadratic
     b = CFL_LIMIT**2 * damping / 2
     b /= velocity * dt / spacing
-    courant = (math.sqrt(b**2 + 4 * CFL_LIMIT**2) - b) / 2
+    courant = (math.sqrt(b * b + 4 * CFL_LIMIT**2) - b) / 2
     return 0.999 * courant * spacing / velocity, 1.001 * velocity * dt / courant
 
 
@@ -162,12 +164,12 @@ def check_dispersion(
     if largest_dispersion(velocity_bounds, frequency, spacing, dt) <= DISPERSION_LIMIT:
         return
     slowest = velocity_bounds[0]
-    largest = slowest / (HALF_POWER * frequency * MIN_POINTS)
-    finer = largest / spacing
+    least = HALF_POWER * frequency * MIN_POINTS * spacing  # m/s
+    finer = slowest / least
     raise ValueError(
         "the grid is too coarse: "
         f"{describe_dispersion(velocity_bounds, frequency, spacing, dt)}. Expected at most "
-        f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * largest:.3g} m, a wavelet of at "
+        f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * finer * spacing:.3g} m, a wavelet of at "
         f"most {0.999 * finer * frequency:.3g} Hz, or a slowest velocity of at least "
-        f"{1.001 * slowest / finer:.4g} m/s"
+        f"{1.001 * least:.4g} m/s"
     )
