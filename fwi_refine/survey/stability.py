@@ -169,7 +169,7 @@ def check_dispersion(
     raise ValueError(
         "the grid is too coarse: "
         f"{describe_dispersion(velocity_bounds, frequency, spacing, dt)}. Expected at most "
-        f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * finer * spacing:.3g} m, a wavelet of at "
-        f"most {0.999 * finer * frequency:.3g} Hz, or a slowest velocity of at least "
+        f"{DISPERSION_LIMIT:.0%}: a spacing of at most {0.999 * finer * spacing:.3g} m, a wavelet "
+        f"of at most {0.999 * finer * frequency:.3g} Hz, or a slowest velocity of at least "
         f"{1.001 * least:.4g} m/s"
     )
