@@ -146,7 +146,7 @@ class _Renewals(Generic[P]):
         callback has stopped it."""
         base, lowest = self.x, self.value()
         self.history = self.history or [lowest]
-        force = gradient + self.weight * self.prior.gradient(base)
+        first_pull = gradient + self.weight * self.prior.gradient(base)
         reached, aim, length = 0.0, 1.0, 1.0  # fractions of the path
         lower, best = False, torch.zeros_like(step)
         last = math.inf
@@ -174,9 +174,9 @@ class _Renewals(Generic[P]):
             if found is not None and value < STAGNATION * last:
                 last = value
                 self.spent += 1
-                there_force = self.misfit.pull_back(base, found)
-                there_force = there_force + self.weight * self.prior.gradient(there)
-                step = step - solve(there_force - (1.0 - aim) * force)
+                pull = self.misfit.pull_back(base, found)
+                pull = pull + self.weight * self.prior.gradient(there)
+                step = step - solve(pull - (1.0 - aim) * first_pull)
                 continue
             # the corrections have ended, on the path if that is lower than before
             if lower:
@@ -186,7 +186,7 @@ class _Renewals(Generic[P]):
             if reached == 1.0 or length < SHORTEST:
                 break
             aim = min(1.0, reached + length)
-            step = best - (aim - reached) * solve(force)
+            step = best - (aim - reached) * solve(first_pull)
             lower, last = False, math.inf
         self.done += 1
         self.history.append(lowest)
