@@ -1,10 +1,11 @@
 """Accuracy by family on made samples: start -> refined error and misfit, evaluations, seconds.
 
-    python scripts/benchmark_accuracy.py --per-family 2 --max-evaluations 400 --seed 7001
+    python scripts/benchmark_accuracy.py --method auto --seed 9801 --threads 1
+    python scripts/benchmark_accuracy.py --families FlatVel_A --per-family 5 --out flat.json
 
 Samples are drawn from the seed (see fwi_refine/synthetic), so that they can be named before a
-method is tuned. Prints one line for each sample as it ends, and Markdown tables at the end: a
-line for each sample, the mean of each family, and the score that the test set's shares give.
+method is tuned. Prints one line for each sample as it ends; the result file is written anew each
+time, with the score that the test set's shares give once every family is in it.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from benchmark_real import ROOT, origin, rounded, write
 
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.inversion.initial_model import start_from_record
@@ -26,6 +28,7 @@ from fwi_refine.synthetic import FAMILIES, make_sample
 from fwi_refine.synthetic.samples import SyntheticSample
 from fwi_refine.wave import Simulator
 
+RESULTS = ROOT / "benchmarks" / "made_maps.json"
 # Shares of the benchmark's test set; the six fault and curve families in equal parts.
 SHARES = {"FlatVel_A": 0.0905, "FlatVel_B": 0.0905, "Style_A": 0.086, "Style_B": 0.096}
 SHARES |= {name: 0.636 / 6 for name in FAMILIES if name not in SHARES}
@@ -51,26 +54,33 @@ class Measured:
         return before, after
 
     @property
-    def row(self) -> str:
-        """A row of the Markdown table."""
+    def row(self) -> dict:
+        """The figures, as the result file has them."""
         (before, after), refined = self.errors, self.refined
-        expected = refined.expected_error
-        return (
-            f"| {self.family} | {self.index} | {refined.family} | {before:.2f} | {after:.3f} "
-            f"| {'' if expected is None else format(expected, '.2f')} "
-            f"| {refined.misfit_before:.1e} | {refined.misfit_after:.1e} "
-            f"| {refined.evaluations} | {self.seconds:.0f} | {'; '.join(refined.flags)} |"
-        )
+        return {
+            "family": self.family,
+            "index": self.index,
+            "start": round(before, 2),
+            "refined": round(after, 4),
+            "expected": rounded(refined.expected_error),
+            "misfit_before": float(f"{refined.misfit_before:.2e}"),
+            "misfit_after": float(f"{refined.misfit_after:.2e}"),
+            "evaluations": refined.evaluations,
+            "seconds": round(self.seconds),
+            "exact": refined.exact,
+            "route": str(refined.family),
+            "flags": list(refined.flags),
+        }
 
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--per-family", type=int, default=2)
+    parser.add_argument("--per-family", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="index of each family's first sample")
     parser.add_argument("--max-evaluations", type=int)
-    parser.add_argument("--method", default="lbfgs")
-    parser.add_argument("--seed", type=int, default=7001)
+    parser.add_argument("--method", default="auto")
+    parser.add_argument("--seed", type=int, default=9801)
     parser.add_argument("--hardness", type=float, default=1.0)
     parser.add_argument(
         "--without-network", action="store_true", help="start from the record alone"
@@ -79,6 +89,7 @@ def read_options() -> argparse.Namespace:
         "--known-family", action="store_true", help="on the route of the sample's family"
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the result file")
     parser.add_argument("--save", type=Path, help="folder for the refined maps and their truths")
     return parser.parse_args()
 
@@ -115,21 +126,16 @@ def save(measured: Measured, options: argparse.Namespace) -> None:
     )
 
 
-def print_tables(all_measured: list[Measured]) -> None:
-    """Prints a row for each sample, the mean of each family, and the score of the test set."""
-    print("\n| family | sample | route | start MAE | refined MAE | expected ", end="")
-    print("| misfit rms before | after | evaluations | seconds | notes |\n" + "|---" * 11 + "|")
-    print("\n".join(measured.row for measured in all_measured))
-    print("\n| family | start MAE | refined MAE |\n|---|---|---|")
+def score(rows: list[dict]) -> dict | None:
+    """Errors before and after, weighted by the families' shares; None where a family is missing."""
     errors = defaultdict(list)
-    for measured in all_measured:
-        errors[measured.family].append(measured.errors)
+    for row in rows:
+        errors[row["family"]].append((row["start"], row["refined"]))
+    if set(errors) != set(SHARES):
+        return None
     means = {family: np.mean(values, axis=0) for family, values in errors.items()}
-    for family, (before, after) in means.items():
-        print(f"| {family} | {before:.2f} | {after:.3f} |")
-    if set(means) == set(SHARES):
-        before, after = sum(SHARES[family] * means[family] for family in SHARES)
-        print(f"| leaderboard-equivalent | {before:.2f} | {after:.2f} |")
+    before, after = sum(SHARES[family] * means[family] for family in SHARES)
+    return {"start": round(before, 2), "refined": round(after, 2)}
 
 
 def main():
@@ -137,17 +143,17 @@ def main():
     torch.set_num_threads(options.threads)
     simulator = Simulator(threads=options.threads)
     print(f"kernel: {simulator.kernel}, {options.threads} threads", flush=True)
-    all_measured = []
+    source, rows = origin("benchmark_accuracy.py"), []
     for index in range(options.first, options.first + options.per_family):
         for family in options.families.split(","):
             measured = measure(family, index, options, simulator)
-            all_measured.append(measured)
+            rows.append(measured.row)
             print(measured.row, flush=True)
             if options.save:
                 save(measured, options)
-    print_tables(all_measured)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\nPeak memory of the process: {memory:.1f} GiB")
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            content = {"score": score(rows), "peak_memory_gib": round(memory, 1), "rows": rows}
+            write(options.out, source | content)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Expected errors against real ones, on made samples that scripts/benchmark_accuracy.py refined.
 
-    python scripts/benchmark_accuracy.py --method auto --per-family 3 --seed 9601 --save maps
+    python scripts/benchmark_accuracy.py --per-family 3 --save maps
     python scripts/benchmark_posterior.py maps/*.npz
 
 For each: mean absolute error that was expected, the real one, their ratio, and the rms of error

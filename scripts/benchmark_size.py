@@ -1,6 +1,7 @@
 """Time and memory of one step against the number of cells.
 
     python scripts/benchmark_size.py [--case 200x200 ...] [--threads 1] [--products 20]
+    python scripts/benchmark_size.py --whole "200x200, 20 shots"
     python scripts/benchmark_size.py --marmousi pair_marmousi.npz
 
 A case is one process: a made map (layers over a fault and a body), a smooth start, and one step of
@@ -8,8 +9,8 @@ the last stage of `--family general`, matrix-free with so many products, or with
 are of the processor, of all threads. Results of the cases that were run replace those of the same
 name in benchmarks/size.json; `scripts/render_benchmarks.py` makes the table.
 
---marmousi refines the record of a file (arrays record, start, truth; 70 x 190 cells of 10 m, five
-shots) to the end with `--family general` and stores figures alone.
+--whole refines a case to the end with `--family general`, --marmousi the record of a file (arrays
+record, start, truth; 70 x 190 cells of 10 m, five shots). Figures alone are stored.
 """
 
 import argparse
@@ -72,16 +73,20 @@ def made_map(shape: tuple[int, int]) -> np.ndarray:
     return np.where((row - 0.6) ** 2 + (column - 0.3) ** 2 < 0.02, 4300.0, v)
 
 
+def sample_of(name: str, threads: int) -> tuple[Survey, np.ndarray, np.ndarray, np.ndarray]:
+    """Survey, true map, smooth start and record of a case."""
+    shape, shots, _ = CASES[name]
+    survey, truth = survey_of(shape, shots), made_map(shape)
+    record = Simulator(survey, threads=threads).forward(torch.from_numpy(truth)[None])[0].numpy()
+    return survey, truth, gaussian_filter(truth, 4.0), record
+
+
 def one_step(name: str, threads: int, products: int) -> dict:
     """Seconds, memory and misfits of one step of a case."""
     shape, shots, matrix = CASES[name]
-    torch.set_num_threads(threads)
-    survey = survey_of(shape, shots)
-    truth = made_map(shape)
-    simulator = Simulator(survey, threads=threads)
-    record = simulator.forward(torch.from_numpy(truth)[None])[0].numpy()
-    start = torch.from_numpy(gaussian_filter(truth, 4.0))
-    data = Data.of_sample(record, start, simulator)
+    survey, _, start, record = sample_of(name, threads)
+    start = torch.from_numpy(start)
+    data = Data.of_sample(record, start, Simulator(survey, threads=threads))
     stage = find_family("general").recipe("gauss-newton").stages[-1]
     how = LevenbergMarquardt(1, corrections=1) if matrix else KrylovGaussNewton(1, products)
     model, budget = Model.of(start), Budget()
@@ -96,20 +101,32 @@ def one_step(name: str, threads: int, products: int) -> dict:
         "shots": shots,
         "evaluations": float(budget.evaluations),
         "seconds": round(seconds, 1),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "peak_memory_gb": peak_memory(),
         "misfit_before": float(data.misfit(model, budget)) ** 0.5,
         "misfit_after": trace[-1][1] if trace else None,
         "threads": threads,
     }
 
 
+def peak_memory() -> float:
+    """Of this process, GB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+
+
 def marmousi(path: Path, threads: int) -> dict:
     """The refinement of a real pair: errors, misfits, time and memory."""
-    torch.set_num_threads(threads)
     pair = np.load(path)
     truth, start = pair["truth"].astype(float), pair["start"].astype(float)
     survey = survey_of(truth.shape, 5)
     survey = replace(survey, sources=tuple((1, column) for column in (0, 47, 94, 142, 189)))
+    peer = round(float(abs(pair["peer"] - truth).mean()), 1) if "peer" in pair else None
+    return {"case": path.stem, "peer": peer, **whole(survey, truth, start, pair["record"], threads)}
+
+
+def whole(
+    survey: Survey, truth: np.ndarray, start: np.ndarray, record: np.ndarray, threads: int
+) -> dict:
+    """A refinement to its end: errors, misfits, time and memory."""
     begin, wall = time.process_time(), time.monotonic()
 
     def error(v: np.ndarray) -> float:
@@ -120,23 +137,21 @@ def marmousi(path: Path, threads: int) -> dict:
 
     refined = refine_sample(
         start,
-        pair["record"],
+        record,
         survey=survey,
         family="general",
         simulator=Simulator(survey, threads=threads),
         watch=watch,
     )
     return {
-        "case": path.stem,
         "start": error(start),
         "refined": error(refined.velocity),
-        "peer": error(pair["peer"]) if "peer" in pair else None,
         "misfit_before": refined.misfit_before,
         "misfit_after": refined.misfit_after,
         "evaluations": refined.evaluations,
         "seconds": round(time.process_time() - begin),
         "wall_seconds": round(time.monotonic() - wall),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+        "peak_memory_gb": peak_memory(),
         "threads": threads,
     }
 
@@ -164,9 +179,17 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=[*CASES], help="default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--products", type=int, default=20)
+    parser.add_argument("--whole", choices=[*CASES], help="to the end, by the method that fits")
     parser.add_argument("--marmousi", type=Path)
     parser.add_argument("--here", action="store_true", help="in this process, and only print")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.whole:
+        sample = sample_of(options.whole, options.threads)
+        row = {"case": options.whole, "peer": None, **whole(*sample, options.threads)}
+        print(json.dumps(row))
+        store(row, "pairs")
+        return
     if options.marmousi:
         row = marmousi(options.marmousi, options.threads)
         print(json.dumps(row))

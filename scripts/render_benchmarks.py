@@ -24,7 +24,7 @@ import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks"
@@ -34,7 +34,6 @@ PLACE = re.compile(
     r"(?P<path>[\w.]+(?:\[[^]]*\][\w.]+)?)(?::(?P<format>[^} ]+))?) *\}\}"
 )
 NEEDED = {"date", "commit", "machine", "command"}
-EXACT = 5e-4  # m/s: 0.000 in three decimals
 SPEED_COLUMNS = ("seconds", "ratio")
 
 
@@ -169,78 +168,57 @@ def real_maps() -> str:
 
 
 def made_maps() -> str:
-    """Means of each family: the first run of each map, and the latest one."""
-    rows = result("made_maps")["rows"]
-    first = {key(row): row for row in rows if row["blind"] and row["seed"] != 9701}
-    latest = {key(row): row for row in rows if key(row) in first}  # later rows come later
+    """One line for each family of made maps: means of its maps."""
     lines = []
-    for family, group in by_family([*first.values()]).items():
-        last = [latest[key(row)] for row in group]
-        exact = sum(row["refined"] < EXACT for row in last)
+    for family, rows in by_family(result("made_maps")["rows"]).items():
+        means = [mean(row[key] for row in rows) for key in ("start", "refined")]
         lines.append(
             [
-                f"{family} ({len(group)})",
-                f"{mean(row['start'] for row in group):.2f}",
-                f"{mean(row['refined'] for row in group):.3f}",
-                f"{mean(row['refined'] for row in last):.3f}",
-                f"{exact}",
+                f"{family} ({len(rows)})",
+                *(short(error) for error in means),
+                f"{sum(row['exact'] is True for row in rows) or ''}",
+                f"{mean(row['misfit_after'] for row in rows):.1e}",
+                f"{mean(row['evaluations'] for row in rows):.0f}",
             ]
         )
-    return table(["family (maps)", "start", "refined, first run", "latest run", "exact"], lines)
+    return table(["family (maps)", "start", "refined", "proven", "rms", "evaluations"], lines)
 
 
-def made_evaluations() -> str:
-    """Evaluations of the latest runs of the same maps, in a sentence."""
+def made_seconds() -> str:
+    """Times of made maps in a sentence."""
     rows = result("made_maps")["rows"]
-    latest = {key(row): row for row in rows}  # later rows come later
-    blind = [key(row) for row in rows if row["blind"] and row["seed"] != 9701]
-    counts = by_family([latest[name] for name in dict.fromkeys(blind)])
-    return ", ".join(
-        f"{family} {to(min(used), max(used))}"
-        for family, group in counts.items()
-        for used in [[row["evaluations"] for row in group]]
-    )
-
-
-def key(row: dict) -> tuple:
-    return row["family"], row["seed"], row["index"]
-
-
-def published_recipe() -> str:
-    lines = [
-        [
-            row["family"],
-            f"{row['refined']:.3f}",
-            f"{row['published_refined']:.3f}",
-            f"{row['evaluations_to_equal_misfit']}",
-            f"{row['evaluations']}",
-            f"{row['published_evaluations']}"
-            + (", cut off" if row["published_end"] == "cut off" else ""),
-        ]
-        for row in result("published_recipe")["rows"]
-    ]
-    head = ["family", "refined", "published", "evaluations to its misfit", "in all", "published"]
-    return table(head, lines)
-
-
-def published_summary() -> str:
-    """How much longer the published recipe takes, in a sentence."""
-    rows = result("published_recipe")["rows"]
-    ratio = [row["published_evaluations"] / row["evaluations_to_equal_misfit"] for row in rows]
-    worse = sum(row["published_refined"] - row["refined"] >= EXACT for row in rows)
-    cut = sum(row["published_end"] == "cut off" for row in rows)
+    flat = [row["seconds"] for row in rows if row["family"].startswith("FlatVel")]
+    other = [row["seconds"] for row in rows if not row["family"].startswith("FlatVel")]
     return (
-        f"{min(ratio):.0f} to {max(ratio):.0f} times (median {median(ratio):.0f}) the evaluations "
-        f"after which the default method has the same misfit, and ends with a larger error on "
-        f"{worse} of {len(rows)} ({cut} were cut off at ten times the default's evaluations)"
+        f"flat layers took {to(min(flat), max(flat))} s a map, other families "
+        f"{to(min(other), max(other))} s"
     )
+
+
+def published() -> str:
+    """The published recipe beside the default method: one line for each family."""
+    lines = []
+    for family, rows in by_family(result("ablations")["rows"]).items():
+        runs = {row["what"]: row for row in rows}
+        pair = [runs["default"], runs["published"]]
+        lines.append(
+            [
+                family,
+                short(pair[0]["start"]),
+                *(short(row["refined"]) for row in pair),
+                *(f"{row['misfit_after']:.1e}" for row in pair),
+                *(f"{row['evaluations']}" for row in pair),
+            ]
+        )
+    head = ["family", "start", "refined", "published", "rms", "published", "evaluations"]
+    return table([*head, "published"], lines)
 
 
 def ablations() -> str:
     lines = [
-        [row["family"], row["what"], f"{row['refined']:.3f}", f"{row['evaluations']}"]
+        [row["family"], row["what"], short(row["refined"]), f"{row['evaluations']}"]
         for row in result("ablations")["rows"]
-        if row["what"] != "start"
+        if row["what"] != "published"
     ]
     return table(["family", "variant", "refined", "evaluations"], lines)
 
@@ -431,10 +409,17 @@ def _two_digits(value: float | None) -> str:
 
 
 def expected_errors() -> str:
-    lines = [
-        [name, *(f"{row[k]:.2f}" for k in ("expected", "error")), f"{row['samples']}"]
-        for name, row in result("expected_errors")["means"].items()
-    ]
+    """Expected and real errors of made and of real maps that are not proven."""
+    groups = {}
+    for maps in ("made", "real"):
+        for row in result(f"{maps}_maps")["rows"]:
+            if row.get("expected") is not None and row["exact"] is not True:
+                kind = row["family"] if row["family"].startswith("Style") else "layers"
+                groups.setdefault(f"{kind}, {maps}", []).append(row)
+    lines = []
+    for name, rows in groups.items():
+        means = [f"{mean(row[key] for row in rows):.2f}" for key in ("expected", "refined")]
+        lines.append([name, *means, f"{len(rows)}"])
     return table(["maps", "expected", "real", "number"], lines)
 
 
@@ -455,9 +440,8 @@ TABLES: dict[str, Callable[[], str]] = {
         real_families,
         behind,
         made_maps,
-        made_evaluations,
-        published_recipe,
-        published_summary,
+        made_seconds,
+        published,
         ablations,
         speed,
         expected_errors,
