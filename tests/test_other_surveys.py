@@ -93,7 +93,7 @@ def test_every_route(made, tmp_path, family, method, left):
     if (family, method) == ("style-a", "auto"):
         more += [
             "--max-evaluations",
-            90,
+            200,
         ]  # the start is far off, of which lower frequencies take most
     if method == "lbfgs":
         more += ["--max-evaluations", 30]
@@ -281,7 +281,7 @@ def test_doctor(made, capfd, tmp_path):
 def test_what_a_large_map_fell_back_to_is_reported(made, monkeypatch):
     monkeypatch.setattr(method, "MAX_MEMORY", 1e6)
     v, record = np.load(made.folder / "start.npy")[0], np.load(made.folder / "records/000000.npy")
-    refined = refine_sample(v, record, survey=SURVEY, family="layered", max_evaluations=5)
+    refined = refine_sample(v, record, survey=SURVEY, family="general", max_evaluations=30)
     words = "matrix-free Gauss-Newton: a Gauss-Newton step on 14 x 18 cells"
     assert any(words in flag for flag in refined.flags)
     assert refined.misfit_after < refined.misfit_before

@@ -138,8 +138,7 @@ def run_recipe(
         return replace(unchanged, stopped=True, reason=reason)
     result = _as_written(found, recipe, unchanged, priors, budget)
     better = result.after[1] < before[1]
-    far = fits_poorly(result, data) and result.after[0] > MAX_RMS_RATIO_TO_START**2 * misfit
-    if better and (result.stopped or not far):
+    if better and not _start_is_nearer(result, recipe, misfit, found.data):
         return result
     return replace(
         unchanged,
@@ -153,6 +152,24 @@ def run_recipe(
 def fits_poorly(result: RecipeResult, data: Data) -> bool:
     """Whether a result is too far from its record for an error that is known to first order."""
     return result.status != "failed" and result.after[0] > data.misfit_limit(POOR_FIT_RMS)
+
+
+def unfinished(result: RecipeResult, data: Data) -> bool:
+    """Whether a result was stopped before it explained its record."""
+    return result.stopped and result.after[0] > data.misfit_limit(FIT_RMS)
+
+
+def _start_is_nearer(result: RecipeResult, recipe: Recipe, misfit: float, data: Data) -> bool:
+    """Whether the start is likelier to be nearer to the truth than a result with less misfit;
+    misfit: mean square, of the start."""
+    most = math.inf
+    if unfinished(result, data):
+        most = recipe.nearer_below
+        if data.noise is None:  # what is left may be noise
+            most = max(most, MAX_RMS_RATIO_TO_START)
+    elif fits_poorly(result, data):
+        most = MAX_RMS_RATIO_TO_START
+    return result.after[0] > most**2 * misfit
 
 
 def _nearer(left: float) -> str:

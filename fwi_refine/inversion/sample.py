@@ -19,7 +19,7 @@ from fwi_refine.inversion.method import choose_method, choose_prior
 from fwi_refine.inversion.recipe import Recipe
 from fwi_refine.inversion.refined import Refined
 from fwi_refine.inversion.routes import classify
-from fwi_refine.inversion.run_recipe import RecipeResult, fits_poorly
+from fwi_refine.inversion.run_recipe import RecipeResult, fits_poorly, unfinished
 from fwi_refine.inversion.source import found_source
 from fwi_refine.inversion.try_routes import try_routes
 from fwi_refine.inversion.uncertainty import Solution, expected_error
@@ -132,7 +132,8 @@ def refine_sample(
     choice = _choose(prediction, data, simulator, priors, family, method, prior)
     budget = Budget(max_evaluations, should_stop, out_of_time, watch)
     best, traces = try_routes(choice.recipes, data, start.v, priors, budget)
-    poor = fits_poorly(best, data)
+    # a minimum alone has an error that is known to first order
+    poor = fits_poorly(best, data) or unfinished(best, data)
     deviation = None if poor else _deviation(best)
     drawn = _draw(best, samples, record, survey) if samples and not poor else None
     scale = abs(amplitude)  # misfits are in the unit of the record as it was given

@@ -20,7 +20,7 @@ from fwi_refine.inversion.families.choices import (
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.optimisers import LBFGS
-from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
+from fwi_refine.inversion.recipe import GOOD_FIT, NEARER_THAN_NETWORK, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 from fwi_refine.routing.classify import asymmetry
@@ -68,6 +68,7 @@ FAMILY = FamilyDefinition(
             tied_rows(target=4 * GOOD_FIT, skip_if=4 * GOOD_FIT),
         ),
         round=True,
+        nearer_below=NEARER_THAN_NETWORK,
     ),
     published=Recipe(
         (Stage(every_row, flat_layers_smoothed(0.1), 1e-8, LBFGS(1000, gradient_tolerance=1e-7)),),

@@ -25,7 +25,14 @@ from fwi_refine.inversion.families.choices import (
 )
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.optimisers import LBFGS
-from fwi_refine.inversion.recipe import GOOD_FIT, LevelAssignment, Recipe, Stage, Subset
+from fwi_refine.inversion.recipe import (
+    GOOD_FIT,
+    NEARER_THAN_NETWORK,
+    LevelAssignment,
+    Recipe,
+    Stage,
+    Subset,
+)
 
 # starts may be far off: short steps first
 _newton = partial(newton, every_cell, max_damping_increases=6, weight=1e-10)
@@ -75,6 +82,7 @@ MATRIX_FREE = Recipe(
         ),
     ),
     round=True,
+    nearer_below=NEARER_THAN_NETWORK,
 )
 
 GAUSS_NEWTON = Recipe(
@@ -85,6 +93,7 @@ GAUSS_NEWTON = Recipe(
         settled_on(few_levels(3.0), 3e-5),
     ),
     round=True,
+    nearer_below=NEARER_THAN_NETWORK,
     if_blended=(
         settled_on(sharp_edges, 3e-5, 2e-5, rounds=12),
         settled_on(few_levels(1.0), 2e-5),

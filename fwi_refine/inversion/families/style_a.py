@@ -23,7 +23,7 @@ from fwi_refine.inversion.families.choices import (
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
 from fwi_refine.inversion.optimisers import LBFGS, GaussNewtonStep
-from fwi_refine.inversion.recipe import Recipe, Stage, Subset
+from fwi_refine.inversion.recipe import NEARER_THAN_NETWORK, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 
@@ -91,6 +91,7 @@ FAMILY = FamilyDefinition(
             _by_cells(rounding_is_noise=True),
         ),
         round=False,
+        nearer_below=NEARER_THAN_NETWORK,
     ),
     published=Recipe((_published, replace(_published, optimiser=GaussNewtonStep())), round=False),
     criterion=Criterion(

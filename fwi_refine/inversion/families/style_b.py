@@ -24,7 +24,7 @@ from fwi_refine.inversion.families.choices import (
 from fwi_refine.inversion.families.definition import FamilyDefinition
 from fwi_refine.inversion.levels.rounding import without_expected_rounding
 from fwi_refine.inversion.optimisers import LBFGS, VariationalGaussNewton
-from fwi_refine.inversion.recipe import GOOD_FIT, Recipe, Stage, Subset
+from fwi_refine.inversion.recipe import GOOD_FIT, NEARER_THAN_NETWORK, Recipe, Stage, Subset
 from fwi_refine.priors import Priors
 from fwi_refine.routing import Criterion
 
@@ -70,6 +70,7 @@ FAMILY = FamilyDefinition(
             newton(every_cell, rough, 8, weight=NOISE, prior_fraction=0.05, target=NEAR_NOISE),
         ),
         round=False,
+        nearer_below=NEARER_THAN_NETWORK,
     ),
     published=Recipe(
         (_published, replace(_published, optimiser=LBFGS(7500, target=GOOD_FIT))), round=False
