@@ -47,7 +47,7 @@ class SharedLevels(ValueAndGradient):
     ----------
     levels : Tensor, shape (K,)
         Velocities of the layers in m/s.
-    near : Tensor of bool, shape (K, nz, nx)
+    allowed : Tensor of bool, shape (K, nz, nx)
         Cells that may have each level.
     width : float or Tensor of shape (nz, nx)
         Width of the Cauchy densities in m/s.
@@ -63,7 +63,7 @@ class SharedLevels(ValueAndGradient):
     """
 
     levels: Tensor
-    near: Tensor
+    allowed: Tensor
     width: float | Tensor
     variation: float | None = None
     epsilon: float = 1.0
@@ -74,10 +74,10 @@ class SharedLevels(ValueAndGradient):
     spread: ClassVar[float] = 2.5
 
     def __post_init__(self) -> None:
-        if self.levels.dim() != 1 or self.near.shape[:-2] != self.levels.shape:
+        if self.levels.dim() != 1 or self.allowed.shape[:-2] != self.levels.shape:
             raise ValueError(
-                f"levels {tuple(self.levels.shape)} and near {tuple(self.near.shape)} do not fit: "
-                "expected (K,) and (K, nz, nx)"
+                f"levels {tuple(self.levels.shape)} and allowed {tuple(self.allowed.shape)} do not "
+                "fit: expected (K,) and (K, nz, nx)"
             )
         for name in ("width", "variation", "epsilon"):
             number = getattr(self, name)
@@ -98,9 +98,9 @@ class SharedLevels(ValueAndGradient):
         q_k is the probability that the cell belongs to level k.
         """
         d = v - self.levels[:, None, None].to(v)
-        density = self.near.to(v) / (1 + (d / self.width) ** 2)
+        density = self.allowed.to(v) / (1 + (d / self.width) ** 2)
         # a cell without a level has no density anywhere, and no cost
-        total = torch.where(self.near.any(0), density.sum(0), 1.0)
+        total = torch.where(self.allowed.any(0), density.sum(0), 1.0)
         return d, density**2 / total, total
 
     def value_and_gradient(self, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,10 +30,10 @@ def main():
     refined = np.load(options.refined).astype(float).reshape(truth.shape)
     with open(options.samples / "samples.csv", newline="") as file:
         rows = [Row(line["id"], line["family"], status="refined") for line in csv.DictReader(file)]
-    views = [
+    run_views = [
         RunView(row, refined[k], start=starts[k], truth=truth[k]) for k, row in enumerate(rows)
     ]
-    plots.save([plots.samples(views)], options.out, RESOLUTION)
+    plots.save([plots.samples(run_views)], options.out, RESOLUTION)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Made samples for the tests of files and commands: layered maps, blurred starts, records."""
 
 import csv
+import gc
 import os
 import shutil
 import subprocess
@@ -20,6 +21,17 @@ def pytest_configure(config):
     """Workers of pytest-xdist, which share the cores, and their processes have one thread each."""
     if getattr(config.option, "numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Imported modules and collected tests stay: to look for garbage among them takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_report_header(config):
@@ -64,6 +76,15 @@ def one_job_in_this_process():
 def known_speed(monkeypatch):
     """A dry run does not measure this machine, which `test_a_dry_run_writes_nothing` lets it do."""
     monkeypatch.setattr("fwi_refine.runs.plan.seconds_per_evaluation", lambda settings: 0.5)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Inputs are not checked before a run, which takes simulations, most of all of odd records.
+
+    Tests of the checks do without this, and so does the run of `baseline`.
+    """
+    monkeypatch.setattr("fwi_refine.routing.checks.inputs.check_pairs", lambda *pairs, **how: None)
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ def alone(probabilities):
     return np.zeros(1)
 
 
-def problem(matrix, gradient, levels, near=None):
-    near = np.ones(levels.shape, dtype=bool) if near is None else near
+def problem(matrix, gradient, levels, allowed=None):
+    allowed = np.ones(levels.shape, dtype=bool) if allowed is None else allowed
     return LevelProblem(
         matrix=torch.from_numpy(matrix),
         gradient=gradient,
         others=0,
         width=1.0,
         levels=lambda others: levels,
-        near=near,
+        allowed=allowed,
         between=BETWEEN,
-        neighbour_bonus=alone,
+        neighbour_term=alone,
     )
 
 

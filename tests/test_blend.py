@@ -3,22 +3,46 @@
 import csv
 import itertools
 import json
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from helpers import others_slow
+from small_survey_cases import SURVEY
 
 from fwi_refine.analysis.blend import Climbed, LabelScore, MisfitScore, climb, combine, misfits
 from fwi_refine.analysis.mosaic import make_mosaic, tiles
 from fwi_refine.cli import run
 from fwi_refine.errors import InputError, SampleError
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import Simulator, released_record
 
 
 @pytest.fixture(scope="module")
 def simulator():
-    return Simulator(threads=2)
+    return Simulator(SURVEY)
+
+
+@dataclass(frozen=True)
+class Small:
+    """Two samples of a small survey, float32."""
+
+    truth: np.ndarray  # (2, 20, 25) m/s
+    starts: np.ndarray  # (2, 20, 25) m/s, every interface a row too deep
+    records: np.ndarray  # (2, 2, 400, 25)
+
+
+@pytest.fixture(scope="module")
+def small():
+    row, column = np.mgrid[:20, :25]
+    layers = np.select([row + column // 5 < 7, row - column // 5 < 10], [1700, 2300], 3100)
+    step = np.where(row < np.where(column < 12, 7, 12), 2000, 2900)
+    truth = np.stack([layers, step]).astype(np.float32)
+    starts = np.roll(truth, 1, axis=1)
+    starts[:, 0] = truth[:, 0]
+    records = [released_record(torch.from_numpy(v), survey=SURVEY).numpy() for v in truth]
+    return Small(truth, starts, np.stack(records))
 
 
 # Hill climbing
@@ -72,8 +96,8 @@ def test_errors_that_cancel_are_found_by_labels():
     assert found.score < 1e-3
 
 
-def test_score_by_the_misfit_is_the_mean_of_the_roots(made, simulator):
-    maps, records = np.stack([made.truth[:2], made.starts[:2]], axis=1), made.records[:2]
+def test_score_by_the_misfit_is_the_mean_of_the_roots(small, simulator):
+    maps, records = np.stack([small.truth, small.starts], axis=1), small.records
     score = MisfitScore(maps, records, simulator)
     roots = [np.sqrt(misfits(simulator, v, d)) for v, d in zip(maps, records, strict=True)]
     assert [score(w) for w in np.eye(2)] == pytest.approx(np.mean(roots, axis=0), rel=1e-12)
@@ -82,14 +106,14 @@ def test_score_by_the_misfit_is_the_mean_of_the_roots(made, simulator):
     assert found.score < 1e-4 < found.alone[1]
 
 
-def test_misfits_of_maps_beyond_the_bounds(made, simulator):
+def test_misfits_of_maps_beyond_the_bounds(small, simulator):
     high = simulator.survey.velocity_bounds[1]
-    v = made.truth[0].astype(np.float64)
+    v = small.truth[0].astype(np.float64)
     beyond, nearest = v.copy(), v.copy()
-    beyond[40], nearest[40] = 1e5, high
-    a, b = misfits(simulator, [beyond, nearest], made.records[0])
+    beyond[12], nearest[12] = 1e5, high
+    a, b = misfits(simulator, [beyond, nearest], small.records[0])
     assert a == b
-    broken = np.full_like(made.records[0], np.inf)
+    broken = np.full_like(small.records[0], np.inf)
     assert np.isinf(misfits(simulator, [v], broken)).all()
 
 
@@ -120,16 +144,16 @@ def test_tiles_are_squares_that_cover_the_map(size):
 
 def quilt(truth, wrong, size=35):
     """Two maps, each right in half of the squares, like the colours of a chessboard."""
-    n = -(-70 // size)
-    labels = tiles((70, 70), size)
+    labels = tiles(truth.shape, size)
+    n = labels[0, -1] + 1
     black = (labels // n + labels % n) % 2 == 0
     return np.where(black, truth, wrong), np.where(black, wrong, truth)
 
 
-def test_the_right_areas_of_two_maps_are_put_together(made, simulator):
-    truth = made.truth[1]
-    a, b = quilt(truth, made.starts[1])
-    found = make_mosaic([a, b], made.records[1], simulator)
+def test_the_right_areas_of_two_maps_are_put_together(small, simulator):
+    truth = small.truth[0]
+    a, b = quilt(truth, small.starts[0], size=10)
+    found = make_mosaic([a, b], small.records[0], simulator, areas=(10, 5))
     np.testing.assert_array_equal(found.velocity, truth)
     assert found.misfit < 1e-8 < found.misfit_start
     chosen = np.where(found.origin == 0, a, b)
@@ -138,7 +162,7 @@ def test_the_right_areas_of_two_maps_are_put_together(made, simulator):
 
 
 @pytest.mark.parametrize("budget", others_slow([6, 2, 5, 9, 20]))
-def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, monkeypatch):
+def test_the_misfit_never_rises_and_the_budget_holds(small, simulator, budget, monkeypatch):
     spent = []
     counted = Simulator.misfit
     monkeypatch.setattr(
@@ -152,14 +176,14 @@ def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, mo
         return gradient(self, v, d)
 
     monkeypatch.setattr(Simulator, "misfit_and_gradient", counted_gradient)
-    maps = [made.starts[2] + 40, made.starts[2]]
-    found = make_mosaic(maps, made.records[2], simulator, max_simulations=budget)
+    maps, record = [small.starts[1] + 40, small.starts[1]], small.records[1]
+    found = make_mosaic(maps, record, simulator, max_simulations=budget, areas=(10, 5))
     assert sum(spent) == found.simulations <= budget
     assert found.misfit <= found.misfit_start
-    before = misfits(simulator, maps, made.records[2])
+    before = misfits(simulator, maps, record)
     assert found.misfit_start == before.min()
     assert found.start == before.argmin()
-    (again,) = misfits(simulator, [found.velocity], made.records[2])
+    (again,) = misfits(simulator, [found.velocity], record)
     assert again == found.misfit
     assert found.velocity.dtype == np.float32
     if budget == 20:  # a gradient for each map that was reached, and none twice
@@ -169,9 +193,10 @@ def test_the_misfit_never_rises_and_the_budget_holds(made, simulator, budget, mo
         np.testing.assert_array_equal(found.velocity, maps[found.start])
 
 
-def test_the_truth_is_not_touched(made, simulator):
-    found = make_mosaic([made.starts[0], made.truth[0]], made.records[0], simulator)
-    np.testing.assert_array_equal(found.velocity, made.truth[0])
+def test_the_truth_is_not_touched(small, simulator):
+    maps = [small.starts[0], small.truth[0]]
+    found = make_mosaic(maps, small.records[0], simulator, areas=(10, 5))
+    np.testing.assert_array_equal(found.velocity, small.truth[0])
     assert found.start == 1
     assert (found.origin == 1).all()
 

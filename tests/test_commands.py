@@ -140,9 +140,11 @@ def test_evaluate_by_sample_and_as_the_leaderboard_does(made, tmp_path, capsys):
     assert "auto: needs --records" in capsys.readouterr().err
 
 
-def test_evaluate_measures_the_misfit(made, capsys):
-    truth = str(made.folder / "truth.npy")
-    arguments = ["--records", made.seismic, "--json"]
+def test_evaluate_measures_the_misfit(made, tmp_path, capsys):
+    truth, start = str(tmp_path / "truth.npy"), str(tmp_path / "start.npy")
+    np.save(truth, made.truth[:1])
+    np.save(start, made.starts[:1])
+    arguments = ["--records", f"{made.seismic}/a1.npy", "--json"]
     assert run(["evaluate", truth, truth, *arguments]) == 0
     (right,) = json.loads(capsys.readouterr().out)
     assert right["family"] == "all"
@@ -150,7 +152,7 @@ def test_evaluate_measures_the_misfit(made, capsys):
     assert right["ssim"] == pytest.approx(1)
     assert 0 < right["misfit_rms"] < 1e-4
     assert right["exact"] == 1
-    assert run(["evaluate", made.starts_file, truth, *arguments]) == 0
+    assert run(["evaluate", start, truth, *arguments]) == 0
     (wrong,) = json.loads(capsys.readouterr().out)
     assert wrong["misfit_rms"] > 1e-3
     assert wrong["exact"] == 0

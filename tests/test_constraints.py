@@ -149,9 +149,9 @@ def test_levels_are_not_assigned_to_fixed_cells():
     fixed = torch.zeros(v.shape, dtype=torch.bool)
     fixed[:, :5] = True
     free, held = EdgeCells(v, v.min()), EdgeCells(v, v.min(), fixed=fixed)
-    assert set(held.cells) == {cell for cell in free.cells if cell % 25 >= 5}
+    assert set(held.open_cells) == {cell for cell in free.open_cells if cell % 25 >= 5}
     assert not held.step[:-1].reshape(20, 25)[:, :5].any()
-    assert not held.along[:-1].reshape(20, 25, -1)[:, :5].any()
+    assert not held.step_by_level[:-1].reshape(20, 25, -1)[:, :5].any()
 
 
 def test_a_water_layer_in_a_file(tmp_path):

@@ -16,7 +16,7 @@ NAMES = ["a", "b", "bad", "c", "d"]
 
 
 @pytest.fixture
-def case(tmp_path, monkeypatch):
+def case(tmp_path, monkeypatch, unchecked):
     monkeypatch.setattr(one_sample, "refine_one", trivial)
     return write_inputs(tmp_path, NAMES)
 
@@ -24,7 +24,7 @@ def case(tmp_path, monkeypatch):
 @pytest.fixture
 def refine(case):
     inputs = [case / "starts.npy", case / "seismic", "--ids", case / "ids.txt"]
-    return lambda *more: run([str(a) for a in (*inputs, "--force", *more)])
+    return lambda *more: run([str(a) for a in (*inputs, *more)])
 
 
 @pytest.mark.slow

@@ -25,12 +25,14 @@ from run_cases import (
 
 from fwi_refine.cli import run as run_command
 from fwi_refine.errors import InputError, WorkerError
+from fwi_refine.io.report import Row
 from fwi_refine.runs import batch
 from fwi_refine.runs.directory import RunDirectory, check_parts, read_state
 from fwi_refine.runs.executors import Dask, Processes, Serial
+from fwi_refine.runs.one_sample import Outcome
 from fwi_refine.runs.settings import identity
 
-# another executor than that of the first test takes seconds to start, too
+# processes take seconds to start: by default a single test has them, that of a death
 PROCESSES = pytest.param("processes", marks=pytest.mark.process)
 DASK = pytest.param("dask", marks=pytest.mark.process)  # a cluster takes seconds to start
 
@@ -57,13 +59,17 @@ def case(tmp_path_factory):
     return write_inputs(tmp_path_factory.mktemp("case"), NAMES)
 
 
-def parts_of(case, path, opened):
-    run = prepare(case, path)
-    refine_all(case, run, opened)
+def stored(run):
     return {p.name: p.read_bytes() for p in run.parts_folder.iterdir()}
 
 
-@pytest.mark.parametrize("kind", ["processes", DASK])
+def parts_of(case, path, opened):
+    run = prepare(case, path)
+    refine_all(case, run, opened)
+    return stored(run)
+
+
+@pytest.mark.parametrize("kind", [PROCESSES, DASK])
 def test_every_executor_stores_the_same_bytes(case, request, tmp_path, kind):
     serial = parts_of(case, tmp_path / "serial", Serial())
     assert len(serial) == 4
@@ -138,13 +144,26 @@ def test_tasks_are_taken_as_there_is_room_and_errors_are_raised(request, kind):
         assert sorted(opened.map(square, range(3))) == [(0, 0), (1, 1), (2, 4)]
 
 
+def spared(sample, settings, watch=None):
+    """`trivial`, but that a deadly sample fails without a death."""
+    if sample.id.startswith(DEADLY):
+        return Outcome(sample.index, Row(sample.id, reason="spared"))
+    return trivial(sample, settings)
+
+
 def test_a_sample_that_kills_its_worker_fails_alone(tmp_path):
-    """On Dask: tests/test_deadly.py, as it takes some seconds for each death."""
+    """The other parts have the bytes that they have in one process. On Dask: tests/test_deadly.py,
+    as it takes some seconds for each death."""
     names = ["a", "b", f"{DEADLY}1", "c", "bad", "d"]
     case = write_inputs(tmp_path, names)
     run = prepare(case, tmp_path / "run")
     rows = []
     refine_all(case, run, Processes(2), added=rows.extend)
+    serial = prepare(case, tmp_path / "serial")
+    refine_all(case, serial, refine=spared)
+    parts, others = stored(run).items(), stored(serial).items()
+    assert len(parts) == len(others) == 3
+    assert len(parts & others) == 2
     failed = {row.id: row.reason for row in rows if row.status == "failed"}
     assert set(failed) == {f"{DEADLY}1", "bad"}
     assert "died" in failed[f"{DEADLY}1"]
@@ -235,7 +254,7 @@ def test_dask_workers_that_die_cost_nothing(tmp_path):
 
         refine_all(case, run, opened, refine=slow, added=kill)
     assert len(killed) == 3
-    assert {p.name: p.read_bytes() for p in run.parts_folder.iterdir()} == plain
+    assert stored(run) == plain
 
 
 @pytest.mark.process

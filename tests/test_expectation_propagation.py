@@ -75,9 +75,9 @@ def test_neighbours_break_a_tie():
     p = problem(np.array([[1e-3]]), np.zeros(1), levels)
     even = expectation_propagation(p).probabilities
     assert even[0] == pytest.approx(even[1])
-    neighbour_bonus = np.array([[1.0], [0.0], [0.0]])
+    neighbour_term = np.array([[1.0], [0.0], [0.0]])
     odd = expectation_propagation(
-        replace(p, neighbour_bonus=lambda before: neighbour_bonus)
+        replace(p, neighbour_term=lambda before: neighbour_term)
     ).probabilities
     assert odd[0] == pytest.approx(np.e * odd[1])
 
@@ -101,11 +101,11 @@ def test_levels_that_are_off_are_found_with_the_unknowns():
     assert (found.probabilities[:2].max(0) > 0.9).all()
 
 
-@pytest.mark.parametrize("near", [[True, False], [False, False]])
-def test_less_than_two_levels_leave_all_the_room_between(near):
+@pytest.mark.parametrize("allowed", [[True, False], [False, False]])
+def test_less_than_two_levels_leave_all_the_room_between(allowed):
     """A cell cut by a fault, far from the other layer."""
     p = problem(
-        np.array([[1.0]]), np.array([-60.0]), np.array([[0.0], [100.0]]), np.array([near]).T
+        np.array([[1.0]]), np.array([-60.0]), np.array([[0.0], [100.0]]), np.array([allowed]).T
     )
     found = expectation_propagation(p, 60)
     assert (found.low, found.high) == (0.0, 100.0)

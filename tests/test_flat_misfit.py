@@ -27,7 +27,7 @@ SMALL = replace(
     shape=(24, 20),
     n_steps=450,
     file_rows=450,
-    sources=((1, 0), (1, 19)),
+    sources=((1, 0),),
     receivers=tuple((1, column) for column in range(20)),
 )
 
@@ -101,7 +101,7 @@ def test_no_window_where_a_wave_comes_round_before_the_lowest_layer_has_answered
     assert not has_flat_misfit(fast, replace(FIRST, receivers=((5, 5),)))
 
 
-@pytest.mark.parametrize(("band", "flat"), [(10, False), (50, True)])
+@pytest.mark.parametrize(("band", "flat"), [(10, False), (40, True)])
 def test_flat_layers_are_refined_with_any_band(band, flat):
     survey = replace(SMALL, absorbing_cells=band, velocity_bounds=(1000.0, 4500.0))
     layers = torch.tensor([1700.0, 2100.0, 2900.0]).double().repeat_interleave(8)

@@ -6,12 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fwi_refine.inversion.levels.levels import (
-    find_levels,
-    merge_scattered,
-    to_integers,
-    without_rare,
-)
+from fwi_refine.inversion.levels.integers import merge_scattered, to_integers, without_rare
+from fwi_refine.inversion.levels.levels import find_levels
 from fwi_refine.priors import SharedLevels
 
 
@@ -73,17 +69,17 @@ def test_of_two_levels_that_are_close_a_cell_may_have_that_of_its_surroundings()
     v[35, 3:9] = 1528.0
     levels = find_levels(v)
     assert levels.velocities.tolist() == [1520.0, 1528.0, 3000.0]
-    assert levels.near[1, :10].all()
-    assert not levels.near[1, 20:].any()
-    assert levels.near[0, 30:].all()
-    assert not levels.near[0, :20].any()
+    assert levels.allowed[1, :10].all()
+    assert not levels.allowed[1, 20:].any()
+    assert levels.allowed[0, 30:].all()
+    assert not levels.allowed[0, :20].any()
 
 
 def test_a_cell_may_have_the_levels_within_reach_only():
-    near = find_levels(layers()).near
-    assert not near[1, 0, 0]
-    assert near[0, 12, 0]
-    assert not near[0, 19, 0]
+    allowed = find_levels(layers()).allowed
+    assert not allowed[1, 0, 0]
+    assert allowed[0, 12, 0]
+    assert not allowed[0, 19, 0]
 
 
 def thin_layer(spread):
@@ -101,8 +97,8 @@ def test_a_thin_layer_close_to_the_next_is_a_level(spread):
     levels = find_levels(v)
     assert levels.velocities.numpy() == pytest.approx([2000.0, 4276.0, 4286.0], abs=1.5)
     # any cell around may have it
-    assert bool(levels.near[1, 20:23, 15:45].all())
-    assert not bool(levels.near[1, 35:].any())
+    assert bool(levels.allowed[1, 20:23, 15:45].all())
+    assert not bool(levels.allowed[1, 35:].any())
 
 
 def test_cells_at_many_velocities_make_no_level():
@@ -181,7 +177,7 @@ def test_a_map_without_levels_is_rounded():
 
 def prior(width=20.0, variation=None):
     levels = find_levels(layers())
-    return SharedLevels(levels.velocities, levels.near, width, variation)
+    return SharedLevels(levels.velocities, levels.allowed, width, variation)
 
 
 @pytest.mark.parametrize("variation", [None, 5.0])

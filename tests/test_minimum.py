@@ -46,18 +46,28 @@ def record(truth):
     return released_record(torch.from_numpy(truth), survey=SURVEY).numpy()
 
 
+ONE_SHOT = replace(SURVEY, sources=((1, 10),))
+
+
+@pytest.fixture(scope="module")
+def one_shot(truth):
+    return released_record(torch.from_numpy(truth), survey=ONE_SHOT).numpy()
+
+
 def rms_of(v, record):
     """What someone finds who reads the map from a file."""
     v = torch.from_numpy(v.astype(np.float32)).double()[None]
-    return float(Simulator(SURVEY).misfit(v, torch.from_numpy(record)[None])) ** 0.5
+    return float(Simulator(ONE_SHOT).misfit(v, torch.from_numpy(record)[None])) ** 0.5
 
 
 @pytest.mark.parametrize("family", ["style-a", "style-b", "layered", "flat-vel"])
 @pytest.mark.parametrize("limit", [2, 4, 30, None])
-def test_the_report_is_of_the_map_that_is_written(family, limit, truth, record):
-    start = gaussian_filter(truth.astype(np.float64), 1.0)
-    refined = refine_sample(start, record, survey=SURVEY, family=family, max_evaluations=limit)
-    assert refined.misfit_after == pytest.approx(rms_of(refined.velocity, record), rel=1e-9)
+def test_the_report_is_of_the_map_that_is_written(family, limit, truth, one_shot):
+    start, how = gaussian_filter(truth.astype(np.float64), 1.0), {"survey": ONE_SHOT}
+    refined = refine_sample(start, one_shot, family=family, max_evaluations=limit, **how)
+    assert refined.misfit_after == pytest.approx(rms_of(refined.velocity, one_shot), rel=1e-9)
+    if limit is None and family != "flat-vel":  # flat rows explain a rough map no better
+        assert refined.status == "refined"
     if refined.status == "refined":
         assert refined.vmin == refined.velocity.min()
         assert np.array_equal(refined.velocity, refined.velocity.astype(np.float32))

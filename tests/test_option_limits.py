@@ -13,12 +13,12 @@ HUGE = "9" * 23
 
 
 @pytest.fixture
-def case(tmp_path, monkeypatch):
+def case(tmp_path, monkeypatch, unchecked):
     monkeypatch.chdir(write_inputs(tmp_path, ["a", "b"]))
     return tmp_path
 
 
-REFINE = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--force"]
+REFINE = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs"]
 
 
 @pytest.mark.parametrize(

@@ -78,10 +78,10 @@ def test_they_spread_as_the_deviation_says_and_are_the_same_again(small):
 
 
 @pytest.fixture
-def refine(tmp_path, monkeypatch):
+def refine(tmp_path, monkeypatch, unchecked):
     monkeypatch.setattr(one_sample, "refine_one", trivial)
     case = write_inputs(tmp_path, NAMES)
-    inputs = [case / "starts.npy", case / "seismic", "--ids", case / "ids.txt", "--force"]
+    inputs = [case / "starts.npy", case / "seismic", "--ids", case / "ids.txt"]
     return lambda *more: run([str(a) for a in (*inputs, *more)])
 
 

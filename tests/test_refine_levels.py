@@ -137,7 +137,7 @@ def test_a_cell_beyond_all_levels_stays_where_the_record_has_it(truth):
     v[6:8, 9] = v.max() + 300.0
     cells = EdgeCells(v, v.min())
     # each cell is known to a tenth of a m/s, and is where it should be
-    normal = torch.eye(len(cells.cells) + len(cells.levels) + 1, dtype=torch.float64)
+    normal = torch.eye(len(cells.open_cells) + len(cells.levels) + 1, dtype=torch.float64)
     gradient = torch.zeros(v.numel() + 1, dtype=torch.float64)
     found = cells.assign(normal, gradient, 1e-2, lambda: False)
     step = found.step[:-1].reshape(v.shape)

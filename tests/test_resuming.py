@@ -31,7 +31,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 
 @pytest.fixture
-def case(tmp_path, monkeypatch):
+def case(tmp_path, monkeypatch, unchecked):
     """Inputs in the current folder, and a program whose samples take no time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(executors, "Processes", lambda *arguments: executors.Serial())
@@ -39,9 +39,7 @@ def case(tmp_path, monkeypatch):
     return write_inputs(tmp_path, NAMES)
 
 
-# The records are noise, which the program would rather not refine: --force.
 COMMAND = ["starts.npy", "seismic", "--ids", "ids.txt", "--method", "lbfgs", "--out", "o.npy"]
-COMMAND += ["--force"]
 
 
 def test_a_kill_between_two_outputs_leaves_names_that_are_the_commands_own(case, monkeypatch):
@@ -356,6 +354,7 @@ def test_standard_streams_that_are_closed(tmp_path, redirection):
     write_inputs(tmp_path, NAMES)
     script = (
         "from run_cases import trivial; from fwi_refine.runs import executors, one_sample\n"
+        "from fwi_refine.routing.checks import inputs; inputs.check_pairs = lambda *a, **k: None\n"
         "one_sample.refine_one = trivial; executors.Processes = lambda *a: executors.Serial()\n"
         "from fwi_refine.cli import main; main()"
     )

@@ -7,7 +7,8 @@ from wave_cases import THREE_SHOTS as SURVEY
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
-from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges, to_integers
+from fwi_refine.inversion.levels.integers import to_integers
+from fwi_refine.inversion.levels.levels import find_levels, level_labels, near_edges
 from fwi_refine.inversion.levels.rounding import (
     DRAWS,
     EVALUATIONS,

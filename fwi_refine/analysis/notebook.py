@@ -80,10 +80,10 @@ def _picture(
         from fwi_refine.analysis import plots
     except ModuleNotFoundError:
         return ""
-    views = [
+    run_views = [
         RunView(rows[k], velocity[k], survey, None if start is None else start[k],
                 deviation=deviation[k])
         for k in range(min(PICTURES, len(rows)))
     ]  # fmt: skip
-    data = base64.b64encode(plots.to_bytes(plots.samples(views), "png", RESOLUTION)).decode()
+    data = base64.b64encode(plots.to_bytes(plots.samples(run_views), "png", RESOLUTION)).decode()
     return f'<img alt="Maps of the first samples" src="data:image/png;base64,{data}">'

@@ -8,12 +8,8 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.exact import Certificate, certify, search
-from fwi_refine.inversion.levels.levels import (
-    find_levels,
-    merge_scattered,
-    to_integers,
-    without_rare,
-)
+from fwi_refine.inversion.levels.integers import merge_scattered, to_integers, without_rare
+from fwi_refine.inversion.levels.levels import find_levels
 from fwi_refine.inversion.minimum import with_minimum
 from fwi_refine.inversion.model import Model, distinct
 from fwi_refine.inversion.stage_result import Curvature

@@ -54,13 +54,13 @@ class LevelProblem:
         m/s.
     levels : callable
         From the m others, (m,), to the levels, (K, n).
-    near : ndarray of bool, (K, n)
+    allowed : ndarray of bool, (K, n)
         Which levels an unknown may have. What lies between levels does so between those that it
         may have, or all where that is less than two.
     between : float
         The fraction b.
-    neighbour_bonus : callable
-        From the probabilities (K + 1, n), the last of lying between, to what neighbours add to
+    neighbour_term : callable
+        From the probabilities (K + 1, n), the last of lying between, to the neighbours' term in
         their logarithms, of the same shape; called with None at first.
     """
 
@@ -69,9 +69,9 @@ class LevelProblem:
     others: int
     width: float
     levels: Callable[[Floats], Floats]
-    near: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
     between: float
-    neighbour_bonus: Callable[[Floats | None], Floats]
+    neighbour_term: Callable[[Floats | None], Floats]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def expectation_propagation(
     for number in range(iterations):
         power = min(1.0, COOLING**-number / FIRST_TEMPERATURE)  # of the likelihood
         levels = problem.levels(mean[n:])
-        mixture = _Mixture(levels, problem.near, problem.between)
+        mixture = _Mixture(levels, problem.allowed, problem.between)
         if precision is None:  # begin as if all lay between
             precision, slope = 1 / mixture.spread, mixture.centre / mixture.spread
         matrix = power * problem.matrix
@@ -156,7 +156,7 @@ def expectation_propagation(
         cavity = 1 / np.maximum(1 / variance[:n] - precision, MIN_CAVITY_PRECISION)
         centre = cavity * (mean[:n] / variance[:n] - slope)
         probabilities, means, variances = mixture.times_normal(
-            centre, cavity, problem.neighbour_bonus(probabilities)
+            centre, cavity, problem.neighbour_term(probabilities)
         )
         expected = (probabilities * means).sum(0)
         width = (probabilities * (variances + (means - expected) ** 2)).sum(0)
@@ -173,9 +173,9 @@ def expectation_propagation(
 class _Mixture:
     """p_i of every unknown. centre, spread: mean and variance of the part between levels (n,)."""
 
-    def __init__(self, levels: Floats, near: NDArray[np.bool_], between: float):
-        choices = near.sum(0)
-        counts = near | (choices < 2)
+    def __init__(self, levels: Floats, allowed: NDArray[np.bool_], between: float):
+        choices = allowed.sum(0)
+        counts = allowed | (choices < 2)
         self.low = np.where(counts, levels, np.inf).min(0)
         self.high = np.where(counts, levels, -np.inf).max(0)
         self.centre = (self.low + self.high) / 2
@@ -185,7 +185,7 @@ class _Mixture:
         self.variances = np.vstack([np.full(levels.shape, LEVEL_DEVIATION**2), self.spread])
         each = (1 - between) / np.maximum(choices, 1)
         self.logs = np.vstack(
-            [np.where(near, np.log(each), -np.inf), np.full(levels.shape[1], math.log(between))]
+            [np.where(allowed, np.log(each), -np.inf), np.full(levels.shape[1], math.log(between))]
         )
 
     def times_normal(

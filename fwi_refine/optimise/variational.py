@@ -21,18 +21,19 @@ falls, with the simplified Newton method. The next Jacobian is taken where this 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
 
 from fwi_refine.optimise.definite import Solve, by_factor, scaled_back, to_unit_diagonal
-from fwi_refine.optimise.descent import Callback, Retract, Weight
+from fwi_refine.optimise.descent import Callback, Evaluation, Retract, Weight
 from fwi_refine.optimise.result import LeastSquares, Regulariser, Result, Status
 
 DAMPING = 1e-9  # relative to the diagonal, so that rounding leaves the matrix definite
 STAGNATION = 0.999  # corrections that leave more than this fraction of the objective are the last
-PATH_DECREASE = 1 / 3  # factor of a part of the path whose corrections lowered nothing
-SHORTEST = 0.02  # fraction of the path, less of which is not tried
+STEPLENGTH_DECREASE = 1 / 3  # where the corrector lowered nothing
+MIN_STEPLENGTH = 0.02  # of the path, whose parameter goes from 0 to 1
 
 P = TypeVar("P", bound=Regulariser)
 
@@ -85,30 +86,83 @@ def variational_gauss_newton(
     """
     run = _Renewals(misfit, prior, x0.detach().to(torch.float64, copy=True), retract, callback)
     limit = math.inf if max_evaluations is None else max_evaluations
-    run.weight = weight[0](run.square, float(prior(run.x)))
-    if not math.isfinite(run.square):
+    if not math.isfinite(run.here.misfit):
         return run.result(Status.NOT_FINITE), prior
+    run.weight = weight[0](run.here.misfit, run.here.prior)
     for weight_of in weight:
         if limit - run.spent < hessian_cost + 2:  # the Jacobian, a product, and a trial
             return run.result(Status.MAX_EVALUATIONS), run.prior
-        assert run.residual is not None  # the misfit is finite
-        hessian, gradient = misfit.hessian(run.x), misfit.pull_back(run.x, run.residual)
+        here = run.here
+        assert here.residual is not None  # the misfit is finite
+        hessian, gradient = misfit.hessian(here.x), misfit.pull_back(here.x, here.residual)
         run.spent += hessian_cost + 1
-        run.weight = weight_of(run.square, float(run.prior(run.x)))
-        run.prior, step, solve = settle(hessian, gradient, run.prior, run.x, run.weight)
-        moved, stopped = run.correct(gradient, step, solve, corrections, limit)
-        if stopped:
+        run.weight = weight_of(here.misfit, here.prior)
+        renewed, step, solve = settle(hessian, gradient, run.prior, here.x, run.weight)
+        run.renew(renewed)
+        base = run.here
+        if run.follow_path(gradient, step, solve, corrections, limit):
             return run.result(Status.STOPPED), run.prior
-        if run.square < target:
+        if run.here.misfit < target:
             return run.result(Status.CONVERGED), run.prior
-        if not moved and run.done == len(weight):
+        if run.here is base and run.done == len(weight):
             return run.result(Status.STALLED), run.prior
     return run.result(Status.MAX_ITERATIONS), run.prior
 
 
+@dataclass(frozen=True, eq=False)
+class NewtonPath:
+    """State of the continuation along Newton's path, with one factor.
+
+    Attributes
+    ----------
+    step : torch.Tensor, (n,)
+        The corrector's iterate u, from the point where the path begins.
+    lowest : torch.Tensor, (n,)
+        The step to the lowest point so far, zero at first.
+    parameter : float
+        The corrector's t; at first that of the end of the path.
+    steplength : float
+        Of the continuation, in t.
+    reached : float
+        The t up to which the path has been followed.
+    lowered : bool
+        Whether the corrector has found a lower point at this t.
+    previous : float
+        The objective at the iterate before; infinite for the predictor.
+    """
+
+    step: torch.Tensor
+    lowest: torch.Tensor
+    parameter: float = 1.0
+    steplength: float = 1.0
+    reached: float = 0.0
+    lowered: bool = False
+    previous: float = math.inf
+
+    def accepted(self) -> "NewtonPath":
+        """The state where the iterate leads to the lowest point so far."""
+        return replace(self, lowest=self.step, lowered=True)
+
+    def corrected(self, value: float, correction: torch.Tensor) -> "NewtonPath":
+        """The state after a correction of an iterate whose objective is `value`."""
+        return replace(self, step=self.step + correction, previous=value)
+
+    def predicted(self, tangent: Callable[[], torch.Tensor]) -> "NewtonPath | None":
+        """The state at the next t, where the corrector has ended; None at the end of the path.
+
+        Where nothing was lowered, the next t is nearer. The tangent is du/dt with the factor.
+        """
+        reached = self.parameter if self.lowered else self.reached
+        steplength = self.steplength * (1.0 if self.lowered else STEPLENGTH_DECREASE)
+        if reached == 1.0 or steplength < MIN_STEPLENGTH:
+            return None
+        parameter = min(1.0, reached + steplength)
+        step = self.lowest + (parameter - reached) * tangent()
+        return NewtonPath(step, self.lowest, parameter, steplength, reached)
+
+
 class _Renewals(Generic[P]):
-    """The best point so far, with residual and mean square there; the present prior and weight;
-    evaluations spent and Jacobians done."""
+    """The lowest point so far; the present prior and weight; evaluations spent, Jacobians done."""
 
     def __init__(
         self,
@@ -119,78 +173,71 @@ class _Renewals(Generic[P]):
         callback: Callback | None,
     ) -> None:
         self.misfit, self.prior, self.retract, self.callback = misfit, prior, retract, callback
-        self.x, self.residual = x, misfit.residual(x)
-        self.square = math.inf if self.residual is None else misfit.mean_square(self.residual)
+        self.spent, self.done = 0, 0
+        self.here = self.evaluate(x)
         self.weight = 1.0
-        self.spent, self.done = 1, 0
         self.history: list[float] = []
 
+    def evaluate(self, x: torch.Tensor) -> Evaluation:
+        """The misfit and the present prior at x; infinite where there is no residual."""
+        self.spent += 1
+        residual = self.misfit.residual(x) if bool(torch.isfinite(x).all()) else None
+        if residual is None:
+            return Evaluation(x, math.inf, math.inf)
+        return Evaluation(x, self.misfit.mean_square(residual), float(self.prior(x)), residual)
+
+    def renew(self, prior: P) -> None:
+        """Takes a prior."""
+        self.prior = prior
+        self.here = replace(self.here, prior=float(prior(self.here.x)))
+
     def value(self) -> float:
-        return self.square + self.weight * float(self.prior(self.x))
+        return self.here.value(self.weight)
 
     def result(self, status: Status) -> Result:
-        value = self.value()
+        here, value = self.here, self.value()
         history = self.history or [value]
-        return Result(self.x, value, None, status, self.done, self.spent, history, self.square)
+        return Result(here.x, value, None, status, self.done, self.spent, history, here.misfit)
 
-    def correct(
+    def stops(self) -> bool:
+        """Tells the callback of a lower point; whether it stops the run."""
+        return self.callback is not None and bool(self.callback(self.result(Status.RUNNING)))
+
+    def follow_path(
         self,
         gradient: torch.Tensor,
         step: torch.Tensor,
         solve: Solve,
         corrections: int,
         limit: float,
-    ) -> tuple[bool, bool]:
-        """Follows Newton's path with the last factor, from where the gradient of the misfit is, and
-        at first at once to its end by a step; whether that led to a lower point, and whether the
-        callback has stopped it."""
-        base, lowest = self.x, self.value()
-        self.history = self.history or [lowest]
-        first_pull = gradient + self.weight * self.prior.gradient(base)
-        reached, aim, length = 0.0, 1.0, 1.0  # fractions of the path
-        lower, best = False, torch.zeros_like(step)
-        last = math.inf
-        moved = stopped = False
+    ) -> bool:
+        """Follows Newton's path from here, where the misfit has this gradient, and tries its end
+        first, by a step; whether the callback has stopped it."""
+        base = self.here
+        self.history = self.history or [self.value()]
+        first_pull = gradient + self.weight * self.prior.gradient(base.x)
+        path: NewtonPath | None = NewtonPath(step, torch.zeros_like(step))
+        stopped = False
         for _ in range(corrections):
-            if limit - self.spent < 1:
+            if path is None or limit - self.spent < 1:
                 break
-            there = self.retract(base, step)
-            self.spent += 1
-            found = self.misfit.residual(there) if bool(torch.isfinite(there).all()) else None
-            value = math.inf
-            if found is not None:
-                value = self.misfit.mean_square(found) + self.weight * float(self.prior(there))
-            if found is not None and value < lowest:
-                self.x, self.residual, lowest, best = there, found, value, step
-                self.square = self.misfit.mean_square(found)
-                moved = lower = True
-                stopped = self.callback is not None and bool(
-                    self.callback(self.result(Status.RUNNING))
-                )
-                if stopped:
-                    break
-            if limit - self.spent < 2:
+            trial = self.evaluate(self.retract(base.x, path.step))
+            value = trial.value(self.weight)
+            if value < self.value():
+                self.here, path = trial, path.accepted()
+                stopped = self.stops()
+            if stopped or limit - self.spent < 2:
                 break
-            if found is not None and value < STAGNATION * last:
-                last = value
+            if trial.residual is not None and value < STAGNATION * path.previous:
                 self.spent += 1
-                pull = self.misfit.pull_back(base, found)
-                pull = pull + self.weight * self.prior.gradient(there)
-                step = step - solve(pull - (1.0 - aim) * first_pull)
-                continue
-            # the corrections have ended, on the path if that is lower than before
-            if lower:
-                reached = aim
+                pull = self.misfit.pull_back(base.x, trial.residual)
+                pull = pull + self.weight * self.prior.gradient(trial.x)
+                path = path.corrected(value, -solve(pull - (1.0 - path.parameter) * first_pull))
             else:
-                length *= PATH_DECREASE
-            if reached == 1.0 or length < SHORTEST:
-                break
-            aim = min(1.0, reached + length)
-            step = best - (aim - reached) * solve(first_pull)
-            lower, last = False, math.inf
+                path = path.predicted(lambda: -solve(first_pull))
         self.done += 1
-        self.history.append(lowest)
-        return moved, stopped
+        self.history.append(self.value())
+        return stopped
 
 
 def settled(

@@ -25,7 +25,7 @@ BAR = sum(style.Page.BAR)
 SIZE = (style.WIDTH - LEFT - 2 * GAP - 3 * BAR) / 5  # width of a map
 
 
-def samples(views: Sequence["RunView"]) -> Figure:
+def samples(run_views: Sequence["RunView"]) -> Figure:
     """A row for each sample: start, refined map, truth, difference, expected error.
 
     The difference is that to the truth; where no sample has one, to the start. A line above each
@@ -34,8 +34,8 @@ def samples(views: Sequence["RunView"]) -> Figure:
 
     Parameters
     ----------
-    views : sequence of RunView
-        The samples, of one survey.
+    run_views : sequence of RunView
+        What is known of each sample, all of one survey.
 
     Returns
     -------
@@ -44,22 +44,24 @@ def samples(views: Sequence["RunView"]) -> Figure:
     known = [
         name
         for name in ("start", "refined", "truth", "deviation")
-        if any(getattr(view, name) is not None for view in views)
+        if any(getattr(view, name) is not None for view in run_views)
     ]
     kinds = [name for name in known if name != "deviation"]
     other = next((name for name in ("truth", "start") if name in known), None)
     singles = (other is not None) + ("deviation" in known)
-    height = style.map_height(views[0].survey, SIZE)
+    height = style.map_height(run_views[0].survey, SIZE)
     with style.styled():
         page = style.Page(
             max(
                 MIN_WIDTH,
                 LEFT + SIZE * (len(kinds) + singles) + GAP * (len(kinds) - 1) + BAR * (1 + singles),
             ),
-            (ABOVE + height) * len(views) + BELOW,
+            (ABOVE + height) * len(run_views) + BELOW,
         )
-        for k, view in enumerate(views):
-            row = _Row(page, view, ABOVE + (ABOVE + height) * k, height, last=k + 1 == len(views))
+        for k, view in enumerate(run_views):
+            row = _Row(
+                page, view, ABOVE + (ABOVE + height) * k, height, last=k + 1 == len(run_views)
+            )
             row.velocities(kinds)
             if other is not None:
                 title = f"{view.name}\n− {other}"

@@ -84,7 +84,7 @@ def few_levels(width: Any, variation: float = VARIATION, epsilon: float = EPSILO
 
     def prior(v: torch.Tensor, priors: Priors) -> SharedLevels:
         levels = find_levels(v)
-        return SharedLevels(levels.velocities, levels.near, width, variation, epsilon)
+        return SharedLevels(levels.velocities, levels.allowed, width, variation, epsilon)
 
     return prior
 

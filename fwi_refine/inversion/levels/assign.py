@@ -85,22 +85,22 @@ class EdgeCells:
             return
         self.shape, self.base = v.shape, v.flatten().numpy()
         self.levels = levels.velocities.numpy()
-        self.which = levels.distance(v)[1].flatten().numpy()
+        self.label = levels.distance(v)[1].flatten().numpy()
         open_ = near_edges(v, levels, settings.settled_distance).flatten().numpy()
         kept = np.zeros_like(open_) if fixed is None else fixed.flatten().numpy()
         open_ &= ~kept
-        self.cells, self.settled = np.flatnonzero(open_), np.flatnonzero(~open_)
+        self.open_cells, self.settled_cells = np.flatnonzero(open_), np.flatnonzero(~open_)
         moved = np.flatnonzero(~open_ & ~kept)
-        self.near = levels.near.flatten(1).numpy()[:, self.cells]
+        self.allowed = levels.allowed.flatten(1).numpy()[:, self.open_cells]
         # the step that puts the settled cells at their levels, and vmin at the lowest
         self.step = np.zeros(len(self.base) + 1)
-        self.step[moved] = self._step_to(self.levels[self.which], self.base)[moved]
+        self.step[moved] = self._step_to(self.levels[self.label], self.base)[moved]
         self.step[-1] = self.levels[0] - float(vmin)
-        # (n, K): how it changes with the levels
-        self.along = np.zeros((len(self.step), len(self.levels)))
-        own = self.which[moved]
-        self.along[moved, own] = (self.base[moved] / self.levels[own]) ** 3
-        self.along[-1, 0] = 1.0
+        # (n, K): its derivative with respect to the levels
+        self.step_by_level = np.zeros((len(self.step), len(self.levels)))
+        own = self.label[moved]
+        self.step_by_level[moved, own] = (self.base[moved] / self.levels[own]) ** 3
+        self.step_by_level[-1, 0] = 1.0
 
     def columns(self, rows: torch.Tensor) -> torch.Tensor:
         """Chain rule for rows of the Jacobian.
@@ -116,8 +116,8 @@ class EdgeCells:
             Rows of J C, float64: by the open cells, by the levels, and along the step that takes
             the settled cells to their levels.
         """
-        dense = torch.from_numpy(np.column_stack([self.along, self.step])).to(rows.device)
-        cells = torch.from_numpy(self.cells).to(rows.device)
+        dense = torch.from_numpy(np.column_stack([self.step_by_level, self.step])).to(rows.device)
+        cells = torch.from_numpy(self.open_cells).to(rows.device)
         return torch.cat([rows[:, cells].double(), rows.double() @ dense], dim=1)
 
     def assign(
@@ -151,7 +151,7 @@ class EdgeCells:
 
     def _problem(self, normal: torch.Tensor, by_x: np.ndarray, variance: float) -> LevelProblem:
         """The choices of `assign`, in the unknowns of `columns`."""
-        by_unknown = np.concatenate([by_x[self.cells], self.along.T @ by_x])
+        by_unknown = np.concatenate([by_x[self.open_cells], self.step_by_level.T @ by_x])
         slope = by_unknown + normal[:-1, -1].cpu().numpy()
         return LevelProblem(
             matrix=normal[:-1, :-1] / variance,
@@ -159,14 +159,14 @@ class EdgeCells:
             others=len(self.levels),
             width=self.settings.level_width,
             levels=self._choices,
-            near=self.near,
+            allowed=self.allowed,
             between=self.settings.between_fraction,
-            neighbour_bonus=self._neighbour_bonus,
+            neighbour_term=self._potts_term,
         )
 
     def _assigned(self, found: Marginals) -> AssignedLevels:
         """Levels and probabilities of all cells, from the marginals of the open ones."""
-        count = len(self.cells)
+        count = len(self.open_cells)
         # beyond its levels a cell makes up for others that are wrong, and far from where it is,
         # too; one that is known may have a level of too few cells to be found
         most = self.settings.unsure_step
@@ -180,9 +180,9 @@ class EdgeCells:
         alike = np.abs(found.levels - level) < self.settings.same_level
         sure = (found.probabilities[:-1] * alike).sum(0) > self.settings.sure_probability
         shift = found.mean[count:]
-        at_levels = self.step + self.along @ shift
-        probabilities = np.vstack([self._settled_at(), np.zeros(len(self.base))])
-        probabilities[:, self.cells] = found.probabilities
+        at_levels = self.step + self.step_by_level @ shift
+        probabilities = np.vstack([self._one_hot(), np.zeros(len(self.base))])
+        probabilities[:, self.open_cells] = found.probabilities
         settled, none = np.ones(len(self.base), dtype=bool), np.zeros(len(self.base))
         return AssignedLevels(
             step=self._with_cells(at_levels, np.where(sure, level, inside)),
@@ -197,27 +197,27 @@ class EdgeCells:
     def _with_cells(self, whole: np.ndarray, cells: np.ndarray) -> torch.Tensor:
         """A copy of an array of all cells with these values of the open ones."""
         whole = whole.copy()
-        whole[self.cells] = cells
+        whole[self.open_cells] = cells
         return torch.from_numpy(whole)
 
-    def _settled_at(self) -> np.ndarray:
+    def _one_hot(self) -> np.ndarray:
         """(K, all cells): 1 at the level that a settled cell has, else 0."""
-        held = np.zeros((len(self.levels), len(self.base)))
-        held[self.which[self.settled], self.settled] = 1.0
-        return held
+        one_hot = np.zeros((len(self.levels), len(self.base)))
+        one_hot[self.label[self.settled_cells], self.settled_cells] = 1.0
+        return one_hot
 
     def _choices(self, shift: np.ndarray) -> np.ndarray:
         """The step (K, open cells) of each cell to each level, shifted by (K,), m/s."""
-        return self._step_to((self.levels + shift)[:, None], self.base[self.cells])
+        return self._step_to((self.levels + shift)[:, None], self.base[self.open_cells])
 
-    def _neighbour_bonus(self, probabilities: np.ndarray | None) -> np.ndarray:
+    def _potts_term(self, probabilities: np.ndarray | None) -> np.ndarray:
         """Term of the four neighbours in the log probabilities (K + 1, open cells)."""
-        held = self._settled_at()
+        one_hot = self._one_hot()
         if probabilities is not None:
-            held[:, self.cells] = probabilities[:-1]
-        total = convolve(held.reshape(-1, *self.shape), FOUR_NEIGHBOURS[None], mode="constant")
-        around = total.reshape(held.shape)[:, self.cells]
-        return np.vstack([self.settings.neighbour_bonus * around, np.zeros(len(self.cells))])
+            one_hot[:, self.open_cells] = probabilities[:-1]
+        total = convolve(one_hot.reshape(-1, *self.shape), FOUR_NEIGHBOURS[None], mode="constant")
+        around = total.reshape(one_hot.shape)[:, self.open_cells]
+        return np.vstack([self.settings.potts_coupling * around, np.zeros(len(self.open_cells))])
 
     @staticmethod
     def _step_to(levels: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -25,12 +25,12 @@ class Levels:
     ----------
     velocities : Tensor, shape (K,)
         In m/s, rising.
-    near : Tensor of bool, shape (K, nz, nx)
+    allowed : Tensor of bool, shape (K, nz, nx)
         Whether a cell may have each level.
     """
 
     velocities: torch.Tensor
-    near: torch.Tensor
+    allowed: torch.Tensor
 
     def distance(self, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Distance of each cell from the nearest of the levels that it may have.
@@ -50,7 +50,7 @@ class Levels:
         if not len(self.velocities):
             return torch.full_like(v, torch.inf), torch.zeros_like(v, dtype=torch.long)
         off = (v - self.velocities[:, None, None]).abs()
-        return torch.where(self.near, off, torch.inf).min(0)
+        return torch.where(self.allowed, off, torch.inf).min(0)
 
 
 def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
@@ -83,14 +83,14 @@ def find_levels(v: torch.Tensor, reading: LevelReading = READING) -> Levels:
         own = nearest if abs(nearest - median) <= reading.same_level else median
         groups.setdefault(own, []).append(area)
     masks = [np.isin(areas, groups[median]) for median in sorted(groups)]
-    masks += _less_even(values, masks, reading)
-    cells = _without_small_ones(values, masks, reading)
-    cells += _of_thin_layers(values, cells, reading)
+    masks += _uneven_areas(values, masks, reading)
+    cells = _without_small_levels(values, masks, reading)
+    cells += _thin_layers(values, cells, reading)
     cells.sort(key=lambda mask: float(np.median(values[mask])))
     velocities = _velocities(values, cells)
     return Levels(
         torch.from_numpy(velocities).to(v),
-        torch.from_numpy(_near(values, velocities, cells, reading)).to(v.device),
+        torch.from_numpy(_allowed(values, velocities, cells, reading)).to(v.device),
     )
 
 
@@ -99,16 +99,16 @@ def _velocities(values: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
     return np.array([np.median(values[mask]) for mask in cells])
 
 
-def _off(values: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
+def _distance_from_levels(values: np.ndarray, cells: list[np.ndarray]) -> np.ndarray:
     """(nz, nx): distance of each cell from the nearest of the levels of these masks, m/s."""
     return np.abs(values - _velocities(values, cells)[:, None, None]).min(0, initial=np.inf)
 
 
-def _less_even(
+def _uneven_areas(
     values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> list[np.ndarray]:
     """The masks of areas apart from all levels, whose cells are less alike: deep ones."""
-    apart = _off(values, cells) > reading.same_level_if_small
+    apart = _distance_from_levels(values, cells) > reading.same_level_if_small
     areas = connected_areas(np.where(apart, values, 0.0), 2 * reading.area_tolerance)
     sizes = np.bincount(areas[apart], minlength=areas.max() + 1)
     found = [areas == area for area in np.flatnonzero(sizes >= reading.min_area)]
@@ -120,7 +120,7 @@ def _about_one_velocity(values: np.ndarray, reading: LevelReading) -> bool:
     return bool(np.mean(np.abs(values - np.median(values)) <= reading.level_tolerance) > 0.5)
 
 
-def _of_thin_layers(
+def _thin_layers(
     values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> list[np.ndarray]:
     """The masks of levels without an area of their own: velocities that many cells are close to.
@@ -128,7 +128,7 @@ def _of_thin_layers(
     Asked where few cells are off all levels, as before that any velocity between two levels may be
     an edge's. A layer that is three cells thick and 10 m/s off another is one of them.
     """
-    off = _off(values, cells) > reading.snap_tolerance
+    off = _distance_from_levels(values, cells) > reading.snap_tolerance
     found: list[np.ndarray] = []
     while cells and off.sum() < reading.max_fraction_off * values.size:
         left = np.sort(values[off])
@@ -146,7 +146,7 @@ def _of_thin_layers(
     return found
 
 
-def _without_small_ones(
+def _without_small_levels(
     values: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> list[np.ndarray]:
     """The masks of the levels' cells, without those of small levels that are another one nearby.
@@ -166,7 +166,7 @@ def _without_small_ones(
     return [mask for mask in kept if mask is not None]
 
 
-def _near(
+def _allowed(
     values: np.ndarray, velocities: np.ndarray, cells: list[np.ndarray], reading: LevelReading
 ) -> np.ndarray:
     """(K, nz, nx) bool: cells within reach of one that is nearest to this level.
@@ -246,108 +246,3 @@ def level_labels(v: torch.Tensor) -> torch.Tensor:
     own = near_edges(v, levels, READING.snap_tolerance)
     labels[own] = len(levels.velocities) + torch.arange(int(own.sum()), device=v.device)
     return labels
-
-
-def to_integers(
-    v: torch.Tensor,
-    snap: float | None = None,
-    reading: LevelReading = READING,
-    *,
-    above: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round a map of levels to integers.
-
-    Parameters
-    ----------
-    v : Tensor, shape (nz, nx)
-        Map in m/s.
-    snap : float, optional
-        Distance from a level, m/s, within which a cell takes its velocity; default as read.
-    reading : LevelReading
-        How levels are read.
-    above : bool
-        Whether cells may stay above the highest level: the fastest may be too few to be found as
-        one.
-
-    Returns
-    -------
-    integers : Tensor, shape (nz, nx)
-        Map in m/s, between the lowest and the highest level.
-    vmin : Tensor, shape ()
-        The lowest level, m/s; the minimum of the map where there are no levels.
-    """
-    levels = find_levels(v, reading)
-    rounded = v.round()
-    if not len(levels.velocities):
-        return rounded, rounded.min()
-    velocities = levels.velocities.round()
-    off, which = levels.distance(v)
-    rounded = torch.where(
-        off < (reading.snap_tolerance if snap is None else snap), velocities[which], rounded
-    )
-    highest = None if above else velocities[-1]
-    return rounded.clamp(velocities[0], highest), velocities[0]
-
-
-def merge_scattered(v: torch.Tensor, reading: LevelReading = READING) -> torch.Tensor:
-    """Give cells that scatter about one velocity that velocity.
-
-    Parameters
-    ----------
-    v : Tensor, shape (nz, nx)
-        Map in m/s.
-    reading : LevelReading
-        How levels are read.
-
-    Returns
-    -------
-    Tensor, shape (nz, nx)
-        Map in m/s. Cells near a level have it; an area without one has its median, in integers.
-    """
-    levels = find_levels(v, reading)
-    off, which = levels.distance(v)
-    near = off < reading.scatter
-    merged = torch.where(near, levels.velocities[which], v) if len(levels.velocities) else v
-    settled, values = near.cpu().numpy(), merged.cpu().numpy().copy()
-    areas = connected_areas(np.where(settled, 0.0, values), reading.scatter)
-    for area in np.unique(areas[~settled]):
-        cells = areas == area
-        if cells.sum() >= reading.min_area:
-            median = np.median(values[cells]).round()
-            values[cells & (np.abs(values - median) < reading.scatter)] = median
-    return torch.from_numpy(values).to(v)
-
-
-def without_rare(
-    integers: torch.Tensor, within: float, reading: LevelReading = READING
-) -> torch.Tensor:
-    """Give cells of rare velocities the most frequent of the similar velocities around them.
-
-    Parameters
-    ----------
-    integers : Tensor, shape (nz, nx)
-        Map in m/s.
-    within : float
-        Largest change of a cell, m/s.
-    reading : LevelReading
-        How levels are read: fewer cells than an area's are rare, and `reach` is how far around a
-        cell is looked.
-
-    Returns
-    -------
-    Tensor, shape (nz, nx)
-        Map in m/s.
-    """
-    v = integers.cpu().numpy()
-    velocities, number, count = np.unique(v, return_inverse=True, return_counts=True)
-    rare = (count < reading.min_area)[number.reshape(v.shape)]
-    found = v.copy()
-    for row, column in np.argwhere(rare):
-        around = v[
-            max(row - reading.reach, 0) : row + reading.reach + 1,
-            max(column - reading.reach, 0) : column + reading.reach + 1,
-        ]
-        similar = np.flatnonzero(np.abs(velocities - v[row, column]) <= within)
-        seen = [int((around == velocities[k]).sum()) for k in similar]
-        found[row, column] = velocities[similar[int(np.argmax(seen))]]
-    return torch.from_numpy(found).to(integers)

@@ -9,7 +9,7 @@ import torch
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels import rounding
-from fwi_refine.inversion.levels.levels import to_integers
+from fwi_refine.inversion.levels.integers import to_integers
 from fwi_refine.inversion.levels.rounding import rounding_of, roundings_of
 from fwi_refine.inversion.levels.rounds import (
     Candidate,

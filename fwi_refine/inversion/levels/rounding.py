@@ -20,7 +20,8 @@ import torch
 
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
-from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
+from fwi_refine.inversion.levels.integers import merge_scattered, to_integers
+from fwi_refine.inversion.levels.levels import find_levels
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.model import Model
 from fwi_refine.wave import first_unequal

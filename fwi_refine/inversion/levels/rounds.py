@@ -15,7 +15,8 @@ from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
 from fwi_refine.inversion.levels.assign import AssignedLevels, EdgeCells
 from fwi_refine.inversion.levels.exact import ATTEMPTS, certify, search
-from fwi_refine.inversion.levels.levels import find_levels, merge_scattered, to_integers
+from fwi_refine.inversion.levels.integers import merge_scattered, to_integers
+from fwi_refine.inversion.levels.levels import find_levels
 from fwi_refine.inversion.levels.rounding import EVALUATIONS, Rounding, rounding_of, roundings_of
 from fwi_refine.inversion.levels.settings import SETTINGS, LevelSettings
 from fwi_refine.inversion.model import Model, distinct

@@ -70,8 +70,9 @@ class LevelSettings:
     ----------
     between_fraction
         Fraction of the open cells that lie between levels, as where a fault cuts a cell.
-    neighbour_bonus
-        What a neighbour with a level adds to its log probability: edges are short.
+    potts_coupling
+        What a neighbour with a level adds to its log probability, as in a Potts model: edges are
+        short.
     settled_distance
         m/s from a level within which a cell away from edges is taken to have it.
     level_width
@@ -136,7 +137,7 @@ class LevelSettings:
     """
 
     between_fraction: float = 0.3
-    neighbour_bonus: float = 1.0
+    potts_coupling: float = 1.0
     settled_distance: float = 5.0
     level_width: float = 10.0
     sure_probability: float = 0.9
