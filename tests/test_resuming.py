@@ -80,6 +80,33 @@ def test_results_are_not_replaced_by_those_of_samples_that_all_failed(case, monk
     assert (case / "o.npy").read_bytes() != before["o.npy"]
 
 
+def test_merging_samples_that_all_failed_replaces_nothing(case, capsys):
+    assert run_command(COMMAND) == 0
+    before = {name: (case / name).read_bytes() for name in ("o.npy", "o.csv")}
+    np.save("starts.npy", np.full_like(np.load("starts.npy"), np.nan))
+    in_run = [*COMMAND, "--overwrite", "--run-dir", "run"]
+    assert run_command(in_run) == 3
+    assert run_command(["merge", "run", "--out", "o.npy", "--overwrite"]) == 3
+    error = capsys.readouterr().err
+    assert error.count("earlier results stay as they are") == 2
+    assert "o.partial-2.npy, report in o.partial-2.csv" in error
+    assert {name: (case / name).read_bytes() for name in before} == before
+    assert np.isnan(np.load("o.partial.npy")).all()
+    assert run_command(["merge", "run", "--out", "new.npy"]) == 3
+    assert np.isnan(np.load("new.npy")).all()
+
+
+def test_starts_are_not_replaced_where_none_could_be_made(case, capsys):
+    """Nor by zeros, which a record that fails has for a map."""
+    np.save("record.npy", np.full((1, 5, 1000, 70), np.nan, "f4"))
+    command = ["start", "record.npy", "--out", "starts.npy", "--overwrite", "--force"]
+    before = (case / "starts.npy").read_bytes()
+    assert run_command(command) == 3
+    assert "the earlier ones stay in starts.npy" in capsys.readouterr().err
+    assert (case / "starts.npy").read_bytes() == before
+    assert not [*case.glob(".starts.npy*")]
+
+
 def stop_at(name, error):
     def refine(sample, settings, watch=None):
         if sample.id == name:
@@ -469,3 +496,23 @@ def test_a_journal_of_no_shard(case):
     Journal(run.shards_folder, (1, 1)).write("start")
     refine_all(case, run)
     assert read_state(run).done == 5
+
+
+def test_a_finished_run_on_a_read_only_disk_is_finished(case, monkeypatch, capsys):
+    """Nothing is written there; one that is not finished says what cannot be written."""
+    in_run = [*COMMAND[:-3], "--force", "--run-dir", "run"]
+    assert run_command(in_run) == 0
+    before = tree(case / "run")
+    access = os.access
+
+    def read_only(path, mode):
+        return access(path, mode) and not (mode == os.W_OK and "run" in os.fspath(path))
+
+    monkeypatch.setattr(os, "access", read_only)
+    assert run_command([*in_run, "--out", "o.npy"]) == 0
+    assert "is finished, and cannot be written to" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.load("o.npy"), expected_maps(case))
+    assert tree(case / "run") == before
+    os.remove(case / "run" / "parts" / os.listdir(case / "run" / "parts")[0])
+    assert run_command(in_run) == 0
+    assert tree(case / "run") != before

@@ -204,7 +204,8 @@ class RunJob:
         run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
         self._need_parts(len(samples), run.chunk_count)
-        logs.add_file(runs.log_file(run, self.shard))
+        if not run.is_archive(run.chunks(self.shard)):
+            logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(
             self.inputs,
             self.settings,
@@ -289,7 +290,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
             _each(counts.found)(rows)
             advance(len(rows))
 
-        runs.merge(
+        beside = runs.merge(
             found,
             outputs.out,
             outputs.report,
@@ -299,5 +300,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )
-    log.info("%s, report in %s", outputs.out, outputs.report)
+    if beside:
+        log.error("no sample could be refined: the earlier results stay as they are")
+    log.info("%s, report in %s", *(beside or (outputs.out, outputs.report)))
     return counts.summary()

@@ -281,5 +281,8 @@ def _number(text: str) -> float:
 def _half_decimal(text: str) -> float:
     """Half of the last decimal of a number as it is typed: 0.05 for 7.6."""
     mantissa, _, exponent = text.lower().partition("e")
-    decimals = len(mantissa.partition(".")[2])
-    return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+    decimals = sum(c.isdigit() for c in mantissa.partition(".")[2])
+    try:
+        return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+    except OverflowError as error:
+        raise click.BadParameter(f"{text!r}: expected a number as it is published") from error

@@ -101,6 +101,7 @@ def command(
     priors = priors_of(settings["priors"])
     table = describe_command(path, files, ids, survey, conversion, kernel, priors=priors)
     folder = out.with_name(f".{out.name}.start")
+    earlier = out.exists()
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
@@ -109,8 +110,11 @@ def command(
         advance = stack.enter_context(bar(len(numbers), "records"))
         made = starts.each_kept(executor, make, tasks, kept)
         failed = fill(writer, out, survey.shape, made, ids, advance)
-        writer.publish(out)
         kept.remove()
+        if earlier and failed == len(numbers):
+            log.error("no map could be made: the earlier ones stay in %s", out)
+            return SAMPLES_FAILED
+        writer.publish(out)
     log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,10 +16,21 @@ from fwi_refine.files import check_regular, is_same_file
 Function = Callable[..., Any]  # that of a command, with or without some of its options
 Decorator = Callable[[Function], Function]
 
-PATH = click.Path(path_type=Path)
+
+class Input(click.Path):
+    """The type of options and arguments that name what is read."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Fails for one that no file can have: with a NUL, which only Python can pass."""
+        if "\0" in os.fsdecode(value):
+            self.fail(f"{value!r}: no name of a file", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-class Output(click.Path):
+PATH = Input(path_type=Path)
+
+
+class Output(Input):
     """The type of options that name what is written; every other path is an input."""
 
 
