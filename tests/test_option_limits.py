@@ -165,6 +165,18 @@ def test_a_name_that_no_file_can_have(case, capsys, command):
     assert "no name of a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit-priors seismic --out p.npz --denoiser p.npz",
+        "fit-priors seismic --out ./p.npz --denoiser p.npz",
+    ],
+)
+def test_two_outputs_with_one_name(case, capsys, command):
+    assert run(command.split()) == 2
+    assert "two outputs with one name" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("score", ["7.6", " 7.6 ", "7.6\n"])
 def test_blanks_around_a_score_are_no_decimals(score):
     assert _half_decimal(score) == 0.05

@@ -65,6 +65,32 @@ def test_a_kill_between_two_outputs_leaves_names_that_are_the_commands_own(case,
     assert run_command([*COMMAND, *history]) == 2
 
 
+def test_a_kill_while_the_finished_samples_are_removed(case, monkeypatch, capsys):
+    """The outputs are complete; nothing is refined again, and nothing is in the way."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, *more, **others):
+        if os.path.basename(path) != "parts":
+            raise Killed
+        os.remove(next(os.scandir(path)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fwi_refine.cli.run_directory.shutil.rmtree", killed)
+        with pytest.raises(Killed):
+            run_command(COMMAND)
+    assert (case / "o.npy").exists()
+    assert (case / ".o.npy.run" / "run.toml").exists()
+    monkeypatch.setattr(one_sample, "refine_one", stop_at("a", AssertionError("refined again")))
+    assert run_command(COMMAND) == 2
+    assert "o.npy exists already" in capsys.readouterr().err
+    monkeypatch.setattr(one_sample, "refine_one", trivial)
+    assert run_command([*COMMAND, "--overwrite"]) == 0
+    np.testing.assert_array_equal(np.load("o.npy"), expected_maps(case))
+    assert not (case / ".o.npy.run").exists()
+
+
 def test_results_are_not_replaced_by_those_of_samples_that_all_failed(case, monkeypatch, capsys):
     assert run_command(COMMAND) == 0
     before = {name: (case / name).read_bytes() for name in ("o.npy", "o.csv")}

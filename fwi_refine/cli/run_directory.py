@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fwi_refine.runs.executors import Executor
     from fwi_refine.runs.settings import Settings
 
+PUBLISHING = "publishing"
+
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ def hidden_directory(out: Path) -> Path:
 def publishing_mark(out: Path) -> Path:
     """A file in the hidden directory while the outputs get their names: those that have theirs, as
     the process was killed between two, are the run's own."""
-    return hidden_directory(out) / "publishing"
+    return hidden_directory(out) / PUBLISHING
 
 
 def missing_samples(
@@ -152,7 +154,7 @@ class RunJob:
             if not overwrite:
                 raise InputError(f"{error}; begin anew with --overwrite") from error
             log.warning("%s; removed", error)
-            shutil.rmtree(self.path)
+            _remove(self.path)
             return
         lines = runs.differences(run.config, self.config)
         if not lines:
@@ -168,11 +170,12 @@ class RunJob:
             return
         with runs.claimed(run.shards_folder, (1, 1), run.chunk_count, needs_locks=False):
             log.warning("%s: an earlier run to the same output, removed", self.path)
-            shutil.rmtree(self.path)
+            _remove(self.path)
 
     def remove(self) -> None:
         """Removes the hidden directory of a run that is done."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with SIGNALS.shielded(final=True), contextlib.suppress(OSError):
+            _remove(self.path)
 
     def refine(
         self,
@@ -249,6 +252,14 @@ class RunJob:
             if lines:
                 log.warning("the inputs were changed while they were refined: what was read before "
                             "and after it may not belong together (%s)", lines[0])  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    """Removes a hidden directory. A kill amidst that leaves one that the same command can go on
+    from, or replace: the table goes last, and first what says that the outputs are its own."""
+    (path / PUBLISHING).unlink(missing_ok=True)
+    shutil.rmtree(path / "parts", ignore_errors=True)
+    shutil.rmtree(path)
 
 
 def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":

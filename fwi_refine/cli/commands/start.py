@@ -110,12 +110,14 @@ def command(
         advance = stack.enter_context(bar(len(numbers), "records"))
         made = starts.each_kept(executor, make, tasks, kept)
         failed = fill(writer, out, survey.shape, made, ids, advance)
+        useless = earlier and failed == len(numbers)
+        if not useless:
+            writer.publish(out)
         kept.remove()
-        if earlier and failed == len(numbers):
-            log.error("no map could be made: the earlier ones stay in %s", out)
-            return SAMPLES_FAILED
-        writer.publish(out)
-    log.info("%d maps in %s", len(numbers) - failed, out)
+    if useless:
+        log.error("no map could be made: the earlier ones stay in %s", out)
+    else:
+        log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
 
 

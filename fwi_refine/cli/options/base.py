@@ -63,9 +63,12 @@ def claim(path: Path, overwrite: bool, what: str = "output") -> Path:
     io/outputs.py."""
     from fwi_refine.io import claim_output
 
-    log_file = click.get_current_context().params.get("log_file")
+    ctx = click.get_current_context()
+    log_file = ctx.params.get("log_file")
     if log_file is not None and is_same_file(path, log_file):
         raise InputError(f"{what} {path}: is the --log-file as well; give each its own name")
+    if sum(is_same_file(path, other) for other in _paths(ctx, True)) > 1:
+        raise InputError(f"{what} {path}: two outputs with one name; give each its own")
     return claim_output(path, overwrite, what, inputs())
 
 
