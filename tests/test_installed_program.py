@@ -109,12 +109,10 @@ def test_the_summary_tells_what_was_cut_off(here):
 
 
 def test_velocities_beyond_the_stable_limit_are_refused(here):
-    survey = (here.folder / "s.toml").read_text().replace("5000", "7000")
-    (here.folder / "fast.toml").write_text(survey)
-    np.save(here.folder / "six.npy", np.full((1, 20, 25), 6000.0))
-    done = here.run("simulate", "six.npy", "--survey", "fast.toml", "--out", "o.npy")
-    assert done.returncode == 2
-    assert not (here.folder / "o.npy").exists()
+    np.save(here.folder / "six.npy", np.full((1, 70, 70), 6000.0))  # within OpenFWI's bounds
+    done = here.run("simulate", "six.npy", "--out", "six")
+    assert done.returncode in (2, 3), np.load(here.folder / "six" / "000000.npy")[0, -1]
+    assert not [*here.folder.glob("six/*.npy")]
     here.script("""
 v = torch.full((1, 20, 25), 2000.0)
 fast = v.clone(); fast[:, 8:12, 5:15] = 6200
@@ -222,49 +220,50 @@ def test_a_finished_sample_of_a_chunk_is_kept(here):
     assert len(here.rows("o.csv")) == N
 
 
-@pytest.mark.parametrize("what", ["stderr", "terminal"])
-def test_no_work_is_lost_with_the_terminal(here, what):
-    arguments = ["p.npy", "rec", *SHORT, "--out", "o.npy"]
-    if what == "stderr":
-        shell = ["bash", "-c", '"$@" -v 2>&1 | head -2', "bash"]
-        here.run(*arguments, program=[*shell, *PROGRAM])
-        assert load(here, "o.npy").shape == (N, 20, 25)
-        return
+def test_a_broken_stderr_stops_nothing(here):
+    shell = ["bash", "-c", '"$@" -v 2>&1 | head -2', "bash"]
+    here.run("p.npy", "rec", *SHORT, "--out", "o.npy", program=[*shell, *PROGRAM])
+    assert load(here, "o.npy").shape == (N, 20, 25)
+
+
+def test_the_end_of_the_terminal_stops_in_order(here):
+    arguments = ["p.npy", "rec", *SHORT, "--run-dir", "run", "--chunk-size", 1]
     with here.running(*arguments) as process:
-        here.wait_for_parts(process, 2, ".o.npy.run")
+        here.wait_for_parts(process, 2)
         process.send_signal(signal.SIGHUP)
         _, error = process.communicate(timeout=300)
     assert process.returncode == 129
     assert "to go on: fwi-refine" in error
-    assert len(here.parts(".o.npy.run")) >= 2
 
 
+@pytest.mark.parametrize("how", [["--run-dir", "run", "--chunk-size", "1"], ["--out", "o.npy"]])
 @pytest.mark.parametrize("name", ["a\\b", "a\nb", b"a\xffb"])
-def test_names_that_no_table_holds_cost_no_work(here, name):
+def test_names_that_no_table_holds_cost_no_work(here, name, how):
     name = os.fsdecode(name) + ".npy"
     (here.folder / "rec" / "s00.npy").rename(here.folder / "rec" / name)
-    done = here.run("p.npy", "rec", *SHORT, "--run-dir", "run", "--chunk-size", 1, "--force")
+    before = os.listdir(here.folder)
+    done = here.run("p.npy", "rec", *SHORT, *how)
     assert done.returncode == 2, done.stderr
-    assert not here.parts()
+    assert os.listdir(here.folder) == before
 
 
 def test_an_output_that_is_an_input_is_refused(here):
-    (here.folder / "ids.txt").write_text("\n".join(f"s{k:02}" for k in range(N)))
-    before = (here.folder / "ids.txt").read_text()
-    arguments = ["submit", "p.npy", "--ids", "ids.txt", "--survey", "s.toml", "--overwrite"]
-    assert here.run(*arguments, "--out", "ids.txt").returncode == 2
-    before_records = load(here, "r.npy")
-    start = ["start", "r.npy", "--survey", "s.toml", "--overwrite", "--out", "r.npy"]
-    assert here.run(*start).returncode == 2
-    assert (here.folder / "ids.txt").read_text() == before
-    assert np.array_equal(load(here, "r.npy"), before_records)
+    np.save(here.folder / "m.npy", np.full((2, 70, 70), 2000.0))
+    (here.folder / "ids.txt").write_text("a\nb\n")
+    before = (here.folder / "ids.txt").read_bytes(), (here.folder / "r.npy").read_bytes()
+    submit = ["submit", "m.npy", "--ids", "ids.txt", "--out", "ids.txt"]
+    start = ["start", "r.npy", "--survey", "s.toml", "--limit", 1, "--out", "r.npy"]
+    codes = [here.run(*command, "--overwrite").returncode for command in (submit, start)]
+    after = (here.folder / "ids.txt").read_bytes(), (here.folder / "r.npy").read_bytes()
+    assert after == before
+    assert codes == [2, 2]
 
 
 def test_temporary_files_follow_no_link(here):
     """A link stands where a name made of the number of the process would be."""
     (here.folder / "others").write_text("not ours")
     shell = ["bash", "-c", 'ln -s others .o.npy.$$.tmp; exec "$@"', "bash"]
-    arguments = ["simulate", "t.npy", "--survey", "s.toml", "--out", "o.npy"]
+    arguments = ["p.npy", "rec", *SHORT, "--out", "o.npy"]
     assert here.run(*arguments, program=[*shell, *PROGRAM]).returncode == 0
     assert (here.folder / "others").read_text() == "not ours"
     assert not (here.folder / "o.npy").is_symlink()
@@ -325,10 +324,15 @@ assert [np.array_equal(r[0], before) for r in loader] == [True] * 4
 """)
 
 
-def test_a_pipe_is_refused(here):
-    os.mkfifo(here.folder / "pipe")
-    done = here.run("p.npy", "pipe", *SHORT, "--out", "o.npy", timeout=300)
-    assert done.returncode == 2
+@pytest.mark.parametrize("where", ["predictions", "ids", "one of the records"])
+def test_a_pipe_is_not_waited_for(here, where):
+    path = "rec/s03.npy" if where == "one of the records" else "pipe"
+    (here.folder / path).unlink(missing_ok=True)
+    os.mkfifo(here.folder / path)
+    maps = "pipe" if where == "predictions" else "p.npy"
+    more = ["--ids", "pipe"] if where == "ids" else []
+    done = here.run(maps, "rec", *SHORT, "--out", "o.npy", *more, timeout=150)
+    assert done.returncode == (3 if where == "one of the records" else 2)
 
 
 def test_a_header_that_claims_too_much_takes_no_memory(here):
@@ -396,7 +400,7 @@ def test_a_disk_without_locks(here):
 )
 def test_numbers_of_files_without_measure(here, name, option, text):
     (here.folder / name).write_text(text)
-    setting = [] if option == "--survey" else ["--survey", "s.toml"]
+    setting = [] if option == "--survey" else ["--survey", "s.toml", "--family", "layered"]
     done = here.run("p.npy", "rec", "--out", "o.npy", *setting, option, name)
     assert done.returncode == 2
     assert name in done.stderr
@@ -414,8 +418,10 @@ raise SystemExit("no error")
 
 def test_a_time_budget_that_is_no_number_is_refused(here):
     arguments = ["p.npy", "rec", *SHORT, "--time-budget", "nan", "--run-dir", "run"]
-    assert here.run(*arguments).returncode == 2
-    assert not here.parts()
+    done = here.run(*arguments)
+    assert done.returncode == 2
+    assert "--time-budget" in done.stderr
+    assert not (here.folder / "run").exists()
 
 
 @pytest.mark.parametrize("method", ["gauss-newton", "lbfgs"])

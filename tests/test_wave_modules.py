@@ -172,6 +172,7 @@ def test_a_loss_that_depends_on_a_gradient_is_refused(module):
 
 
 @pytest.mark.parametrize("module", [WaveSimulator, RecordMisfit])
+@pytest.mark.filterwarnings("ignore:torch.quantize:UserWarning")
 @pytest.mark.parametrize("kind", ["sparse", "meta", "quantised"])
 def test_tensors_that_are_not_ordinary_are_refused(module, kind):
     v = random_maps(SMALL).float()
