@@ -324,15 +324,14 @@ assert [np.array_equal(r[0], before) for r in loader] == [True] * 4
 """)
 
 
-@pytest.mark.parametrize("where", ["predictions", "ids", "one of the records"])
-def test_a_pipe_is_not_waited_for(here, where):
-    path = "rec/s03.npy" if where == "one of the records" else "pipe"
+@pytest.mark.parametrize(("path", "code"), [("ids.txt", 2), ("rec/s03.npy", 3)])
+def test_a_pipe_is_not_waited_for(here, path, code):
+    """A list of ids is refused, a record fails its sample."""
     (here.folder / path).unlink(missing_ok=True)
     os.mkfifo(here.folder / path)
-    maps = "pipe" if where == "predictions" else "p.npy"
-    more = ["--ids", "pipe"] if where == "ids" else []
-    done = here.run(maps, "rec", *SHORT, "--out", "o.npy", *more, timeout=150)
-    assert done.returncode == (3 if where == "one of the records" else 2)
+    more = ["--ids", path] if path == "ids.txt" else []
+    done = here.run("p.npy", "rec", *SHORT, "--out", "o.npy", *more, timeout=150)
+    assert done.returncode == code
 
 
 def test_a_header_that_claims_too_much_takes_no_memory(here):
@@ -389,21 +388,20 @@ def test_a_disk_without_locks(here):
     assert ".lock: this disk has no locks" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "text"),
-    [
-        ("n.toml", "--survey", "a = 0x" + "f" * 6000),
-        ("n.toml", "--survey", "a = " + "[" * 3000 + "]" * 3000),
-        ("n.toml", "--priors", "[style_a]\nlength = 0x" + "f" * 6000),
-        ("n.toml", "--config", "jobs = " + "[" * 3000 + "]" * 3000),
-    ],
-)
-def test_numbers_of_files_without_measure(here, name, option, text):
-    (here.folder / name).write_text(text)
-    setting = [] if option == "--survey" else ["--survey", "s.toml", "--family", "layered"]
-    done = here.run("p.npy", "rec", "--out", "o.npy", *setting, option, name)
+@pytest.mark.parametrize("text", ["[" * 100_000, "1e999"])
+def test_numbers_of_a_plan_without_measure(here, text):
+    plan = '{"shifts": [1, 2], "family": "x", "share_of_maps": 1, "samples": ' + text + "}"
+    (here.folder / "plan.json").write_text(plan)
+    done = here.run("probe", "solve", "plan.json", 1, 2, 3)
     assert done.returncode == 2
-    assert name in done.stderr
+    assert "plan.json" in done.stderr
+
+
+def test_keys_of_priors_without_measure(here):
+    (here.folder / "n.toml").write_text("[style_a]\nlength." + ".".join("a" * 3000) + " = 1")
+    done = here.run("p.npy", "rec", *SHORT, "--out", "o.npy", "--priors", "n.toml")
+    assert done.returncode == 2
+    assert "n.toml" in done.stderr
 
 
 def test_a_negative_number_of_threads_is_refused(here):
