@@ -188,3 +188,19 @@ def test_conventions_of_scikit_learn(name):
     if check is None:
         pytest.skip("this version of scikit-learn does not check that")
     check("FamilyClassifier", FamilyClassifier())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("priors", []), ("priors", "p.toml"), ("survey", 0), ("survey", "s"), ("fit_processes", "no")],
+)
+def test_parameters_that_are_none(samples, name, value):
+    X, y = samples
+    with pytest.raises(ValueError, match=f"{name} .*expected"):
+        FamilyClassifier(**{name: value}).fit(X, y)
+
+
+@pytest.mark.parametrize("change", [lambda X: X[0], lambda X: [(*x, 1) for x in X], len])
+def test_what_are_no_pairs(samples, fitted, change):
+    with pytest.raises(ValueError, match=r"expected pairs \(map, record\)"):
+        fitted.predict(change(samples[0]))

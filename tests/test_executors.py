@@ -1,5 +1,6 @@
 """Executors: the same bytes from each, and what a dying worker costs."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -327,3 +328,10 @@ def test_interruption_of_a_run_on_dask(made, cluster, tmp_path):
     run = RunDirectory(tmp_path / "run")
     assert 2 <= len(run.parts()) < 40
     assert all(problem is None for _, problem in check_parts(run))
+
+
+def test_processes_of_a_daemonic_one_are_refused(monkeypatch):
+    """As those of a pool or of a loader are, which may have none."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    with pytest.raises(InputError, match=r"2 jobs: this process is a daemonic one.*jobs=1"):
+        Processes(2)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from process_cases import Running, processes_in, read_until, wait_for, workers_in
 
-from fwi_refine.cli.signals import Interrupted, Signals
+from fwi_refine.cli.signals import SIGNUMS, Interrupted, Signals
 from fwi_refine.runs.directory import RunDirectory, check_parts, read_state
 
 
@@ -162,3 +162,42 @@ def test_ctrl_c_again_and_again(made, tmp_path, waits):
         assert running.process.wait(10) == 130
         assert "Traceback" not in text
         running.check_partial()
+
+
+def test_a_signal_after_all_is_written(monkeypatch):
+    """When the command has ended, and the signals are not ignored yet."""
+    from fwi_refine import cli
+
+    def late():
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(cli.logs, "open_standard_streams", lambda: None)
+    monkeypatch.setattr(cli.logs, "close_standard_streams", lambda: None)
+    monkeypatch.setattr(cli.SIGNALS, "ignore", lambda: None)
+    monkeypatch.setattr(cli.logs, "tear_down", late)
+    monkeypatch.setattr(sys, "argv", ["fwi-refine", "--version"])
+    before = {number: signal.getsignal(number) for number in SIGNUMS}
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 143
+
+
+def test_ctrl_c_while_the_program_is_loaded():
+    """Before it listens to signals, it ends without a traceback."""
+    program = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *more):
+        if name == "fwi_refine.cli":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from fwi_refine.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")

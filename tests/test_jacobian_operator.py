@@ -66,3 +66,16 @@ def test_a_solver_of_scipy_takes_it(operator):
 def test_what_cannot_be_simulated_is_refused_at_once():
     with pytest.raises(ValueError, match="velocity"):
         jacobian_operator(torch.full(SMALL.shape, -1.0), survey=SMALL)
+
+
+def test_complex_vectors_are_refused(operator):
+    """Their imaginary parts would be dropped."""
+    for vector, product in ((V.numel() + 1, operator.matvec), (RECORD, operator.rmatvec)):
+        with pytest.raises(ValueError, match="found complex numbers"):
+            product(np.full(vector, 1j))
+
+
+@pytest.mark.parametrize("name", ["assembled", "by_vmin"])
+def test_switches_are_true_or_false(name):
+    with pytest.raises(ValueError, match=f"{name} 'no': expected True or False"):
+        jacobian_operator(V, survey=SMALL, **{name: "no"})

@@ -264,6 +264,7 @@ def test_a_shift_that_an_error_may_exceed_is_warned_of(board, tmp_path, capsys):
     assert "an error may be 3000 m/s, more than the first shift" in capsys.readouterr().err
     assert run([*arguments, "--out", str(tmp_path / "q"), "--shifts", "5000", "100"]) == 2
     assert "expected the first to be smaller" in capsys.readouterr().err
+    assert run([*arguments, "--out", str(tmp_path / "q"), "--shifts", "5000", "5000.0000001"]) == 2
     assert not (tmp_path / "q").exists()
     a, b = read_csv(tmp_path / "p" / "shifted_by_100.csv").values()
     difference = (a - board.maps[0])[:, 1::2]
@@ -272,7 +273,13 @@ def test_a_shift_that_an_error_may_exceed_is_warned_of(board, tmp_path, capsys):
     np.testing.assert_array_equal(b[:, 1::2].astype(np.float32), board.maps[1][:, 1::2])
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "x", '{"family": "a", "shifts": [1], "samples": 3}'])
+PLAN = '{"family": "a", "shifts": [1, 2], "share_of_maps": 1, "samples": '
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[1]", "x", '{"family": "a", "shifts": [1], "samples": 3}', PLAN + "-3}", PLAN + "0.5}"],
+)
 def test_a_folder_without_a_plan(tmp_path, capsys, text):
     (tmp_path / "probe.json").write_text(text)
     assert run(["probe", "solve", str(tmp_path), "1", "2", "3"]) == 2

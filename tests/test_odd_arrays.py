@@ -199,3 +199,25 @@ def test_a_survey_is_no_name_of_a_file():
         check_fixed(np.ones(OPENFWI.shape), OPENFWI)
     with pytest.raises(InputError, match="read_survey"):
         classify(STARTS, None, survey="s.toml")
+
+
+def test_a_tensor_that_is_negated_when_it_is_read():
+    v = torch.full(SURVEY.shape, 2000.0)
+    negated = torch._neg_view(-v)
+    assert negated.is_neg()
+    np.testing.assert_array_equal(simulate(negated, survey=SURVEY), simulate(v, survey=SURVEY))
+
+
+@pytest.mark.parametrize("dtype", [None, "x", 0, object(), np.float16, torch.bfloat16, ">f8"])
+def test_a_type_of_records_that_is_none(dtype):
+    with pytest.raises(InputError, match="expected float32 or float64"):
+        simulate(np.full(SURVEY.shape, 2000.0), survey=SURVEY, dtype=dtype)
+
+
+@pytest.mark.parametrize("kernel", [None, "x", [], np.array(3), np.float64])
+def test_a_kernel_that_is_none(records, kernel):
+    maps = np.full(SURVEY.shape, 2000.0)
+    with pytest.raises(InputError, match=r"kernel .*expected one of"):
+        simulate(maps, survey=SURVEY, kernel=kernel)
+    with pytest.raises(InputError, match=r"kernel .*expected one of"):
+        refine(maps, records[0], survey=SURVEY, family="layered", kernel=kernel)

@@ -7,6 +7,7 @@ import pytest
 from run_cases import write_inputs
 
 from fwi_refine.cli import run
+from fwi_refine.cli.commands.probe import _half_decimal
 from fwi_refine.wave.threads import MAX_THREADS, number_of_threads
 
 HUGE = "9" * 23
@@ -130,6 +131,7 @@ def test_a_dry_run_of_a_shard_counts_finished_samples(case, capsys):
         "blend starts.npy starts.npy --median --out b.npy --rounds 999999999",
         "probe solve probe nan 1 2",
         "probe solve probe 1 2 1e999",
+        "probe solve probe 1 2 0e999999999",
         "probe write starts.npy --families f.csv --family a --out probe --bounds nan 4500",
         "probe write starts.npy --families f.csv --family a --out probe --shifts 1 inf",
         "status starts.npy",
@@ -145,3 +147,36 @@ def test_numbers_and_files_without_use(case, capsys, command):
     assert run(command.split()) == 2
     assert capsys.readouterr().err
     assert sorted(case.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["refine", "a\0b", "seismic", "--out", "o.npy"],
+        ["refine", "starts.npy", "seismic", "--out", "o\0.npy"],
+        ["evaluate", "starts.npy", "a\0b"],
+        ["fit-priors", "a\0b", "--out", "p.toml"],
+        ["status", "a\0b"],
+        ["info", "a\0b"],
+    ],
+)
+def test_a_name_that_no_file_can_have(case, capsys, command):
+    assert run(command) == 2
+    assert "no name of a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit-priors seismic --out p.npz --denoiser p.npz",
+        "fit-priors seismic --out ./p.npz --denoiser p.npz",
+    ],
+)
+def test_two_outputs_with_one_name(case, capsys, command):
+    assert run(command.split()) == 2
+    assert "two outputs with one name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", ["7.6", " 7.6 ", "7.6\n"])
+def test_blanks_around_a_score_are_no_decimals(score):
+    assert _half_decimal(score) == 0.05

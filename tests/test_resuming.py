@@ -63,6 +63,32 @@ def test_a_kill_between_two_outputs_leaves_names_that_are_the_commands_own(case,
     assert run_command([*COMMAND, *history]) == 2
 
 
+def test_a_kill_while_the_finished_samples_are_removed(case, monkeypatch, capsys):
+    """The outputs are complete; nothing is refined again, and nothing is in the way."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, *more, **others):
+        if os.path.basename(path) != "parts":
+            raise Killed
+        os.remove(next(os.scandir(path)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fwi_refine.cli.run_directory.shutil.rmtree", killed)
+        with pytest.raises(Killed):
+            run_command(COMMAND)
+    assert (case / "o.npy").exists()
+    assert (case / ".o.npy.run" / "run.toml").exists()
+    monkeypatch.setattr(one_sample, "refine_one", stop_at("a", AssertionError("refined again")))
+    assert run_command(COMMAND) == 2
+    assert "o.npy exists already" in capsys.readouterr().err
+    monkeypatch.setattr(one_sample, "refine_one", trivial)
+    assert run_command([*COMMAND, "--overwrite"]) == 0
+    np.testing.assert_array_equal(np.load("o.npy"), expected_maps(case))
+    assert not (case / ".o.npy.run").exists()
+
+
 def test_results_are_not_replaced_by_those_of_samples_that_all_failed(case, monkeypatch, capsys):
     assert run_command(COMMAND) == 0
     before = {name: (case / name).read_bytes() for name in ("o.npy", "o.csv")}
@@ -76,6 +102,33 @@ def test_results_are_not_replaced_by_those_of_samples_that_all_failed(case, monk
     np.save("starts.npy", maps)
     assert run_command([*COMMAND, "--overwrite"]) == 3
     assert (case / "o.npy").read_bytes() != before["o.npy"]
+
+
+def test_merging_samples_that_all_failed_replaces_nothing(case, capsys):
+    assert run_command(COMMAND) == 0
+    before = {name: (case / name).read_bytes() for name in ("o.npy", "o.csv")}
+    np.save("starts.npy", np.full_like(np.load("starts.npy"), np.nan))
+    in_run = [*COMMAND, "--overwrite", "--run-dir", "run"]
+    assert run_command(in_run) == 3
+    assert run_command(["merge", "run", "--out", "o.npy", "--overwrite"]) == 3
+    error = capsys.readouterr().err
+    assert error.count("earlier results stay as they are") == 2
+    assert "o.partial-2.npy, report in o.partial-2.csv" in error
+    assert {name: (case / name).read_bytes() for name in before} == before
+    assert np.isnan(np.load("o.partial.npy")).all()
+    assert run_command(["merge", "run", "--out", "new.npy"]) == 3
+    assert np.isnan(np.load("new.npy")).all()
+
+
+def test_starts_are_not_replaced_where_none_could_be_made(case, capsys):
+    """Nor by zeros, which a record that fails has for a map."""
+    np.save("record.npy", np.full((1, 5, 1000, 70), np.nan, "f4"))
+    command = ["start", "record.npy", "--out", "starts.npy", "--overwrite", "--force"]
+    before = (case / "starts.npy").read_bytes()
+    assert run_command(command) == 3
+    assert "the earlier ones stay in starts.npy" in capsys.readouterr().err
+    assert (case / "starts.npy").read_bytes() == before
+    assert not [*case.glob(".starts.npy*")]
 
 
 def stop_at(name, error):
@@ -468,3 +521,23 @@ def test_a_journal_of_no_shard(case):
     Journal(run.shards_folder, (1, 1)).write("start")
     refine_all(case, run)
     assert read_state(run).done == 5
+
+
+def test_a_finished_run_on_a_read_only_disk_is_finished(case, monkeypatch, capsys):
+    """Nothing is written there; one that is not finished says what cannot be written."""
+    in_run = [*COMMAND[:-3], "--force", "--run-dir", "run"]
+    assert run_command(in_run) == 0
+    before = tree(case / "run")
+    access = os.access
+
+    def read_only(path, mode):
+        return access(path, mode) and not (mode == os.W_OK and "run" in os.fspath(path))
+
+    monkeypatch.setattr(os, "access", read_only)
+    assert run_command([*in_run, "--out", "o.npy"]) == 0
+    assert "is finished, and cannot be written to" in capsys.readouterr().err
+    np.testing.assert_array_equal(np.load("o.npy"), expected_maps(case))
+    assert tree(case / "run") == before
+    os.remove(case / "run" / "parts" / os.listdir(case / "run" / "parts")[0])
+    assert run_command(in_run) == 0
+    assert tree(case / "run") != before

@@ -5,6 +5,7 @@ import io
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from wave_cases import SMALL, random_like, random_maps
@@ -153,3 +154,55 @@ def test_maps_in_other_units_are_warned_of():
     v = torch.full((1, *SMALL.shape), 2.0)
     with pytest.warns(UserWarning, match="km/s or scaled"):
         WaveSimulator(SMALL)(v)
+
+
+@pytest.mark.parametrize("module", [WaveSimulator, RecordMisfit])
+def test_a_loss_that_depends_on_a_gradient_is_refused(module):
+    """Its second derivatives would be taken for zero, and the loss's gradient be wrong."""
+    others = () if module is WaveSimulator else (random_like((2, *FEW.record_shape), 3),)
+    v = random_maps(FEW).requires_grad_()
+    value = module(FEW)(v, *others).square().sum()
+    (gradient,) = torch.autograd.grad(value, v, create_graph=True)
+    expected = torch.autograd.grad(module(FEW)(v, *others).square().sum(), v)[0]
+    assert torch.equal(gradient, expected)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        (value + gradient.square().sum()).backward(retain_graph=True)
+    (value + gradient.detach().square().sum()).backward()
+    assert torch.equal(v.grad, expected)
+
+
+@pytest.mark.parametrize("module", [WaveSimulator, RecordMisfit])
+@pytest.mark.filterwarnings("ignore:torch.quantize:UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantised"])
+def test_tensors_that_are_not_ordinary_are_refused(module, kind):
+    v = random_maps(SMALL).float()
+    records = torch.zeros(2, *SMALL.record_shape)
+    change = {
+        "sparse": torch.Tensor.to_sparse,
+        "meta": lambda x: x.to("meta"),
+        "quantised": lambda x: torch.quantize_per_tensor(x, 1.0, 0, torch.qint8),
+    }[kind]
+    others = () if module is WaveSimulator else (records,)
+    with pytest.raises(ValueError, match="expected an ordinary one"):
+        module(SMALL)(change(v), *others)
+    if module is RecordMisfit:
+        with pytest.raises(ValueError, match="expected an ordinary one"):
+            module(SMALL)(v, change(records))
+
+
+@pytest.mark.parametrize("vmin", [True, 1500j, "a", torch.tensor(True), {}])
+def test_a_vmin_that_is_no_number(vmin):
+    with pytest.raises(ValueError, match="vmin"):
+        WaveSimulator(SMALL)(random_maps(SMALL), vmin)
+
+
+def test_numbers_of_numpy_are_numbers():
+    module = WaveSimulator(SMALL, imaging_step=np.int64(2), threads=np.int32(1))
+    assert (module.imaging_step, module.threads) == (2, 1)
+    assert type(module.threads) is type(module.imaging_step) is int
+
+
+@pytest.mark.parametrize("survey", [None, "s.toml", 0])
+def test_a_survey_that_is_none(survey):
+    with pytest.raises(ValueError, match="expected a Survey"):
+        WaveSimulator(survey)

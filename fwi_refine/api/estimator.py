@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from fwi_refine.errors import SampleError
+from fwi_refine.api.options import check_priors
+from fwi_refine.errors import InputError, SampleError
 from fwi_refine.inversion.families import criteria, inferred
 from fwi_refine.limits import truth_value
 from fwi_refine.priors import GaussianProcess, Priors
-from fwi_refine.priors import load as load_priors
 from fwi_refine.routing import (
     Classification,
     Family,
@@ -25,7 +25,7 @@ from fwi_refine.routing import (
 )
 from fwi_refine.routing.checks.inputs import ADVICE_FOR_ARRAYS, check_some
 from fwi_refine.survey import OPENFWI, Survey
-from fwi_refine.survey.validate import check_prediction, to_numpy
+from fwi_refine.survey.validate import check_prediction, check_survey, to_numpy
 
 Sample = tuple[ArrayLike, ArrayLike | None]  # map (nz, nx) m/s and record
 
@@ -136,8 +136,8 @@ class FamilyClassifier(
                 to_numpy(v), survey=self._survey, where=f"prediction of sample {k}"
             )
             groups.setdefault(_family(name), []).append(checked)
-        priors = self.priors or load_priors()
-        if self.fit_processes:
+        priors = check_priors(self.priors)
+        if truth_value(self.fit_processes, "fit_processes"):
             for key, family in (("style_a", Family.STYLE_A), ("style_b", Family.STYLE_B)):
                 if family in groups:
                     mean = getattr(priors, key).mean
@@ -226,6 +226,7 @@ class FamilyClassifier(
     def _check_inputs(self, X: Sequence[Sample]) -> None:
         """Raises InputError where a few maps seem to be in other units; of the records only the
         symmetry matters."""
+        _check_pairs(X)
         check_some(
             len(X),
             lambda k: to_numpy(X[k][0]),
@@ -236,12 +237,25 @@ class FamilyClassifier(
 
     @property
     def _survey(self) -> Survey:
-        return self.survey or OPENFWI
+        return OPENFWI if self.survey is None else check_survey(self.survey)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False  # a list of pairs
         return tags
+
+
+def _check_pairs(X: Any) -> None:
+    """Raises InputError for what is no sequence of pairs."""
+    try:
+        pairs = all(len(x) == 2 for x in X)
+    except TypeError:
+        pairs = False
+    if not pairs:
+        raise InputError(
+            "X: expected pairs (map, record), such as list(zip(maps, records)); a single one is "
+            "[(map, record)]"
+        )
 
 
 def _family(name: str) -> str:

@@ -36,7 +36,7 @@ def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
     InputError
         For another one.
     """
-    if choice not in choices:
+    if not isinstance(choice, str) or choice not in choices:
         raise InputError(f"{name} {choice!r}: expected one of {', '.join(choices)}")
 
 
@@ -72,7 +72,7 @@ def families_of(family: str | Sequence[str], count: int, survey: Survey) -> str 
         For a name that is none, another number of names, and "auto" where families cannot be told.
     """
     known = ("auto", *families.names())
-    if not isinstance(family, Iterable):
+    if not isinstance(family, Iterable) or getattr(family, "ndim", 1) != 1:
         raise InputError(f"family {family!r}: expected a name, or a list of names")
     names = [family] if isinstance(family, str) else [*family]
     if "auto" in names and not routing.can_classify(survey):

@@ -38,6 +38,7 @@ from fwi_refine.runs.settings import Settings, check_memory
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import to_maps, to_numpy
 from fwi_refine.survey.weights import check_weights
+from fwi_refine.wave import KERNELS
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ def refine(
     check_choice("method", method, METHODS)
     samples = whole_number(samples, "samples", 0, MAX_SAMPLES)
     check_choice("prior", prior, PRIORS)
+    check_choice("kernel", kernel, KERNELS)
     check_choice("source", source, SOURCES)
     jobs = check_jobs(jobs, "jobs")
     threads = None if threads is None else whole_number(threads, "threads", 1, MAX_THREADS)
@@ -284,7 +286,9 @@ def _warn_of_no_effect(
 def _bounds(
     bounds: tuple[ArrayLike, ArrayLike], survey: Survey
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if not isinstance(bounds, Sequence | np.ndarray) or len(bounds) != 2:
+    if isinstance(bounds, np.ndarray) and bounds.ndim:
+        bounds = (*bounds,)
+    if not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise InputError(f"bounds: found {type(bounds).__name__}, expected two arrays: (low, high)")
     low, high = bounds
     return check_bounds(to_numpy(low), to_numpy(high), survey)

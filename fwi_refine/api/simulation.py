@@ -8,12 +8,12 @@ import torch
 from joblib import cpu_count
 from numpy.typing import ArrayLike, NDArray
 
-from fwi_refine.api.options import gpus_meant, torch_device
+from fwi_refine.api.options import check_choice, gpus_meant, torch_device
 from fwi_refine.errors import InputError, SampleError
 from fwi_refine.routing.checks.form import recognise_maps
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import check_velocity, to_maps
-from fwi_refine.wave import Simulator
+from fwi_refine.wave import KERNELS, Simulator
 
 BATCH = 8  # maps simulated at a time, so that shots keep every core busy
 GPU_BATCH = 64  # on a GPU, which works on many more shots at a time
@@ -69,9 +69,8 @@ def simulate(
     (5, 1000, 70)
     """
     maps, shape = to_maps(velocity, survey, "velocity", kinds="fiu")
-    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype)
-    if str(name) not in ("float32", "float64"):
-        raise InputError(f"dtype {name}: expected float32 or float64")
+    name = _name_of(dtype)
+    check_choice("kernel", kernel, KERNELS)
     checked = np.empty(maps.shape)
     for k, v in enumerate(maps.astype(np.float64)):
         try:
@@ -81,17 +80,29 @@ def simulate(
             raise SampleError(f"{error}; {finding.text}" if finding else str(error)) from error
     simulator = Simulator(
         replace(survey, n_steps=survey.file_rows),
-        dtype=getattr(torch, str(name)),
+        dtype=getattr(torch, name),
         kernel=kernel,
         threads=cpu_count() if threads is None else threads,
         device=torch_device(device, gpus_meant(device)),
     )
     size = batch_size(simulator)
-    records = np.empty((len(maps), *survey.file_shape), str(name))
+    records = np.empty((len(maps), *survey.file_shape), name)
     for k in range(0, len(maps), size):
         found = simulator.recorded(torch.from_numpy(checked[k : k + size]))
         records[k : k + size] = found.cpu().numpy()
     return records[0] if len(shape) == 2 else records
+
+
+def _name_of(dtype: Any) -> str:
+    """float32 or float64. Raises InputError for another type, and for what is none."""
+    try:
+        name = str(dtype).removeprefix("torch.")
+        name = name if isinstance(dtype, torch.dtype) else str(np.dtype(dtype))
+    except TypeError:
+        name = repr(dtype)
+    if dtype is None or name not in ("float32", "float64"):
+        raise InputError(f"dtype {dtype!r}: expected float32 or float64")
+    return name
 
 
 def batch_size(simulator: Simulator) -> int:

@@ -178,7 +178,10 @@ def command_line() -> str:
 def main() -> None:
     """The program: runs the command line and ends with its exit code."""
     logs.open_standard_streams()
-    code = run()
-    SIGNALS.ignore()
+    try:
+        code = run()
+        SIGNALS.ignore()
+    except Interrupted as error:  # at the very end, when all is written
+        code = error.exit_code
     logs.close_standard_streams()
     sys.exit(code)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fwi_refine.runs.executors import Executor
     from fwi_refine.runs.settings import Settings
 
+PUBLISHING = "publishing"
+
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +36,7 @@ def hidden_directory(out: Path) -> Path:
 def publishing_mark(out: Path) -> Path:
     """A file in the hidden directory while the outputs get their names: those that have theirs, as
     the process was killed between two, are the run's own."""
-    return hidden_directory(out) / "publishing"
+    return hidden_directory(out) / PUBLISHING
 
 
 def missing_samples(
@@ -152,7 +154,7 @@ class RunJob:
             if not overwrite:
                 raise InputError(f"{error}; begin anew with --overwrite") from error
             log.warning("%s; removed", error)
-            shutil.rmtree(self.path)
+            _remove(self.path)
             return
         lines = runs.differences(run.config, self.config)
         if not lines:
@@ -168,11 +170,12 @@ class RunJob:
             return
         with runs.claimed(run.shards_folder, (1, 1), run.chunk_count, needs_locks=False):
             log.warning("%s: an earlier run to the same output, removed", self.path)
-            shutil.rmtree(self.path)
+            _remove(self.path)
 
     def remove(self) -> None:
         """Removes the hidden directory of a run that is done."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with SIGNALS.shielded(final=True), contextlib.suppress(OSError):
+            _remove(self.path)
 
     def refine(
         self,
@@ -204,7 +207,8 @@ class RunJob:
         run = runs.RunDirectory.prepare(self.path, self.config, needs_locks=not self.hidden)
         samples = [len(run.samples(number)) for number in run.chunks(self.shard)]
         self._need_parts(len(samples), run.chunk_count)
-        logs.add_file(runs.log_file(run, self.shard))
+        if not run.is_archive(run.chunks(self.shard)):
+            logs.add_file(runs.log_file(run, self.shard))
         work = runs.Work(
             self.inputs,
             self.settings,
@@ -250,6 +254,14 @@ class RunJob:
                             "and after it may not belong together (%s)", lines[0])  # fmt: skip
 
 
+def _remove(path: Path) -> None:
+    """Removes a hidden directory. A kill amidst that leaves one that the same command can go on
+    from, or replace: the table goes last, and first what says that the outputs are its own."""
+    (path / PUBLISHING).unlink(missing_ok=True)
+    shutil.rmtree(path / "parts", ignore_errors=True)
+    shutil.rmtree(path)
+
+
 def _each(count: "Callable[[Row], None]") -> "Callable[[Iterable[Row]], None]":
     """A function of several rows that counts each of them."""
 
@@ -289,7 +301,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
             _each(counts.found)(rows)
             advance(len(rows))
 
-        runs.merge(
+        beside = runs.merge(
             found,
             outputs.out,
             outputs.report,
@@ -299,5 +311,7 @@ def merge_runs(paths: Sequence[Path], outputs: "Outputs", history: Path | None =
             shielded=functools.partial(SIGNALS.shielded, final=True),
             history=history,
         )
-    log.info("%s, report in %s", outputs.out, outputs.report)
+    if beside:
+        log.error("no sample could be refined: the earlier results stay as they are")
+    log.info("%s, report in %s", *(beside or (outputs.out, outputs.report)))
     return counts.summary()

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import itertools
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -106,9 +107,19 @@ class Processes(_Workers):
     devices : sequence of str
         GPUs, as CUDA_VISIBLE_DEVICES names them. Each process sees one of them; with more jobs
         than devices, several share one.
+
+    Raises
+    ------
+    InputError
+        In a process that may have none.
     """
 
     def __init__(self, jobs: int, threads: int = 1, devices: Sequence[str] = ()) -> None:
+        if multiprocessing.current_process().daemon:
+            raise InputError(
+                f"{jobs} jobs: this process is a daemonic one, such as a worker of a pool or of a "
+                "loader, which may have no processes of its own; with jobs=1 it works by itself"
+            )
         self.jobs, self.threads = jobs, threads
         self._devices = [devices[k % len(devices)] for k in range(jobs)] if devices else []
         self._locks = tempfile.TemporaryDirectory() if devices else None

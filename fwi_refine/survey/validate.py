@@ -174,6 +174,7 @@ def to_numpy(values: Any) -> NDArray[Any]:
             raise SampleError("found a quantised tensor; give tensor.dequantize()")
         if values.layout != torch.strided:
             values = values.to_dense()
+        values = values.resolve_conj().resolve_neg()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     return unmasked(values)
 
@@ -188,6 +189,15 @@ def unmasked(values: ArrayLike) -> NDArray[Any]:
     if values.dtype.kind != "f":
         raise SampleError(f"found a masked array of type {values.dtype}, expected a float type")
     return np.asarray(values.filled(np.nan))
+
+
+def check_survey(survey: Survey) -> Survey:
+    """The survey. Raises InputError for what is none."""
+    if not isinstance(survey, Survey):
+        raise InputError(
+            f"survey {survey!r}: expected a Survey; read_survey makes one of a TOML file"
+        )
+    return survey
 
 
 def to_maps(
@@ -218,10 +228,7 @@ def to_maps(
     InputError
         For what are no maps.
     """
-    if not isinstance(survey, Survey):
-        raise InputError(
-            f"survey {survey!r}: expected a Survey; read_survey makes one of a TOML file"
-        )
+    check_survey(survey)
     if isinstance(values, (list, tuple)):
         try:
             values = np.stack([to_numpy(v) for v in values])

@@ -22,6 +22,7 @@ from fwi_refine.wave.jacobian.normal_matrix import transposed_product
 from fwi_refine.wave.jacobian.operator import jacobian_operator
 from fwi_refine.wave.jacobian.plan import longest_interval, record_basis
 from fwi_refine.wave.modules import RecordMisfit, WaveSimulator
+from fwi_refine.wave.paths import KERNELS
 from fwi_refine.wave.released_arithmetic import (
     coefficient_rounding,
     first_unequal,
@@ -36,6 +37,7 @@ from fwi_refine.wave.threads import one_thread_each
 
 __all__ = [
     "C2",
+    "KERNELS",
     "Jacobian",
     "RecordMisfit",
     "Simulator",

@@ -1,12 +1,51 @@
 """Records of velocity maps as a function that torch differentiates."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 
+from fwi_refine.wave.arguments import refuse_type
 from fwi_refine.wave.simulator import Simulator
+
+
+class _Underivable(torch.autograd.Function):
+    """A gradient as it is. It has no derivative of its own, which torch would take for zero."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, *by: torch.Tensor) -> torch.Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, u: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(
+            "a gradient of the wave operator cannot be differentiated again: a loss must not "
+            "depend on it, unless it is detached"
+        )
+
+
+def first_derivatives(
+    gradients: Sequence[torch.Tensor], by: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """What a backward returns.
+
+    Parameters
+    ----------
+    gradients : sequence of torch.Tensor
+        Computed without a graph of their own.
+    by : sequence of torch.Tensor
+        Of what they are functions.
+
+    Returns
+    -------
+    list of torch.Tensor
+        The gradients; where a graph of them is made, one that raises RuntimeError when it is used.
+    """
+    if not torch.is_grad_enabled():
+        return [*gradients]
+    return [_Underivable.apply(g, *by) for g in gradients]  # type: ignore[no-untyped-call]
 
 
 class _Simulate(torch.autograd.Function):
@@ -21,11 +60,11 @@ class _Simulate(torch.autograd.Function):
         return simulator.forward(v, vmin)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         v, vmin = ctx.saved_tensors
-        by_v, by_vmin = ctx.simulator.adjoint(v, u, vmin)
-        return by_v.to(v), by_vmin.to(vmin), None
+        with torch.no_grad():
+            by_v, by_vmin = ctx.simulator.adjoint(v, u, vmin)
+        return *first_derivatives((by_v.to(v), by_vmin.to(vmin)), (v, vmin, u)), None
 
 
 @functools.lru_cache(maxsize=2)
@@ -52,11 +91,15 @@ def vmin_of_each(v: torch.Tensor, vmin: ArrayLike | torch.Tensor | None) -> torc
     Raises
     ------
     ValueError
-        For another shape.
+        For another shape, and for what are no real numbers.
     """
     if vmin is None:
         return v.amin(dim=(1, 2))
-    given = torch.as_tensor(vmin, device=v.device)
+    try:
+        given = torch.as_tensor(vmin, device=v.device)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"vmin {vmin!r}: expected a number, or one for each map") from error
+    refuse_type("vmin", given)
     given = given if given.is_floating_point() else given.double()
     if given.shape not in ((), (len(v),)):
         raise ValueError(

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from fwi_refine.survey import OPENFWI, Survey
+from fwi_refine.survey.validate import check_survey
 from fwi_refine.wave.arguments import refuse_type, warn_of_units
-from fwi_refine.wave.differentiable import simulate, vmin_of_each
+from fwi_refine.wave.differentiable import first_derivatives, simulate, vmin_of_each
 from fwi_refine.wave.kernel import check_kernel
 from fwi_refine.wave.simulator import IMAGING_STEP, Simulator
 from fwi_refine.wave.threads import number_of_threads
@@ -39,7 +40,7 @@ class WaveSimulator(torch.nn.Module):
     Raises
     ------
     ValueError
-        For an imaging step or a number of threads below 1.
+        For an imaging step or a number of threads below 1, and for what is no survey.
 
     Examples
     --------
@@ -69,11 +70,9 @@ class WaveSimulator(torch.nn.Module):
     ):
         super().__init__()
         check_kernel(torch.float32, imaging_step)
-        if threads is not None:
-            number_of_threads(threads)
-        self.survey = survey
-        self.imaging_step = imaging_step
-        self.threads = threads
+        self.survey = check_survey(survey)
+        self.imaging_step = int(imaging_step)
+        self.threads = None if threads is None else number_of_threads(threads)
 
     def forward(
         self, v: torch.Tensor, vmin: ArrayLike | torch.Tensor | None = None
@@ -196,14 +195,15 @@ class _MisfitFunction(torch.autograd.Function):
         if not any(ctx.needs_input_grad[:2]):
             return simulator.misfit(v, record, vmin).to(v)
         value, by_v, by_vmin = simulator.misfit_and_gradient(v, record, vmin)
-        ctx.save_for_backward(by_v.to(v), by_vmin.to(vmin))
+        ctx.save_for_backward(v, vmin, by_v.to(v), by_vmin.to(vmin))
         return value.to(v)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        by_v, by_vmin = ctx.saved_tensors
-        return u[:, None, None] * by_v, u.to(by_vmin) * by_vmin, None, None
+    def backward(ctx: Any, u: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        v, vmin, by_v, by_vmin = ctx.saved_tensors
+        with torch.no_grad():
+            gradients = u[:, None, None] * by_v, u.to(by_vmin) * by_vmin
+        return *first_derivatives(gradients, (v, vmin, u)), None, None
 
 
 @functools.lru_cache(maxsize=4)

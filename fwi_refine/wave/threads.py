@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -45,11 +46,11 @@ def number_of_threads(threads: int | None) -> int:
     """
     if threads is None:
         return torch.get_num_threads()
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+    if not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1:
         raise ValueError(f"threads {threads!r}: expected a whole number of at least 1")
     if threads > MAX_THREADS:
         raise ValueError(f"threads {threads}: expected at most {MAX_THREADS}")
-    return threads
+    return int(threads)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from fwi_refine.cli import options
 
 
 @options.command("fit-priors")
-@click.argument("train", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("train", type=options.Input(exists=True, file_okay=False, path_type=Path))
 @click.option(
     "--out",
     required=True,
@@ -17,13 +17,13 @@ from fwi_refine.cli import options
 )
 @click.option(
     "--predictions",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=options.Input(exists=True, file_okay=False, path_type=Path),
     help="Predicted maps in the same layout as TRAIN: fit the routing thresholds to them.",
 )
 @click.option(
     "--priors",
     "base",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.Input(exists=True, dir_okay=False, path_type=Path),
     help="Where numbers come from that are not fitted; default: the program's own.",
 )
 @click.option(

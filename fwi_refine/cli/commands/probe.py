@@ -18,6 +18,7 @@ from fwi_refine.errors import InputError
 from fwi_refine.files import read_json
 from fwi_refine.io.convert import Conversion
 from fwi_refine.io.predictions import Predictions
+from fwi_refine.limits import whole_number
 from fwi_refine.survey import OPENFWI
 
 PLAN = "probe.json"
@@ -174,7 +175,7 @@ def _shifts(
         low, high = min(low, v.min()), max(high, v.max())
     least = least_shift(low, high, bounds)
     near, far = asked or (100.0 * math.ceil(least / 100), 100_000.0)
-    if near >= far:
+    if near >= far or f"{near:.10g}" == f"{far:.10g}":  # files are called after them
         raise InputError(f"shifts {near:.10g} and {far:.10g}: expected the first to be smaller")
     if near < least:
         log.warning("with predictions of %.6g to %.6g m/s and true velocities of %.6g to %.6g m/s "
@@ -261,7 +262,7 @@ def _read_plan(folder: Path) -> dict[str, Any]:
         return {
             "family": str(plan["family"]),
             "shifts": (near, far),
-            "samples": int(plan["samples"]),
+            "samples": whole_number(plan["samples"], "samples", 1),
             "share_of_maps": float(plan["share_of_maps"]),
         }
     except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
@@ -281,5 +282,8 @@ def _number(text: str) -> float:
 def _half_decimal(text: str) -> float:
     """Half of the last decimal of a number as it is typed: 0.05 for 7.6."""
     mantissa, _, exponent = text.lower().partition("e")
-    decimals = len(mantissa.partition(".")[2])
-    return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+    decimals = sum(c.isdigit() for c in mantissa.partition(".")[2])
+    try:
+        return 0.5 * 10.0 ** (int(exponent or 0) - decimals)
+    except OverflowError as error:
+        raise click.BadParameter(f"{text!r}: expected a number as it is published") from error

@@ -101,6 +101,7 @@ def command(
     priors = priors_of(settings["priors"])
     table = describe_command(path, files, ids, survey, conversion, kernel, priors=priors)
     folder = out.with_name(f".{out.name}.start")
+    earlier = out.exists()
     writer = io.MapWriter(out, (len(numbers), *survey.shape), survey.shape, dtype, ids)
     with contextlib.ExitStack() as stack:
         stack.callback(writer.discard)
@@ -109,9 +110,14 @@ def command(
         advance = stack.enter_context(bar(len(numbers), "records"))
         made = starts.each_kept(executor, make, tasks, kept)
         failed = fill(writer, out, survey.shape, made, ids, advance)
-        writer.publish(out)
+        useless = earlier and failed == len(numbers)
+        if not useless:
+            writer.publish(out)
         kept.remove()
-    log.info("%d maps in %s", len(numbers) - failed, out)
+    if useless:
+        log.error("no map could be made: the earlier ones stay in %s", out)
+    else:
+        log.info("%d maps in %s", len(numbers) - failed, out)
     return SAMPLES_FAILED if failed else OK
 
 

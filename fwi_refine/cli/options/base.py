@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,10 +16,21 @@ from fwi_refine.files import check_regular, is_same_file
 Function = Callable[..., Any]  # that of a command, with or without some of its options
 Decorator = Callable[[Function], Function]
 
-PATH = click.Path(path_type=Path)
+
+class Input(click.Path):
+    """The type of options and arguments that name what is read."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Fails for one that no file can have: with a NUL, which only Python can pass."""
+        if "\0" in os.fsdecode(value):
+            self.fail(f"{value!r}: no name of a file", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-class Output(click.Path):
+PATH = Input(path_type=Path)
+
+
+class Output(Input):
     """The type of options that name what is written; every other path is an input."""
 
 
@@ -51,9 +63,12 @@ def claim(path: Path, overwrite: bool, what: str = "output") -> Path:
     io/outputs.py."""
     from fwi_refine.io import claim_output
 
-    log_file = click.get_current_context().params.get("log_file")
+    ctx = click.get_current_context()
+    log_file = ctx.params.get("log_file")
     if log_file is not None and is_same_file(path, log_file):
         raise InputError(f"{what} {path}: is the --log-file as well; give each its own name")
+    if sum(is_same_file(path, other) for other in _paths(ctx, True)) > 1:
+        raise InputError(f"{what} {path}: two outputs with one name; give each its own")
     return claim_output(path, overwrite, what, inputs())
 
 

@@ -24,8 +24,10 @@ def merge(
     report_rows: Callable[[list[Row]], object] = lambda rows: None,
     shielded: Callable[[], AbstractContextManager[object]] = nullcontext,
     history: str | os.PathLike[str] | None = None,
-) -> None:
+) -> tuple[Path, Path] | None:
     """Writes maps and report from the parts of a run.
+
+    Results of samples that all failed replace no earlier ones: they stand beside them.
 
     Parameters
     ----------
@@ -41,6 +43,11 @@ def merge(
         Hears the rows of each part.
     shielded : callable
         Gives the context in which the results get their names.
+
+    Returns
+    -------
+    tuple of Path or None
+        Names of maps and report, where they are not `out` and `report` as every sample failed.
 
     Raises
     ------
@@ -68,6 +75,7 @@ def merge(
     shape = (run.count, *run.sample_shape)
     map_shape = run.config["survey"]["shape"]
     dtype = run.config["settings"].get("dtype", "float32")
+    of_use = not Path(out).exists()
     results = Results(
         out, report, shape, map_shape, ids, overwrite, deviation, history, run.sample_count, dtype
     )
@@ -87,9 +95,13 @@ def merge(
                     part.history(n),
                     part.one(SAMPLES, n),
                 )
+            of_use = of_use or any(row.status != "failed" for row in rows)
             report_rows(rows)
         with shielded():
+            if not of_use:
+                return results.keep_partial()
             results.publish()
+    return None
 
 
 def _check_same_run(runs: Sequence[RunDirectory]) -> None:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,12 @@ class RunDirectory:
     def chunk_of(self, index: int) -> int:
         """The chunk of a sample."""
         return index // self.chunk_size
+
+    def is_archive(self, chunks: Iterable[int]) -> bool:
+        """Whether some chunks are finished, and nothing can be written: on a read-only disk."""
+        folders = self.parts_folder, self.shards_folder
+        writable = all(os.access(folder, os.W_OK) for folder in folders)
+        return not writable and {*chunks} <= {*self.parts()}
 
     def parts(self) -> dict[int, list[Path]]:
         """Files that have the name of a part, by chunk; more than one where results differ."""

@@ -73,7 +73,7 @@ def carry_out(
     """Completes a shard of a run.
 
     A sample is stored as soon as it is finished, as a piece of its chunk; the last one of a chunk
-    makes them a part.
+    makes them a part. A finished shard on a read-only disk is read alone.
 
     Parameters
     ----------
@@ -98,6 +98,12 @@ def carry_out(
         If the machine fails otherwise.
     """
     chunks = run.chunks(work.shard)
+    if run.is_archive(chunks):
+        log.info("%s: is finished, and cannot be written to", run.path)
+        for indices, part in _recovered(run, chunks):
+            found(part.rows)
+            stored(indices, part)
+        return
     files = running_files(run.shards_folder, work.shard).absolute()  # workers may be elsewhere
     refine = work.refine or functools.partial(
         refine_and_report, folder=str(files), refine=one_sample.refine_one

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from fwi_refine.errors import InputError
+from fwi_refine.limits import truth_value
 from fwi_refine.survey import OPENFWI, Survey
 from fwi_refine.survey.validate import to_maps
 from fwi_refine.wave.arguments import warn_of_units
@@ -84,23 +85,31 @@ def jacobian_operator(
         raise InputError(f"velocity: found shape {shape_given}, expected one map {survey.shape}")
     v = torch.from_numpy(maps[0].astype(np.float64))
     warn_of_units(v, survey)
-    cells = v.numel()
+    cells, by_vmin = v.numel(), truth_value(by_vmin, "by_vmin")
     shape = (int(np.prod(survey.record_shape)), cells + by_vmin)
-    products = _assembled if assembled else _simulated
+    products = _assembled if truth_value(assembled, "assembled") else _simulated
     forward, adjoint = products(v, vmin, survey, threads, device)
 
     def matvec(x: Vector) -> Vector:
-        x = np.asarray(x, np.float64).ravel()
+        x = _real(x).ravel()
         change = torch.from_numpy(x[:cells]).reshape(v.shape)
         return forward(change, float(x[-1]) if by_vmin else 0.0).cpu().numpy().ravel()
 
     def rmatvec(y: Vector) -> Vector:
-        record = torch.from_numpy(np.array(y, np.float64)).reshape(survey.record_shape)
+        record = torch.from_numpy(_real(y)).reshape(survey.record_shape)
         by_v, of_vmin = adjoint(record)
         found = by_v.cpu().numpy().ravel().astype(np.float64)
         return np.append(found, float(of_vmin)) if by_vmin else found
 
     return LinearOperator(shape, matvec=matvec, rmatvec=rmatvec, dtype=np.float64)
+
+
+def _real(values: NDArray[Any]) -> Vector:
+    """A copy in float64. Raises InputError for complex numbers, whose imaginary part would be
+    dropped."""
+    if np.iscomplexobj(values):
+        raise InputError("found complex numbers: expected real ones; apply it to both parts")
+    return np.array(values, np.float64)
 
 
 Forward = Callable[[torch.Tensor, float], torch.Tensor]
