@@ -223,7 +223,8 @@ recipe = options.grouped(
         type=options.Number(min=0, min_open=True),
         metavar="S",
         help="Seconds allowed for each sample, looked at before each simulation and within a "
-        "Jacobian. Default: as many as it takes.",
+        "Jacobian; a map that does not fit by then gives way to its start where that is likelier "
+        "to be nearer. Default: as many as it takes.",
     ),
     click.option(
         "--weights",
