@@ -132,7 +132,7 @@ def refine_sample(
     choice = _choose(prediction, data, simulator, priors, family, method, prior)
     budget = Budget(max_evaluations, should_stop, out_of_time, watch)
     best, traces = try_routes(choice.recipes, data, start.v, priors, budget)
-    # a minimum alone has an error that is known to first order
+    # an error is known to first order about a map that explains its record
     poor = fits_poorly(best, data) or unfinished(best, data)
     deviation = None if poor else _deviation(best)
     drawn = _draw(best, samples, record, survey) if samples and not poor else None
