@@ -525,7 +525,7 @@ def test_a_journal_of_no_shard(case):
 
 def test_a_finished_run_on_a_read_only_disk_is_finished(case, monkeypatch, capsys):
     """Nothing is written there; one that is not finished says what cannot be written."""
-    in_run = [*COMMAND[:-3], "--force", "--run-dir", "run"]
+    in_run = [*COMMAND[:-2], "--run-dir", "run"]
     assert run_command(in_run) == 0
     before = tree(case / "run")
     access = os.access
