@@ -205,7 +205,7 @@ def samples(run: Run) -> None:
         row = {
             "at_a_time": at_a_time,
             "samples": len(done),
-            "refined": sum(outcome.row.status == "refined" for outcome in done),
+            "finished": sum(outcome.row.status != "failed" for outcome in done),
             "rate": rate,
             "hours_for_test_set": TEST_SET / rate / 3600 if run.survey == OPENFWI else None,
             "seconds": {outcome.row.id: outcome.row.seconds for outcome in done},

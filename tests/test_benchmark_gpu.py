@@ -50,7 +50,7 @@ def test_a_rehearsal(monkeypatch, tmp_path):
     whole = found["step"][-1]["seconds"]
     assert whole == pytest.approx(sum(row["seconds"] for row in found["step"][:-1]))
     assert [row["samples"] for row in found["samples"]] == [10, 10, 10]
-    assert all(row["refined"] == 10 for row in found["samples"])
+    assert all(row["finished"] == 10 for row in found["samples"])
     assert found["ceilings"]
     render = script("render_benchmarks")
     monkeypatch.setattr(render, "RESULTS", tmp_path)

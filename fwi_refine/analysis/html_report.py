@@ -43,6 +43,7 @@ NUMBERS = (
     ("evaluations", "evaluations", fmean),
     ("seconds", "seconds", fmean),
 )
+NEEDED_OF_ALL = {"expected_error"}  # the worst have none: a mean would leave them out
 STATUSES = ("refined", "unchanged", "failed")
 # Columns of the table of samples: title, column of the report.
 SAMPLE_COLUMNS = (
@@ -80,7 +81,8 @@ class Group:
 def summarise(rows: Sequence[Row]) -> list[Group]:
     """Summarise a report by family.
 
-    Misfits are medians over the samples for which they are known, the other numbers means.
+    Misfits are medians over the samples for which they are known, the other numbers means. The
+    expected error is known where that of each map is that was refined or kept.
 
     Parameters
     ----------
@@ -100,8 +102,11 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
 def _group(name: str, rows: Sequence[Row]) -> Group:
     numbers = []
     for _, column, combine in NUMBERS:
-        values = [getattr(row, column) for row in rows if getattr(row, column) is not None]
-        numbers.append(combine(values) if values else None)
+        known = [row for row in rows if getattr(row, column) is not None]
+        finished = sum(row.status in ("refined", "unchanged") for row in rows)
+        if column in NEEDED_OF_ALL and len(known) < finished:
+            known = []
+        numbers.append(combine(getattr(row, column) for row in known) if known else None)
     return Group(name, len(rows), Counter(row.status for row in rows), numbers)
 
 

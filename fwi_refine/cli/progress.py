@@ -55,11 +55,15 @@ class RunProgress:
 
     def add(self, row: "Row") -> None:
         """Counts a sample that was finished just now."""
+        level = logging.INFO if self._added < LISTED else logging.DEBUG
         if row.status == "failed":
             logger.warning("%s failed: %s", row.id, row.reason)
+        elif row.status == "unchanged":
+            logger.log(level, "%s unchanged as %s, %.1f s: %s",
+                       row.id, row.family, row.seconds, row.reason)  # fmt: skip
         else:
             logger.log(
-                logging.INFO if self._added < LISTED else logging.DEBUG,
+                level,
                 "%s %s as %s: misfit %.3g -> %.3g rms, %.1f s",
                 row.id, row.status, row.family, row.misfit_before, row.misfit_after, row.seconds,
             )  # fmt: skip

@@ -142,7 +142,7 @@ def run_recipe(
         return result
     return replace(
         unchanged,
-        reason=_nearer(result.rms / math.sqrt(misfit)) if better else NOTHING_BETTER,
+        reason=_nearer(result, misfit) if better else NOTHING_BETTER,
         stopped=result.stopped,
         rounded=result.rounded,
         certificate=result.certificate if result.model.same_as(given) else NOT_TRIED,
@@ -172,11 +172,12 @@ def _start_is_nearer(result: RecipeResult, recipe: Recipe, misfit: float, data: 
     return result.after[0] > most**2 * misfit
 
 
-def _nearer(left: float) -> str:
-    """The reason for a start that is kept, from the fraction of its rms misfit that is left."""
-    return (
-        f"the best fit leaves {left:.0%} of the start's misfit: the start is likelier to be nearer"
-    )
+def _nearer(result: RecipeResult, misfit: float) -> str:
+    """The reason for a start that is kept; misfit: mean square, of the start."""
+    left = f"{result.rms / math.sqrt(misfit):.0%} of the start's misfit"
+    if result.stopped:
+        return f"stopped with {left} left: the start is likelier to be nearer; it needs more time"
+    return f"the best fit leaves {left}: the start is likelier to be nearer"
 
 
 @dataclass(frozen=True)
