@@ -51,7 +51,8 @@ def result_as_html(
     str
         HTML; all text from outside is escaped.
     """
-    heading = f"{len(rows)} samples: {describe_outcomes(count_outcomes(rows))}"
+    unit = "sample" if len(rows) == 1 else "samples"
+    heading = f"{len(rows)} {unit}: {describe_outcomes(count_outcomes(rows))}"
     head = "".join(f"<th>{title}</th>" for title, _ in COLUMNS)
     body = "".join(
         "<tr>" + "".join(f"<td>{_cell(getattr(row, name))}</td>" for _, name in COLUMNS) + "</tr>"

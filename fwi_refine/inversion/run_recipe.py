@@ -176,7 +176,7 @@ def _nearer(result: RecipeResult, misfit: float) -> str:
     """The reason for a start that is kept; misfit: mean square, of the start."""
     left = f"{result.rms / math.sqrt(misfit):.0%} of the start's misfit"
     if result.stopped:
-        return f"stopped with {left} left: the start is likelier to be nearer; it needs more time"
+        return f"stopped with {left} left: the start is likelier to be nearer; allow more time"
     return f"the best fit leaves {left}: the start is likelier to be nearer"
 
 
