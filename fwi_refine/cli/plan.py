@@ -46,8 +46,9 @@ def print_plan(inputs: "Inputs", settings: "Settings", jobs: int) -> int:
             [plan.family, plan.samples, plan.stages, plan.evaluations, f"{plan.seconds:.0f}"]
         )
     log.info(
-        "%d samples: %d to refine, %d that would fail; at %.2f s an evaluation and %d %s "
-        "about %s, where each fits on its first route. Nothing was written.",
+        "%d samples: %d to refine, %d that would fail; at %.2f s for one of a sample's "
+        "evaluations, longer for those of Jacobians, and %d %s about %s, where each fits on its "
+        "first route. Nothing was written.",
         sum(counts.values()) + failed,
         sum(counts.values()),
         failed,
