@@ -132,7 +132,7 @@ def render(
         HTML.
     """
     groups = summarise(run.rows)
-    shown = [k for k in range(len(NUMBERS)) if groups[-1].numbers[k] is not None]
+    shown = [k for k in range(len(NUMBERS)) if any(g.numbers[k] is not None for g in groups)]
     order = run.order(sort)
     numeric = {column for _, column, _ in NUMBERS}
     known = {
