@@ -148,7 +148,7 @@ def main():
         for family in options.families.split(","):
             measured = measure(family, index, options, simulator)
             rows.append(measured.row)
-            print(measured.row, flush=True)
+            print(rows[-1], flush=True)
             if options.save:
                 save(measured, options)
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

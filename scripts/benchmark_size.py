@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
+from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.inversion import refine_sample
 from fwi_refine.inversion.budget import Budget
 from fwi_refine.inversion.data import Data
@@ -119,7 +120,7 @@ def marmousi(path: Path, threads: int) -> dict:
     truth, start = pair["truth"].astype(float), pair["start"].astype(float)
     survey = survey_of(truth.shape, 5)
     survey = replace(survey, sources=tuple((1, column) for column in (0, 47, 94, 142, 189)))
-    peer = round(float(abs(pair["peer"] - truth).mean()), 1) if "peer" in pair else None
+    peer = round(mean_absolute_error(pair["peer"], truth), 1) if "peer" in pair else None
     return {"case": path.stem, "peer": peer, **whole(survey, truth, start, pair["record"], threads)}
 
 
@@ -128,9 +129,6 @@ def whole(
 ) -> dict:
     """A refinement to its end: errors, misfits, time and memory."""
     begin, wall = time.process_time(), time.monotonic()
-
-    def error(v: np.ndarray) -> float:
-        return round(float(abs(v - truth).mean()), 1)
 
     def watch(step) -> None:
         print(step, f"{time.process_time() - begin:.0f} s", flush=True)
@@ -144,8 +142,8 @@ def whole(
         watch=watch,
     )
     return {
-        "start": error(start),
-        "refined": error(refined.velocity),
+        "start": round(mean_absolute_error(start, truth), 1),
+        "refined": round(mean_absolute_error(refined.velocity, truth), 1),
         "misfit_before": refined.misfit_before,
         "misfit_after": refined.misfit_after,
         "evaluations": refined.evaluations,

@@ -101,9 +101,9 @@ def summarise(rows: Sequence[Row]) -> list[Group]:
 
 def _group(name: str, rows: Sequence[Row]) -> Group:
     numbers = []
+    finished = sum(row.status in ("refined", "unchanged") for row in rows)
     for _, column, combine in NUMBERS:
         known = [row for row in rows if getattr(row, column) is not None]
-        finished = sum(row.status in ("refined", "unchanged") for row in rows)
         if column in NEEDED_OF_ALL and len(known) < finished:
             known = []
         numbers.append(combine(getattr(row, column) for row in known) if known else None)
