@@ -45,7 +45,7 @@ from .denoiser import Denoiser
 from .gaussian_process import GaussianProcess
 
 MOST, LEAST = 100.0, 1.5  # m/s, noise of the first and the last level
-LEVELS = 15
+LEVELS = 60
 CHAINS = 16
 MIN_DEVIATION = 1.0  # m/s, of the normal prior that stands for the samples
 
@@ -195,16 +195,13 @@ class LearnedPrior:
         """As in `Prior`; diagonal."""
         return torch.diag(2 * self._precision(v).flatten())
 
-    def update(self, likelihood: Likelihood, other: Tensor | None = None) -> Self:
+    def update(self, likelihood: Likelihood) -> Self:
         """The prior that stands for the posterior of some data.
 
         Parameters
         ----------
         likelihood : Likelihood
             Of the data, about a map that is near the solution.
-        other : Tensor, shape (nz, nx), optional
-            Estimate from the same data with another prior, m/s: that and the samples' mean then
-            count half each. Both fit the data, and what each prior invents is less in their mean.
 
         Returns
         -------
@@ -214,7 +211,7 @@ class LearnedPrior:
         """
         seen = replace(self, likelihood=likelihood)
         samples = seen._ends(likelihood, self.chains, 0, opposed=True)
-        mean = samples.mean(0) if other is None else (samples.mean(0) + other) / 2
+        mean = samples.mean(0)
         deviation = (samples - mean).square().mean(0).sqrt()
         site = mean - deviation.clamp_min(MIN_DEVIATION) ** 2 * likelihood.slope(mean)
         return replace(seen, mean=mean, deviation=deviation, site=site)

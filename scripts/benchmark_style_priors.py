@@ -165,7 +165,7 @@ class Linearised:
         """A prior with what else is known."""
         return PriorTerm(prior, self.parameters) + self.penalties
 
-    def solve(self, prior: str, priors: Priors, noisy: bool) -> tuple[np.ndarray, np.ndarray]:
+    def solve(self, prior: str, priors: Priors) -> tuple[np.ndarray, np.ndarray]:
         """Map and deviation, m/s, with a prior; each begins where the one before it ends."""
         process, variation = priors.style_b, priors.style_b_variation.prior()
         x, covariance = self._settled(self.x, process, lambda _: process, 1)
@@ -178,11 +178,8 @@ class Linearised:
         if prior == "learned":
             first = PriorTerm(priors.style_b_learned.prior(process), self.parameters)
             gradient = self.gradient + self.hessian @ (x - self.x)
-            options: dict[str, Any] = {"first": first, "penalties": self.penalties}
-            options["other"] = None if noisy else self.parameters.velocity(x)
-            found, step, _ = settled_by_chains(
-                self.hessian, gradient, None, x, self.weight, **options
-            )
+            quadratic = self.hessian, gradient, None, x, self.weight
+            found, step, _ = settled_by_chains(*quadratic, first=first, penalties=self.penalties)
             return self._map(x + step), found.terms[0][1].prior.deviation.numpy()
         deviation = spread * covariance.diagonal().sqrt().reshape(self.shape)
         return self._map(x), deviation.numpy()
@@ -238,7 +235,7 @@ def main() -> None:
         for prior in options.prior or PRIORS[1:]:
             began = time.process_time()
             if linearised is not None:
-                v, deviation = linearised.solve(prior, priors, options.noise > 0)
+                v, deviation = linearised.solve(prior, priors)
                 row = {"case": case, "cells": list(truth.shape), "prior": prior}
                 row |= {"noise": options.noise, "missing": options.missing}
                 row["jacobian_seconds"] = linearised.seconds

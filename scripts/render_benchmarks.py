@@ -391,17 +391,14 @@ def style_ways() -> str:
 
 
 def style_inversions() -> str:
-    """Whole inversions of parts with total variation and the learned prior."""
-    rows = result("style_priors")["learned_part"]["rows"]
-    by_prior = {(row["case"], row["prior"]): row for row in rows}
+    """Whole inversions of parts, the last stage with two estimates by the learned prior."""
     lines = []
-    for case in sorted({row["case"] for row in rows}):
-        tv, ours = by_prior[case, "tv"], by_prior[case, "learned"]
-        errors = [f"{v:.1f}" for v in (ours["start"], tv["refined"], ours["refined"])]
-        shares = [f"{100 * ours[key]:.0f} %" for key in ("within_one", "within_two")]
-        lines.append([case, *errors, f"{ours['expected']:.1f}", *shares])
-    expected = ["expected by `learned`", "within one deviation", "within two"]
-    return table(["map", "start", "`tv`", "`learned`", *expected], lines)
+    for row in result("style_priors")["learned_part"]["rows"]:
+        errors = [f"{row[key]:.1f}" for key in ("start", "with_tv", "chains", "expected")]
+        shares = [f"{100 * row[key]:.0f} %" for key in ("within_one", "within_two")]
+        lines.append([row["case"], *errors, *shares])
+    expected = ["expected", "within one deviation", "within two"]
+    return table(["map", "start", "with `tv`", "chains", *expected], lines)
 
 
 def _two_digits(value: float | None) -> str:

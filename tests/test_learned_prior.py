@@ -350,25 +350,18 @@ def test_pairs_of_chains_leave_no_randomness_in_what_is_linear():
     matrix, right, centre = a_likelihood()
     data = Likelihood.of(matrix, right, centre)
     few, many = (LearnedPrior(network, process_of(SHAPE), chains=n).update(data) for n in (2, 40))
-    torch.testing.assert_close(few.mean, many.mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(few.mean, many.mean, rtol=0, atol=0.03)  # float32, 60 levels
     alone = many.samples(40, 1)
     assert float(many.deviation.mean() / alone.std(0).mean()) == pytest.approx(1.0, abs=0.15)
     off = (alone.mean(0) - many.mean).abs().mean()
     assert off < 0.3 * many.deviation.mean()  # it is the mean of draws by themselves
 
 
-def test_the_estimate_of_another_prior_counts_half(seen):
-    problem, prior = PROBLEMS[0], seen[0]
-    few = replace(prior, chains=2)
-    other = problem.by_total_variation()
-    alone, both = few.update(prior.likelihood), few.update(prior.likelihood, other)
-    torch.testing.assert_close(both.mean, (alone.mean + other) / 2)
-    half = (other - alone.mean).square() / 4
-    torch.testing.assert_close(both.deviation.square(), alone.deviation.square() + half)
-    assert torch.equal(both.samples(2, 1), alone.samples(2, 1))
-    mean = (problem.error(alone.mean) + problem.error(other)) / 2
-    assert problem.error(both.mean) < 0.98 * mean  # some of the errors are not shared
-    assert problem.chi_square(both.mean) < 1.3
+def test_the_estimate_is_the_mean_of_the_chains(seen):
+    few = replace(seen[0], chains=4).update(seen[0].likelihood)
+    chains = few._ends(few.likelihood, 4, 0, opposed=True)
+    torch.testing.assert_close(few.mean, chains.mean(0))
+    torch.testing.assert_close(few.deviation, chains.std(0, correction=0))
 
 
 def test_value_gradient_and_hessian_are_of_one_normal_density(seen):
@@ -450,27 +443,19 @@ def test_a_stage_ends_at_the_estimate(seen):
     assert solve(gradient).shape == x.shape
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_in_a_recipe_the_other_estimate_is_where_total_variation_ended(monkeypatch, noise):
-    """With noise there is none: that of total variation is the worse one."""
+def test_a_recipe_ends_with_two_jacobians_by_chains(monkeypatch):
+    """The second is taken where the first has led."""
     sample = small_chunk(1).samples[0]
     told = []
 
     def watched(*arguments, **how):
-        told.append((how["other"], how["first"].parameters.velocity(arguments[3])))
+        told.append(how["first"].parameters.velocity(arguments[3]))
         return settled_by_chains(*arguments, **how)
 
     monkeypatch.setattr("fwi_refine.inversion.by_jacobian.settled_by_chains", watched)
     start, record = sample.starts[0][1], sample.record
-    record = record + noise * record.std() * normal(*record.shape).numpy()
     refine_sample(
         start, record, survey=SMALL, family="style-b", prior="learned", priors=SETTINGS.priors
     )
-    assert told
-    if noise:
-        assert all(other is None for other, _ in told)
-        return
-    assert len(told) == 2  # one Jacobian each
-    assert torch.equal(*told[0])
-    assert torch.equal(told[1][0], told[0][0])
-    assert not torch.equal(*told[1])
+    assert len(told) == 2
+    assert not torch.equal(*told)

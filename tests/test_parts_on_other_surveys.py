@@ -11,7 +11,7 @@ from other_survey_cases import SURVEY
 from fwi_refine.analysis import diagnose
 from fwi_refine.inversion import initial_model
 from fwi_refine.inversion.families.layered import GAUSS_NEWTON
-from fwi_refine.inversion.method import choose_method, gauss_newton_bytes
+from fwi_refine.inversion.method import MAX_MEMORY, choose_method, gauss_newton_bytes
 from fwi_refine.objective.source_cells import source_velocities
 from fwi_refine.priors import load
 from fwi_refine.routing import Family, can_classify
@@ -91,6 +91,18 @@ def test_priors_on_another_grid():
 
 
 LARGE = dataclasses.replace(SURVEY, shape=(150, 200))
+
+
+def test_total_variation_alone_takes_no_matrix_where_products_cost_less():
+    wide = dataclasses.replace(SURVEY, shape=(70, 190))
+    assert gauss_newton_bytes(wide, "general") < MAX_MEMORY
+    assert choose_method("auto", "general", wide, "native") == (
+        "matrix-free",
+        "on 70 x 190 cells a matrix takes longer",
+    )
+    assert choose_method("auto", Family.LAYERED, wide, "native") == ("gauss-newton", "")
+    assert choose_method("gauss-newton", "general", wide, "native") == ("gauss-newton", "")
+    assert choose_method("auto", "general", OPENFWI, "native") == ("gauss-newton", "")
 
 
 def test_large_maps_take_no_matrix(caplog):

@@ -167,9 +167,7 @@ def _variational(
     renewed_by = renew if hasattr(first, "update") else None
     settle: Settle[Objective] = partial(settled, renew=renewed_by, rounds=optimiser.rounds)
     if isinstance(first, LearnedPrior):
-        # where total variation ended; with noise that is much the worse estimate
-        other = parameters.velocity(problem.x) if problem.data.noise == CLEAN else None
-        settle = partial(settled_by_chains, first=problem.prior, penalties=penalties, other=other)
+        settle = partial(settled_by_chains, first=problem.prior, penalties=penalties)
     result, last = variational_gauss_newton(
         misfit,
         problem.prior + penalties,

@@ -24,7 +24,6 @@ def settled_by_chains(
     *,
     first: PriorTerm,
     penalties: Any,
-    other: torch.Tensor | None = None,
 ) -> tuple[Any, torch.Tensor, Solve]:
     """The normal prior that stands for samples, and the step with it, as `optimise.settled`.
 
@@ -42,8 +41,6 @@ def settled_by_chains(
         Of a `LearnedPrior`.
     penalties
         What else is known of the unknowns; it is quadratic.
-    other : Tensor, shape (nz, nx), optional
-        Estimate with another prior, m/s; see `LearnedPrior.update`.
 
     Returns
     -------
@@ -53,7 +50,7 @@ def settled_by_chains(
     learned = first.prior
     assert isinstance(learned, LearnedPrior)
     likelihood = likelihood_of(hessian, gradient, penalties, x, weight, first.parameters)
-    seen = learned.update(likelihood, other)
+    seen = learned.update(likelihood)
     return settled(hessian, gradient, PriorTerm(seen, first.parameters) + penalties, x, weight)
 
 

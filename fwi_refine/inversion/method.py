@@ -1,5 +1,5 @@
-"""The method that `auto` stands for: by the kernel, and by the memory of a Gauss-Newton step. And
-the prior, by the spacing."""
+"""The method that `auto` stands for: by the kernel, and by time and memory of a Gauss-Newton step.
+And the prior, by the spacing."""
 
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.optimisers import VariationalGaussNewton
@@ -78,8 +78,10 @@ def choose_method(method: str, family: str, survey: Survey, kernel: str) -> tupl
     if kernel == "reference":  # the shots of one Jacobian would take it many minutes
         return "lbfgs", "the compiled kernel is missing"
     needed = gauss_newton_bytes(survey, family)
+    rows, columns = survey.shape
+    if rows * columns > find_family(family).matrix_cells:
+        return "matrix-free", f"on {rows} x {columns} cells a matrix takes longer"
     if needed > MAX_MEMORY:
-        rows, columns = survey.shape
         return "matrix-free" if find_family(family).large else "lbfgs", (
             f"a Gauss-Newton step on {rows} x {columns} cells would take {needed / 1e9:.0f} GB of "
             f"memory, more than {MAX_MEMORY / 1e9:.0f} GB"

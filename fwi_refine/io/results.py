@@ -1,5 +1,6 @@
 """The results of a run: the refined maps and the report, published at once."""
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from fwi_refine.io.map_writer import MapWriter
 from fwi_refine.io.outputs import claim_output, marked, partial_mark, samples_path
 from fwi_refine.io.posterior import SamplesWriter
 from fwi_refine.io.report import ReportWriter, Row
+
+log = logging.getLogger(__name__)
 
 
 class Results:
@@ -68,6 +71,7 @@ class Results:
         self._deviation = Path(deviation) if deviation else None
         self._history = Path(history) if history else None
         self._drawn = samples_path(self._out) if samples else None
+        self._count = len(ids)
         files = self._files()
         if any(is_same_file(a, b) for k, a in enumerate(files) for b in files[:k]):
             names = ", ".join(str(path) for path in files)
@@ -77,6 +81,7 @@ class Results:
         self._maps = MapWriter(out, shape, map_shape, dtype, ids)
         self._deviations: MapWriter | None = None
         self._samples: SamplesWriter | None = None
+        self._drawn_of = 0  # samples with maps from the posterior
         try:
             if deviation:
                 self._deviations = MapWriter(deviation, shape, map_shape, dtype, ids, "deviation")
@@ -124,6 +129,7 @@ class Results:
             self._deviations.write(k, deviation)
         if self._samples and samples is not None:
             self._samples.write(k, samples)
+            self._drawn_of += 1
         if self._histories:
             self._histories.add(k, row.id, history)
         self._rows.add(k, row)
@@ -133,6 +139,11 @@ class Results:
         self._claim()  # another run may have finished meanwhile
         self._publish_others("")
         self._maps.publish(self._out)
+        if self._drawn and self._drawn_of < self._count:
+            log.warning(
+                "%s: %d of %d samples have no posterior, their maps are NaN",
+                self._drawn, self._count - self._drawn_of, self._count,
+            )  # fmt: skip
 
     def _publish_others(self, mark: str) -> None:
         self._rows.publish(marked(self._report, mark))

@@ -10,6 +10,7 @@ from fwi_refine.errors import SampleError
 from fwi_refine.inversion.families import find_family
 from fwi_refine.inversion.method import choose_method, choose_prior
 from fwi_refine.inversion.optimisers import LevenbergMarquardt, VariationalGaussNewton
+from fwi_refine.inversion.recipe import Stage
 from fwi_refine.inversion.routes import classify
 from fwi_refine.io.samples import Sample
 from fwi_refine.routing import Family
@@ -18,11 +19,10 @@ from fwi_refine.wave import Simulator, measure_speed
 
 log = logging.getLogger(__name__)
 
-NEWTON = LevenbergMarquardt | VariationalGaussNewton  # whose iterations take a Jacobian each
-
-# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of; by many
-# unknowns, and by the few of flat layers.
+# A Gauss-Newton step: evaluations that it counts as, and how many it takes the time of. By many
+# unknowns; with a prior that is settled, which takes more corrections; by the few of flat layers.
 STEP_COUNT, STEP_TIME = 17, 45
+SETTLED_COUNT, SETTLED_TIME = 30, 60
 FLAT_COUNT, FLAT_TIME = 7, 10
 
 
@@ -119,18 +119,24 @@ def plan_families(
         stages = [stage for stage in every if stage.data.frequency is None] or every
         shots = len(settings.survey.sources)
         steps = [
-            (s.optimiser, s.optimiser.iterations * len(s.data.survey(settings.survey).sources))
+            (s.optimiser.iterations * len(s.data.survey(settings.survey).sources) / shots, s)
             for s in stages
         ]
-        newton = sum(n for optimiser, n in steps if isinstance(optimiser, NEWTON)) / shots
-        other = sum(n for _, n in steps) / shots - newton
-        flat = family == Family.FLAT_VEL
-        count, time = (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)
-        evaluations = round(other + count * newton)
+        costs = [(n, *_cost(stage, flat=family == Family.FLAT_VEL)) for n, stage in steps]
+        evaluations = round(sum(n * count for n, count, _ in costs))
         allowed = min(evaluations, settings.max_evaluations or evaluations)
-        each = (other + time * newton) * allowed / evaluations * seconds
+        each = sum(n * time for n, _, time in costs) * allowed / evaluations * seconds
         each = min(each, settings.time_budget or each)
         yield FamilyPlan(family, counts[family], len(stages), allowed, counts[family] * each)
+
+
+def _cost(stage: Stage, *, flat: bool) -> tuple[int, int]:
+    """Evaluations that an iteration counts as, and how many it takes the time of."""
+    if isinstance(stage.optimiser, VariationalGaussNewton):
+        return SETTLED_COUNT, SETTLED_TIME
+    if isinstance(stage.optimiser, LevenbergMarquardt):
+        return (FLAT_COUNT, FLAT_TIME) if flat else (STEP_COUNT, STEP_TIME)
+    return 1, 1
 
 
 def seconds_per_evaluation(settings: Settings) -> float:

@@ -115,7 +115,7 @@ def _differences(view: "RunView") -> _Panels | None:
     for title, v in (("start", view.start), (view.name, view.refined)):
         if v is not None and view.truth is not None:
             images.append((f"{title} − truth", v - view.truth))
-    if view.start is not None:
+    if view.start is not None and not np.array_equal(view.refined, view.start):
         images.append((f"{view.name} − start", view.refined - view.start))
     return _Panels(images, style.difference_scale(*(v for _, v in images))) if images else None
 

@@ -1,5 +1,6 @@
 """The definition of a family."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -46,6 +47,8 @@ class FamilyDefinition:
         process is not.
     prior
         Name of the prior that "auto" stands for: a key of `endings`, or "gp" for none of them.
+    matrix_cells
+        Most cells of a map for which "auto" makes matrices.
     """
 
     name: str
@@ -58,6 +61,7 @@ class FamilyDefinition:
     endings: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
     large: bool = True
     prior: str = "gp"
+    matrix_cells: float = math.inf
 
     def recipe(self, method: str, prior: str = "auto") -> Recipe:
         """The recipe of a method and a prior.

@@ -91,7 +91,7 @@ FAMILY = FamilyDefinition(
         "learned": (
             _with_edges(2e-4),
             _with_edges(3e-5, 2e-5, rounding_is_noise=True),
-            _with_edges(2e-5, 2e-5, prior=learned, rounding_is_noise=True, must_fit=True),
+            _with_edges(3e-5, 3e-5, prior=learned, rounding_is_noise=True, must_fit=True),
         ),
     },
     prior="learned",
