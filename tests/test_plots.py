@@ -127,6 +127,8 @@ def test_what_is_not_known_is_left_out(view):
     assert list(images(plots.panels(bare))) == [
         "(a) start", "(b) refined", "(c) refined − start",
     ]  # fmt: skip
+    kept = replace(bare, start=view.refined)
+    assert list(images(plots.panels(kept))) == ["(a) start", "(b) refined"]
     failed = RunView(Row("x"), np.full((70, 70), np.nan, "f4"))
     assert len(plots.to_bytes(plots.panels(failed))) > 1000
     assert len(plots.to_bytes(plots.samples([failed]))) > 1000

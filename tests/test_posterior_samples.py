@@ -86,8 +86,9 @@ def refine(tmp_path, monkeypatch, unchecked):
 
 
 @pytest.mark.slow
-def test_the_file_with_and_without_a_run_directory(refine, tmp_path):
+def test_the_file_with_and_without_a_run_directory(refine, tmp_path, capfd):
     assert refine("--out", tmp_path / "plain.npy", "--samples", 2) == 3
+    assert "1 of 5 samples have no posterior, their maps are NaN" in capfd.readouterr().err
     keep = ["--run-dir", tmp_path / "run", "--chunk-size", 2, "--samples", 2]
     assert refine(*keep, "--out", tmp_path / "kept.npy") == 3
     assert run([str(a) for a in ("merge", tmp_path / "run", "--out", tmp_path / "m.npy")]) == 3

@@ -34,13 +34,14 @@ def off(truth):
     return (1.01 * truth).numpy()
 
 
-def refined(truth, record):
-    return refine_sample(off(truth), record, survey=THREE_SHOTS, family="layered")
+def refined(truth, record, samples=0):
+    return refine_sample(off(truth), record, survey=THREE_SHOTS, family="layered", samples=samples)
 
 
 def test_the_right_map_is_proven_and_expected_to_have_no_error(truth, record):
-    found = refined(truth, record)
+    found = refined(truth, record, samples=2)
     assert np.array_equal(found.velocity, truth.numpy())
+    assert np.array_equal(found.samples, [found.velocity] * 2)
     assert found.exact is True
     assert found.equal_samples == 1.0
     assert found.expected_error == 0.0

@@ -146,7 +146,8 @@ def refine(
         which some may be "auto".
     method : str
         "auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs" or "lbfgs", the published
-        recipe. "auto" takes "matrix-free" where matrices would need too much memory.
+        recipe. "auto" takes "matrix-free" where matrices would need too much memory or, for
+        "general", time.
     prior : str
         What the maps of a Style family are expected to look like, at the end of the main method:
         "gp", the Gaussian process, "tv", total variation, "learned", a denoiser trained on made

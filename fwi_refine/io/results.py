@@ -129,7 +129,7 @@ class Results:
             self._deviations.write(k, deviation)
         if self._samples and samples is not None:
             self._samples.write(k, samples)
-            self._drawn_of += 1
+            self._drawn_of += int(not np.isnan(samples).all())
         if self._histories:
             self._histories.add(k, row.id, history)
         self._rows.add(k, row)

@@ -173,10 +173,10 @@ recipe = options.grouped(
         type=click.Choice(["auto", "gauss-newton", "matrix-free", "preconditioned-lbfgs", "lbfgs"]),
         default="auto",
         show_default=True,
-        help="auto: gauss-newton, matrix-free where its matrices would exceed 16 GB, or lbfgs "
-        "where there is no compiled kernel; matrix-free: its steps by conjugate gradients; "
-        "preconditioned-lbfgs: its stages by L-BFGS with the Gauss-Newton matrix; lbfgs: the "
-        "published recipe of the benchmark's 2nd place.",
+        help="auto: gauss-newton, matrix-free where its matrices would exceed 16 GB or, for "
+        "--family general, take longer, or lbfgs where there is no compiled kernel; matrix-free: "
+        "its steps by conjugate gradients; preconditioned-lbfgs: its stages by L-BFGS with the "
+        "Gauss-Newton matrix; lbfgs: the published recipe of the benchmark's 2nd place.",
     ),
     click.option(
         "--family",
