@@ -219,7 +219,7 @@ def test_a_number_of_threads_that_is_none(threads):
         lambda: one_thread_each(threads).__enter__(),
         lambda: workers(torch.device("cpu"), threads),
     ):
-        with pytest.raises(ValueError, match=r"threads .*: expected a whole number of at least 1"):
+        with pytest.raises(ValueError, match=r"threads .*: expected a whole number, 1 to 4096"):
             call()
 
 

@@ -1,11 +1,11 @@
 """The interface of kernels of the wave equation, and the check of every argument of every call."""
 
 import math
-from numbers import Integral
 from typing import Protocol
 
 import torch
 
+from fwi_refine.limits import whole_number
 from fwi_refine.survey import Survey
 
 REAL_TYPES = (torch.float32, torch.float64)
@@ -89,8 +89,7 @@ def check_kernel(dtype: torch.dtype, every: int) -> None:
     """
     if dtype not in REAL_TYPES:
         raise ValueError(f"dtype {dtype}: expected torch.float32 or torch.float64")
-    if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
-        raise ValueError(f"imaging_step {every!r}: expected a whole number of at least 1")
+    whole_number(every, "imaging_step", 1)
 
 
 def check_call(

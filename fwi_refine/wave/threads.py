@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from numbers import Integral
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from fwi_refine.limits import MAX_THREADS
+from fwi_refine.limits import MAX_THREADS, whole_number
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,16 +40,12 @@ def number_of_threads(threads: int | None) -> int:
 
     Raises
     ------
-    ValueError
-        For what is no positive whole number.
+    InputError
+        For what is no whole number from 1 to `MAX_THREADS`.
     """
     if threads is None:
         return torch.get_num_threads()
-    if not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1:
-        raise ValueError(f"threads {threads!r}: expected a whole number of at least 1")
-    if threads > MAX_THREADS:
-        raise ValueError(f"threads {threads}: expected at most {MAX_THREADS}")
-    return int(threads)
+    return whole_number(threads, "threads", 1, MAX_THREADS)
 
 
 @contextmanager
