@@ -66,7 +66,6 @@ def test_tables_are_named(tmp_path, capsys):
     for name, header, word in (
         ("r", "id,family,evidence,status", "report"),
         ("h", "id,stage,evaluations,misfit", "history"),
-        ("s", "oid_ypos,x_1,x_3", "submission"),
         ("f", "id,family", "families"),
         ("o", "a,b", "not of this program"),
     ):
@@ -74,6 +73,24 @@ def test_tables_are_named(tmp_path, capsys):
         (found,) = told(tmp_path / f"{name}.csv", capsys=capsys)
         assert word in found["what"]
         assert found["rows"] == "2"
+
+
+def test_a_submission_tells_its_maps(tmp_path, capsys):
+    path, lines = tmp_path / "s.csv", ["oid_ypos,x_1,x_3,x_5"]
+    for name, most in (("a", 3000), ("b_y_2", 4500)):
+        lines += [f"{name}_y_{row},{1500 + row},2000,{most}" for row in range(2)]
+    path.write_text("\n".join([*lines, ""]))
+    (found,) = told(path, capsys=capsys)
+    assert found["what"] == "a submission to the competition"
+    assert (found["maps"], found["ids"]) == ("2, 2 lines each", "a to b_y_2")
+    assert found["columns"] == "x_1, x_3, x_5"
+    assert found["range"].startswith("1500 to 4500, rms ")
+    path.write_text(f"{lines[0]}\n\na_y_0,1500,fast,2\n")
+    assert run(["info", str(path)]) == 2
+    assert "s.csv, line 2, of a_y_0: could not convert" in capsys.readouterr().err
+    path.write_text(lines[0])
+    (found,) = told(path, capsys=capsys)
+    assert found == {"what": "a submission without maps"}
 
 
 def test_what_is_nothing_is_refused(tmp_path, capsys):

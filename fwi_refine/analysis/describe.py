@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.npz import SIGNATURE as NPZ_SIGNATURE
 from fwi_refine.io.npz import NpzArray
 from fwi_refine.io.records import HDF5_NAMES
+from fwi_refine.io.submission_csv import KEY
 from fwi_refine.routing.checks.form import is_record
 from fwi_refine.routing.checks.recognise import recognise
 from fwi_refine.routing.families import OPENFWI_FAMILIES
@@ -180,6 +182,11 @@ def _some(count: int, read: Callable[[int], Any]) -> list[NDArray[Any]]:
 
 
 def _range(arrays: Sequence[NDArray[Any]]) -> str:
+    return _extent(arrays, str(len(arrays)))
+
+
+def _extent(arrays: Sequence[NDArray[Any]], of: str) -> str:
+    """Least and largest value, and rms; of: how many were looked at."""
     values = np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -187,7 +194,7 @@ def _range(arrays: Sequence[NDArray[Any]]) -> str:
     rms = math.sqrt(float(np.mean(np.square(finite))))
     bad = values.size - finite.size
     text = f"{finite.min():.6g} to {finite.max():.6g}, rms {rms:.4g}"
-    return text + (f", {bad} values not finite" if bad else "") + f" (in {len(arrays)} looked at)"
+    return text + (f", {bad} values not finite" if bad else "") + f" (in {of} looked at)"
 
 
 def _velocities(maps: Sequence[NDArray[Any]]) -> str:
@@ -249,12 +256,37 @@ def _table(path: Path) -> Facts:
         with open_text(path) as file:
             rows = csv.reader(lines(file, path))
             header = tuple(next(rows, ()))
+            if header[:1] == (KEY,):
+                return _submission(path, header, rows)
             count = sum(1 for _ in rows)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a table ({error})") from error
-    if header[:1] == ("oid_ypos",):
-        what = f"a submission, {len(header) - 1} columns"
-    else:
-        known = (text for start, text in TABLES.items() if header[: len(start)] == start)
-        what = next(known, "a table that is not of this program")
+    known = (text for start, text in TABLES.items() if header[: len(start)] == start)
+    what = next(known, "a table that is not of this program")
     return [("what", what), ("rows", str(count)), ("columns", ", ".join(header[:40]))]
+
+
+def _submission(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Facts:
+    """Facts of a submission, by its lines after the header."""
+    lines_of: Counter[str] = Counter()
+    values = []
+    for number, (key, *row) in enumerate(filter(None, rows), start=2):  # without empty lines
+        lines_of[key.rpartition("_y_")[0]] += 1
+        if len(lines_of) <= MAX_VALUES_READ:
+            try:
+                values.append(np.array(row, np.float64))
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}, of {key}: {error}") from error
+    if not lines_of:
+        return [("what", "a submission without maps")]
+    each = sorted(set(lines_of.values()))
+    seen = min(len(lines_of), MAX_VALUES_READ)
+    columns = ", ".join(header[1:] if len(header) < 5 else (*header[1:3], "...", header[-1]))
+    return [
+        ("what", "a submission to the competition"),
+        ("maps", f"{len(lines_of)}, {' or '.join(map(str, each))} lines each"),
+        ("ids", f"{next(iter(lines_of))} to {next(reversed(lines_of))}"),
+        ("columns", columns),
+        ("range", _extent(values, f"{seen} maps")),
+        ("scored", "fwi-refine evaluate, with the true maps"),
+    ]  # fmt: skip
