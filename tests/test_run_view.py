@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import run_cases
+import torch
 
 from fwi_refine import io
+from fwi_refine.analysis import plots
 from fwi_refine.analysis.metrics import mean_absolute_error
 from fwi_refine.analysis.opened_run import OpenedRun
 from fwi_refine.analysis.run_files import Files
@@ -16,6 +18,7 @@ from fwi_refine.io.report import COLUMNS, Row, format_row
 from fwi_refine.runs.directory import RunDirectory, Work, carry_out, describe
 from fwi_refine.runs.executors import Serial
 from fwi_refine.survey import OPENFWI
+from fwi_refine.wave import released_record
 
 NAMES = ("e", "b", "bad1", "a", "d")
 
@@ -170,6 +173,19 @@ def test_the_truth_beside_the_records_and_the_residual(made, baseline, tmp_path)
         np.testing.assert_array_equal(view.truth, made.truth[k])
         rms = np.sqrt(np.mean((view.simulated - view.measured) ** 2))
         assert rms == pytest.approx(float(row["misfit_after"]), rel=1e-3)
+
+
+def test_a_proven_map_leaves_nothing_of_its_record(made, tmp_path):
+    truth = torch.from_numpy(np.round(made.truth[:1]).astype("f8"))
+    np.save(tmp_path / "o.npy", truth.numpy())
+    np.save(tmp_path / "seis1.npy", released_record(truth[0])[None].numpy())
+    for exact, left in (("yes", False), ("", True)):
+        report = tmp_path / "o.csv"
+        write_report(report, [Row("seis1_0", status="refined", exact=exact)])
+        view = OpenedRun(tmp_path / "o.npy", Files(report=report, records=tmp_path)).view(0)
+        assert (view.simulated != view.measured).any() == left
+        titles = [ax.get_title() for ax in plots.panels(view, shots=[0]).axes]
+        assert any("no residual" in title for title in titles) != left
 
 
 def test_what_cannot_be_used_of_a_sample_is_left_out(made, tmp_path, caplog):

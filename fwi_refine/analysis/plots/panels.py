@@ -140,6 +140,7 @@ def _record(records: NDArray[Any], others: NDArray[Any] | None, shot: int) -> _P
         residual = others[shot] - measured
         times = _magnification(residual, scale)
         title = "residual" + (f" × {style.power_of_ten(times)}" if times else "")
+        title = title if residual.any() else "no residual"
         images += [("simulated", others[shot]), (title, 10.0**times * residual)]
     return _Panels(images, scale, record=True)
 
