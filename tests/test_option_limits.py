@@ -46,7 +46,7 @@ def test_numbers_without_use(case, capsys, more, words):
 
 def test_threads_have_a_limit():
     assert number_of_threads(MAX_THREADS) == MAX_THREADS
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(ValueError, match="1 to 4096"):
         number_of_threads(MAX_THREADS + 1)
 
 
