@@ -26,10 +26,11 @@ from fwi_refine.runs.directory import RunDirectory, check_parts, read_state
     ],
 )
 def test_interruption_keeps_what_is_finished(made, tmp_path, signum, code, jobs):
-    with Running(made, tmp_path, jobs, ["--max-evaluations", "4"]) as running:
+    # four evaluations each, however busy the machine is
+    more = ["--max-evaluations", "4", "--time-budget", "60"]
+    with Running(made, tmp_path, jobs, more) as running:
         bar = running.wait_for_two()
-        # with four evaluations the first two may keep their starts
-        assert re.search(r"misfit (as before|[\d.]+ times smaller)", bar)
+        assert " times smaller" in bar
         assert "sample" in bar
         running.process.send_signal(signum)
         told = time.monotonic()

@@ -18,7 +18,7 @@ from fwi_refine.io.npy import NpyArray
 from fwi_refine.io.npz import SIGNATURE as NPZ_SIGNATURE
 from fwi_refine.io.npz import NpzArray
 from fwi_refine.io.records import HDF5_NAMES
-from fwi_refine.io.submission_csv import KEY
+from fwi_refine.io.submission_csv import KEY, split_key
 from fwi_refine.routing.checks.form import is_record
 from fwi_refine.routing.checks.recognise import recognise
 from fwi_refine.routing.families import OPENFWI_FAMILIES
@@ -60,7 +60,7 @@ def describe_file(path: Path, survey: Survey = OPENFWI) -> Facts:
     if path.suffix.lower() == ".toml":
         return [("what", "a survey"), *_survey(read_survey(path))]
     if path.suffix.lower() == ".csv":
-        return _table(path)
+        return _table(path, survey)
     return _array(path, survey)
 
 
@@ -181,12 +181,8 @@ def _some(count: int, read: Callable[[int], Any]) -> list[NDArray[Any]]:
     return found
 
 
-def _range(arrays: Sequence[NDArray[Any]]) -> str:
-    return _extent(arrays, str(len(arrays)))
-
-
-def _extent(arrays: Sequence[NDArray[Any]], of: str) -> str:
-    """Least and largest value, and rms; of: how many were looked at."""
+def _range(arrays: Sequence[NDArray[Any]], of: str = "") -> str:
+    """Least and largest value, and rms; of: how many were looked at, by default the arrays."""
     values = np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -194,7 +190,11 @@ def _extent(arrays: Sequence[NDArray[Any]], of: str) -> str:
     rms = math.sqrt(float(np.mean(np.square(finite))))
     bad = values.size - finite.size
     text = f"{finite.min():.6g} to {finite.max():.6g}, rms {rms:.4g}"
-    return text + (f", {bad} values not finite" if bad else "") + f" (in {of} looked at)"
+    return (
+        text
+        + (f", {bad} values not finite" if bad else "")
+        + f" (in {of or len(arrays)} looked at)"
+    )
 
 
 def _velocities(maps: Sequence[NDArray[Any]]) -> str:
@@ -251,13 +251,13 @@ TABLES = {
 }
 
 
-def _table(path: Path) -> Facts:
+def _table(path: Path, survey: Survey) -> Facts:
     try:
         with open_text(path) as file:
             rows = csv.reader(lines(file, path))
             header = tuple(next(rows, ()))
             if header[:1] == (KEY,):
-                return _submission(path, header, rows)
+                return _submission(path, header, rows, survey)
             count = sum(1 for _ in rows)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a table ({error})") from error
@@ -266,17 +266,19 @@ def _table(path: Path) -> Facts:
     return [("what", what), ("rows", str(count)), ("columns", ", ".join(header[:40]))]
 
 
-def _submission(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Facts:
+def _submission(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[str]], survey: Survey
+) -> Facts:
     """Facts of a submission, by its lines after the header."""
     lines_of: Counter[str] = Counter()
     values = []
     for number, (key, *row) in enumerate(filter(None, rows), start=2):  # without empty lines
-        lines_of[key.rpartition("_y_")[0]] += 1
-        if len(lines_of) <= MAX_VALUES_READ:
-            try:
+        try:
+            lines_of[split_key(key, survey.shape[0])[0]] += 1
+            if len(lines_of) <= MAX_VALUES_READ:
                 values.append(np.array(row, np.float64))
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}, of {key}: {error}") from error
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}, of {key}: {error}") from error
     if not lines_of:
         return [("what", "a submission without maps")]
     each = sorted(set(lines_of.values()))
@@ -287,6 +289,6 @@ def _submission(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
         ("maps", f"{len(lines_of)}, {' or '.join(map(str, each))} lines each"),
         ("ids", f"{next(iter(lines_of))} to {next(reversed(lines_of))}"),
         ("columns", columns),
-        ("range", _extent(values, f"{seen} maps")),
+        ("range", _range(values, f"{seen} maps")),
         ("scored", "fwi-refine evaluate, with the true maps"),
     ]  # fmt: skip

@@ -81,7 +81,7 @@ class Results:
         self._maps = MapWriter(out, shape, map_shape, dtype, ids)
         self._deviations: MapWriter | None = None
         self._samples: SamplesWriter | None = None
-        self._drawn_of = 0  # samples with maps from the posterior
+        self._with_posterior = 0  # samples with maps from the posterior
         try:
             if deviation:
                 self._deviations = MapWriter(deviation, shape, map_shape, dtype, ids, "deviation")
@@ -129,7 +129,7 @@ class Results:
             self._deviations.write(k, deviation)
         if self._samples and samples is not None:
             self._samples.write(k, samples)
-            self._drawn_of += int(not np.isnan(samples).all())
+            self._with_posterior += int(not np.isnan(samples).all())
         if self._histories:
             self._histories.add(k, row.id, history)
         self._rows.add(k, row)
@@ -139,10 +139,10 @@ class Results:
         self._claim()  # another run may have finished meanwhile
         self._publish_others("")
         self._maps.publish(self._out)
-        if self._drawn and self._drawn_of < self._count:
+        if self._drawn and self._with_posterior < self._count:
             log.warning(
                 "%s: %d of %d samples have no posterior, their maps are NaN",
-                self._drawn, self._count - self._drawn_of, self._count,
+                self._drawn, self._count - self._with_posterior, self._count,
             )  # fmt: skip
 
     def _publish_others(self, mark: str) -> None:
